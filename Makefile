@@ -1,0 +1,82 @@
+# The verbs that people and CI use. `make help` lists them.
+
+# Tools that Python packages carry go into a virtual environment of this project, with the versions of requirements.txt.
+PYTHON ?= python3
+VENV := .venv
+VENV_READY := $(VENV)/ready
+
+# For deploying to AWS, cargo-lambda and an AWS CLI of your own will do; without both, those of the environment serve.
+ifeq ($(shell command -v cargo-lambda >/dev/null && aws --version >/dev/null 2>&1 && echo yes),yes)
+DEPLOY_TOOLS :=
+DEPLOY_PATH := $(PATH)
+else
+DEPLOY_TOOLS := $(VENV_READY)
+DEPLOY_PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+endif
+
+# What infra/deploy.sh and infra/destroy.sh read, so that it can be given as `make deploy ENV=test ...`.
+export ENV DOMAIN CERTIFICATE_ARN HOSTED_ZONE_ID ARCH IMAGE_ARCH BASELINE_PARAMETERS PIPELINE_PARAMETERS SKIP_BUILD DELETE_IMAGES CONFIRM
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+.PHONY: help
+help: ## List the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(VENV_READY): requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+.PHONY: build
+build: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+build: $(VENV_READY) ## Build every function for Lambda (ARCH=x86_64 or arm64, default this machine's)
+	infra/build.sh
+
+.PHONY: deploy
+deploy: export PATH := $(DEPLOY_PATH)
+deploy: $(DEPLOY_TOOLS) ## Deploy an environment to AWS (ENV=test DOMAIN=... and CERTIFICATE_ARN=... or HOSTED_ZONE_ID=...)
+	infra/deploy.sh
+
+.PHONY: destroy
+destroy: export PATH := $(DEPLOY_PATH)
+destroy: $(DEPLOY_TOOLS) ## Remove an environment with its deployments, after asking (ENV=test)
+	infra/destroy.sh
+
+.PHONY: demo
+demo: build sample-app ## Show the whole story on this machine
+	cargo run --quiet --locked --package scenarios --bin demo
+
+.PHONY: local
+local: build sample-app ## Keep the local cloud up, to push your own images to, until Ctrl-C
+	cargo build --quiet --locked --package localcloud --bins
+	target/debug/localcloud --deploy test
+
+# What the local cloud runs as its application.
+.PHONY: sample-app
+sample-app:
+	cargo build --quiet --locked --package sample-app
+
+.PHONY: test
+test: build sample-app ## Run everything that must hold
+	cargo test --workspace --locked
+
+.PHONY: bench
+bench: build sample-app ## Measure deployments on the local cloud
+	cargo run --quiet --locked --package scenarios --bin bench
+
+.PHONY: faults
+faults: build sample-app ## Fail every AWS call of a deployment in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_ONLY)
+	cargo run --quiet --locked --package scenarios --bin faults
+
+.PHONY: lint-templates
+lint-templates: $(VENV_READY) ## Check templates, state machines and scripts
+	$(VENV)/bin/cfn-lint
+	$(VENV)/bin/python infra/lint-state-machines.py
+	$(VENV)/bin/shellcheck infra/*.sh
+
+.PHONY: lint
+lint: lint-templates ## Check everything that can be checked without running it
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings

@@ -1,0 +1,125 @@
+//! Why tasks stopped: stop reason, exit code and the container's last log lines.
+
+use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
+use lifecycle::aws_error::failed;
+use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
+
+/// The deployment's stopped tasks that ECS still shows (an hour at least), newest first.
+///
+/// # Errors
+/// As AWS answers the reads.
+pub async fn stopped_tasks(
+    ecs: &aws_sdk_ecs::Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> Result<Vec<Task>, StepError> {
+    let mut tasks = tasks::of(ecs, settings, deployment, DesiredStatus::Stopped).await?;
+    tasks.sort_by_key(|task| {
+        std::cmp::Reverse(
+            task.stopping_at()
+                .or(task.stopped_at())
+                .map(|time| time.as_nanos()),
+        )
+    });
+    Ok(tasks)
+}
+
+/// Whether the task stopped for a reason that the next task will meet too: not for lack of Fargate
+/// capacity, and not because somebody stopped it.
+///
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
+pub fn counts(task: &Task) -> bool {
+    let reason = task.stopped_reason().unwrap_or_default();
+    match task.stop_code() {
+        Some(TaskStopCode::EssentialContainerExited) => true,
+        Some(TaskStopCode::TaskFailedToStart) => !reason.contains("Capacity is unavailable"),
+        // ECS itself stopped it: only health checks say something about the image.
+        _ => reason.contains("health checks"),
+    }
+}
+
+/// The stop reason with exit code and container reason, in one sentence.
+pub fn stop_reason(task: &Task) -> String {
+    let reason = task.stopped_reason().unwrap_or("no reason given");
+    let container = container(task);
+    let exit = container
+        .and_then(Container::exit_code)
+        .map(|code| format!("exit code {code}"));
+    let detail = container
+        .and_then(|container| container.reason())
+        .filter(|detail| !reason.contains(detail));
+    let details: Vec<_> = exit.into_iter().chain(detail.map(str::to_owned)).collect();
+    match details.as_slice() {
+        [] => format!("a task stopped: {reason}"),
+        details => format!("a task stopped: {reason} ({})", details.join(", ")),
+    }
+}
+
+/// [`stop_reason`] with the number of such tasks and the last log lines of this one.
+pub async fn describe(
+    logs: &aws_sdk_cloudwatchlogs::Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+    task: &Task,
+    number: usize,
+) -> String {
+    let mut text = match number {
+        1 => stop_reason(task),
+        _ => format!(
+            "{number} tasks stopped, the last one: {}",
+            stop_reason(task).trim_start_matches("a task stopped: ")
+        ),
+    };
+    // A container that never started wrote nothing.
+    if container(task).and_then(Container::exit_code).is_some() {
+        match last_log_lines(logs, settings, deployment, task).await {
+            Ok(lines) if lines.is_empty() => text.push_str("; it logged nothing"),
+            Ok(lines) => text.push_str(&format!("; its last log lines: {}", lines.join(" | "))),
+            // The stop reason alone is worth more than an error about logs.
+            Err(why) => text.push_str(&format!("; its log could not be read ({why})")),
+        }
+    }
+    text
+}
+
+fn container(task: &Task) -> Option<&Container> {
+    task.containers()
+        .iter()
+        .find(|container| container.name() == Some(defaults::CONTAINER))
+}
+
+/// The most of one log line that is shown, in characters.
+const SHOWN_OF_A_LINE: usize = 300;
+
+async fn last_log_lines(
+    logs: &aws_sdk_cloudwatchlogs::Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+    task: &Task,
+) -> Result<Vec<String>, String> {
+    let task_id = task
+        .task_arn()
+        .and_then(|arn| arn.rsplit('/').next())
+        .unwrap_or_default();
+    let answer = logs
+        .get_log_events()
+        .log_group_name(&settings.log_group)
+        .log_stream_name(format!("{deployment}/{}/{task_id}", defaults::CONTAINER))
+        .limit(defaults::LOG_LINES)
+        .start_from_head(false)
+        .send()
+        .await;
+    match answer {
+        Ok(answer) => Ok(answer
+            .events()
+            .iter()
+            .filter_map(|event| event.message())
+            .map(|line| line.trim_end().chars().take(SHOWN_OF_A_LINE).collect())
+            .collect()),
+        // The stream is made with the first line.
+        Err(error) if lifecycle::aws_error::code(&error) == Some("ResourceNotFoundException") => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(failed("read the log", error).to_string()),
+    }
+}

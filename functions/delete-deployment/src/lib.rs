@@ -1,0 +1,241 @@
+//! Deletes a deployment: the undo of every step, composed, in the order in which nobody is cut off.
+//!
+//! One call does what can be done now and says whether anything is left; the state machine calls
+//! again until nothing is. The listener is read again right before each destructive part.
+
+mod one_by_one;
+
+use aws_sdk_elasticloadbalancingv2::types::Tag;
+use create_service::Undone;
+use lifecycle::aws_error::failed;
+use lifecycle::listener::DeploymentTargetGroup;
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener, tags};
+use serde::{Deserialize, Serialize};
+use time::UtcDateTime;
+
+/// What is to be deleted.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Input {
+    /// The deployment.
+    pub deployment_id: DeploymentId,
+    /// Refuse a deployment that was ever live: for undoing a candidate, which nobody can be on.
+    #[serde(default)]
+    pub only_if_never_live: bool,
+    /// People may still be on it: stop its tasks one after another, each when the one before has
+    /// stopped, so that not all of them reconnect to the active deployment at once.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Whether anything is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Verdict {
+    /// Nothing of the deployment is left.
+    Deleted,
+    /// Something needs time; call again.
+    Deleting,
+}
+
+/// What was done in this call.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Whether anything is left.
+    pub verdict: Verdict,
+    /// What we wait for, or what was deleted.
+    pub reason: String,
+}
+
+/// The clients that the step works with.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Services and task definitions.
+    pub ecs: aws_sdk_ecs::Client,
+    /// Rules and target groups.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+}
+
+/// Deletes what can be deleted now.
+///
+/// # Errors
+/// `DeploymentActive` when the default action names the deployment; `DeploymentWasLive` when it was
+/// live and only candidates are to be deleted; else as AWS answers.
+pub async fn run(
+    clients: &Clients,
+    settings: &Settings,
+    now: UtcDateTime,
+    input: Input,
+) -> Result<Output, StepError> {
+    let id = input.deployment_id.clone();
+    let delete = Delete {
+        clients,
+        settings,
+        now,
+        id: &id,
+    };
+    delete.run(&input).await.map_err(|error| error.of(&id))
+}
+
+struct Delete<'a> {
+    clients: &'a Clients,
+    settings: &'a Settings,
+    now: UtcDateTime,
+    id: &'a DeploymentId,
+}
+
+impl Delete<'_> {
+    async fn run(&self, input: &Input) -> Result<Output, StepError> {
+        let Clients { ecs, elb } = self.clients;
+        let group = create_target_group::find(elb, self.id).await?;
+        self.refuse_if_active(group.as_ref()).await?;
+        if let Some(group) = &group {
+            self.refuse_if_restored(group).await?;
+            if let (true, Some(since)) =
+                (input.only_if_never_live, group.tags.get(tags::LIVE_SINCE))
+            {
+                return Err(StepError::new(
+                    ErrorName::DeploymentWasLive,
+                    format!(
+                        "{} has been live since {since}; people may be on it, so it is not undone but drained",
+                        self.id
+                    ),
+                ));
+            }
+            if !group.tags.contains_key(tags::DELETING_SINCE) {
+                self.mark_as_deleting(&group.arn).await?;
+                if group.tags.contains_key(tags::READY_AT) {
+                    // A switch that read the tags before the mark may still act on them. It has done
+                    // so by the next call, and then the listener says it.
+                    return Ok(self.deleting(
+                        "switches in flight to see that it is being deleted".to_owned(),
+                    ));
+                }
+            }
+        }
+
+        self.refuse_if_active(group.as_ref()).await?;
+        let rules = create_listener_rule::undo(elb, self.settings, self.id).await?;
+        let was_live = group
+            .as_ref()
+            .is_some_and(|group| group.tags.contains_key(tags::LIVE_SINCE));
+        if rules > 0 && was_live {
+            // The load balancer still routes by the rules for some seconds; the tasks must outlive them.
+            return Ok(self.deleting(format!("the load balancer to forget {rules} rules")));
+        }
+
+        self.refuse_if_active(group.as_ref()).await?;
+        if input.force
+            && was_live
+            && let Some(what) = one_by_one::stop_next(ecs, self.settings, self.id).await?
+        {
+            return Ok(self.deleting(what));
+        }
+        if create_service::undo(ecs, self.settings, self.id).await? == Undone::Draining {
+            return Ok(self.deleting("ECS to stop the tasks".to_owned()));
+        }
+
+        create_target_group::undo(elb, self.settings, self.id).await?;
+        let revisions = register_task_definition::undo(ecs, self.settings, self.id).await?;
+        Ok(Output {
+            verdict: Verdict::Deleted,
+            reason: format!(
+                "nothing is left of {}; {revisions} task definitions were deregistered last",
+                self.id
+            ),
+        })
+    }
+
+    fn deleting(&self, what: String) -> Output {
+        Output {
+            verdict: Verdict::Deleting,
+            reason: format!("waiting for {what}"),
+        }
+    }
+
+    /// The guard: the listener is the truth, whatever tags or callers say.
+    ///
+    /// Takes our mark back when it refuses, or later switches would pass a live deployment over.
+    async fn refuse_if_active(
+        &self,
+        group: Option<&DeploymentTargetGroup>,
+    ) -> Result<(), StepError> {
+        let elb = &self.clients.elb;
+        let listener = listener::read(elb, &self.settings.listener_arn).await?;
+        let named = listener::forwards(listener.default_actions())
+            .iter()
+            .filter_map(|group| {
+                group
+                    .target_group_arn()
+                    .and_then(listener::target_group_name)
+            })
+            .any(|name| name == self.id.as_str());
+        if !named {
+            return Ok(());
+        }
+        if let Some(group) = group {
+            self.take_mark_back(&group.arn).await?;
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentActive,
+            format!(
+                "{} carries the default traffic and is not deleted; switch to another deployment first",
+                self.id
+            ),
+        ))
+    }
+
+    /// The guard for a deployment that is about to be active again.
+    ///
+    /// A rollback that saw our mark has given way and removed its own, so whoever meets the
+    /// rollback's mark here takes ours back, or the switch would pass the deployment over.
+    async fn refuse_if_restored(&self, group: &DeploymentTargetGroup) -> Result<(), StepError> {
+        if !tags::is_being_restored(&group.tags, self.now) {
+            return Ok(());
+        }
+        if group.tags.contains_key(tags::DELETING_SINCE) {
+            self.take_mark_back(&group.arn).await?;
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentActive,
+            format!(
+                "{} is being rolled back to and is not deleted; if no rollback runs any more, remove its tag {}",
+                self.id,
+                tags::RESTORING_SINCE
+            ),
+        ))
+    }
+
+    async fn take_mark_back(&self, target_group_arn: &str) -> Result<(), StepError> {
+        self.clients
+            .elb
+            .remove_tags()
+            .resource_arns(target_group_arn)
+            .tag_keys(tags::DELETING_SINCE)
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed(format_args!("untag target group {target_group_arn}"), error))
+    }
+
+    async fn mark_as_deleting(&self, target_group_arn: &str) -> Result<(), StepError> {
+        self.clients
+            .elb
+            .add_tags()
+            .resource_arns(target_group_arn)
+            .tags(
+                Tag::builder()
+                    .key(tags::DELETING_SINCE)
+                    .value(tags::timestamp(self.now))
+                    .build(),
+            )
+            .send()
+            .await
+            .map(drop)
+            .map_err(|error| failed(format_args!("tag target group {target_group_arn}"), error))
+    }
+}
+
+#[cfg(test)]
+mod tests;

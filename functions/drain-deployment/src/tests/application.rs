@@ -1,0 +1,141 @@
+//! An application in a task, as a server on a loopback address of its own.
+
+use std::net::{Ipv4Addr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use lifecycle::defaults;
+
+/// One request as the application got it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    pub method: String,
+    pub path: String,
+    pub host: String,
+    pub authorization: String,
+}
+
+#[derive(Clone)]
+enum Behaviour {
+    /// Keeps the contract, with so many sessions.
+    Sessions(u64),
+    Says(u16, String),
+    Hangs,
+}
+
+pub struct Application {
+    address: String,
+    behaviour: Arc<Mutex<Behaviour>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Application {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+/// A listening socket on the application's port, at an address that nobody else on this machine has.
+fn socket() -> (Ipv4Addr, TcpListener) {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    // Test processes run side by side; each begins elsewhere.
+    let first = std::process::id().wrapping_mul(257);
+    for _ in 0..1000 {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let [_, _, third, fourth] = number.to_be_bytes();
+        let address = Ipv4Addr::new(127, 0, third.max(1), fourth.clamp(1, 254));
+        if let Ok(socket) = TcpListener::bind((address, defaults::PORT)) {
+            return (address, socket);
+        }
+    }
+    panic!("no loopback address with a free port {}", defaults::PORT);
+}
+
+/// An address at which nothing listens.
+pub fn address_of_nobody() -> String {
+    socket().0.to_string()
+}
+
+impl Application {
+    pub async fn with(sessions: u64) -> Application {
+        Application::start(Behaviour::Sessions(sessions))
+    }
+
+    pub async fn answering(status: u16, body: &str) -> Application {
+        Application::start(Behaviour::Says(status, body.to_owned()))
+    }
+
+    pub async fn hanging() -> Application {
+        Application::start(Behaviour::Hangs)
+    }
+
+    fn start(behaviour: Behaviour) -> Application {
+        let (address, socket) = socket();
+        socket.set_nonblocking(true).unwrap();
+        let socket = tokio::net::TcpListener::from_std(socket).unwrap();
+        let behaviour = Arc::new(Mutex::new(behaviour));
+        let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
+        let (does, notes) = (Arc::clone(&behaviour), Arc::clone(&asked));
+        let router = Router::new().fallback(move |request: Request| {
+            let again = note(&notes, &request);
+            let does = does.lock().unwrap().clone();
+            async move {
+                match does {
+                    Behaviour::Sessions(sessions) => {
+                        let status = if again { "already_draining" } else { "ok" };
+                        let body = format!(
+                            r#"{{"status": "{status}", "activeSessions": {sessions}, "more": 1}}"#
+                        );
+                        (StatusCode::OK, body)
+                    }
+                    Behaviour::Says(status, body) => (StatusCode::from_u16(status).unwrap(), body),
+                    Behaviour::Hangs => std::future::pending().await,
+                }
+            }
+        });
+        let server = tokio::spawn(async move {
+            axum::serve(socket, router).await.unwrap();
+        });
+        Application {
+            address: address.to_string(),
+            behaviour,
+            asked,
+            server,
+        }
+    }
+
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub fn asked(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// So many sessions from now on.
+    pub fn says(&self, sessions: u64) {
+        *self.behaviour.lock().unwrap() = Behaviour::Sessions(sessions);
+    }
+}
+
+/// Notes the request; true when there was one before.
+fn note(asked: &Mutex<Vec<Asked>>, request: &Request) -> bool {
+    let header = |name: &str| {
+        let value = request.headers().get(name);
+        value
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    };
+    let mut asked = asked.lock().unwrap();
+    asked.push(Asked {
+        method: request.method().to_string(),
+        path: request.uri().to_string(),
+        host: header("host"),
+        authorization: header("authorization"),
+    });
+    asked.len() > 1
+}

@@ -1,0 +1,102 @@
+//! The secret is in no log line, error or answer, however much is logged and whatever tasks say.
+
+use std::io::Write;
+
+use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+
+/// Everything that was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl MakeWriter<'_> for Log {
+    type Writer = Log;
+
+    fn make_writer(&self) -> Log {
+        self.clone()
+    }
+}
+
+/// Secrets Manager itself, so that what the SDK logs of the real answer is seen as well.
+async fn secrets_manager() -> aws_sdk_secretsmanager::Client {
+    let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("http://{}", socket.local_addr().unwrap());
+    let body = format!(r#"{{"Name": "test/drain-secret", "SecretString": "{SECRET}"}}"#);
+    let router = axum::Router::new().fallback(move || async move { body });
+    tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
+    let config = aws_sdk_secretsmanager::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::for_tests())
+        .endpoint_url(endpoint)
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .build();
+    aws_sdk_secretsmanager::Client::from_conf(config)
+}
+
+#[tokio::test]
+async fn the_secret_is_in_no_log_line_error_or_answer() {
+    let log = Log::default();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing::Level::TRACE)
+        .with_writer(log.clone())
+        .finish();
+    let _logged = tracing::subscriber::set_default(subscriber);
+
+    let repeats = format!("you said Bearer {SECRET}");
+    let applications = [
+        Application::with(1).await,
+        Application::answering(200, &repeats).await,
+        Application::answering(403, &repeats).await,
+        Application::answering(500, &repeats).await,
+    ];
+    let nobody = address_of_nobody();
+    let mut addresses: Vec<_> = applications.iter().map(Application::address).collect();
+    addresses.push(&nobody);
+    let secrets = secrets_manager().await;
+    let mut said = Vec::new();
+    for act in [None, Some(kept()[2].1)] {
+        let mut world = World::with(&addresses);
+        world.meanwhile = act.map(|act| ("list", act));
+        let world = Arc::new(Mutex::new(world));
+        let clients = Clients {
+            ecs: ecs(&world),
+            elb: elb(&world),
+            secrets: secrets.clone(),
+            http: ask::client(),
+        };
+        let input = Input {
+            deployment_id: ID.parse().unwrap(),
+            target_group_arn: arn(ID),
+        };
+        let output = run(&clients, &Settings::for_tests(), NOW, input).await;
+        said.push(format!("{output:?} {clients:?}"));
+        if let Ok(output) = output {
+            said.push(serde_json::to_string(&output).unwrap());
+        }
+    }
+    // The secret was really read and sent, and the log really written.
+    assert_eq!(
+        applications[0].asked()[0].authorization,
+        format!("Bearer {SECRET}")
+    );
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("TRACE") && log.contains("GetSecretValue"));
+    for text in [&log, &said.join("\n")] {
+        let line = text.lines().find(|line| line.contains(SECRET));
+        assert_eq!(line, None);
+    }
+}

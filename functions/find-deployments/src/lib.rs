@@ -1,0 +1,109 @@
+//! Lists every deployment of the environment with its state and what should happen to it. Reads only.
+//!
+//! [`facts`] reads what there is, in as few calls as AWS's batch limits allow; [`plan`] decides,
+//! without a call, so that a dry run and a real one cannot differ.
+
+mod executions;
+pub mod facts;
+pub mod plan;
+
+use lifecycle::{StepError, defaults, settings};
+use serde::{Deserialize, Serialize};
+use time::{Duration, UtcDateTime};
+
+pub use plan::{Action, Plan, Planned, Repair, State};
+
+/// What a person, the schedule or `make destroy` asks for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Input {
+    /// Only say what would be done. Handed through: this function touches nothing either way.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// Delete every deployment of the environment that the default action does not name.
+    #[serde(default)]
+    pub remove_everything: bool,
+}
+
+/// The plan, and whether it is to be carried out.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// As in the input.
+    pub dry_run: bool,
+    /// What is there and what is due.
+    #[serde(flatten)]
+    pub plan: Plan,
+}
+
+/// What the function knows of its environment, read once at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The baseline's resources.
+    pub baseline: lifecycle::Settings,
+    /// The deploy state machine.
+    pub state_machine_arn: String,
+    /// How many previous deployments stay warm.
+    pub keep_previous: usize,
+    /// From the start of draining to deleting with people still on it.
+    pub drain_deadline: Duration,
+    /// From a switch or a rollback to the first draining.
+    pub settle: Duration,
+}
+
+impl Settings {
+    /// Reads the settings through `variable`, which gives the value of an environment variable.
+    ///
+    /// # Errors
+    /// `Configuration`, naming the first variable that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
+        let number = |name, default| settings::number(&variable, name, default);
+        let seconds = |name, default| {
+            number(name, default).map(|seconds| Duration::seconds(i64::from(seconds)))
+        };
+        Ok(Settings {
+            baseline: lifecycle::Settings::read(&variable)?,
+            state_machine_arn: settings::required(&variable, "STATE_MACHINE_ARN")?,
+            keep_previous: number("KEEP_PREVIOUS", defaults::KEEP_PREVIOUS)? as usize,
+            drain_deadline: seconds("DRAIN_DEADLINE_SECONDS", defaults::DRAIN_DEADLINE_SECONDS)?,
+            settle: seconds("SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
+        })
+    }
+}
+
+/// The clients that the step reads with.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// Services and task definitions.
+    pub ecs: aws_sdk_ecs::Client,
+    /// The listener, its rules and the target groups.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// Running executions.
+    pub sfn: aws_sdk_sfn::Client,
+}
+
+/// Reads what there is and plans what is due.
+///
+/// # Errors
+/// As AWS answers the reads.
+pub async fn run(
+    clients: &Clients,
+    settings: &Settings,
+    now: UtcDateTime,
+    input: Input,
+) -> Result<Output, StepError> {
+    let facts = facts::read(clients, settings).await?;
+    let policy = plan::Policy {
+        keep_previous: settings.keep_previous,
+        drain_deadline: settings.drain_deadline,
+        settle: settings.settle,
+        remove_everything: input.remove_everything,
+    };
+    Ok(Output {
+        dry_run: input.dry_run,
+        plan: plan::plan(&facts, &policy, now),
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,425 @@
+//! What should happen to each deployment. Pure: the same facts, policy and time give the same plan.
+
+use std::collections::BTreeSet;
+
+use lifecycle::DeploymentId;
+use lifecycle::tags::{self, Tags};
+use serde::Serialize;
+use time::{Duration, UtcDateTime};
+
+use crate::facts::{DefaultAction, Deployment, Facts, TargetGroup};
+
+/// What the operator wants.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// How many previous deployments stay warm.
+    pub keep_previous: usize,
+    /// From the start of draining to deleting with people still on it.
+    pub drain_deadline: Duration,
+    /// From a switch or a rollback to the first draining.
+    pub settle: Duration,
+    /// Delete every deployment, for the environment is being removed.
+    pub remove_everything: bool,
+}
+
+/// Every deployment of the environment and what is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Plan {
+    /// What new visitors reach, if it is one of ours.
+    pub active_deployment_id: Option<DeploymentId>,
+    /// What the default action should be pointed at again, because it names nothing.
+    pub repair: Option<Repair>,
+    /// All deployments, newest first.
+    pub deployments: Vec<Planned>,
+}
+
+/// A deployment that the default action should be pointed at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Repair {
+    /// The deployment.
+    pub deployment_id: DeploymentId,
+    /// Its target group.
+    pub target_group_arn: String,
+}
+
+/// One deployment, its state and what is due.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    /// The deployment.
+    pub deployment_id: DeploymentId,
+    /// Where in its life it is.
+    pub state: State,
+    /// What is due.
+    pub action: Action,
+    /// Why, in a sentence.
+    pub reason: String,
+    /// Delete although people may be on it, stopping tasks one after another.
+    pub force: bool,
+    /// The target group of its name, if there is one.
+    pub target_group_arn: Option<String>,
+}
+
+/// Where in its life a deployment is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum State {
+    /// Never switched to.
+    Candidate,
+    /// Named by the default action.
+    Active,
+    /// Was active, still warm.
+    Previous,
+    /// Takes no new sessions.
+    Draining,
+    /// Nobody is on it any more, or its time was up; it is being deleted.
+    Drained,
+    /// Taken back by a rollback.
+    RolledBack,
+    /// Parts without a target group.
+    Orphaned,
+}
+
+/// What is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Nothing.
+    Keep,
+    /// Drain it, or look how far that is.
+    Drain,
+    /// Delete it.
+    Delete,
+}
+
+/// Decides what is due for each deployment at the time `now`.
+pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
+    let planner = Planner::new(facts, policy, now);
+    Plan {
+        active_deployment_id: planner.active.cloned(),
+        repair: planner.repair(),
+        deployments: facts
+            .deployments
+            .iter()
+            .map(|deployment| {
+                let due = planner.due(deployment);
+                Planned {
+                    deployment_id: deployment.id.clone(),
+                    state: planner.state(deployment),
+                    action: due.action,
+                    reason: due.reason,
+                    force: due.force,
+                    target_group_arn: match &deployment.target_group {
+                        TargetGroup::Ours { arn, .. } | TargetGroup::NotOurs { arn } => {
+                            Some(arn.clone())
+                        }
+                        TargetGroup::Absent => None,
+                    },
+                }
+            })
+            .collect(),
+    }
+}
+
+struct Due {
+    action: Action,
+    reason: String,
+    force: bool,
+}
+
+fn keep(reason: impl Into<String>) -> Due {
+    Due {
+        action: Action::Keep,
+        reason: reason.into(),
+        force: false,
+    }
+}
+
+fn drain(reason: impl Into<String>) -> Due {
+    Due {
+        action: Action::Drain,
+        reason: reason.into(),
+        force: false,
+    }
+}
+
+fn delete(reason: impl Into<String>) -> Due {
+    Due {
+        action: Action::Delete,
+        reason: reason.into(),
+        force: false,
+    }
+}
+
+fn force(due: Due) -> Due {
+    Due { force: true, ..due }
+}
+
+struct Planner<'a> {
+    facts: &'a Facts,
+    policy: &'a Policy,
+    now: UtcDateTime,
+    active: Option<&'a DeploymentId>,
+    /// The previous deployments that stay ready for an instant rollback.
+    warm: BTreeSet<&'a DeploymentId>,
+    /// Why nothing is drained for the first time yet.
+    unsettled: Option<String>,
+}
+
+impl<'a> Planner<'a> {
+    fn new(facts: &'a Facts, policy: &'a Policy, now: UtcDateTime) -> Self {
+        let active = facts
+            .named
+            .first()
+            .filter(|_| facts.default_action == DefaultAction::Forward);
+        let warm = facts
+            .deployments
+            .iter()
+            .filter(|it| active.is_some_and(|active| it.id < *active))
+            .filter(|it| !facts.named.contains(&it.id))
+            .filter(|it| {
+                marks(it).is_some_and(|marks| {
+                    was_live(marks)
+                        && ![
+                            tags::ROLLED_BACK_AT,
+                            tags::DRAINING_SINCE,
+                            tags::DELETING_SINCE,
+                        ]
+                        .iter()
+                        .any(|mark| marks.contains_key(*mark))
+                })
+            })
+            .take(policy.keep_previous)
+            .map(|it| &it.id)
+            .collect();
+        Planner {
+            facts,
+            policy,
+            now,
+            active,
+            warm,
+            unsettled: unsettled(facts, policy, now),
+        }
+    }
+
+    fn state(&self, deployment: &Deployment) -> State {
+        if self.carries_traffic(deployment) {
+            return State::Active;
+        }
+        let Some(marks) = marks(deployment) else {
+            return State::Orphaned;
+        };
+        let has = |mark| marks.contains_key(mark);
+        match () {
+            () if !was_live(marks) => State::Candidate,
+            () if has(tags::DRAINING_SINCE) && has(tags::DELETING_SINCE) => State::Drained,
+            () if has(tags::DRAINING_SINCE) => State::Draining,
+            () if has(tags::ROLLED_BACK_AT) => State::RolledBack,
+            () => State::Previous,
+        }
+    }
+
+    fn carries_traffic(&self, deployment: &Deployment) -> bool {
+        self.active.is_some() && self.facts.named.contains(&deployment.id)
+    }
+
+    fn due(&self, deployment: &Deployment) -> Due {
+        let id = &deployment.id;
+        if self.facts.named.contains(id) {
+            return keep(match self.active {
+                Some(active) if active == id => "new visitors come here",
+                Some(_) => "the default action sends a share of the new visitors here",
+                None => "the default action names it, but its target group is gone",
+            });
+        }
+        if deployment.is_protected {
+            return keep(format!("it carries the tag {}", tags::PROTECTED));
+        }
+        match &deployment.target_group {
+            TargetGroup::NotOurs { arn } => keep(format!(
+                "the target group {arn} has its name but not its tags, so it is not touched; put the tags {} and {} \
+                 back if it is this deployment's, else delete or rename it",
+                tags::DEPLOYMENT_ID,
+                tags::ENVIRONMENT
+            )),
+            _ if self.policy.remove_everything => {
+                force(delete("every deployment of the environment is removed"))
+            }
+            TargetGroup::Absent => self.unless_in_progress(deployment, || {
+                delete(format!(
+                    "{} without a target group, and no execution is at work on it",
+                    parts(deployment)
+                ))
+            }),
+            TargetGroup::Ours { tags, .. } if was_live(tags) => self.replaced(deployment, tags),
+            TargetGroup::Ours { tags, .. } => self.unless_in_progress(deployment, || {
+                let moved = self.facts.moved && !tags.contains_key(tags::DELETING_SINCE);
+                if moved {
+                    return keep(MOVED);
+                }
+                delete("it was never live and its execution is gone")
+            }),
+        }
+    }
+
+    /// What is due for a deployment that was live and is not active.
+    fn replaced(&self, deployment: &Deployment, marks: &Tags) -> Due {
+        if self.active.is_none() {
+            return keep(
+                "no active deployment is known, so nothing that was live is drained or deleted",
+            );
+        }
+        // Before anything else that its tags say: a rollback may have come after them, and until it is
+        // switched to, nothing but this mark says that it is wanted.
+        if tags::is_being_restored(marks, self.now) {
+            return keep("a rollback is bringing it back");
+        }
+        let deadline = tags::time(marks, tags::DRAINING_SINCE)
+            .map(|since| since.saturating_add(self.policy.drain_deadline));
+        let is_late = deadline.is_some_and(|deadline| self.now >= deadline);
+        if let Some(since) = marks.get(tags::DELETING_SINCE) {
+            return self.unless_in_progress(deployment, || Due {
+                force: is_late,
+                ..delete(format!("its deletion began at {since}"))
+            });
+        }
+        if let Some(since) = marks.get(tags::DRAINING_SINCE) {
+            return match deadline {
+                Some(deadline) if is_late => force(delete(format!(
+                    "its drain deadline was {}",
+                    tags::timestamp(deadline)
+                ))),
+                Some(deadline) => drain(format!(
+                    "draining since {since}; it goes when two sweeps in a row find no session, and at {} at the latest",
+                    tags::timestamp(deadline)
+                )),
+                None => drain(format!(
+                    "draining; it goes when two sweeps in a row find no session. Its tag {} is `{since}`, which is no \
+                     time, so it has no deadline",
+                    tags::DRAINING_SINCE
+                )),
+            };
+        }
+        if self.warm.contains(&deployment.id) {
+            return keep("ready for a rollback at once");
+        }
+        let why = match marks.get(tags::ROLLED_BACK_AT) {
+            Some(at) => format!("it was rolled back at {at}"),
+            None if self.active < Some(&deployment.id) => {
+                "an older deployment is active".to_owned()
+            }
+            None => match self.policy.keep_previous {
+                0 => "no previous deployment is kept warm".to_owned(),
+                1 => "only the newest previous deployment is kept warm".to_owned(),
+                most => format!("only the newest {most} previous deployments are kept warm"),
+            },
+        };
+        match &self.unsettled {
+            Some(unsettled) => keep(format!("{why}; not drained yet: {unsettled}")),
+            None => drain(why),
+        }
+    }
+
+    /// What is due, unless the deploy machine is at work on the deployment.
+    fn unless_in_progress(&self, deployment: &Deployment, due: impl FnOnce() -> Due) -> Due {
+        let executions = &self.facts.executions;
+        if executions.running.contains(&deployment.id) {
+            return keep("an execution is at work on it");
+        }
+        if !executions.unknown.is_empty() {
+            return keep(format!(
+                "it is not known whether an execution is at work on it: the input of {} could not be read",
+                executions.unknown.join(", ")
+            ));
+        }
+        due()
+    }
+
+    /// The newest deployment that may carry traffic, when the default action has lost its own.
+    fn repair(&self) -> Option<Repair> {
+        let is_lost = matches!(
+            self.facts.default_action,
+            DefaultAction::NothingDeployed | DefaultAction::ForwardToNothing
+        );
+        if !is_lost || self.facts.moved || self.policy.remove_everything {
+            return None;
+        }
+        self.facts
+            .deployments
+            .iter()
+            .find_map(|deployment| match &deployment.target_group {
+                TargetGroup::Ours {
+                    arn,
+                    tags,
+                    in_use: true,
+                } if was_live(tags)
+                    && tags.contains_key(tags::READY_AT)
+                    && !tags.contains_key(tags::ROLLED_BACK_AT)
+                    && !tags.contains_key(tags::DELETING_SINCE) =>
+                {
+                    Some(Repair {
+                        deployment_id: deployment.id.clone(),
+                        target_group_arn: arn.clone(),
+                    })
+                }
+                _ => None,
+            })
+    }
+}
+
+const MOVED: &str = "the default action changed while this was read; the next sweep decides";
+
+/// Why nothing is drained for the first time yet, if so.
+///
+/// The load balancer applies rule changes late, so new visitors reach what was left for some seconds.
+fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String> {
+    if facts.moved {
+        return Some(MOVED.to_owned());
+    }
+    facts
+        .deployments
+        .iter()
+        .filter_map(marks)
+        .flat_map(|marks| {
+            [tags::LIVE_SINCE, tags::ROLLED_BACK_AT].map(|mark| tags::time(marks, mark))
+        })
+        .flatten()
+        .max()
+        .filter(|last| now - *last < policy.settle)
+        .map(|last| {
+            format!(
+                "the switch of {} has to settle until {}",
+                tags::timestamp(last),
+                tags::timestamp(last.saturating_add(policy.settle))
+            )
+        })
+}
+
+/// The state tags of a deployment whose target group is ours.
+fn marks(deployment: &Deployment) -> Option<&Tags> {
+    match &deployment.target_group {
+        TargetGroup::Ours { tags, .. } => Some(tags),
+        _ => None,
+    }
+}
+
+/// Whether people may be on it. Draining begins only after that, and says so too if somebody removed
+/// the other mark.
+fn was_live(marks: &Tags) -> bool {
+    marks.contains_key(tags::LIVE_SINCE) || marks.contains_key(tags::DRAINING_SINCE)
+}
+
+fn parts(deployment: &Deployment) -> &'static str {
+    match (deployment.has_service, deployment.has_task_definition) {
+        (true, true) => "a service and a task definition were left",
+        (true, false) => "a service was left",
+        (false, _) => "a task definition was left",
+    }
+}
+
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,299 @@
+//! What holds of every plan, whatever the facts.
+
+use super::tests::{arn, id};
+use super::*;
+use crate::facts::Executions;
+use lifecycle::tags::{
+    DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, RESTORING_SINCE,
+    ROLLED_BACK_AT,
+};
+use proptest::collection::{btree_map, btree_set};
+use proptest::prelude::*;
+use proptest::sample::{select, subsequence};
+use time::macros::utc_datetime;
+
+const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:00:00);
+const DAYS: u8 = 12;
+const MARKS: [&str; 7] = [
+    READY_AT,
+    LIVE_SINCE,
+    DRAINING_SINCE,
+    IDLE_SINCE,
+    DELETING_SINCE,
+    ROLLED_BACK_AT,
+    RESTORING_SINCE,
+];
+
+/// Marks as the steps, time and people leave them: of any age, some in the future, some no times.
+fn marks() -> impl Strategy<Value = Tags> {
+    let value = prop_oneof![
+        9 => (-60_i64..200_000).prop_map(|age| tags::timestamp(NOW - Duration::seconds(age))),
+        1 => Just("yesterday".to_owned()),
+    ];
+    // Live ones are what there is most to decide about.
+    let usual = subsequence(vec![READY_AT, LIVE_SINCE], 0..=2);
+    (usual, btree_map(select(&MARKS[..]), value, 0..4)).prop_map(|(usual, others)| {
+        let long_ago = tags::timestamp(NOW - Duration::DAY);
+        usual
+            .into_iter()
+            .map(|mark| (mark.to_owned(), long_ago.clone()))
+            .chain(others.into_iter().map(|(k, v)| (k.to_owned(), v)))
+            .collect()
+    })
+}
+
+fn deployment(day: u8) -> impl Strategy<Value = Deployment> {
+    let id = id(day);
+    let (ours, not_ours) = (arn(&id), arn(&id));
+    let group = prop_oneof![
+        8 => (marks(), any::<bool>()).prop_map(move |(tags, in_use)| TargetGroup::Ours {
+            arn: ours.clone(), tags, in_use,
+        }),
+        1 => Just(TargetGroup::Absent),
+        1 => Just(TargetGroup::NotOurs { arn: not_ours }),
+    ];
+    (
+        group,
+        any::<bool>(),
+        any::<bool>(),
+        prop::bool::weighted(0.1),
+    )
+        .prop_map(
+            move |(target_group, has_service, has_task_definition, is_protected)| Deployment {
+                id: id.clone(),
+                target_group,
+                has_service,
+                has_task_definition,
+                is_protected,
+            },
+        )
+}
+
+fn facts() -> impl Strategy<Value = Facts> {
+    let days = || subsequence((1..=DAYS).rev().collect::<Vec<_>>(), 0..=DAYS as usize);
+    let deployments =
+        days().prop_flat_map(|days| days.into_iter().map(deployment).collect::<Vec<_>>());
+    let default_action = prop_oneof![
+        6 => Just(DefaultAction::Forward),
+        2 => Just(DefaultAction::NothingDeployed),
+        1 => Just(DefaultAction::ForwardToNothing),
+        1 => Just(DefaultAction::Other),
+    ];
+    let named = prop_oneof![
+        8 => (1..=DAYS).prop_map(|day| vec![id(day)]),
+        1 => Just(vec![]),
+        1 => (1..=DAYS, 1..=DAYS).prop_map(|(a, b)| vec![id(a), id(b)]),
+    ];
+    let running = btree_set((1..=DAYS).prop_map(id), 0..3);
+    let unknown = prop_oneof![9 => Just(vec![]), 1 => Just(vec!["by-hand".to_owned()])];
+    (
+        deployments,
+        default_action,
+        named,
+        prop::bool::weighted(0.1),
+        running,
+        unknown,
+    )
+        .prop_map(
+            |(deployments, default_action, named, moved, running, unknown)| Facts {
+                named: match default_action {
+                    DefaultAction::Forward | DefaultAction::ForwardToNothing => named,
+                    _ => vec![],
+                },
+                default_action,
+                moved,
+                deployments,
+                executions: Executions { running, unknown },
+            },
+        )
+}
+
+fn policy() -> impl Strategy<Value = Policy> {
+    (0_usize..4, 0_i64..300, prop::bool::weighted(0.2)).prop_map(
+        |(keep_previous, settle, remove_everything)| Policy {
+            keep_previous,
+            drain_deadline: Duration::DAY,
+            settle: Duration::seconds(settle),
+            remove_everything,
+        },
+    )
+}
+
+fn has(deployment: &Deployment, mark: &str) -> bool {
+    super::marks(deployment).is_some_and(|marks| marks.contains_key(mark))
+}
+
+/// The facts as they are once the plan has been carried out.
+fn applied(facts: &Facts, plan: &Plan) -> Facts {
+    let mut after = facts.clone();
+    after.deployments.retain_mut(|deployment| {
+        let planned = plan
+            .deployments
+            .iter()
+            .find(|it| it.deployment_id == deployment.id)
+            .unwrap();
+        if let (Action::Drain, TargetGroup::Ours { tags, .. }) =
+            (planned.action, &mut deployment.target_group)
+        {
+            tags.entry(DRAINING_SINCE.to_owned())
+                .or_insert_with(|| tags::timestamp(NOW));
+        }
+        planned.action != Action::Delete
+    });
+    after
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_the_default_action_names_is_never_touched(facts in facts(), policy in policy()) {
+        for planned in plan(&facts, &policy, NOW).deployments {
+            if facts.named.contains(&planned.deployment_id) {
+                prop_assert_eq!(planned.action, Action::Keep);
+            } else {
+                prop_assert_ne!(planned.state, State::Active);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_protected_is_never_touched(facts in facts(), policy in policy()) {
+        let plan = plan(&facts, &policy, NOW);
+        for (deployment, planned) in facts.deployments.iter().zip(&plan.deployments) {
+            if deployment.is_protected {
+                prop_assert_eq!(planned.action, Action::Keep);
+            }
+        }
+    }
+
+    #[test]
+    fn what_has_not_our_tags_is_never_touched(facts in facts(), policy in policy()) {
+        let plan = plan(&facts, &policy, NOW);
+        for (deployment, planned) in facts.deployments.iter().zip(&plan.deployments) {
+            if matches!(deployment.target_group, TargetGroup::NotOurs { .. }) {
+                prop_assert_eq!(planned.action, Action::Keep);
+            }
+        }
+        if let Some(repair) = plan.repair {
+            let repaired_with = facts.deployments.iter().find(|it| it.id == repair.deployment_id);
+            prop_assert!(repaired_with.is_some_and(|it| super::marks(it).is_some()));
+        }
+    }
+
+    #[test]
+    fn a_plan_lists_each_deployment_once_in_the_order_of_the_facts(
+        facts in facts(), policy in policy(),
+    ) {
+        let plan = plan(&facts, &policy, NOW);
+        let planned: Vec<_> = plan.deployments.iter().map(|it| &it.deployment_id).collect();
+        let found: Vec<_> = facts.deployments.iter().map(|it| &it.id).collect();
+        prop_assert_eq!(planned, found);
+        for planned in &plan.deployments {
+            prop_assert!(!planned.reason.is_empty());
+            prop_assert!(!planned.force || planned.action == Action::Delete);
+            // The drain step is given the target group.
+            prop_assert!(planned.action != Action::Drain || planned.target_group_arn.is_some());
+        }
+    }
+
+    #[test]
+    fn the_default_action_is_only_repaired_when_it_is_lost_and_then_once(
+        facts in facts(), policy in policy(),
+    ) {
+        let first = plan(&facts, &policy, NOW);
+        let Some(repair) = first.repair else { return Ok(()) };
+        prop_assert!(first.active_deployment_id.is_none() && !policy.remove_everything);
+        let chosen = facts.deployments.iter().find(|it| it.id == repair.deployment_id).unwrap();
+        prop_assert!(has(chosen, READY_AT) && !has(chosen, ROLLED_BACK_AT));
+        prop_assert!(!has(chosen, DELETING_SINCE));
+        let repaired = Facts {
+            default_action: DefaultAction::Forward,
+            named: vec![repair.deployment_id.clone()],
+            ..facts
+        };
+        let second = plan(&repaired, &policy, NOW);
+        prop_assert_eq!(second.repair, None);
+        prop_assert_eq!(second.active_deployment_id, Some(repair.deployment_id));
+    }
+
+    #[test]
+    fn nothing_that_was_live_goes_while_no_active_deployment_is_known(
+        facts in facts(), policy in policy(),
+    ) {
+        let plan = plan(&facts, &policy, NOW);
+        if plan.active_deployment_id.is_none() && !policy.remove_everything {
+            for (deployment, planned) in facts.deployments.iter().zip(&plan.deployments) {
+                prop_assert!(!has(deployment, LIVE_SINCE) || planned.action == Action::Keep);
+            }
+        }
+    }
+
+    #[test]
+    fn the_newest_previous_ones_stay_warm_and_only_as_many_as_wanted(
+        facts in facts(), policy in policy(),
+    ) {
+        prop_assume!(!policy.remove_everything);
+        let first = plan(&facts, &policy, NOW);
+        let Some(active) = first.active_deployment_id else { return Ok(()) };
+        let spared = [ROLLED_BACK_AT, DRAINING_SINCE, DELETING_SINCE];
+        let previous: Vec<_> = facts.deployments.iter().zip(&first.deployments)
+            .filter(|(it, _)| has(it, LIVE_SINCE) && it.id < active && !facts.named.contains(&it.id))
+            .filter(|(it, _)| !spared.iter().any(|mark| has(it, mark)))
+            .collect();
+        let (warm, older) = previous.split_at(previous.len().min(policy.keep_previous));
+        for (deployment, planned) in warm {
+            prop_assert_eq!(planned.action, Action::Keep, "{}", deployment.id);
+        }
+        // Once everything has settled, and but for those with a reason of their own, no more stay.
+        let settled = Facts { moved: false, ..facts.clone() };
+        // No mark is younger by then than any of the times that protect.
+        let later = NOW + Duration::DAY;
+        for (deployment, _) in older {
+            let due = plan(&settled, &policy, later).deployments.into_iter()
+                .find(|it| it.deployment_id == deployment.id).unwrap();
+            let expected = if deployment.is_protected { Action::Keep } else { Action::Drain };
+            prop_assert_eq!(due.action, expected);
+        }
+    }
+
+    /// The settling time is left out: deleting a deployment takes with it what its tags told of the
+    /// last switch.
+    #[test]
+    fn the_plan_after_a_plan_keeps_what_was_kept_and_goes_on_with_what_was_begun(
+        facts in facts(), policy in policy(),
+    ) {
+        let policy = Policy { settle: Duration::ZERO, ..policy };
+        let facts = Facts {
+            deployments: facts.deployments.into_iter().map(|mut it| {
+                if let TargetGroup::Ours { tags, .. } = &mut it.target_group {
+                    for mark in [LIVE_SINCE, ROLLED_BACK_AT] {
+                        // A switch in the future would be unsettled even so.
+                        if let Some(at) = tags.get_mut(mark) {
+                            *at = tags::timestamp(NOW - Duration::DAY);
+                        }
+                    }
+                }
+                it
+            }).collect(),
+            ..facts
+        };
+        let first = plan(&facts, &policy, NOW);
+        let second = plan(&applied(&facts, &first), &policy, NOW);
+        prop_assert_eq!(&first.active_deployment_id, &second.active_deployment_id);
+        for after in &second.deployments {
+            let before = first.deployments.iter()
+                .find(|it| it.deployment_id == after.deployment_id).unwrap();
+            match before.action {
+                Action::Keep => prop_assert_eq!(before, after),
+                Action::Drain => {
+                    prop_assert_eq!(after.action, Action::Drain);
+                    prop_assert_eq!(after.state, State::Draining);
+                }
+                Action::Delete => prop_assert!(false, "{} is gone", after.deployment_id),
+            }
+        }
+        let third = plan(&applied(&applied(&facts, &first), &second), &policy, NOW);
+        prop_assert_eq!(second, third);
+    }
+}

@@ -1,0 +1,623 @@
+use super::*;
+use crate::facts::Executions;
+use lifecycle::defaults;
+use lifecycle::tags::{
+    DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, PROTECTED, READY_AT, RESTORING_SINCE,
+    ROLLED_BACK_AT,
+};
+use time::macros::utc_datetime;
+
+const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:00:00);
+const HOUR: i64 = 3600;
+
+pub(super) fn id(day: u8) -> DeploymentId {
+    format!("test-202510{day:02}-080000Z").parse().unwrap()
+}
+
+pub(super) fn arn(id: &DeploymentId) -> String {
+    format!("arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{id}/abc")
+}
+
+fn ago(seconds: i64) -> String {
+    tags::timestamp(NOW - Duration::seconds(seconds))
+}
+
+/// A whole deployment of that day in October with these marks, each so many seconds old.
+fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
+    let id = id(day);
+    let tags = tags::of(&id)
+        .map(|(key, value)| (key.to_owned(), value))
+        .into_iter()
+        .chain(
+            marks
+                .iter()
+                .map(|(mark, age)| (mark.to_string(), ago(*age))),
+        )
+        .collect();
+    Deployment {
+        target_group: TargetGroup::Ours {
+            arn: arn(&id),
+            tags,
+            in_use: true,
+        },
+        id,
+        has_service: true,
+        has_task_definition: true,
+        is_protected: marks.iter().any(|(mark, _)| *mark == PROTECTED),
+    }
+}
+
+/// One that was switched to so many hours ago, and has these marks besides.
+fn live(day: u8, hours: i64, marks: &[(&str, i64)]) -> Deployment {
+    let mut all = vec![(READY_AT, hours * HOUR), (LIVE_SINCE, hours * HOUR)];
+    all.extend(marks);
+    deployment(day, &all)
+}
+
+fn facts(active: Option<u8>, deployments: impl IntoIterator<Item = Deployment>) -> Facts {
+    let mut deployments: Vec<_> = deployments.into_iter().collect();
+    deployments.sort_by(|a, b| b.id.cmp(&a.id));
+    Facts {
+        default_action: match active {
+            Some(_) => DefaultAction::Forward,
+            None => DefaultAction::NothingDeployed,
+        },
+        named: active.map(id).into_iter().collect(),
+        moved: false,
+        deployments,
+        executions: Executions::default(),
+    }
+}
+
+fn policy() -> Policy {
+    Policy {
+        keep_previous: 1,
+        drain_deadline: Duration::DAY,
+        settle: Duration::MINUTE,
+        remove_everything: false,
+    }
+}
+
+fn due(plan: &Plan, day: u8) -> (State, Action) {
+    let planned = planned(plan, day);
+    (planned.state, planned.action)
+}
+
+fn planned(plan: &Plan, day: u8) -> &Planned {
+    plan.deployments
+        .iter()
+        .find(|it| it.deployment_id == id(day))
+        .unwrap_or_else(|| panic!("{day} is not in {plan:?}"))
+}
+
+fn planned_with(facts: &Facts) -> Plan {
+    plan(facts, &policy(), NOW)
+}
+
+#[test]
+fn the_newest_previous_deployment_stays_warm_and_older_ones_are_drained() {
+    let plan = planned_with(&facts(
+        Some(4),
+        [
+            live(4, 1, &[]),
+            live(3, 2, &[]),
+            live(2, 3, &[]),
+            live(1, 4, &[]),
+        ],
+    ));
+    assert_eq!(plan.active_deployment_id, Some(id(4)));
+    assert_eq!(plan.repair, None);
+    assert_eq!(due(&plan, 4), (State::Active, Action::Keep));
+    assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Drain));
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Drain));
+    assert_eq!(
+        planned(&plan, 1).reason,
+        "only the newest previous deployment is kept warm"
+    );
+    assert_eq!(
+        plan.deployments
+            .iter()
+            .map(|it| it.deployment_id.clone())
+            .collect::<Vec<_>>(),
+        [id(4), id(3), id(2), id(1)]
+    );
+}
+
+#[test]
+fn as_many_previous_deployments_stay_warm_as_the_operator_wants() {
+    let facts = facts(Some(4), (1..=4).map(|day| live(day, 5, &[])));
+    for (keep_previous, kept) in [(0, 0), (2, 2), (9, 3)] {
+        let policy = Policy {
+            keep_previous,
+            ..policy()
+        };
+        let plan = plan(&facts, &policy, NOW);
+        let keeps = plan
+            .deployments
+            .iter()
+            .filter(|it| it.state == State::Previous && it.action == Action::Keep)
+            .count();
+        assert_eq!(keeps, kept, "{plan:?}");
+    }
+}
+
+#[test]
+fn the_active_deployment_is_kept_whatever_its_tags_say() {
+    let spoilt = live(
+        2,
+        90,
+        &[
+            (ROLLED_BACK_AT, HOUR),
+            (DRAINING_SINCE, 90 * HOUR),
+            (DELETING_SINCE, HOUR),
+        ],
+    );
+    let untagged = Deployment {
+        target_group: TargetGroup::NotOurs { arn: arn(&id(2)) },
+        ..deployment(2, &[])
+    };
+    for active in [deployment(2, &[]), spoilt, untagged] {
+        let facts = facts(Some(2), [active, live(1, 99, &[])]);
+        let plan = planned_with(&facts);
+        assert_eq!(due(&plan, 2), (State::Active, Action::Keep));
+        assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+        let everything = Policy {
+            remove_everything: true,
+            ..policy()
+        };
+        let plan = super::plan(&facts, &everything, NOW);
+        assert_eq!(due(&plan, 2), (State::Active, Action::Keep));
+        assert_eq!(due(&plan, 1).1, Action::Delete);
+    }
+}
+
+#[test]
+fn a_share_of_the_new_visitors_is_traffic_too() {
+    let mut facts = facts(Some(3), [live(3, 1, &[]), live(2, 2, &[]), live(1, 3, &[])]);
+    facts.named.push(id(1));
+    let plan = planned_with(&facts);
+    assert_eq!(plan.active_deployment_id, Some(id(3)));
+    assert_eq!(due(&plan, 1), (State::Active, Action::Keep));
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Keep));
+    // It takes no warm place either.
+    facts.named = vec![id(3), id(2)];
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 2), (State::Active, Action::Keep));
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+}
+
+#[test]
+fn a_draining_deployment_whose_mark_of_being_live_is_gone_is_no_candidate() {
+    let plan = planned_with(&facts(
+        Some(2),
+        [live(2, 9, &[]), deployment(1, &[(DRAINING_SINCE, HOUR)])],
+    ));
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+}
+
+#[test]
+fn a_protected_deployment_is_neither_drained_nor_deleted() {
+    let facts = facts(
+        Some(5),
+        [
+            live(5, 1, &[]),
+            live(4, 2, &[]),
+            live(3, 3, &[(PROTECTED, 0)]),
+            live(2, 90, &[(PROTECTED, 0), (DRAINING_SINCE, 80 * HOUR)]),
+            deployment(1, &[(PROTECTED, 0)]),
+        ],
+    );
+    for remove_everything in [false, true] {
+        let policy = Policy {
+            remove_everything,
+            ..policy()
+        };
+        let plan = plan(&facts, &policy, NOW);
+        for day in [1, 2, 3] {
+            assert_eq!(due(&plan, day).1, Action::Keep);
+            assert_eq!(
+                planned(&plan, day).reason,
+                "it carries the tag pulse:protected"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_candidate_is_swept_once_its_execution_is_gone() {
+    let mut facts = facts(
+        Some(3),
+        [
+            live(3, 1, &[]),
+            deployment(2, &[(READY_AT, 9)]),
+            deployment(1, &[]),
+        ],
+    );
+    facts.executions.running.insert(id(2));
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 2), (State::Candidate, Action::Keep));
+    assert_eq!(due(&plan, 1), (State::Candidate, Action::Delete));
+    assert!(!planned(&plan, 1).force);
+}
+
+#[test]
+fn a_candidate_that_was_rolled_back_before_it_was_live_is_swept_like_any() {
+    let facts = facts(
+        Some(1),
+        [
+            live(1, 9, &[]),
+            deployment(2, &[(READY_AT, 9), (ROLLED_BACK_AT, 5)]),
+        ],
+    );
+    assert_eq!(
+        due(&planned_with(&facts), 2),
+        (State::Candidate, Action::Delete)
+    );
+}
+
+#[test]
+fn no_candidate_and_no_orphan_is_swept_while_an_execution_does_not_say_what_it_is_for() {
+    let orphan = Deployment {
+        target_group: TargetGroup::Absent,
+        ..deployment(2, &[])
+    };
+    let mut facts = facts(Some(3), [live(3, 1, &[]), orphan, deployment(1, &[])]);
+    facts.executions.unknown.push("by-hand".into());
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 2), (State::Orphaned, Action::Keep));
+    assert_eq!(due(&plan, 1), (State::Candidate, Action::Keep));
+    assert!(planned(&plan, 1).reason.contains("by-hand"));
+}
+
+#[test]
+fn nothing_is_drained_before_the_last_switch_has_settled() {
+    let facts = facts(
+        Some(3),
+        [
+            deployment(3, &[(READY_AT, 60), (LIVE_SINCE, 59)]),
+            live(2, 2, &[]),
+            live(1, 3, &[]),
+        ],
+    );
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+    assert_eq!(
+        planned(&plan, 1).reason,
+        "only the newest previous deployment is kept warm; not drained yet: the switch of \
+         2025-10-27T11:59:01Z has to settle until 2025-10-27T12:00:01Z"
+    );
+    let plan = super::plan(&facts, &policy(), NOW + Duration::SECOND);
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Drain));
+}
+
+#[test]
+fn a_rolled_back_deployment_is_drained_once_the_rollback_has_settled() {
+    let rolled_back = |age| {
+        facts(
+            Some(1),
+            [live(1, 9, &[]), live(2, 2, &[(ROLLED_BACK_AT, age)])],
+        )
+    };
+    let plan = planned_with(&rolled_back(59));
+    assert_eq!(due(&plan, 2), (State::RolledBack, Action::Keep));
+    let plan = planned_with(&rolled_back(60));
+    assert_eq!(due(&plan, 2), (State::RolledBack, Action::Drain));
+}
+
+#[test]
+fn a_rolled_back_deployment_takes_no_warm_place() {
+    let plan = planned_with(&facts(
+        Some(3),
+        [
+            live(3, 1, &[]),
+            live(2, 2, &[(ROLLED_BACK_AT, HOUR)]),
+            live(1, 3, &[]),
+        ],
+    ));
+    assert_eq!(due(&plan, 2), (State::RolledBack, Action::Drain));
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+}
+
+#[test]
+fn what_is_newer_than_the_active_one_takes_no_warm_place() {
+    let plan = planned_with(&facts(
+        Some(2),
+        [live(3, 2, &[]), live(2, 3, &[]), live(1, 4, &[])],
+    ));
+    assert_eq!(due(&plan, 3), (State::Previous, Action::Drain));
+    assert_eq!(planned(&plan, 3).reason, "an older deployment is active");
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+}
+
+#[test]
+fn nothing_is_begun_on_facts_from_before_and_after_a_switch() {
+    let mut facts = facts(
+        Some(4),
+        [
+            live(4, 9, &[]),
+            live(3, 9, &[]),
+            live(2, 9, &[]),
+            live(1, 9, &[(DRAINING_SINCE, HOUR)]),
+            deployment(5, &[]),
+            deployment(6, &[(DELETING_SINCE, HOUR)]),
+        ],
+    );
+    facts.moved = true;
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Keep));
+    assert_eq!(due(&plan, 5), (State::Candidate, Action::Keep));
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+    assert_eq!(due(&plan, 6), (State::Candidate, Action::Delete));
+}
+
+#[test]
+fn a_draining_deployment_is_drained_again_until_its_deadline_and_then_forced() {
+    let draining = |age| {
+        facts(
+            Some(2),
+            [
+                live(2, 1, &[]),
+                live(1, 90, &[(DRAINING_SINCE, age), (IDLE_SINCE, 9)]),
+            ],
+        )
+    };
+    let plan = planned_with(&draining(24 * HOUR - 1));
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+    assert!(!planned(&plan, 1).force);
+    let plan = planned_with(&draining(24 * HOUR));
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Delete));
+    assert!(planned(&plan, 1).force);
+    assert_eq!(
+        planned(&plan, 1).reason,
+        "its drain deadline was 2025-10-27T12:00:00Z"
+    );
+}
+
+#[test]
+fn the_deadline_counts_from_the_start_of_draining_not_of_being_live() {
+    let plan = planned_with(&facts(
+        Some(2),
+        [live(2, 1, &[]), live(1, 900, &[(DRAINING_SINCE, 10)])],
+    ));
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+}
+
+#[test]
+fn a_start_of_draining_that_is_no_time_never_forces() {
+    let mut facts = facts(Some(2), [live(2, 1, &[]), live(1, 900, &[])]);
+    if let TargetGroup::Ours { tags, .. } = &mut facts.deployments[1].target_group {
+        tags.insert(DRAINING_SINCE.into(), "long ago".into());
+    }
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+    assert!(planned(&plan, 1).reason.contains("long ago"));
+}
+
+#[test]
+fn a_deletion_that_was_begun_is_finished() {
+    let mut facts = facts(
+        Some(5),
+        [
+            live(5, 1, &[]),
+            live(4, 9, &[(DRAINING_SINCE, HOUR), (DELETING_SINCE, 9)]),
+            live(3, 90, &[(DRAINING_SINCE, 80 * HOUR), (DELETING_SINCE, 9)]),
+            live(2, 90, &[(DELETING_SINCE, 9)]),
+            deployment(1, &[(DELETING_SINCE, 9)]),
+        ],
+    );
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 4), (State::Drained, Action::Delete));
+    assert_eq!(due(&plan, 3), (State::Drained, Action::Delete));
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Delete));
+    assert_eq!(due(&plan, 1), (State::Candidate, Action::Delete));
+    let forced = [1, 2, 3, 4].map(|day| planned(&plan, day).force);
+    assert_eq!(forced, [false, false, true, false]);
+
+    facts.executions.running.extend([id(1), id(2)]);
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 2).1, Action::Keep);
+    assert_eq!(due(&plan, 1).1, Action::Keep);
+}
+
+#[test]
+fn a_deployment_that_a_rollback_brings_back_is_left_alone_as_long_as_the_rollback_may_run() {
+    let most = defaults::RESTORE_TIME.whole_seconds();
+    let restoring = |age, others: &[(&str, i64)]| {
+        let mut marks = vec![(RESTORING_SINCE, age)];
+        marks.extend(others);
+        let facts = facts(
+            Some(3),
+            [live(3, 90, &[]), live(2, 90, &[]), live(1, 90, &marks)],
+        );
+        due(&planned_with(&facts), 1)
+    };
+    let draining = [(DRAINING_SINCE, 80 * HOUR)];
+    let deleting = [(DELETING_SINCE, HOUR)];
+    assert_eq!(restoring(most - 1, &[]), (State::Previous, Action::Keep));
+    assert_eq!(
+        restoring(most - 1, &draining),
+        (State::Draining, Action::Keep)
+    );
+    assert_eq!(
+        restoring(most - 1, &deleting),
+        (State::Previous, Action::Keep)
+    );
+    assert_eq!(restoring(most, &[]), (State::Previous, Action::Drain));
+    assert_eq!(
+        restoring(most, &draining),
+        (State::Draining, Action::Delete)
+    );
+    assert_eq!(
+        restoring(most, &deleting),
+        (State::Previous, Action::Delete)
+    );
+}
+
+#[test]
+fn parts_without_a_target_group_are_deleted_when_no_execution_is_at_work_on_them() {
+    let orphan = |day, has_service| Deployment {
+        target_group: TargetGroup::Absent,
+        has_service,
+        ..deployment(day, &[])
+    };
+    let mut facts = facts(
+        Some(9),
+        [
+            live(9, 1, &[]),
+            orphan(3, true),
+            orphan(2, false),
+            orphan(1, false),
+        ],
+    );
+    facts.executions.running.insert(id(1));
+    let plan = planned_with(&facts);
+    assert_eq!(due(&plan, 3), (State::Orphaned, Action::Delete));
+    assert_eq!(due(&plan, 2), (State::Orphaned, Action::Delete));
+    assert_eq!(due(&plan, 1), (State::Orphaned, Action::Keep));
+    assert_eq!(planned(&plan, 3).target_group_arn, None);
+    assert!(
+        planned(&plan, 2)
+            .reason
+            .starts_with("a task definition was left without")
+    );
+}
+
+#[test]
+fn parts_beside_a_target_group_without_our_tags_are_kept_and_the_reason_says_what_to_do() {
+    let beside = Deployment {
+        target_group: TargetGroup::NotOurs { arn: arn(&id(1)) },
+        ..deployment(1, &[])
+    };
+    let facts = facts(Some(2), [live(2, 1, &[]), beside]);
+    for remove_everything in [false, true] {
+        let policy = Policy {
+            remove_everything,
+            ..policy()
+        };
+        let plan = plan(&facts, &policy, NOW);
+        assert_eq!(due(&plan, 1), (State::Orphaned, Action::Keep));
+        assert!(
+            planned(&plan, 1)
+                .reason
+                .contains("put the tags pulse:deployment-id")
+        );
+    }
+}
+
+#[test]
+fn without_an_active_deployment_nothing_that_was_live_is_touched() {
+    let mut facts = facts(
+        None,
+        [
+            live(5, 9, &[]),
+            live(4, 9, &[(ROLLED_BACK_AT, HOUR)]),
+            live(3, 90, &[(DRAINING_SINCE, 80 * HOUR)]),
+            live(2, 90, &[(DELETING_SINCE, HOUR)]),
+            deployment(1, &[]),
+        ],
+    );
+    for default_action in [
+        DefaultAction::NothingDeployed,
+        DefaultAction::ForwardToNothing,
+        DefaultAction::Forward,
+        DefaultAction::Other,
+    ] {
+        facts.default_action = default_action;
+        let plan = planned_with(&facts);
+        assert_eq!(plan.active_deployment_id, None);
+        for day in [2, 3, 4, 5] {
+            assert_eq!(due(&plan, day).1, Action::Keep, "{day}");
+        }
+        assert_eq!(due(&plan, 1), (State::Candidate, Action::Delete));
+    }
+}
+
+#[test]
+fn a_lost_default_action_is_repaired_with_the_newest_that_may_carry_it() {
+    let not_in_a_rule = |day| {
+        let mut deployment = live(day, 9, &[]);
+        if let TargetGroup::Ours { in_use, .. } = &mut deployment.target_group {
+            *in_use = false;
+        }
+        deployment
+    };
+    let mut facts = facts(
+        None,
+        [
+            deployment(8, &[(READY_AT, 9)]),
+            not_in_a_rule(7),
+            live(6, 2, &[(DELETING_SINCE, HOUR)]),
+            live(5, 3, &[(ROLLED_BACK_AT, HOUR)]),
+            deployment(4, &[(LIVE_SINCE, HOUR)]),
+            live(3, 4, &[]),
+            live(2, 5, &[]),
+        ],
+    );
+    let repair = Repair {
+        deployment_id: id(3),
+        target_group_arn: arn(&id(3)),
+    };
+    assert_eq!(planned_with(&facts).repair, Some(repair.clone()));
+    facts.default_action = DefaultAction::ForwardToNothing;
+    facts.named = vec![id(1)];
+    assert_eq!(planned_with(&facts).repair, Some(repair));
+
+    let everything = Policy {
+        remove_everything: true,
+        ..policy()
+    };
+    assert_eq!(plan(&facts, &everything, NOW).repair, None);
+    facts.moved = true;
+    assert_eq!(planned_with(&facts).repair, None);
+}
+
+#[test]
+fn a_default_action_that_a_person_chose_is_not_repaired() {
+    let mut facts = facts(None, [live(1, 9, &[])]);
+    for chosen in [DefaultAction::Other, DefaultAction::Forward] {
+        facts.default_action = chosen;
+        assert_eq!(planned_with(&facts).repair, None);
+    }
+}
+
+#[test]
+fn parts_of_the_deployment_that_a_lost_default_action_names_are_kept() {
+    let mut facts = facts(
+        Some(1),
+        [Deployment {
+            target_group: TargetGroup::Absent,
+            ..deployment(1, &[])
+        }],
+    );
+    facts.default_action = DefaultAction::ForwardToNothing;
+    let plan = planned_with(&facts);
+    assert_eq!(plan.active_deployment_id, None);
+    assert_eq!(due(&plan, 1), (State::Orphaned, Action::Keep));
+}
+
+#[test]
+fn everything_is_removed_when_asked_except_what_the_default_action_names() {
+    let mut facts = facts(
+        None,
+        [
+            live(4, 1, &[]),
+            live(3, 2, &[(DRAINING_SINCE, 9)]),
+            deployment(2, &[]),
+            Deployment {
+                target_group: TargetGroup::Absent,
+                ..deployment(1, &[])
+            },
+        ],
+    );
+    facts.executions.running.insert(id(2));
+    let everything = Policy {
+        remove_everything: true,
+        ..policy()
+    };
+    let plan = plan(&facts, &everything, NOW);
+    for day in [1, 2, 3, 4] {
+        assert_eq!(due(&plan, day).1, Action::Delete);
+        assert!(planned(&plan, day).force);
+    }
+}

@@ -1,0 +1,87 @@
+use super::*;
+use lifecycle::{ErrorName, input};
+use serde_json::{Value, json};
+
+fn variable(name: &str) -> Option<String> {
+    Some(match name {
+        "PULSE_ENVIRONMENT" => "test".into(),
+        "KEEP_PREVIOUS" => "3".into(),
+        "SETTLE_SECONDS" => "5".into(),
+        "DRAIN_DEADLINE_SECONDS" => return None,
+        _ => "x".into(),
+    })
+}
+
+#[test]
+fn an_empty_input_is_a_real_run_of_the_usual_kind() {
+    let input: Input = input::decode(json!({})).unwrap();
+    assert!(!input.dry_run && !input.remove_everything);
+}
+
+#[test]
+fn a_mistyped_field_is_refused_by_name() {
+    for (payload, named) in [
+        (json!({"dryrun": true}), "dryrun"),
+        (json!({"dryRun": "yes"}), "dryRun"),
+        (json!({"removeEverything": 1}), "removeEverything"),
+    ] {
+        let error = input::decode::<Input>(payload).unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.contains(named), "{}", error.message);
+    }
+}
+
+#[test]
+fn the_policy_has_defaults_and_can_be_set() {
+    let settings = Settings::read(variable).unwrap();
+    assert_eq!(settings.keep_previous, 3);
+    assert_eq!(settings.settle, Duration::seconds(5));
+    assert_eq!(settings.drain_deadline, Duration::DAY);
+}
+
+#[test]
+fn a_policy_that_is_no_number_is_refused_by_name() {
+    let error = Settings::read(|name| match name {
+        "KEEP_PREVIOUS" => Some("all".into()),
+        _ => variable(name),
+    })
+    .unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("KEEP_PREVIOUS"));
+}
+
+#[test]
+fn the_output_is_as_the_state_machine_reads_it() {
+    let output = Output {
+        dry_run: true,
+        plan: Plan {
+            active_deployment_id: None,
+            repair: Some(Repair {
+                deployment_id: "test-20251027-122112Z".parse().unwrap(),
+                target_group_arn: "arn".into(),
+            }),
+            deployments: vec![Planned {
+                deployment_id: "test-20251027-122112Z".parse().unwrap(),
+                state: State::RolledBack,
+                action: Action::Drain,
+                reason: "why".into(),
+                force: false,
+                target_group_arn: None,
+            }],
+        },
+    };
+    let expected: Value = json!({
+        "dryRun": true,
+        "activeDeploymentId": null,
+        "repair": {"deploymentId": "test-20251027-122112Z", "targetGroupArn": "arn"},
+        "deployments": [{
+            "deploymentId": "test-20251027-122112Z",
+            "state": "rolledBack",
+            "action": "drain",
+            "reason": "why",
+            "force": false,
+            "targetGroupArn": null
+        }]
+    });
+    assert_eq!(serde_json::to_value(output).unwrap(), expected);
+}

@@ -1,0 +1,176 @@
+//! From AWS's error codes to our error names: one table.
+
+use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
+use aws_smithy_runtime_api::client::result::SdkError;
+use aws_smithy_types::error::display::DisplayErrorContext;
+use aws_smithy_types::error::metadata::ProvideErrorMetadata;
+
+use crate::{ErrorName, StepError};
+
+/// AWS error codes that decide by themselves. A code that is not here is `Transient` when it came
+/// with a 5xx status or never arrived, else `Unexpected`.
+///
+/// Common errors: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.
+pub const CODES: &[(&str, ErrorName)] = &[
+    // Throttled: every service has its own word for it.
+    ("Throttling", ErrorName::Transient),
+    ("ThrottlingException", ErrorName::Transient),
+    ("ThrottledException", ErrorName::Transient),
+    ("RequestThrottled", ErrorName::Transient),
+    ("RequestThrottledException", ErrorName::Transient),
+    ("RequestLimitExceeded", ErrorName::Transient),
+    ("TooManyRequestsException", ErrorName::Transient),
+    ("SlowDown", ErrorName::Transient),
+    // AWS's own trouble.
+    ("InternalFailure", ErrorName::Transient),
+    ("InternalError", ErrorName::Transient),
+    ("InternalServiceError", ErrorName::Transient),
+    ("ServerException", ErrorName::Transient),
+    ("ServiceUnavailable", ErrorName::Transient),
+    ("ServiceUnavailableException", ErrorName::Transient),
+    ("HealthUnavailable", ErrorName::Transient),
+    ("RequestTimeout", ErrorName::Transient),
+    ("RequestTimeoutException", ErrorName::Transient),
+    // The role.
+    ("AccessDenied", ErrorName::AccessDenied),
+    ("AccessDeniedException", ErrorName::AccessDenied),
+    ("UnauthorizedOperation", ErrorName::AccessDenied),
+    ("UnrecognizedClientException", ErrorName::AccessDenied),
+    ("InvalidClientTokenId", ErrorName::AccessDenied),
+    // Quotas.
+    ("TooManyRules", ErrorName::QuotaExceeded),
+    ("TooManyTargetGroups", ErrorName::QuotaExceeded),
+    (
+        "TooManyUniqueTargetGroupsPerLoadBalancer",
+        ErrorName::QuotaExceeded,
+    ),
+    ("TooManyTargets", ErrorName::QuotaExceeded),
+    ("TooManyActions", ErrorName::QuotaExceeded),
+    ("TooManyTags", ErrorName::QuotaExceeded),
+    ("TargetGroupAssociationLimit", ErrorName::QuotaExceeded),
+    ("LimitExceededException", ErrorName::QuotaExceeded),
+    ("ServiceQuotaExceededException", ErrorName::QuotaExceeded),
+    // Names taken.
+    ("DuplicateTargetGroupName", ErrorName::ResourceConflict),
+    ("PriorityInUse", ErrorName::ResourceConflict),
+    ("ResourceInUse", ErrorName::ResourceConflict),
+    // The baseline.
+    ("ListenerNotFound", ErrorName::Configuration),
+    ("LoadBalancerNotFound", ErrorName::Configuration),
+    ("ClusterNotFoundException", ErrorName::Configuration),
+    ("RepositoryNotFoundException", ErrorName::Configuration),
+    ("StateMachineDoesNotExist", ErrorName::Configuration),
+    ("InvalidSubnet", ErrorName::Configuration),
+    ("InvalidSecurityGroup", ErrorName::Configuration),
+    // The image.
+    ("ImageNotFoundException", ErrorName::ImageNotFound),
+];
+
+/// The error of an AWS call.
+///
+/// `attempt` says what was tried on which resource, as in "create target group test-…".
+pub fn failed<E>(attempt: impl std::fmt::Display, error: SdkError<E, HttpResponse>) -> StepError
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    let name = name_of(&error);
+    let advice = match name {
+        ErrorName::AccessDenied => {
+            "; allow the action in the function's role (infra/pipeline.yaml)"
+        }
+        ErrorName::Configuration => {
+            "; is the baseline stack of this environment deployed and whole?"
+        }
+        ErrorName::QuotaExceeded => "; clean up older deployments or raise the quota",
+        _ => "",
+    };
+    let cause = match (error.code(), error.message()) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        // The source chain, because the outermost Display of a connection error says nothing.
+        _ => DisplayErrorContext(&error).to_string(),
+    };
+    StepError::new(name, format!("could not {attempt}: {cause}{advice}"))
+}
+
+/// The code that AWS answered with, if it answered.
+pub fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Option<&str> {
+    error.code()
+}
+
+fn name_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> ErrorName {
+    let listed = error
+        .code()
+        .and_then(|code| CODES.iter().find(|(known, _)| *known == code))
+        .map(|(_, name)| *name);
+    match (listed, error) {
+        (Some(name), _) => name,
+        (None, SdkError::TimeoutError(_) | SdkError::DispatchFailure(_)) => ErrorName::Transient,
+        (None, other) => match other
+            .raw_response()
+            .map(|response| response.status().as_u16())
+        {
+            // 5xx: AWS's trouble. 2xx and unreadable: the answer was lost on the way.
+            Some(500..=599) | Some(200..=299) => ErrorName::Transient,
+            _ => ErrorName::Unexpected,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_elasticloadbalancingv2::operation::create_rule::CreateRuleError;
+    use aws_smithy_runtime_api::http::StatusCode;
+    use aws_smithy_types::body::SdkBody;
+    use aws_smithy_types::error::ErrorMetadata;
+
+    fn answered(code: &str, status: u16) -> SdkError<CreateRuleError, HttpResponse> {
+        SdkError::service_error(
+            CreateRuleError::generic(ErrorMetadata::builder().code(code).message("why").build()),
+            HttpResponse::new(StatusCode::try_from(status).unwrap(), SdkBody::empty()),
+        )
+    }
+
+    #[test]
+    fn every_row_of_the_table_holds() {
+        for (code, name) in CODES {
+            assert_eq!(failed("do it", answered(code, 400)).name, *name, "{code}");
+        }
+    }
+
+    #[test]
+    fn no_code_stands_in_the_table_twice() {
+        let mut codes: Vec<_> = CODES.iter().map(|(code, _)| code).collect();
+        codes.sort();
+        codes.dedup();
+        assert_eq!(codes.len(), CODES.len());
+    }
+
+    #[test]
+    fn an_unknown_code_is_transient_only_with_a_5xx() {
+        assert_eq!(
+            failed("do it", answered("New", 503)).name,
+            ErrorName::Transient
+        );
+        assert_eq!(
+            failed("do it", answered("New", 400)).name,
+            ErrorName::Unexpected
+        );
+    }
+
+    #[test]
+    fn a_call_that_never_arrived_is_transient() {
+        let error: SdkError<CreateRuleError, HttpResponse> = SdkError::timeout_error("too slow");
+        assert_eq!(failed("do it", error).name, ErrorName::Transient);
+    }
+
+    #[test]
+    fn the_message_says_what_was_tried_and_what_aws_said() {
+        let error = failed("create target group test-1", answered("TooManyRules", 400));
+        assert_eq!(
+            error.message,
+            "could not create target group test-1: TooManyRules: why; clean up older deployments or raise the quota"
+        );
+    }
+}

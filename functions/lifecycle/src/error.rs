@@ -1,0 +1,135 @@
+//! The errors of the steps: one name per decision that a state machine takes.
+
+use std::fmt;
+
+use lambda_runtime::Diagnostic;
+
+/// The names that `ErrorEquals` in a state machine may hold. `docs/errors.md` says what each means
+/// for the person who reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ErrorName {
+    /// The input is wrong; nothing was changed.
+    InvalidInput,
+    /// The repository holds no such image.
+    ImageNotFound,
+    /// The deployment was rolled back before; it is not switched to again by an event or a retry.
+    DeploymentRolledBack,
+    /// A quota of AWS leaves no room.
+    QuotaExceeded,
+    /// A resource of that name exists and is not ours, or is not as we need it.
+    ResourceConflict,
+    /// What the baseline stack or the function's configuration should provide is missing.
+    Configuration,
+    /// The function's role does not allow a call.
+    AccessDenied,
+    /// Worth the same call again, later.
+    Transient,
+    /// The default action names the deployment; it must not be deleted.
+    DeploymentActive,
+    /// The deployment was live and people may be on it; it is not undone like a failed candidate.
+    DeploymentWasLive,
+    /// There is no deployment to roll back to, or the one named cannot be.
+    NoRollbackTarget,
+    /// Everything else: a bug, or an answer of AWS that the code does not know.
+    Unexpected,
+}
+
+impl ErrorName {
+    /// All names, in the order of `docs/errors.md`.
+    pub const ALL: [ErrorName; 12] = [
+        ErrorName::InvalidInput,
+        ErrorName::ImageNotFound,
+        ErrorName::DeploymentRolledBack,
+        ErrorName::QuotaExceeded,
+        ErrorName::ResourceConflict,
+        ErrorName::Configuration,
+        ErrorName::AccessDenied,
+        ErrorName::Transient,
+        ErrorName::DeploymentActive,
+        ErrorName::DeploymentWasLive,
+        ErrorName::NoRollbackTarget,
+        ErrorName::Unexpected,
+    ];
+
+    /// The name on the wire: Lambda's `errorType`, Step Functions' error name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ErrorName::InvalidInput => "InvalidInputError",
+            ErrorName::ImageNotFound => "ImageNotFoundError",
+            ErrorName::DeploymentRolledBack => "DeploymentRolledBackError",
+            ErrorName::QuotaExceeded => "QuotaExceededError",
+            ErrorName::ResourceConflict => "ResourceConflictError",
+            ErrorName::Configuration => "ConfigurationError",
+            ErrorName::AccessDenied => "AccessDeniedError",
+            ErrorName::Transient => "TransientError",
+            ErrorName::DeploymentActive => "DeploymentActiveError",
+            ErrorName::DeploymentWasLive => "DeploymentWasLiveError",
+            ErrorName::NoRollbackTarget => "NoRollbackTargetError",
+            ErrorName::Unexpected => "UnexpectedError",
+        }
+    }
+}
+
+/// Why a step failed: a name for the state machine, a sentence for the person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepError {
+    /// What the state machine decides by.
+    pub name: ErrorName,
+    /// Which deployment, which resource, why, and what to do.
+    pub message: String,
+}
+
+impl StepError {
+    /// An error of that name with that message.
+    pub fn new(name: ErrorName, message: impl Into<String>) -> Self {
+        StepError {
+            name,
+            message: message.into(),
+        }
+    }
+
+    /// The same error with the deployment named first, unless the message names it already.
+    pub fn of(mut self, deployment: &crate::DeploymentId) -> Self {
+        if !self.message.contains(deployment.as_str()) {
+            self.message = format!("{deployment}: {}", self.message);
+        }
+        self
+    }
+}
+
+impl fmt::Display for StepError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name.as_str(), self.message)
+    }
+}
+
+impl std::error::Error for StepError {}
+
+impl From<StepError> for Diagnostic {
+    fn from(error: StepError) -> Self {
+        Diagnostic {
+            error_type: error.name.as_str().to_owned(),
+            error_message: error.message,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_machine_sees_our_name_and_the_whole_message() {
+        let diagnostic = Diagnostic::from(StepError::new(ErrorName::QuotaExceeded, "no room"));
+        assert_eq!(diagnostic.error_type, "QuotaExceededError");
+        assert_eq!(diagnostic.error_message, "no room");
+    }
+
+    #[test]
+    fn names_do_not_collide_with_those_of_step_functions() {
+        for name in ErrorName::ALL {
+            assert!(name.as_str().ends_with("Error"));
+            assert!(!name.as_str().starts_with("States.") && !name.as_str().starts_with("Lambda."));
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The SDK's configuration, the same for every client.
+
+use aws_config::retry::RetryConfig;
+use aws_config::timeout::TimeoutConfig;
+use aws_config::{BehaviorVersion, SdkConfig};
+use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
+
+use crate::defaults;
+
+/// Region, credentials and endpoint from the environment; time limits and retries from
+/// [`defaults`].
+pub async fn config() -> SdkConfig {
+    let http_client = aws_smithy_http_client::Builder::new()
+        .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
+        .build_https();
+    aws_config::defaults(BehaviorVersion::latest())
+        .http_client(http_client)
+        .retry_config(RetryConfig::standard().with_max_attempts(defaults::CALL_ATTEMPTS))
+        .timeout_config(
+            TimeoutConfig::builder()
+                .operation_attempt_timeout(defaults::ATTEMPT_TIMEOUT)
+                .operation_timeout(defaults::CALL_TIMEOUT)
+                .build(),
+        )
+        .load()
+        .await
+}

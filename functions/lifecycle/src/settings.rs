@@ -1,0 +1,200 @@
+//! What a function knows of its environment, read once at start.
+
+use crate::{Environment, ErrorName, StepError};
+
+/// The baseline's resources, handed to every function by `infra/pipeline.yaml`.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The environment that this function serves.
+    pub environment: Environment,
+    /// The AWS region.
+    pub region: String,
+    /// The ECS cluster's name.
+    pub cluster: String,
+    /// The HTTPS listener that carries the rules and the default action.
+    pub listener_arn: String,
+    /// The load balancer of that listener.
+    pub load_balancer_arn: String,
+    /// The VPC of the target groups.
+    pub vpc_id: String,
+    /// Where the tasks run.
+    pub private_subnets: Vec<String>,
+    /// The tasks' security group.
+    pub service_security_group: String,
+    /// The application's log group.
+    pub log_group: String,
+    /// The ECR repository's name.
+    pub repository_name: String,
+    /// The ECR repository's URI, without tag or digest.
+    pub repository_uri: String,
+    /// The role with which ECS pulls the image, reads the secret and writes the logs.
+    pub execution_role_arn: String,
+    /// The role of the application itself.
+    pub task_role_arn: String,
+    /// The secret that `POST /drain` is authorised with.
+    pub drain_secret_arn: String,
+    /// `X86_64` or `ARM64`: what the image is built for.
+    pub cpu_architecture: String,
+}
+
+impl Settings {
+    /// Reads the settings through `variable`, which gives the value of an environment variable.
+    ///
+    /// # Errors
+    /// `Configuration`, naming the first variable that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
+        let required = |name: &str| required(&variable, name);
+        Ok(Settings {
+            environment: environment(&variable)?,
+            region: required("AWS_REGION")?,
+            cluster: required("CLUSTER_NAME")?,
+            listener_arn: required("LISTENER_ARN")?,
+            load_balancer_arn: required("LOAD_BALANCER_ARN")?,
+            vpc_id: required("VPC_ID")?,
+            private_subnets: required("PRIVATE_SUBNETS")?
+                .split(',')
+                .map(|s| s.trim().to_owned())
+                .collect(),
+            service_security_group: required("SERVICE_SECURITY_GROUP_ID")?,
+            log_group: required("LOG_GROUP_NAME")?,
+            repository_name: required("REPOSITORY_NAME")?,
+            repository_uri: required("REPOSITORY_URI")?,
+            execution_role_arn: required("EXECUTION_ROLE_ARN")?,
+            task_role_arn: required("TASK_ROLE_ARN")?,
+            drain_secret_arn: required("DRAIN_SECRET_ARN")?,
+            cpu_architecture: required("CPU_ARCHITECTURE")?,
+        })
+    }
+
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// As [`Settings::read`].
+    pub fn from_env() -> Result<Self, StepError> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Settings for unit tests: environment `test`, region `us-east-1`, ARNs that look like AWS's.
+    #[doc(hidden)]
+    pub fn for_tests() -> Self {
+        Settings {
+            environment: "test".parse().expect("a valid name"),
+            region: "us-east-1".into(),
+            cluster: "test".into(),
+            listener_arn: "arn:aws:elasticloadbalancing:us-east-1:1:listener/app/test-alb/1/2"
+                .into(),
+            load_balancer_arn:
+                "arn:aws:elasticloadbalancing:us-east-1:1:loadbalancer/app/test-alb/1".into(),
+            vpc_id: "vpc-1".into(),
+            private_subnets: vec!["subnet-1".into(), "subnet-2".into()],
+            service_security_group: "sg-1".into(),
+            log_group: "/aws/pulse/test/app".into(),
+            repository_name: "test".into(),
+            repository_uri: "1.dkr.ecr.us-east-1.amazonaws.com/test".into(),
+            execution_role_arn: "arn:aws:iam::1:role/test-execution".into(),
+            task_role_arn: "arn:aws:iam::1:role/test-task".into(),
+            drain_secret_arn: "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a"
+                .into(),
+            cpu_architecture: "X86_64".into(),
+        }
+    }
+}
+
+/// The value of a variable that has to be there.
+///
+/// # Errors
+/// `Configuration`, naming the variable.
+pub fn required(
+    variable: impl Fn(&str) -> Option<String>,
+    name: &str,
+) -> Result<String, StepError> {
+    variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
+        StepError::new(
+            ErrorName::Configuration,
+            format!("the function's environment variable {name} is not set; deploy infra/pipeline.yaml again"),
+        )
+    })
+}
+
+/// The value of a variable that is a whole number, or `default` when it is not set.
+///
+/// # Errors
+/// `Configuration`, naming the variable, when it is something else.
+pub fn number(
+    variable: impl Fn(&str) -> Option<String>,
+    name: &str,
+    default: u32,
+) -> Result<u32, StepError> {
+    match variable(name).filter(|value| !value.is_empty()) {
+        None => Ok(default),
+        Some(value) => value.parse().map_err(|_| {
+            StepError::new(
+                ErrorName::Configuration,
+                format!(
+                    "the function's environment variable {name} is `{value}`, not a whole number; correct it in infra/pipeline.yaml"
+                ),
+            )
+        }),
+    }
+}
+
+/// The environment that a function serves.
+///
+/// # Errors
+/// `Configuration` when `PULSE_ENVIRONMENT` is missing or no environment's name.
+pub fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Environment, StepError> {
+    required(variable, "PULSE_ENVIRONMENT")?
+        .parse()
+        .map_err(|why| {
+            StepError::new(
+                ErrorName::Configuration,
+                format!("PULSE_ENVIRONMENT: {why}"),
+            )
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_variable_is_named() {
+        let error =
+            Settings::read(|name| (name != "VPC_ID").then(|| "test".to_owned())).unwrap_err();
+        assert_eq!(error.name, ErrorName::Configuration);
+        assert!(error.message.contains("VPC_ID"), "{}", error.message);
+    }
+
+    #[test]
+    fn subnets_are_separated_by_commas() {
+        let settings = Settings::read(|name| {
+            Some(
+                if name == "PRIVATE_SUBNETS" {
+                    "subnet-a, subnet-b"
+                } else {
+                    "test"
+                }
+                .to_owned(),
+            )
+        })
+        .unwrap();
+        assert_eq!(settings.private_subnets, ["subnet-a", "subnet-b"]);
+    }
+
+    #[test]
+    fn a_number_has_a_default_and_anything_else_is_refused_by_name() {
+        let read = |value: Option<&str>| {
+            number(|_| value.map(str::to_owned), "KEEP_PREVIOUS", 1).map_err(|error| error.message)
+        };
+        assert_eq!(read(None), Ok(1));
+        assert_eq!(read(Some("")), Ok(1));
+        assert_eq!(read(Some("3")), Ok(3));
+        for wrong in ["-1", "two", "1.5"] {
+            let message = read(Some(wrong)).unwrap_err();
+            assert!(
+                message.contains("KEEP_PREVIOUS") && message.contains(wrong),
+                "{message}"
+            );
+        }
+    }
+}

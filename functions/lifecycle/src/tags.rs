@@ -1,0 +1,140 @@
+//! The tags that make a resource ours and carry the state that AWS itself does not.
+//!
+//! State tags stand on the target group, because reading the listener's rules leads to it and one
+//! call reads the tags of twenty.
+
+use std::collections::HashMap;
+
+use time::UtcDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::{DeploymentId, Environment, defaults};
+
+/// Whose resource it is. Only what carries this and [`ENVIRONMENT`] is ever changed or deleted.
+pub const DEPLOYMENT_ID: &str = "pulse:deployment-id";
+/// The environment of the deployment.
+pub const ENVIRONMENT: &str = "pulse:environment";
+/// When the candidate was found healthy and may be switched to.
+pub const READY_AT: &str = "pulse:ready-at";
+/// When the deployment was first switched to; set before the switch, so that a deployment that
+/// carried traffic is never taken for a candidate.
+pub const LIVE_SINCE: &str = "pulse:live-since";
+/// When its deletion began; it is not switched to any more.
+pub const DELETING_SINCE: &str = "pulse:deleting-since";
+/// When it was rolled back; it is not switched to any more.
+pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
+
+/// When its draining began; the drain deadline counts from here.
+pub const DRAINING_SINCE: &str = "pulse:draining-since";
+/// Since when sweeps in a row found every task without sessions. Set by the first that finds none,
+/// removed by one that finds some; a second in a row makes the deployment drained.
+pub const IDLE_SINCE: &str = "pulse:idle-since";
+/// When a rollback to it began, removed when traffic is back on it; neither drained nor deleted
+/// meanwhile. Written before the rollback looks at [`DRAINING_SINCE`] and [`DELETING_SINCE`], and
+/// looked at after those are written, so that of two runs at least one sees the other.
+pub const RESTORING_SINCE: &str = "pulse:restoring-since";
+/// Set by a person, to any value: never drained and never deleted.
+pub const PROTECTED: &str = "pulse:protected";
+
+/// The tags of one resource.
+pub type Tags = HashMap<String, String>;
+
+/// The two tags that every resource of a deployment carries, as key and value.
+pub fn of(deployment: &DeploymentId) -> [(&'static str, String); 2] {
+    [
+        (DEPLOYMENT_ID, deployment.to_string()),
+        (ENVIRONMENT, deployment.environment().to_string()),
+    ]
+}
+
+/// Whether a resource with these tags belongs to that deployment.
+pub fn belong_to(tags: &Tags, deployment: &DeploymentId) -> bool {
+    of(deployment)
+        .iter()
+        .all(|(key, value)| tags.get(*key) == Some(value))
+}
+
+/// The deployment of that environment that a resource with these tags belongs to, if any.
+pub fn deployment(tags: &Tags, environment: &Environment) -> Option<DeploymentId> {
+    let id: DeploymentId = tags.get(DEPLOYMENT_ID)?.parse().ok()?;
+    (id.environment() == environment && belong_to(tags, &id)).then_some(id)
+}
+
+/// A point in time as a tag's value: RFC 3339, UTC, to the second.
+pub fn timestamp(time: UtcDateTime) -> String {
+    time.truncate_to_second()
+        .format(&Rfc3339)
+        .unwrap_or_else(|_| time.unix_timestamp().to_string())
+}
+
+/// The point in time that a tag holds, or `None` when the tag is absent or no such value.
+///
+/// A person can write anything into a tag, so whoever decides by one has to hold both.
+pub fn time(tags: &Tags, key: &str) -> Option<UtcDateTime> {
+    UtcDateTime::parse(tags.get(key)?, &Rfc3339).ok()
+}
+
+/// Whether a rollback to the deployment with these tags is under way.
+///
+/// A rollback that died left its mark behind; that one ends by itself after
+/// [`defaults::RESTORE_TIME`].
+pub fn is_being_restored(tags: &Tags, now: UtcDateTime) -> bool {
+    time(tags, RESTORING_SINCE).is_some_and(|since| now - since < defaults::RESTORE_TIME)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tags(pairs: &[(&str, &str)]) -> Tags {
+        pairs
+            .iter()
+            .map(|(k, v)| (k.to_string(), v.to_string()))
+            .collect()
+    }
+
+    #[test]
+    fn a_resource_without_both_tags_is_not_ours() {
+        let id: DeploymentId = "test-20251027-122112Z".parse().unwrap();
+        let whole = tags(&[(DEPLOYMENT_ID, id.as_str()), (ENVIRONMENT, "test")]);
+        assert!(belong_to(&whole, &id));
+        assert_eq!(deployment(&whole, id.environment()), Some(id.clone()));
+        for lacking in [
+            tags(&[(DEPLOYMENT_ID, id.as_str())]),
+            tags(&[(ENVIRONMENT, "test")]),
+            tags(&[(DEPLOYMENT_ID, id.as_str()), (ENVIRONMENT, "prod")]),
+            tags(&[
+                (DEPLOYMENT_ID, "prod-20251027-122112Z"),
+                (ENVIRONMENT, "test"),
+            ]),
+            tags(&[]),
+        ] {
+            assert!(!belong_to(&lacking, &id), "{lacking:?}");
+            assert_eq!(deployment(&lacking, id.environment()), None, "{lacking:?}");
+        }
+    }
+
+    #[test]
+    fn timestamps_are_utc_to_the_second() {
+        let time = time::macros::utc_datetime!(2025-10-27 12:21:12.345);
+        assert_eq!(timestamp(time), "2025-10-27T12:21:12Z");
+    }
+
+    #[test]
+    fn a_timestamp_is_read_back_and_anything_else_is_none() {
+        let moment = time::macros::utc_datetime!(2025-10-27 12:21:12);
+        let tags = tags(&[(LIVE_SINCE, &timestamp(moment)), (READY_AT, "yesterday")]);
+        assert_eq!(time(&tags, LIVE_SINCE), Some(moment));
+        assert_eq!(time(&tags, READY_AT), None);
+        assert_eq!(time(&tags, IDLE_SINCE), None);
+    }
+
+    #[test]
+    fn a_mark_of_a_rollback_that_died_ends_by_itself() {
+        let began = time::macros::utc_datetime!(2025-10-27 12:00:00);
+        let marked = tags(&[(RESTORING_SINCE, &timestamp(began))]);
+        assert!(is_being_restored(&marked, began));
+        assert!(!is_being_restored(&marked, began + defaults::RESTORE_TIME));
+        assert!(!is_being_restored(&tags(&[]), began));
+    }
+}

@@ -1,0 +1,269 @@
+//! The execution's input as people type it and the trigger sends it, checked field by field.
+
+use std::collections::BTreeMap;
+
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults};
+use serde::{Deserialize, Serialize};
+
+use crate::fargate;
+
+/// What an execution of the deploy machine may be started with.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Input {
+    deployment_id: DeploymentId,
+    image_digest: Option<String>,
+    desired_count: Option<u32>,
+    cpu: Option<u32>,
+    memory: Option<u32>,
+    environment: Option<BTreeMap<String, String>>,
+}
+
+/// The deployment with every value filled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Its id.
+    pub deployment_id: DeploymentId,
+    /// The digest asked for, if the input names one.
+    #[serde(skip)]
+    pub requested_digest: Option<String>,
+    /// Tasks to run.
+    pub desired_count: u32,
+    /// Fargate CPU units (1024 are one vCPU).
+    pub cpu: u32,
+    /// MiB.
+    pub memory: u32,
+    /// Environment variables for the application, beside those that the contract sets.
+    pub environment: BTreeMap<String, String>,
+}
+
+/// ELB's targets per target group:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>.
+const MOST_TASKS: u32 = 1000;
+/// Half of a task definition's 64 KiB, so that the rest of it always fits.
+const MOST_ENVIRONMENT_BYTES: usize = 32 * 1024;
+
+impl Input {
+    /// Checks what the types alone do not say and fills in the defaults.
+    ///
+    /// # Errors
+    /// `InvalidInput`, naming the field.
+    pub fn check(
+        self,
+        settings: &lifecycle::Settings,
+        now: time::UtcDateTime,
+    ) -> Result<Deployment, StepError> {
+        let id = self.deployment_id;
+        if *id.environment() != settings.environment {
+            return Err(refused(
+                "deploymentId",
+                format!(
+                    "{id} is a deployment of environment {}, and this machine serves {}",
+                    id.environment(),
+                    settings.environment
+                ),
+            ));
+        }
+        if id.created() > now + defaults::CLOCK_SKEW {
+            return Err(refused(
+                "deploymentId",
+                format!(
+                    "{id} lies more than {} hours in the future; it would stay the newest until then",
+                    defaults::CLOCK_SKEW.whole_hours()
+                ),
+            ));
+        }
+        if let Some(digest) = &self.image_digest {
+            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
+            if hex.len() != 64
+                || !hex
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+            {
+                return Err(refused(
+                    "imageDigest",
+                    "must be `sha256:` and 64 lower-case hexadecimal digits".into(),
+                ));
+            }
+        }
+        let desired_count = self.desired_count.unwrap_or(defaults::DESIRED_COUNT);
+        if !(1..=MOST_TASKS).contains(&desired_count) {
+            return Err(refused(
+                "desiredCount",
+                format!("must be between 1 and {MOST_TASKS}"),
+            ));
+        }
+        let cpu = self.cpu.unwrap_or(defaults::CPU);
+        let memory = match (self.memory, self.cpu) {
+            (Some(memory), _) => memory,
+            // With a CPU size of one's own, the least memory that goes with it.
+            (None, Some(cpu)) => fargate::least_memory(cpu).unwrap_or(defaults::MEMORY),
+            (None, None) => defaults::MEMORY,
+        };
+        fargate::check(cpu, memory).map_err(|(field, why)| refused(field, why))?;
+        let environment = self.environment.unwrap_or_default();
+        check_environment(&environment)?;
+        Ok(Deployment {
+            deployment_id: id,
+            requested_digest: self.image_digest,
+            desired_count,
+            cpu,
+            memory,
+            environment,
+        })
+    }
+}
+
+fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepError> {
+    for name in environment.keys() {
+        let shown: String = name.chars().take(64).collect();
+        let valid = !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            return Err(refused(
+                "environment",
+                format!(
+                    "`{shown}` is not the name of a variable: letters, digits and underscores, not beginning with a digit"
+                ),
+            ));
+        }
+        if defaults::RESERVED_VARIABLES.contains(&name.as_str()) {
+            return Err(refused(
+                "environment",
+                format!("`{shown}` is set by the deployment itself"),
+            ));
+        }
+    }
+    let bytes: usize = environment
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    if bytes > MOST_ENVIRONMENT_BYTES {
+        return Err(refused(
+            "environment",
+            format!("holds {bytes} bytes; {MOST_ENVIRONMENT_BYTES} fit"),
+        ));
+    }
+    Ok(())
+}
+
+fn refused(field: &str, why: String) -> StepError {
+    StepError::new(
+        ErrorName::InvalidInput,
+        format!("invalid input: field `{field}`: {why}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifecycle::{Settings, input::decode};
+    use serde_json::{Value, json};
+
+    fn check(input: Value) -> Result<Deployment, StepError> {
+        let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
+        decode::<Input>(input)?.check(&Settings::for_tests(), now)
+    }
+
+    #[test]
+    fn the_id_alone_is_enough() {
+        let deployment = check(json!({"deploymentId": "test-20251027-122112Z"})).unwrap();
+        assert_eq!(
+            (deployment.desired_count, deployment.cpu, deployment.memory),
+            (2, 256, 512)
+        );
+        assert!(deployment.environment.is_empty());
+    }
+
+    #[test]
+    fn a_cpu_size_alone_brings_the_least_memory_that_goes_with_it() {
+        let deployment =
+            check(json!({"deploymentId": "test-20251027-122112Z", "cpu": 2048})).unwrap();
+        assert_eq!(deployment.memory, 4096);
+    }
+
+    #[test]
+    fn every_refusal_names_the_field() {
+        for (field, value, why) in [
+            (
+                "deploymentId",
+                json!("prod-20251027-122112Z"),
+                "environment prod",
+            ),
+            (
+                "deploymentId",
+                json!("test-20250230-122112Z"),
+                "does not exist",
+            ),
+            ("deploymentId", json!("latest"), "not a deployment id"),
+            (
+                "deploymentId",
+                json!("test-20991027-122112Z"),
+                "in the future",
+            ),
+            ("deploymentId", json!(5), "expected a string"),
+            ("deploymentId", json!(null), "expected a string"),
+            ("imageDigest", json!("sha256:ABC"), "hexadecimal"),
+            (
+                "imageDigest",
+                json!(format!("sha256:{}", "g".repeat(64))),
+                "hexadecimal",
+            ),
+            ("desiredCount", json!("2"), "expected a whole number"),
+            ("desiredCount", json!(0), "between 1 and"),
+            ("desiredCount", json!(-1), "expected a whole number"),
+            ("desiredCount", json!(1.5), "expected a whole number"),
+            ("cpu", json!("256"), "expected a whole number"),
+            ("cpu", json!(300), "256, 512"),
+            ("memory", json!(700), "512, 1024"),
+            ("environment", json!([]), "expected a map"),
+            ("environment", json!({"A": 1}), "expected a string"),
+            (
+                "environment",
+                json!({"1A": "x"}),
+                "not the name of a variable",
+            ),
+            (
+                "environment",
+                json!({"": "x"}),
+                "not the name of a variable",
+            ),
+            (
+                "environment",
+                json!({"PORT": "x"}),
+                "set by the deployment itself",
+            ),
+            ("environment", json!({"A": "x".repeat(40_000)}), "fit"),
+            ("count", json!(2), "unknown field"),
+        ] {
+            let mut input = json!({"deploymentId": "test-20251027-122112Z"});
+            input[field] = value;
+            let error = check(input).unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(
+                error.message.contains(&format!("`{field}")),
+                "{}",
+                error.message
+            );
+            assert!(error.message.contains(why), "{field}: {}", error.message);
+        }
+    }
+
+    #[test]
+    fn a_missing_id_and_the_consoles_own_example_are_refused() {
+        assert!(
+            check(json!({}))
+                .unwrap_err()
+                .message
+                .contains("`deploymentId`")
+        );
+        let error = check(json!({"Comment": "Insert your JSON here"})).unwrap_err();
+        assert!(
+            error.message.contains("unknown field `Comment`"),
+            "{}",
+            error.message
+        );
+    }
+}

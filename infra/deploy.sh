@@ -1,0 +1,239 @@
+#!/usr/bin/env bash
+# Deploys one environment: builds the functions, then the stacks <env>-baseline and <env>-pipeline.
+# Run again, it changes only what differs, and never what the load balancer's listener points at.
+#
+#   ENV                   name of the environment, at most 15 characters
+#   DOMAIN                name under which users reach it
+#   CERTIFICATE_ARN       an issued ACM certificate for DOMAIN in this region, or
+#   HOSTED_ZONE_ID        the Route 53 zone of DOMAIN, to have certificate and alias record made
+#   ARCH                  x86_64 (default) or arm64: what the functions run on
+#   IMAGE_ARCH            the same for the application's images; default: ARCH
+#   BASELINE_PARAMETERS   more parameters of infra/baseline.yaml, such as "NatGateway=false VpcCidr=10.1.0.0/16"
+#   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
+#   SKIP_BUILD            1 to deploy the packages that are in target/lambda
+#
+# DOMAIN and the certificate are needed the first time; later they may be left out. A CERTIFICATE_ARN that differs from
+# the listener's replaces it. Account, region and credentials are the AWS CLI's own (AWS_PROFILE, AWS_REGION, ...).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() {
+  echo "deploy: $*" >&2
+  exit 2
+}
+
+say() {
+  printf '==> %s\n' "$*"
+}
+
+# Status of a stack; nothing when there is none, or none of its resources was ever made.
+stack_status() {
+  local answer
+  if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
+    [[ $answer == REVIEW_IN_PROGRESS ]] || echo "$answer"
+  elif [[ $answer != *"does not exist"* ]]; then
+    fail "cannot read stack $1: $answer"
+  fi
+}
+
+# Prints the value of an output of a stack.
+stack_output() {
+  aws cloudformation describe-stacks --stack-name "$1" --output text \
+    --query "Stacks[0].Outputs[?OutputKey=='$2'].OutputValue"
+}
+
+# Prints the value of a parameter a stack was last deployed with.
+stack_parameter() {
+  aws cloudformation describe-stacks --stack-name "$1" --output text \
+    --query "Stacks[0].Parameters[?ParameterKey=='$2'].ParameterValue"
+}
+
+# A stack whose creation failed can only be deleted.
+remove_failed_creation() {
+  [[ $(stack_status "$1") == ROLLBACK_COMPLETE ]] || return 0
+  say "$1: removing what an earlier, failed creation left"
+  aws cloudformation delete-stack --stack-name "$1"
+  aws cloudformation wait stack-delete-complete --stack-name "$1"
+}
+
+# Says why a stack failed, and ends. Oldest first: the first failure is the cause, what follows is cancelled because of
+# it. A template that is refused outright leaves no events; the AWS CLI has said why.
+fail_with_events() {
+  local stack=$1 started=$2
+  echo "deploy: stack $stack failed" >&2
+  aws cloudformation describe-stack-events --stack-name "$stack" --output text \
+    --query "reverse(StackEvents[?Timestamp>='$started' && contains(ResourceStatus, 'FAILED')].[LogicalResourceId, ResourceStatusReason])" 2>/dev/null |
+    sed 's/^/deploy:   /' >&2 || true
+  exit 1
+}
+
+# Creates or updates a stack: name, template, then further arguments of `aws cloudformation deploy`.
+deploy_stack() {
+  local stack=$1 template=$2 started status answer
+  shift 2
+
+  remove_failed_creation "$stack"
+  status=$(stack_status "$stack")
+  if [[ -n $status ]]; then
+    say "$stack: updating"
+  else
+    say "$stack: creating (takes some minutes on AWS)"
+  fi
+  started=$(date -u +%Y-%m-%dT%H:%M:%S)
+  # No --tags: CloudFormation would hand a change of the stack's tags to every resource, the listener included.
+  if answer=$(aws cloudformation deploy --stack-name "$stack" --template-file "$template" --no-fail-on-empty-changeset "$@" 2>&1); then
+    [[ $answer != *"No changes to deploy"* ]] || say "$stack: nothing to change"
+  else
+    echo "$answer" >&2
+    fail_with_events "$stack" "$started"
+  fi
+}
+
+# Whether a repository is left of an environment of this name. One without our tag is somebody else's.
+repository_is_left() {
+  local arn tag
+  if ! arn=$(aws ecr describe-repositories --repository-names "$ENV" --query 'repositories[0].repositoryArn' --output text 2>&1); then
+    [[ $arn == *RepositoryNotFoundException* ]] || fail "cannot read repository $ENV: $arn"
+    return 1
+  fi
+  tag=$(aws ecr list-tags-for-resource --resource-arn "$arn" --query "tags[?Key=='pulse:environment'].Value" --output text) ||
+    fail "cannot read the tags of the repository $ENV"
+  [[ $tag == "$ENV" ]] || fail "there is a repository $ENV that is not pulse-deploy's; choose another name for the environment"
+}
+
+# Creates the baseline around the repository that is left: `aws cloudformation deploy` cannot import.
+create_baseline_around_repository() {
+  local pair value parameters=() started
+  started=$(date -u +%Y-%m-%dT%H:%M:%S)
+  local change_set=with-repository-${started//[^0-9]/}
+  say "$baseline: creating, with the images that were kept (takes some minutes on AWS)"
+  for pair in "$@"; do
+    value=${pair#*=}
+    # A comma would begin another value.
+    parameters+=("ParameterKey=${pair%%=*},ParameterValue=${value//,/\\,}")
+  done
+  aws cloudformation create-change-set --stack-name "$baseline" --change-set-name "$change_set" --change-set-type CREATE \
+    --import-existing-resources --template-body file://infra/baseline.yaml --capabilities CAPABILITY_IAM \
+    --parameters "${parameters[@]}" >/dev/null
+  aws cloudformation wait change-set-create-complete --stack-name "$baseline" --change-set-name "$change_set" ||
+    fail "$(aws cloudformation describe-change-set --stack-name "$baseline" --change-set-name "$change_set" --query StatusReason --output text)"
+  aws cloudformation execute-change-set --stack-name "$baseline" --change-set-name "$change_set"
+  aws cloudformation wait stack-create-complete --stack-name "$baseline" || fail_with_events "$baseline" "$started"
+}
+
+# The listener's default action says which deployment is active, and CloudFormation would reset it to the template's
+# 503 with any change to the listener. With the policy such a change is refused before anything moves.
+protect_listener() {
+  aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body file://infra/baseline-stack-policy.json
+}
+
+# Gives the listener another certificate, by a call that leaves the default action alone.
+change_certificate() {
+  local listener current
+  listener=$(stack_output "$baseline" ListenerArn)
+  current=$(aws elbv2 describe-listeners --listener-arns "$listener" --output text \
+    --query 'Listeners[0].Certificates[0].CertificateArn')
+  if [[ $current != "$CERTIFICATE_ARN" ]]; then
+    say "$baseline: replacing the listener's certificate"
+    aws elbv2 modify-listener --listener-arn "$listener" --certificates "CertificateArn=$CERTIFICATE_ARN" >/dev/null
+  fi
+}
+
+# Makes the bucket that carries packages to CloudFormation, shared by all environments of this account and region.
+ensure_package_bucket() {
+  if aws s3api head-bucket --bucket "$bucket" >/dev/null 2>&1; then
+    return
+  fi
+  say "$bucket: creating the bucket for packages"
+  # us-east-1 is the one region that must not be named.
+  if [[ $region == us-east-1 ]]; then
+    aws s3api create-bucket --bucket "$bucket" >/dev/null
+  else
+    aws s3api create-bucket --bucket "$bucket" --create-bucket-configuration "LocationConstraint=$region" >/dev/null
+  fi
+  aws s3api put-public-access-block --bucket "$bucket" --public-access-block-configuration \
+    BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
+  aws s3api put-bucket-encryption --bucket "$bucket" --server-side-encryption-configuration \
+    '{"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}'
+  # A year, because a failed update goes back to the packages of the last one that succeeded.
+  aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration \
+    '{"Rules": [{"ID": "old-packages", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 365},
+      "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}' >/dev/null
+}
+
+: "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=x86_64}" "${SKIP_BUILD:=}"
+: "${IMAGE_ARCH:=$ARCH}" "${BASELINE_PARAMETERS:=}" "${PIPELINE_PARAMETERS:=}"
+
+[[ -n $ENV ]] || fail "which environment? For example: make deploy ENV=test DOMAIN=test.example.com CERTIFICATE_ARN=arn:aws:acm:..."
+# Besides the grammar: ECR refuses two hyphens in a row, and a load balancer's name must not begin with internal-.
+[[ $ENV =~ ^[a-z][a-z0-9-]{0,13}[a-z0-9]$ && $ENV != *--* && $ENV != internal && $ENV != internal-* ]] ||
+  fail "ENV must be 2 to 15 lower-case letters, digits and single hyphens, begin with a letter, end with a letter or digit, and not be 'internal', so not '$ENV'"
+[[ $ARCH == x86_64 || $ARCH == arm64 ]] || fail "ARCH must be x86_64 or arm64, not '$ARCH'"
+[[ $IMAGE_ARCH == x86_64 || $IMAGE_ARCH == arm64 ]] || fail "IMAGE_ARCH must be x86_64 or arm64, not '$IMAGE_ARCH'"
+[[ -z $CERTIFICATE_ARN || -z $HOSTED_ZONE_ID ]] || fail "give CERTIFICATE_ARN or HOSTED_ZONE_ID, not both"
+
+baseline=$ENV-baseline
+pipeline=$ENV-pipeline
+
+account=$(aws sts get-caller-identity --query Account --output text) ||
+  fail "the AWS CLI has no valid credentials (try: aws sts get-caller-identity)"
+region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
+[[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
+# Version 1 of the AWS CLI reads the second, version 2 and the SDKs the first.
+export AWS_REGION=$region AWS_DEFAULT_REGION=$region
+bucket=pulse-deploy-$account-$region
+
+status=$(stack_status "$baseline")
+read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
+if [[ -z $status || $status == ROLLBACK_COMPLETE ]]; then
+  [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
+    fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or HOSTED_ZONE_ID to have one made for DOMAIN"
+  [[ -n $DOMAIN || -z $HOSTED_ZONE_ID ]] || fail "HOSTED_ZONE_ID needs DOMAIN, the name to make a certificate and a record for"
+  baseline_parameters+=("DomainName=$DOMAIN" "CertificateArn=$CERTIFICATE_ARN" "HostedZoneId=$HOSTED_ZONE_ID")
+else
+  # What the listener was made with stays as it was in the stack: changed there, it would change the listener.
+  protect_listener
+  zone=$(stack_parameter "$baseline" HostedZoneId)
+  domain=$(stack_parameter "$baseline" DomainName)
+  [[ -z $HOSTED_ZONE_ID || $HOSTED_ZONE_ID == "$zone" ]] ||
+    fail "$ENV was made with ${zone:-no hosted zone}, which cannot change while it serves; leave HOSTED_ZONE_ID out"
+  [[ -z $zone || -z $DOMAIN || $DOMAIN == "$domain" ]] ||
+    fail "$ENV was made for $domain, which cannot change while it serves; leave DOMAIN out"
+  [[ -n $zone || -z $DOMAIN ]] || baseline_parameters+=("DomainName=$DOMAIN")
+fi
+
+say "environment $ENV, account $account, region $region"
+if [[ $SKIP_BUILD != 1 ]]; then
+  say "building the functions for $ARCH"
+  ARCH=$ARCH infra/build.sh
+fi
+
+remove_failed_creation "$baseline"
+if [[ -z $status || $status == ROLLBACK_COMPLETE ]] && repository_is_left; then
+  create_baseline_around_repository "${baseline_parameters[@]}"
+fi
+deploy_stack "$baseline" infra/baseline.yaml --capabilities CAPABILITY_IAM --parameter-overrides "${baseline_parameters[@]}"
+protect_listener
+[[ -z $CERTIFICATE_ARN ]] || change_certificate
+
+ensure_package_bucket
+say "$pipeline: uploading packages"
+packaged=$(mktemp)
+trap 'rm -f "$packaged"' EXIT
+answer=$(aws cloudformation package --template-file infra/pipeline.yaml --s3-bucket "$bucket" --s3-prefix "$ENV" \
+  --output-template-file "$packaged" 2>&1) || {
+  echo "$answer" >&2
+  exit 1
+}
+
+image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
+read -r -a pipeline_parameters <<<"Environment=$ENV Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
+deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
+  --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
+
+repository=$(stack_output "$baseline" EcrRepositoryUri)
+say "$ENV is ready. Push an image tagged with a deployment id and it goes live:"
+echo "    docker push $repository:$ENV-$(date -u +%Y%m%d-%H%M%SZ)"
+if [[ -z $(stack_parameter "$baseline" HostedZoneId) ]]; then
+  echo "    point ${DOMAIN:-your domain} at $(stack_output "$baseline" AlbDnsName) (alias or CNAME)"
+fi

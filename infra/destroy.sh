@@ -1,0 +1,276 @@
+#!/usr/bin/env bash
+# Removes one environment: every deployment with everybody on it, then the stacks <env>-pipeline and <env>-baseline with
+# all that is in them, logs included. Says what it keeps. Run again, it goes on where it stopped.
+#
+#   ENV             name of the environment
+#   CONFIRM         the same name again, to go on without being asked for it
+#   DELETE_IMAGES   1 to delete the images too; without it, a repository that has any stays
+#
+# Account, region and credentials are the AWS CLI's own (AWS_PROFILE, AWS_REGION, ...).
+set -euo pipefail
+
+# Rounds of the cleanup machine. One is enough unless something goes on meanwhile, or tasks take their time to stop.
+readonly MOST_ROUNDS=10
+# A step that was under way when its execution was stopped has ended by then: no function may take longer.
+readonly SECONDS_FOR_STEPS=60
+# Lambda gives the network interfaces of a function back up to 40 minutes after the function is gone.
+readonly MOST_MINUTES_FOR_INTERFACES=60
+
+fail() {
+  echo "destroy: $*" >&2
+  exit 2
+}
+
+say() {
+  printf '==> %s\n' "$*"
+}
+
+# Whether a stack is there. Asking may fail for other reasons, which must not read as "gone".
+stack_exists() {
+  local answer
+  if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
+    return 0
+  fi
+  [[ $answer == *"does not exist"* ]] || fail "cannot read stack $1: $answer"
+  return 1
+}
+
+# Prints the identifier of a resource of a stack; nothing when the stack does not have it (any more).
+resource_of() {
+  aws cloudformation describe-stack-resources --stack-name "$1" --output text \
+    --query "StackResources[?LogicalResourceId=='$2' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId"
+}
+
+# Whether the repository of this environment is there. A repository of that name without our tag is somebody else's.
+repository_exists() {
+  local arn tag
+  if ! arn=$(aws ecr describe-repositories --repository-names "$ENV" --query 'repositories[0].repositoryArn' --output text 2>&1); then
+    [[ $arn == *RepositoryNotFoundException* ]] || fail "cannot read repository $ENV: $arn"
+    return 1
+  fi
+  tag=$(aws ecr list-tags-for-resource --resource-arn "$arn" --query "tags[?Key=='pulse:environment'].Value" --output text) ||
+    fail "cannot read the tags of the repository $ENV"
+  [[ $tag == "$ENV" ]]
+}
+
+# Looks at the services of the cluster and the target groups of the network. Sets `present`, the names that are
+# deployments, and `foreign`, those that are not. Ends when it cannot look, which must not read as "nothing is left".
+look() {
+  local services='' groups='' names
+  if [[ $cluster ]]; then
+    services=$(aws ecs list-services --cluster "$cluster" --output text --query 'serviceArns[]') || fail "cannot list services"
+  fi
+  if [[ $network ]]; then
+    groups=$(aws elbv2 describe-target-groups --output text --query "TargetGroups[?VpcId=='$network'].TargetGroupName") ||
+      fail "cannot list target groups"
+  fi
+  names=$(tr -s '[:space:]' '\n' <<<"$services $groups" | sed -e 's|.*/||' -e '/^None$/d' -e '/^$/d' | sort -u)
+  present=$(grep -E "^$ENV-[0-9]{8}-[0-9]{6}Z$" <<<"$names" | xargs || true)
+  foreign=$(grep -vE "^$ENV-[0-9]{8}-[0-9]{6}Z$" <<<"$names" | xargs || true)
+}
+
+# Prints the ARNs of the environment's target groups, a line each.
+target_groups() {
+  aws elbv2 describe-target-groups --output text \
+    --query "TargetGroups[?VpcId=='$network' && starts_with(TargetGroupName, '$ENV-')].TargetGroupArn" | tr -s '[:space:]' '\n' |
+    { grep : || true; }
+}
+
+# The cleanup machine keeps what somebody protects, and so the load balancer could not go.
+refuse_protected() {
+  local protected
+  [[ $network ]] || return 0
+  protected=$(target_groups | xargs -r -n 20 aws elbv2 describe-tags --output text \
+    --query "TagDescriptions[?Tags[?Key=='pulse:protected']].ResourceArn" --resource-arns) || fail "cannot read tags"
+  [[ -z $protected ]] ||
+    fail "somebody protects these, by the tag pulse:protected; remove it first (aws elbv2 remove-tags): $protected"
+}
+
+# Keeps the push rule and the schedule from starting anything more.
+start_nothing_more() {
+  local rule schedule
+  rule=$(resource_of "$pipeline" ImagePushedRule)
+  [[ -z $rule ]] || aws events disable-rule --name "$rule"
+  schedule=$(resource_of "$pipeline" CleanupScheduleRule)
+  if [[ $schedule ]]; then
+    # There is no call that disables: the schedule is written again as it is, but for its state.
+    aws scheduler update-schedule --cli-input-json "$(aws scheduler get-schedule --name "$schedule" --output json --query \
+      "{Name: Name, GroupName: GroupName, ScheduleExpression: ScheduleExpression, FlexibleTimeWindow: FlexibleTimeWindow, Target: Target, State: 'DISABLED'}")" \
+      >/dev/null
+  fi
+}
+
+# Stops the executions of all three machines. What a stopped deployment had made goes with the others, and what a
+# stopped rollback was bringing back is wanted no more.
+stop_executions() {
+  local name machine execution
+  for name in DeployStateMachine RollbackStateMachine CleanupStateMachine; do
+    machine=$(resource_of "$pipeline" "$name")
+    [[ $machine ]] || continue
+    for execution in $(aws stepfunctions list-executions --state-machine-arn "$machine" --status-filter RUNNING \
+      --output text --query 'executions[].executionArn'); do
+      [[ $execution != None ]] || continue
+      say "stopping ${execution#*:execution:}"
+      calm_at=$((SECONDS + SECONDS_FOR_STEPS))
+      aws stepfunctions stop-execution --execution-arn "$execution" --error Destroyed --cause "make destroy" >/dev/null
+    done
+  done
+  [[ -z $network ]] ||
+    target_groups | xargs -r -n 20 aws elbv2 remove-tags --tag-keys pulse:restoring-since --resource-arns
+}
+
+# Sends everybody away from the active deployment, because the cleanup machine never touches that one.
+answer_503() {
+  local listener action
+  listener=$(resource_of "$baseline" HttpsListener)
+  [[ $listener ]] || return 0
+  action=$(aws elbv2 describe-listeners --listener-arns "$listener" --query 'Listeners[0].DefaultActions[0].Type' --output text)
+  if [[ $action != fixed-response ]]; then
+    say "the load balancer answers 503 from now on"
+    aws elbv2 modify-listener --listener-arn "$listener" --default-actions \
+      'Type=fixed-response,FixedResponseConfig={StatusCode=503,ContentType=text/plain,MessageBody=Nothing is deployed here yet.}' \
+      >/dev/null
+  fi
+}
+
+# Runs the cleanup machine with an input and waits until it ends; prints what is left meanwhile. Sets `execution`.
+clean_up() {
+  local machine=$1 input=$2 status last=
+  execution=$(aws stepfunctions start-execution --state-machine-arn "$machine" --input "$input" --query executionArn --output text)
+  while true; do
+    status=$(aws stepfunctions describe-execution --execution-arn "$execution" --query status --output text)
+    [[ $status == RUNNING ]] || break
+    look
+    if [[ $present && $present != "$last" ]]; then
+      say "still there: $present"
+      last=$present
+    fi
+    sleep 3
+  done
+  if [[ $status != SUCCEEDED ]]; then
+    say "the cleanup ended as $status: $(aws stepfunctions describe-execution --execution-arn "$execution" --query cause --output text)"
+  fi
+}
+
+# Deletes every deployment with the cleanup machine, which knows how.
+remove_deployments() {
+  local machine round
+  look
+  machine=$(resource_of "$pipeline" CleanupStateMachine)
+  if [[ -z $machine ]]; then
+    [[ -z $present ]] || fail "$pipeline has no cleanup machine; bring it up to date first: make deploy ENV=$ENV"
+    return
+  fi
+  for ((round = 1; round <= MOST_ROUNDS; round++)); do
+    # Again in each round: a step that was under way when its execution was stopped may have switched.
+    answer_503
+    clean_up "$machine" '{"removeEverything": true}'
+    look
+    [[ $present || $SECONDS -lt $calm_at ]] || return 0
+    [[ $present ]] || say "looking again, in case a step was under way"
+    sleep 10
+  done
+  echo "destroy: not removed: $present. What the cleanup machine says of them:" >&2
+  clean_up "$machine" '{"removeEverything": true, "dryRun": true}' >&2
+  aws stepfunctions describe-execution --execution-arn "$execution" --query output --output text |
+    sed 's/},{/},\n{/g; s/^/destroy:   /' >&2
+  exit 1
+}
+
+# Waits until nothing holds on to a security group.
+wait_for_interfaces() {
+  local group=$1 left deadline=$((SECONDS + MOST_MINUTES_FOR_INTERFACES * 60))
+  while true; do
+    left=$(aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$group" \
+      --query 'length(NetworkInterfaces)' --output text)
+    [[ $left != 0 ]] || return 0
+    ((SECONDS < deadline)) || fail "$left network interfaces of the drain function are still there; run this again later"
+    say "waiting for Lambda to give back $left network interfaces (up to 40 minutes)"
+    sleep 30
+  done
+}
+
+delete_stack() {
+  say "$1: removing"
+  aws cloudformation delete-stack --stack-name "$1"
+  if ! aws cloudformation wait stack-delete-complete --stack-name "$1"; then
+    echo "destroy: stack $1 is not gone:" >&2
+    aws cloudformation describe-stack-events --stack-name "$1" --output text \
+      --query "StackEvents[?ResourceStatus=='DELETE_FAILED'].[LogicalResourceId, ResourceStatusReason]" |
+      sed 's/^/destroy:   /' >&2 || true
+    exit 1
+  fi
+}
+
+: "${ENV:=}" "${CONFIRM:=}" "${DELETE_IMAGES:=}"
+[[ $ENV =~ ^[a-z][a-z0-9-]{0,13}[a-z0-9]$ ]] || fail "which environment? For example: make destroy ENV=test"
+baseline=$ENV-baseline
+pipeline=$ENV-pipeline
+
+account=$(aws sts get-caller-identity --query Account --output text) ||
+  fail "the AWS CLI has no valid credentials (try: aws sts get-caller-identity)"
+region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
+[[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
+export AWS_REGION=$region AWS_DEFAULT_REGION=$region
+
+has_baseline='' has_pipeline='' has_repository='' cluster='' network='' drain_group='' present='' foreign='' calm_at=0
+if stack_exists "$baseline"; then has_baseline=1; fi
+if stack_exists "$pipeline"; then has_pipeline=1; fi
+if repository_exists; then has_repository=1; fi
+[[ $has_baseline || $has_pipeline || ($has_repository && $DELETE_IMAGES == 1) ]] ||
+  fail "there is no environment $ENV in account $account, region $region"
+
+if [[ $has_baseline ]]; then
+  cluster=$(resource_of "$baseline" Cluster)
+  network=$(resource_of "$baseline" Vpc)
+  drain_group=$(resource_of "$baseline" DrainSecurityGroup)
+  look
+  [[ -z $foreign ]] || fail "$ENV has services or target groups that are no deployments; remove them first: $foreign"
+  refuse_protected
+  [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which knows how to remove deployments, is gone; make deploy ENV=$ENV first"
+fi
+
+if [[ $CONFIRM != "$ENV" ]]; then
+  cat >&2 <<END
+This removes the environment $ENV of account $account in region $region:
+  deployments, with everybody on them: ${present:-none}
+  the load balancer and its address, the network, the functions and machines, all logs, the drain secret
+  images in the repository: $([[ $DELETE_IMAGES == 1 ]] && echo "deleted too" || echo "kept (DELETE_IMAGES=1 deletes them too)")
+END
+  [[ -t 0 ]] || fail "to go on without being asked: CONFIRM=$ENV"
+  read -r -p "Type the environment's name to go on: " answer
+  [[ $answer == "$ENV" ]] || fail "nothing was changed"
+fi
+
+if [[ $has_pipeline ]]; then
+  if [[ $has_baseline ]]; then
+    start_nothing_more
+    stop_executions
+    remove_deployments
+  fi
+  # It imports from the baseline, so it goes first.
+  delete_stack "$pipeline"
+fi
+if [[ $has_baseline ]]; then
+  [[ -z $drain_group ]] || wait_for_interfaces "$drain_group"
+  delete_stack "$baseline"
+fi
+
+kept_images=
+if [[ $has_repository ]] && repository_exists; then
+  image=$(aws ecr list-images --repository-name "$ENV" --max-items 1 --output text --query 'imageIds[0].imageDigest')
+  if [[ $DELETE_IMAGES == 1 || $image != *sha256:* ]]; then
+    say "$ENV: removing the repository"
+    aws ecr delete-repository --repository-name "$ENV" --force >/dev/null
+  else
+    kept_images=1
+  fi
+fi
+
+say "$ENV is gone. Kept:"
+if [[ $kept_images ]]; then
+  echo "    the repository $ENV with its images, perhaps the only copies; make deploy takes it up again, make destroy ENV=$ENV DELETE_IMAGES=1 deletes it"
+fi
+echo "    the package bucket, which all environments share; after the last one: aws s3 rb --force s3://pulse-deploy-$account-$region"
+echo "    inactive task definitions, which ECS lets nobody use and does not charge for"
+echo "    the topic's key for 7 days, which AWS demands and does not charge for"

@@ -1,0 +1,291 @@
+//! Which AWS operations a step calls, read from the source.
+//!
+//! Starts at `run` and follows the names of functions through the crate, the library and other
+//! steps. Told by the shape of the SDK: `elb.describe_rules()…send()` is DescribeRules. A name leads
+//! to every function of that name in its crate; into another crate it leads by a path
+//! (`listener::rules`) or an import.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context, Result};
+use heck::ToUpperCamelCase;
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+use quote::ToTokens;
+use syn::visit::Visit;
+
+use crate::{Repository, Step};
+
+/// Where a function stands: its crate's folder, its file without `.rs`, its name.
+type Function = (String, String, String);
+
+/// What one function's body mentions.
+#[derive(Debug, Default)]
+struct Body {
+    operations: BTreeSet<String>,
+    names: BTreeSet<Name>,
+}
+
+/// A name in a body that may be a function's.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Name {
+    name: String,
+    before: Before,
+    called: bool,
+}
+
+/// What stands before a name.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Before {
+    Nothing,
+    Dot,
+    Segment(String),
+}
+
+/// The operations that a step's `run` can reach, as AWS spells them.
+///
+/// # Errors
+/// When a source file is no Rust or a manifest no TOML.
+pub fn of(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
+    let crates = reached(repository, step)?;
+    let mut bodies: BTreeMap<Function, Body> = BTreeMap::new();
+    let mut imports = BTreeSet::new();
+    for folder in &crates {
+        for (path, text) in repository.below(&format!("functions/{folder}/src/")) {
+            if path.ends_with("/tests.rs") || path.ends_with("/main.rs") {
+                continue;
+            }
+            let file = syn::parse_file(text).with_context(|| path.to_owned())?;
+            let file_name = path.rsplit('/').next().unwrap_or_default();
+            let mut reader = Reader {
+                folder,
+                file: file_name.trim_end_matches(".rs"),
+                bodies: &mut bodies,
+                imports: &mut imports,
+            };
+            reader.visit_file(&file);
+        }
+    }
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut open = vec![(step.name.clone(), "lib".to_owned(), "run".to_owned())];
+    while let Some(function) = open.pop() {
+        let Some(body) = bodies.get(&function) else {
+            continue;
+        };
+        if !seen.insert(function.clone()) {
+            continue;
+        }
+        found.extend(
+            body.operations
+                .iter()
+                .map(|operation| operation.to_upper_camel_case()),
+        );
+        let (home, file, _) = &function;
+        for Name {
+            name,
+            before,
+            called,
+        } in &body.names
+        {
+            let imported = *called && imports.contains(&(home.clone(), name.clone()));
+            open.extend(
+                bodies
+                    .keys()
+                    .filter(|(_, _, its_name)| its_name == name)
+                    .filter(|(its_home, its_file, _)| match before {
+                        Before::Dot => its_home == home,
+                        Before::Segment(segment) => {
+                            *its_home == segment.replace('_', "-")
+                                || its_file == segment
+                                // A type or `self`: its functions may stand in any file.
+                                || (its_home == home && !crates.contains(&segment.replace('_', "-")))
+                        }
+                        Before::Nothing => (its_home == home && its_file == file) || imported,
+                    })
+                    .cloned(),
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// The step's folder and those of what it depends on.
+fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut open = vec![step.name.clone()];
+    while let Some(name) = open.pop() {
+        let path = format!("functions/{name}/Cargo.toml");
+        let Some(text) = repository.file(&path) else {
+            continue;
+        };
+        if found.insert(name) {
+            let manifest: toml::Table = text.parse().with_context(|| path)?;
+            let dependencies = manifest
+                .get("dependencies")
+                .and_then(|table| table.as_table());
+            open.extend(
+                dependencies
+                    .into_iter()
+                    .flat_map(|table| table.keys().cloned()),
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// Collects the bodies of a file's functions, tests left out.
+struct Reader<'a> {
+    folder: &'a str,
+    file: &'a str,
+    bodies: &'a mut BTreeMap<Function, Body>,
+    /// What the crate's files import.
+    imports: &'a mut BTreeSet<(String, String)>,
+}
+
+impl Reader<'_> {
+    fn take(&mut self, name: &syn::Ident, body: &syn::Block) {
+        let function = (
+            self.folder.to_owned(),
+            self.file.to_owned(),
+            name.to_string(),
+        );
+        read(
+            body.to_token_stream(),
+            self.bodies.entry(function).or_default(),
+        );
+    }
+}
+
+impl<'ast> Visit<'ast> for Reader<'_> {
+    fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
+        if !item
+            .attrs
+            .iter()
+            .any(|attribute| attribute.path().is_ident("cfg"))
+        {
+            syn::visit::visit_item_mod(self, item);
+        }
+    }
+
+    fn visit_use_name(&mut self, item: &'ast syn::UseName) {
+        self.imports
+            .insert((self.folder.to_owned(), item.ident.to_string()));
+    }
+
+    fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
+        self.take(&item.sig.ident, &item.block);
+    }
+
+    fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
+        self.take(&item.sig.ident, &item.block);
+    }
+}
+
+fn read(tokens: TokenStream, body: &mut Body) {
+    let tokens: Vec<_> = tokens.into_iter().collect();
+    for (index, token) in tokens.iter().enumerate() {
+        match token {
+            TokenTree::Group(group) => read(group.stream(), body),
+            TokenTree::Ident(name) => {
+                let name = name.to_string();
+                let method = is(&tokens, index.wrapping_sub(1), ".");
+                // A call on what another call gave back is not the client's.
+                let on_a_call = index >= 2 && matches!(tokens[index - 2], TokenTree::Group(_));
+                if method && !on_a_call && is_request(&tokens[index + 1..]) {
+                    body.operations.insert(name);
+                    continue;
+                }
+                let path = index >= 3 && is(&tokens, index - 1, ":") && is(&tokens, index - 2, ":");
+                let called = match tokens.get(index + 1) {
+                    Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Parenthesis,
+                    _ => false,
+                };
+                let before = match () {
+                    () if method => Before::Dot,
+                    () if path => Before::Segment(tokens[index - 3].to_string()),
+                    () => Before::Nothing,
+                };
+                body.names.insert(Name {
+                    name,
+                    before,
+                    called,
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn is(tokens: &[TokenTree], index: usize, text: &str) -> bool {
+    tokens
+        .get(index)
+        .is_some_and(|token| token.to_string() == text)
+}
+
+/// Whether these tokens begin with `()` and go on, call by call, to `.send()`.
+fn is_request(tokens: &[TokenTree]) -> bool {
+    let empty = |token: &TokenTree| match token {
+        TokenTree::Group(group) => {
+            group.delimiter() == Delimiter::Parenthesis && group.stream().is_empty()
+        }
+        _ => false,
+    };
+    if !tokens.first().is_some_and(empty) {
+        return false;
+    }
+    tokens[1..]
+        .chunks(3)
+        .take_while(|call| {
+            matches!(call, [TokenTree::Punct(dot), TokenTree::Ident(_), TokenTree::Group(_)] if dot.as_char() == '.')
+        })
+        .any(|call| call[1].to_string() == "send")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn calls(main: &str, library: &str) -> Vec<String> {
+        let repository = Repository::read()
+            .unwrap()
+            .without("functions/")
+            .with("functions/lifecycle/Cargo.toml", "[package]")
+            .with("functions/lifecycle/src/listener.rs", library)
+            .with(
+                "functions/a-step/Cargo.toml",
+                "[dependencies]\nlifecycle.workspace = true",
+            )
+            .with("functions/a-step/src/lib.rs", main);
+        let step = repository.steps().remove(0);
+        of(&repository, &step).unwrap().into_iter().collect()
+    }
+
+    #[test]
+    fn what_run_reaches_is_called_and_what_only_undo_reaches_is_not() {
+        let main = "
+            pub async fn run() { one().await; listener::rules(elb).await?; }
+            async fn one() { elb.create_rule().set_tags(Some(tags())).send().await }
+            pub async fn undo() { elb.delete_rule().rule_arn(arn).send().await }";
+        let library = "
+            pub async fn rules() { loop { elb.describe_rules().send().await } }
+            pub async fn read() { elb.describe_listeners().send().await }";
+        assert_eq!(calls(main, library), ["CreateRule", "DescribeRules"]);
+    }
+
+    #[test]
+    fn calls_inside_macros_closures_and_methods_count() {
+        let main = "
+            pub async fn run() { try_join!(self.one(), async move { list.map(two) }) }
+            impl A { async fn one(&self) { self.elb.add_tags().send().await } }
+            fn two() { ecs.list_tasks().cluster(c).customize().config_override(o).send() }";
+        assert_eq!(calls(main, ""), ["AddTags", "ListTasks"]);
+    }
+
+    #[test]
+    fn accessors_and_tests_do_not_count() {
+        let main = "
+            pub async fn run() { task.stop_code().map(x) }
+            #[cfg(test)] mod tests { fn run() { elb.create_rule().send() } }";
+        assert!(calls(main, "").is_empty());
+    }
+}

@@ -1,0 +1,126 @@
+//! `infra/baseline.yaml`: what others rely on.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::differences;
+use crate::Repository;
+use crate::template::strings;
+
+/// Outputs that people and other stacks know by name.
+const OUTPUTS: [&str; 14] = [
+    "AlbDnsName",
+    "AlbHostedZoneId",
+    "AlbSecurityGroupId",
+    "CertificateArn",
+    "ClusterName",
+    "EcrRepositoryUri",
+    "ExecutionRoleArn",
+    "ListenerArn",
+    "LogGroupName",
+    "PrivateSubnets",
+    "PublicSubnets",
+    "ServiceSecurityGroupId",
+    "TaskRoleArn",
+    "VpcId",
+];
+
+/// The outputs have the names that are relied on, and what the pipeline imports is exported.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn outputs(repository: &Repository) -> Result<Vec<String>> {
+    let outputs = repository.template("baseline")?.section("Outputs");
+    let mut problems: Vec<_> = OUTPUTS
+        .iter()
+        .filter(|name| !outputs.contains_key(**name))
+        .map(|name| format!("infra/baseline.yaml has no output {name}"))
+        .collect();
+    let exported: BTreeSet<_> = outputs
+        .values()
+        .filter_map(|output| output["Export"]["Name"]["Fn::Sub"].as_str())
+        .collect();
+    let pipeline = repository.template("pipeline")?;
+    let mut imported = BTreeSet::new();
+    imports(&pipeline.value, &mut imported);
+    problems.extend(
+        imported
+            .iter()
+            .filter(|name| !exported.contains(name.as_str()))
+            .map(|name| {
+                format!(
+                    "infra/pipeline.yaml imports {name}, which infra/baseline.yaml does not export"
+                )
+            }),
+    );
+    Ok(problems)
+}
+
+fn imports(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(import) = fields.get("Fn::ImportValue") {
+                found.insert(
+                    import["Fn::Sub"]
+                        .as_str()
+                        .map_or_else(|| import.to_string(), str::to_owned),
+                );
+            }
+            fields.values().for_each(|field| imports(field, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| imports(item, found)),
+        _ => {}
+    }
+}
+
+/// The stack policy refuses every change to the listener whose default action carries the traffic,
+/// and names only resources that there are.
+///
+/// # Errors
+/// When the template or the policy cannot be read.
+pub fn stack_policy(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("baseline")?;
+    let path = "infra/baseline-stack-policy.json";
+    let policy: Value = serde_json::from_str(repository.file(path).context(path)?)?;
+    let denied = |action: &str| -> BTreeSet<String> {
+        policy["Statement"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|statement| statement["Effect"] == "Deny")
+            .filter(|statement| {
+                strings(&statement["Action"])
+                    .iter()
+                    .any(|denied| denied == action)
+            })
+            .flat_map(|statement| strings(&statement["Resource"]))
+            .filter_map(|resource| {
+                resource
+                    .strip_prefix("LogicalResourceId/")
+                    .map(str::to_owned)
+            })
+            .collect()
+    };
+    let listeners: Vec<_> = template
+        .resources_of("AWS::ElasticLoadBalancingV2::Listener")
+        .into_iter()
+        .filter(|(_, listener)| listener["Properties"]["Protocol"] == "HTTPS")
+        .map(|(name, _)| name)
+        .collect();
+    let protected = denied("Update:*");
+    let mut problems = differences(
+        "the listener",
+        ("infra/baseline.yaml", listeners.iter().map(String::as_str)),
+        (path, protected.iter().map(String::as_str)),
+    );
+    let resources = template.section("Resources");
+    problems.extend(
+        denied("Update:Replace")
+            .iter()
+            .filter(|name| !resources.contains_key(*name))
+            .map(|name| format!("{path} protects {name}, which infra/baseline.yaml does not have")),
+    );
+    Ok(problems)
+}

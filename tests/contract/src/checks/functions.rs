@@ -1,0 +1,195 @@
+//! The crates of the steps.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result};
+use regex::Regex;
+use serde_json::Value;
+
+use crate::{Repository, Step};
+
+/// The most lines of a `main.rs`: it builds clients and serves `run`, nothing else.
+const MOST_LINES_OF_MAIN: usize = 30;
+
+/// Folder, package and binary have one name, so that a path leads to a function and back.
+///
+/// # Errors
+/// When a manifest is no TOML.
+pub fn names(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for step in repository.steps() {
+        let path = step.path("Cargo.toml");
+        let Some(text) = repository.file(&path) else {
+            problems.push(format!("{} has no Cargo.toml", step.name));
+            continue;
+        };
+        let manifest: toml::Table = text.parse().with_context(|| path.clone())?;
+        let package = manifest
+            .get("package")
+            .and_then(|package| package.get("name"));
+        if package.and_then(|name| name.as_str()) != Some(&step.name) {
+            problems.push(format!("{path}: the package is not called {}", step.name));
+        }
+        // Without these, cargo calls the binary like the package and the library like both.
+        for section in ["bin", "lib"] {
+            if manifest.contains_key(section) {
+                problems.push(format!("{path}: [{section}] gives the step another name"));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// `lib.rs` holds a `run` that tests can call, `main.rs` only serves it.
+///
+/// # Errors
+/// None.
+pub fn shape(repository: &Repository) -> Result<Vec<String>> {
+    static RUN: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"(?m)^pub async fn run\(").expect("a regex"));
+    let mut problems = Vec::new();
+    for step in repository.steps() {
+        match repository.file(&step.path("src/lib.rs")) {
+            Some(text) if RUN.is_match(text) => {}
+            _ => problems.push(format!(
+                "{}: src/lib.rs has no `pub async fn run`",
+                step.name
+            )),
+        }
+        let Some(main) = repository.file(&step.path("src/main.rs")) else {
+            problems.push(format!("{} has no src/main.rs", step.name));
+            continue;
+        };
+        let crate_name = step.name.replace('-', "_");
+        if !main.contains(&format!("{crate_name}::run(")) {
+            problems.push(format!(
+                "{}: src/main.rs does not serve {crate_name}::run",
+                step.name
+            ));
+        }
+        if main.lines().count() > MOST_LINES_OF_MAIN {
+            problems.push(format!(
+                "{}: src/main.rs has {} lines, more than {MOST_LINES_OF_MAIN}; what it does belongs to lib.rs, where tests reach it",
+                step.name,
+                main.lines().count()
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// A function's settings as the crate reads them.
+type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
+
+/// Steps with settings of their own. All others read [`lifecycle::Settings`].
+const OWN_SETTINGS: [(&str, Read); 2] = [
+    ("find-deployments", |variable| {
+        find_deployments::Settings::read(variable).is_ok()
+    }),
+    ("start-deployment", |variable| {
+        start_deployment::Settings::read(variable).is_ok()
+    }),
+];
+
+/// Variables that are whole numbers.
+const NUMBERS: [&str; 3] = ["DRAIN_DEADLINE_SECONDS", "KEEP_PREVIOUS", "SETTLE_SECONDS"];
+
+/// What a function reads from its environment and what the template sets are the same.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn environment(repository: &Repository) -> Result<Vec<String>> {
+    let pipeline = repository.template("pipeline")?;
+    let shared = variables(&pipeline.value["Globals"]["Function"]);
+    let mut problems = Vec::new();
+    let (mut read_by_any, mut set_for_any) = (BTreeSet::new(), shared.clone());
+    for step in repository.steps() {
+        let own_settings = OWN_SETTINGS.iter().find(|(name, _)| *name == step.name);
+        let read = match own_settings {
+            Some((_, read)) => recorded(*read),
+            None => recorded(|variable| lifecycle::Settings::read(variable).is_ok()),
+        };
+        // Lambda itself sets this one.
+        let read: BTreeSet<_> = read
+            .into_iter()
+            .filter(|name| name != "AWS_REGION")
+            .collect();
+        let own = variables(pipeline.properties(&format!("{}Function", step.pascal())));
+        for name in read
+            .iter()
+            .filter(|name| !shared.contains(*name) && !own.contains(*name))
+        {
+            problems.push(format!(
+                "{} reads {name}, which infra/pipeline.yaml does not set",
+                step.name
+            ));
+        }
+        problems.extend(own.difference(&read).map(|name| {
+            format!(
+                "infra/pipeline.yaml sets {name} for {}, which does not read it",
+                step.name
+            )
+        }));
+        problems.extend(reads_elsewhere(repository, &step, own_settings.is_some()));
+        read_by_any.extend(read);
+        set_for_any.extend(own);
+    }
+    problems.extend(
+        set_for_any
+            .difference(&read_by_any)
+            .map(|name| format!("infra/pipeline.yaml sets {name}, which no function reads")),
+    );
+    Ok(problems)
+}
+
+/// The names that `read` asks for. Every answer is a word that is right wherever a word is expected,
+/// or a number that is right wherever a number is.
+fn recorded(read: Read) -> BTreeSet<String> {
+    let asked = RefCell::new(BTreeSet::new());
+    let complete = read(&|name| {
+        asked.borrow_mut().insert(name.to_owned());
+        let answer = if NUMBERS.contains(&name) {
+            "60"
+        } else {
+            "test"
+        };
+        Some(answer.to_owned())
+    });
+    assert!(
+        complete,
+        "reading the settings stopped half-way; give every variable a value that it accepts"
+    );
+    asked.into_inner()
+}
+
+fn variables(function: &Value) -> BTreeSet<String> {
+    function["Environment"]["Variables"]
+        .as_object()
+        .into_iter()
+        .flat_map(|variables| variables.keys().cloned())
+        .collect()
+}
+
+/// The environment is read once, by `Settings`; anything else would be unknown to the template.
+fn reads_elsewhere(repository: &Repository, step: &Step, own_settings: bool) -> Vec<String> {
+    let mut problems = Vec::new();
+    for (path, text) in repository.below(&step.path("src/")) {
+        let allowed = match path.ends_with("/src/main.rs") && own_settings {
+            true => text
+                .matches("Settings::read(|name| std::env::var(name).ok())")
+                .count(),
+            false => 0,
+        };
+        if text.matches("env::var").count() > allowed {
+            problems.push(format!("{path} reads the environment past Settings"));
+        }
+        if text.contains("struct Settings") && !own_settings {
+            problems.push(format!(
+                "{path} has settings of its own, which OWN_SETTINGS of this test does not know"
+            ));
+        }
+    }
+    problems
+}

@@ -1,0 +1,163 @@
+//! The inputs that the documents show, beside the functions that take them.
+
+use std::collections::BTreeSet;
+use std::sync::LazyLock;
+
+use anyhow::{Context, Result};
+use lifecycle::{Settings, StepError, input};
+use regex::Regex;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use time::UtcDateTime;
+
+use super::differences;
+use crate::{Repository, markdown};
+
+/// The environment of the documents' examples, which is that of [`Settings::for_tests`].
+const ENVIRONMENT: &str = "test";
+
+/// Takes a machine's input as its first function does.
+type Take = fn(Value) -> Result<(), StepError>;
+
+/// What the machines' first functions take.
+const INPUTS: [(&str, Take); 3] = [
+    ("cleanup", decode::<find_deployments::Input>),
+    ("deploy", |value| {
+        input::decode::<validate_deployment::Input>(value)?
+            .check(&Settings::for_tests(), UtcDateTime::now())
+            .map(drop)
+    }),
+    ("rollback", decode::<restore_deployment::Input>),
+];
+
+fn decode<T: DeserializeOwned>(value: Value) -> Result<(), StepError> {
+    input::decode::<T>(value).map(drop)
+}
+
+/// Every input in a table of machines and inputs, and every `start-execution --input '…'`, is one that
+/// the machine takes; every machine is shown with one.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn examples(repository: &Repository) -> Result<Vec<String>> {
+    static STARTED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"stateMachine:([a-z0-9-]+)").expect("a regex"));
+    static INPUT: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"--input '([^']*)'").expect("a regex"));
+    let mut shown: Vec<(String, String, String)> = Vec::new();
+    for (document, text) in repository.documents() {
+        let mut add = |machine: &str, input: &str| {
+            shown.push((document.to_owned(), machine.to_owned(), input.to_owned()));
+        };
+        for table in markdown::read(text).0 {
+            if let (Some(machines), Some(inputs)) = (table.column("Machine"), table.column("Input"))
+            {
+                machines
+                    .iter()
+                    .zip(inputs)
+                    .for_each(|(machine, input)| add(machine, input));
+            }
+        }
+        for code in markdown::references(text).code {
+            let code = code.replace("\\\n", " ");
+            for command in code
+                .lines()
+                .filter(|line| line.contains(" start-execution "))
+            {
+                if let (Some(machine), Some(input)) =
+                    (STARTED.captures(command), INPUT.captures(command))
+                {
+                    add(&machine[1], &input[1]);
+                }
+            }
+        }
+    }
+    let mut problems = Vec::new();
+    for (document, machine, input) in &shown {
+        let known = machine
+            .strip_prefix(ENVIRONMENT)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .and_then(|name| INPUTS.iter().find(|(known, _)| *known == name));
+        let Some((_, take)) = known else {
+            problems.push(format!(
+                "{document} starts {machine}, which is no machine of {ENVIRONMENT}"
+            ));
+            continue;
+        };
+        match serde_json::from_str(input).map(take) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => problems.push(format!(
+                "{document} starts {machine} with {input}: {}",
+                error.message
+            )),
+            Err(error) => {
+                problems.push(format!("{document} starts {machine} with {input}: {error}"));
+            }
+        }
+    }
+    let machines = repository.machines()?;
+    let expected: Vec<_> = machines
+        .iter()
+        .map(|machine| format!("{ENVIRONMENT}-{}", machine.name))
+        .collect();
+    problems.extend(differences(
+        "an example input of",
+        ("statemachine/", expected.iter().map(String::as_str)),
+        (
+            "the documents",
+            shown.iter().map(|(_, machine, _)| machine.as_str()),
+        ),
+    ));
+    Ok(problems)
+}
+
+/// The tables of fields in `docs/state-machine.md` have the fields that the functions take.
+///
+/// # Errors
+/// When the document is not there.
+pub fn fields(repository: &Repository) -> Result<Vec<String>> {
+    let path = "docs/state-machine.md";
+    let text = repository
+        .file(path)
+        .with_context(|| format!("no {path}"))?;
+    let (tables, _) = markdown::read(text);
+    let mut problems = Vec::new();
+    for (machine, take) in INPUTS {
+        let section = format!("{{env}}-{machine}");
+        let taken = taken(take);
+        let said = tables
+            .iter()
+            .filter(|table| table.section == section)
+            .filter(|table| table.header.first().is_some_and(|name| name == "Field"))
+            .flat_map(|table| table.first_column());
+        problems.extend(differences(
+            &format!("{machine}: the field"),
+            ("the input", taken.iter().map(String::as_str)),
+            (path, said),
+        ));
+    }
+    Ok(problems)
+}
+
+/// The fields that an input may have: what the refusal of another one says.
+fn taken(take: Take) -> BTreeSet<String> {
+    static FIELD: LazyLock<Regex> = LazyLock::new(|| Regex::new("`([^`]+)`").expect("a regex"));
+    let refusal = take(json!({"?": 0})).expect_err("an unknown field is refused");
+    FIELD
+        .captures_iter(&refusal.message)
+        .map(|field| field[1].to_owned())
+        .filter(|field| field != "?")
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fields_are_told_by_the_refusal_of_another_one() {
+        let (_, take) = INPUTS[0];
+        let fields: Vec<_> = taken(take).into_iter().collect();
+        assert_eq!(fields, ["dryRun", "removeEverything"]);
+    }
+}

@@ -1,0 +1,329 @@
+//! The state machines by themselves and beside the functions' errors.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use lifecycle::ErrorName;
+use petgraph::algo::dominators;
+use petgraph::graphmap::DiGraphMap;
+use petgraph::visit::{Dfs, Walker};
+use serde_json::Value;
+
+use crate::Repository;
+use crate::machine::{Scope, function_of, is_ending, transitions};
+use crate::template::strings;
+
+/// What a call of a function may fail with and succeed at later. Every state that runs a function
+/// retries all of these and nothing else.
+///
+/// Lambda's and Step Functions' names:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>,
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/sfn-best-practices.html#bp-lambda-serviceexception>.
+/// `Runtime.ExitError` is what Lambda says when the process died:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-invocation.html>.
+const TRANSIENT: [&str; 10] = [
+    "TransientError",
+    "Lambda.ClientExecutionTimeoutException",
+    "Lambda.ServiceException",
+    "Lambda.AWSLambdaException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+    "Lambda.Unknown",
+    "Sandbox.Timedout",
+    "Runtime.ExitError",
+    "States.Timeout",
+];
+
+/// Names that Step Functions itself documents beside those.
+const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
+
+/// States that run a function of another name: undoing is deleting, with the guard that refuses
+/// what was ever live. In the console the state should say why it runs.
+const OTHER_NAME: [(&str, &str); 1] = [("UndoDeployment", "DeleteDeployment")];
+
+/// The fewest words of a comment that can hold a reason.
+const FEWEST_WORDS: usize = 8;
+
+fn scopes(
+    repository: &Repository,
+    check: impl Fn(&str, Scope<'_>) -> Vec<String>,
+) -> Result<Vec<String>> {
+    Ok(repository
+        .machines()?
+        .iter()
+        .flat_map(|machine| {
+            machine
+                .scopes()
+                .into_iter()
+                .flat_map(|scope| check(&machine.name, scope))
+                .collect::<Vec<_>>()
+        })
+        .collect())
+}
+
+fn states(
+    repository: &Repository,
+    check: impl Fn(&str, &Value) -> Vec<String>,
+) -> Result<Vec<String>> {
+    scopes(repository, |machine, scope| {
+        scope
+            .states
+            .iter()
+            .flat_map(|(name, state)| {
+                check(name, state)
+                    .into_iter()
+                    .map(|problem| format!("{machine}: {name} {problem}"))
+                    .collect::<Vec<_>>()
+            })
+            .collect()
+    })
+}
+
+/// JSONata, said once at the top: said below `States`, it would be a state.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn query_language(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for machine in repository.machines()? {
+        if machine.definition["QueryLanguage"] != "JSONata" {
+            problems.push(format!(
+                "{}: the QueryLanguage at the top is not JSONata",
+                machine.name
+            ));
+        }
+        if machine.text.matches("\"QueryLanguage\"").count() > 1 {
+            problems.push(format!(
+                "{}: QueryLanguage stands below the top as well",
+                machine.name
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// Every state says why it is there, because people read it in the console; the machine's own
+/// comment names every ending.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn comments(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = states(repository, |_, state| {
+        let comment = state["Comment"].as_str().unwrap_or_default();
+        let whole = comment.ends_with('.') && comment.split_whitespace().count() >= FEWEST_WORDS;
+        (!whole)
+            .then(|| "has no Comment with a reason, in a sentence".to_owned())
+            .into_iter()
+            .collect()
+    })?;
+    for machine in repository.machines()? {
+        let comment = machine.definition["Comment"].as_str().unwrap_or_default();
+        for ending in machine.endings() {
+            if !comment
+                .split(|c: char| !c.is_alphanumeric())
+                .any(|word| word == ending)
+            {
+                problems.push(format!(
+                    "{}: its Comment does not name the ending {ending}",
+                    machine.name
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+fn graph<'a>(scope: Scope<'a>) -> DiGraphMap<&'a str, ()> {
+    let mut graph = DiGraphMap::new();
+    graph.add_node(scope.start);
+    for (name, state) in scope.states {
+        graph.add_node(name.as_str());
+        for transition in transitions(state) {
+            graph.add_edge(name.as_str(), transition.to, ());
+        }
+    }
+    graph
+}
+
+/// Every way leads to a state that exists, every state is on a way from the start, every state that
+/// ends nothing leads on.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn ways(repository: &Repository) -> Result<Vec<String>> {
+    scopes(repository, |machine, scope| {
+        let graph = graph(scope);
+        let reached: BTreeSet<_> = Dfs::new(&graph, scope.start).iter(&graph).collect();
+        let mut problems = Vec::new();
+        for name in graph.nodes() {
+            let Some(state) = scope.states.get(name) else {
+                problems.push(format!(
+                    "{machine}: a way leads to {name}, which does not exist"
+                ));
+                continue;
+            };
+            if !reached.contains(name) {
+                problems.push(format!("{machine}: no way leads to {name}"));
+            }
+            let ends = is_ending(state) || state["End"] == true;
+            if ends != transitions(state).is_empty() {
+                problems.push(format!("{machine}: {name} must either end or lead on"));
+            }
+            if state["Type"] == "Choice" && state["Default"].is_null() {
+                problems.push(format!(
+                    "{machine}: {name} has no Default, so an unforeseen answer kills the execution"
+                ));
+            }
+        }
+        problems
+    })
+}
+
+/// The target group is attached before the service is created, whichever way the execution goes:
+/// ECS refuses a target group that no load balancer knows.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
+    let mut seen = false;
+    let mut problems = Vec::new();
+    for machine in repository.machines()? {
+        for scope in machine
+            .scopes()
+            .into_iter()
+            .filter(|scope| scope.states.contains_key("CreateService"))
+        {
+            seen = true;
+            let graph = graph(scope);
+            let before = dominators::simple_fast(&graph, scope.start)
+                .dominators("CreateService")
+                .is_some_and(|mut states| states.any(|state| state == "CreateListenerRule"));
+            if !before {
+                problems.push(format!(
+                    "{}: CreateService can be reached without CreateListenerRule",
+                    machine.name
+                ));
+            }
+        }
+    }
+    if !seen {
+        problems.push("no machine has the state CreateService".to_owned());
+    }
+    Ok(problems)
+}
+
+/// What is transient is retried with backoff and jitter, a bounded number of times; nothing else is.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn retries(repository: &Repository) -> Result<Vec<String>> {
+    states(repository, |_, state| {
+        let mut problems = Vec::new();
+        let mut retried = BTreeSet::new();
+        for retry in state["Retry"].as_array().into_iter().flatten() {
+            retried.extend(strings(&retry["ErrorEquals"]));
+            let bounded = retry["MaxAttempts"]
+                .as_u64()
+                .is_some_and(|attempts| (1..=10).contains(&attempts));
+            let grows = retry["BackoffRate"].as_f64().is_some_and(|rate| rate > 1.0);
+            if !(bounded
+                && grows
+                && retry["MaxDelaySeconds"].is_u64()
+                && retry["JitterStrategy"] == "FULL")
+            {
+                problems.push(
+                    "retries without bound, backoff, longest delay or full jitter".to_owned(),
+                );
+            }
+        }
+        for name in retried
+            .iter()
+            .filter(|name| !TRANSIENT.contains(&name.as_str()))
+        {
+            problems.push(format!(
+                "retries {name}, which the same call again does not cure"
+            ));
+        }
+        if function_of(state).is_some() {
+            for name in TRANSIENT.iter().filter(|name| !retried.contains(**name)) {
+                problems.push(format!("does not retry {name}"));
+            }
+        }
+        problems
+    })
+}
+
+/// Every failure of a function is caught, and every name that is matched is one that can occur.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
+    let ours: BTreeSet<_> = ErrorName::ALL.iter().map(|name| name.as_str()).collect();
+    states(repository, |_, state| {
+        let mut problems = Vec::new();
+        let catchers = state["Catch"].as_array().cloned().unwrap_or_default();
+        let rules = state["Retry"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .chain(&catchers);
+        for name in rules.flat_map(|rule| strings(&rule["ErrorEquals"])) {
+            let name = name.as_str();
+            if !ours.contains(name) && !TRANSIENT.contains(&name) && !DOCUMENTED.contains(&name) {
+                problems.push(format!(
+                    "matches {name}, which neither a function nor AWS says"
+                ));
+            }
+        }
+        let all = |rule: &Value| {
+            strings(&rule["ErrorEquals"])
+                .iter()
+                .any(|name| name == "States.ALL")
+        };
+        if function_of(state).is_some() && !catchers.last().is_some_and(all) {
+            problems.push(
+                "does not catch States.ALL last, so a failure ends the execution without undo"
+                    .to_owned(),
+            );
+        }
+        // Step Functions demands it alone and last.
+        let alone = |rule: &Value| strings(&rule["ErrorEquals"]).len() == 1;
+        for (index, rule) in catchers.iter().enumerate().filter(|(_, rule)| all(rule)) {
+            if index + 1 != catchers.len() || !alone(rule) {
+                problems.push("catches States.ALL not alone or not last".to_owned());
+            }
+        }
+        problems
+    })
+}
+
+/// A state is called like the function that it runs.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn names(repository: &Repository) -> Result<Vec<String>> {
+    let steps: BTreeSet<_> = repository
+        .steps()
+        .iter()
+        .map(|step| step.pascal())
+        .collect();
+    states(repository, |name, state| {
+        let mut problems = Vec::new();
+        let lambda = state["Resource"] == "arn:aws:states:::lambda:invoke";
+        match function_of(state) {
+            Some(function) => {
+                if !steps.contains(function) {
+                    problems.push(format!("runs {function}, which is no folder of functions/"));
+                }
+                if name != function && !OTHER_NAME.contains(&(name, function)) {
+                    problems.push(format!(
+                        "runs the function {function} and should be called like it"
+                    ));
+                }
+            }
+            None if lambda => problems.push("runs no function by its placeholder".to_owned()),
+            None => {}
+        }
+        problems
+    })
+}

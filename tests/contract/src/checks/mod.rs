@@ -1,0 +1,37 @@
+//! The checks, by what they look at. Each answers with a sentence per fault and with none when all
+//! is well.
+
+use anyhow::Result;
+
+use crate::Repository;
+
+pub mod baseline;
+pub mod documents;
+pub mod events;
+pub mod functions;
+pub mod inputs;
+pub mod machines;
+pub mod permissions;
+pub mod pipeline;
+pub mod references;
+pub mod variables;
+
+/// A check of the repository.
+pub type Check = fn(&Repository) -> Result<Vec<String>>;
+
+/// What stands in one of two sets only, as sentences.
+pub(crate) fn differences<'a>(
+    what: &str,
+    (one, ones): (&str, impl IntoIterator<Item = &'a str>),
+    (other, others): (&str, impl IntoIterator<Item = &'a str>),
+) -> Vec<String> {
+    let ones: std::collections::BTreeSet<_> = ones.into_iter().collect();
+    let others: std::collections::BTreeSet<_> = others.into_iter().collect();
+    let only_one = ones
+        .difference(&others)
+        .map(|name| format!("{what} {name} is in {one} but not in {other}"));
+    let only_other = others
+        .difference(&ones)
+        .map(|name| format!("{what} {name} is in {other} but not in {one}"));
+    only_one.chain(only_other).collect()
+}

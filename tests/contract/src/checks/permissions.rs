@@ -1,0 +1,319 @@
+//! What the roles of both templates may do.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+
+use crate::template::{Statement, strings};
+use crate::{Repository, calls};
+
+/// Actions that AWS ties to no resource, so that only `*` allows them, as the Service Authorization
+/// Reference says:
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awselasticloadbalancingv2.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>;
+/// those of log delivery stand in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
+const TIED_TO_NO_RESOURCE: [&str; 22] = [
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ecr:GetAuthorizationToken",
+    "ecs:DeregisterTaskDefinition",
+    "ecs:DescribeTaskDefinition",
+    "ecs:ListServices",
+    "ecs:ListTaskDefinitions",
+    "ecs:ListTasks",
+    "elasticloadbalancing:DescribeAccountLimits",
+    "elasticloadbalancing:DescribeListeners",
+    "elasticloadbalancing:DescribeRules",
+    "elasticloadbalancing:DescribeTags",
+    "elasticloadbalancing:DescribeTargetGroups",
+    "elasticloadbalancing:DescribeTargetHealth",
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+];
+
+/// Those of them that can at least be tied to a cluster, by condition.
+const TIED_TO_A_CLUSTER: [&str; 2] = ["ecs:ListServices", "ecs:ListTasks"];
+
+/// What a function needs without calling it: its log, the dead-letter queue of asynchronous
+/// invocations, its role and handing on another, and its network interfaces, which Lambda manages.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>
+const NOT_CALLED: [&str; 11] = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+    "logs:CreateLogStream",
+    "logs:PutLogEvents",
+    "sqs:SendMessage",
+    "iam:PassRole",
+    "sts:AssumeRole",
+];
+
+fn statements(repository: &Repository) -> Result<Vec<(&'static str, Statement)>> {
+    let mut all = Vec::new();
+    for name in ["baseline", "pipeline"] {
+        let template = repository.template(name)?;
+        all.extend(
+            template
+                .statements()
+                .into_iter()
+                .map(|statement| (name, statement)),
+        );
+    }
+    Ok(all)
+}
+
+fn place(template: &str, statement: &Statement) -> String {
+    format!(
+        "infra/{template}.yaml:{} ({})",
+        statement.line, statement.resource
+    )
+}
+
+/// Actions are named one by one.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn actions(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for (template, statement) in statements(repository)? {
+        let place = place(template, &statement);
+        for action in statement
+            .actions()
+            .iter()
+            .filter(|action| action.contains('*'))
+        {
+            problems.push(format!(
+                "{place} allows {action}; name the actions one by one"
+            ));
+        }
+        for negation in ["NotAction", "NotResource", "NotPrincipal"] {
+            if statement.value.get(negation).is_some() {
+                problems.push(format!(
+                    "{place} allows everything except what {negation} says"
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// `*` stands for the resource only where AWS knows no other.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn resources(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let mut keys = BTreeSet::new();
+    for name in ["baseline", "pipeline"] {
+        let found = repository.template(name)?.resources_of("AWS::KMS::Key");
+        keys.extend(found.into_iter().map(|(key, _)| (name, key)));
+    }
+    for (template, statement) in statements(repository)? {
+        if !strings(&statement.value["Resource"])
+            .iter()
+            .any(|resource| resource == "*")
+        {
+            continue;
+        }
+        // In the policy of a key, `*` is that key.
+        // https://docs.aws.amazon.com/kms/latest/developerguide/key-policy-overview.html
+        if keys.contains(&(template, statement.resource.clone())) {
+            continue;
+        }
+        let place = place(template, &statement);
+        for action in statement.actions() {
+            let action = action.as_str();
+            if !TIED_TO_NO_RESOURCE.contains(&action) {
+                problems.push(format!(
+                    "{place} allows {action} on every resource, and AWS can tie it to one"
+                ));
+            }
+            if TIED_TO_A_CLUSTER.contains(&action)
+                && !statement.value["Condition"]
+                    .to_string()
+                    .contains("ecs:cluster")
+            {
+                problems.push(format!(
+                    "{place} allows {action} in every cluster; condition ecs:cluster"
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// Every statement says above itself what it is for.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn comments(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for name in ["baseline", "pipeline"] {
+        let template = repository.template(name)?;
+        for statement in template.statements() {
+            let comment = template.comment_above(statement.line);
+            if !comment.iter().any(|line| line.starts_with("Allows ")) {
+                problems.push(format!(
+                    "{}: no comment `# Allows …` above it",
+                    place(name, &statement)
+                ));
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// A role allows the calls that the step's code makes and no other.
+///
+/// # Errors
+/// When the template, a manifest or a source file cannot be read.
+pub fn calls(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("pipeline")?;
+    let mut problems = Vec::new();
+    for step in repository.steps() {
+        let role = format!("{}Role", step.pascal());
+        let mut allowed = BTreeSet::new();
+        for statement in template
+            .statements()
+            .iter()
+            .filter(|statement| statement.resource == role)
+        {
+            // Needed for the tags given with a creation, which is the call.
+            let with_creation = statement.value["Condition"]
+                .to_string()
+                .contains(":CreateAction");
+            for action in statement.actions() {
+                let (_, operation) = action.split_once(':').unwrap_or_default();
+                if !with_creation && !NOT_CALLED.contains(&action.as_str()) {
+                    allowed.insert(operation.to_owned());
+                }
+            }
+        }
+        let called = calls::of(repository, &step)?;
+        problems.extend(super::differences(
+            &format!("{}: the operation", step.name),
+            ("what it calls", called.iter().map(String::as_str)),
+            (
+                &format!("what {role} allows"),
+                allowed.iter().map(String::as_str),
+            ),
+        ));
+    }
+    Ok(problems)
+}
+
+/// What a call needs beside its own action when it sets tags or hands a role on.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>
+const WITH_A_CALL: [(&str, &[&str]); 4] = [
+    (
+        "RegisterTaskDefinition",
+        &["ecs:TagResource", "iam:PassRole"],
+    ),
+    ("CreateService", &["ecs:TagResource"]),
+    ("CreateTargetGroup", &["elasticloadbalancing:AddTags"]),
+    ("CreateRule", &["elasticloadbalancing:AddTags"]),
+];
+/// What Lambda needs of every function's role to write its log.
+const FOR_THE_LOG: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
+/// What Lambda needs of a function's role to place it in a VPC.
+const FOR_THE_VPC: [&str; 6] = [
+    "ec2:AssignPrivateIpAddresses",
+    "ec2:CreateNetworkInterface",
+    "ec2:DeleteNetworkInterface",
+    "ec2:DescribeNetworkInterfaces",
+    "ec2:DescribeSubnets",
+    "ec2:UnassignPrivateIpAddresses",
+];
+/// What Step Functions needs of a machine's role to write its log.
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy>
+const FOR_LOG_DELIVERY: [&str; 8] = [
+    "logs:CreateLogDelivery",
+    "logs:DeleteLogDelivery",
+    "logs:DescribeLogGroups",
+    "logs:DescribeResourcePolicies",
+    "logs:GetLogDelivery",
+    "logs:ListLogDeliveries",
+    "logs:PutResourcePolicy",
+    "logs:UpdateLogDelivery",
+];
+
+/// A role allows what AWS itself needs to run a function or a machine, which no call in the code and
+/// no local run would miss.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("pipeline")?;
+    let statements = template.statements();
+    let mut problems = Vec::new();
+    let mut demand = |role: String, needed: Vec<&'static str>| {
+        let allowed: BTreeSet<String> = statements
+            .iter()
+            .filter(|statement| statement.resource == role)
+            .flat_map(Statement::actions)
+            .collect();
+        for action in needed
+            .into_iter()
+            .filter(|action| !allowed.contains(*action))
+        {
+            problems.push(format!(
+                "{role} does not allow {action}, which AWS needs of it"
+            ));
+        }
+    };
+    // Each role names who may take it.
+    for (role, _) in template.resources_of("AWS::IAM::Role") {
+        demand(role, vec!["sts:AssumeRole"]);
+    }
+    // Tags given with a creation, and roles handed on, need an action of their own.
+    for step in repository.steps() {
+        let called = calls::of(repository, &step)?;
+        let needed = WITH_A_CALL
+            .iter()
+            .filter(|(call, _)| called.contains(*call))
+            .flat_map(|(_, actions)| actions.iter().copied());
+        demand(format!("{}Role", step.pascal()), needed.collect());
+    }
+    for (function, value) in template.resources_of("AWS::Serverless::Function") {
+        let properties = &value["Properties"];
+        let mut needed = FOR_THE_LOG.to_vec();
+        if !properties["VpcConfig"].is_null() {
+            needed.extend(FOR_THE_VPC);
+        }
+        if properties["EventInvokeConfig"]
+            .to_string()
+            .contains("OnFailure")
+        {
+            needed.push("sqs:SendMessage");
+        }
+        demand(
+            format!("{}Role", function.trim_end_matches("Function")),
+            needed,
+        );
+    }
+    for (machine, value) in template.resources_of("AWS::Serverless::StateMachine") {
+        let mut needed = vec!["lambda:InvokeFunction", "events:PutEvents"];
+        if !value["Properties"]["Logging"].is_null() {
+            needed.extend(FOR_LOG_DELIVERY);
+        }
+        demand(format!("{machine}Role"), needed);
+    }
+    for (schedule, _) in template.resources_of("AWS::Scheduler::Schedule") {
+        let needed = vec!["states:StartExecution", "sqs:SendMessage"];
+        demand(format!("{}Role", schedule.trim_end_matches("Rule")), needed);
+    }
+    Ok(problems)
+}

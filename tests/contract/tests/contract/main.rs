@@ -1,0 +1,85 @@
+//! The contract: what must hold between functions, templates, state machines and documents, and
+//! proof that each check notices when it does not.
+
+mod expressions;
+mod mutations;
+
+use contract::Repository;
+use contract::checks::{
+    Check, baseline, documents, events, functions, inputs, machines, permissions, pipeline,
+    references, variables,
+};
+
+/// Fails with everything that is wrong, not only with the first.
+fn holds(check: Check) {
+    let repository = Repository::read().expect("the repository is readable");
+    let problems = check(&repository).expect("what is checked is readable");
+    assert!(problems.is_empty(), "\n- {}\n", problems.join("\n- "));
+}
+
+#[test]
+fn there_are_steps_and_machines_to_check() {
+    let repository = Repository::read().unwrap();
+    assert!(!repository.steps().is_empty());
+    assert!(!repository.machines().unwrap().is_empty());
+    assert!(
+        !repository
+            .template("pipeline")
+            .unwrap()
+            .statements()
+            .is_empty()
+    );
+}
+
+macro_rules! contract {
+    ($($sentence:ident: $check:path;)*) => {$(
+        #[test]
+        fn $sentence() {
+            holds($check);
+        }
+    )*};
+}
+
+contract! {
+    directory_package_and_binary_have_one_name: functions::names;
+    every_step_has_a_run_and_a_small_main: functions::shape;
+    functions_read_the_variables_that_the_template_sets: functions::environment;
+
+    every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;
+    no_role_is_shared: pipeline::roles;
+    every_parameter_says_what_it_is_for: pipeline::parameters;
+    machines_get_their_placeholders_and_may_invoke_what_they_call: pipeline::machines;
+    every_function_is_run_by_something: pipeline::uses;
+    functions_time_out_before_the_states_that_wait_for_them: pipeline::timeouts;
+    a_machine_has_time_for_its_undo: pipeline::deadlines;
+
+    actions_are_allowed_one_by_one: permissions::actions;
+    any_resource_is_allowed_only_where_aws_knows_no_other: permissions::resources;
+    every_statement_says_what_it_allows: permissions::comments;
+    roles_allow_what_the_code_calls_and_no_more: permissions::calls;
+    roles_allow_what_aws_itself_needs: permissions::what_aws_needs;
+
+    the_baseline_exports_what_others_rely_on: baseline::outputs;
+    the_stack_policy_protects_the_listener: baseline::stack_policy;
+
+    jsonata_is_said_once_at_the_top: machines::query_language;
+    every_state_says_why_it_is_there: machines::comments;
+    every_way_leads_somewhere_and_every_state_is_on_one: machines::ways;
+    the_listener_rule_comes_before_the_service: machines::rule_before_service;
+    only_what_is_transient_is_retried: machines::retries;
+    every_failure_is_caught_by_a_name_that_exists: machines::error_names;
+    states_are_called_like_their_functions: machines::names;
+    every_variable_is_assigned_before_it_is_read: variables::assigned;
+    no_variable_inside_a_state_has_the_name_of_one_outside: variables::names;
+    what_publishes_says_where_it_comes_from_and_fails_nothing: events::states;
+
+    the_error_names_are_documented: documents::errors;
+    the_machines_are_documented: documents::machines;
+    the_tags_are_documented: documents::tags;
+    the_events_are_documented_and_failures_are_told: events::documented;
+    the_inputs_that_are_shown_are_taken: inputs::examples;
+    the_fields_of_the_inputs_are_documented: inputs::fields;
+    every_link_leads_somewhere: references::links;
+    every_verb_that_is_named_exists: references::verbs;
+    decisions_are_numbered_and_whole: documents::decisions;
+}

@@ -1,0 +1,384 @@
+//! Every check notices the mistakes that it is there for. Each case makes one mistake in a copy of
+//! the repository in memory.
+
+use contract::Repository;
+use contract::checks::{
+    Check, baseline, documents, events, functions, inputs, machines, permissions, pipeline,
+    references, variables,
+};
+
+const PIPELINE: &str = "infra/pipeline.yaml";
+const BASELINE: &str = "infra/baseline.yaml";
+const MACHINE: &str = "statemachine/deploy.asl.json";
+const CLEANUP: &str = "statemachine/cleanup.asl.json";
+const EVENTS: &str = "docs/events.md";
+const OPERATIONS: &str = "docs/operations.md";
+
+/// The repository with the first `from` in a file replaced.
+fn edited(path: &str, from: &str, to: &str) -> Repository {
+    let repository = Repository::read().unwrap();
+    let text = repository.file(path).unwrap_or_else(|| panic!("no {path}"));
+    assert!(
+        text.contains(from),
+        "{path} has no `{from}` to make a mistake in"
+    );
+    let text = text.replacen(from, to, 1);
+    repository.with(path, text)
+}
+
+/// The mistake brings a sentence with `telling` that was not there before.
+fn notices(check: Check, mistaken: &Repository, telling: &str) {
+    let before = check(&Repository::read().unwrap()).unwrap();
+    let after = check(mistaken).unwrap();
+    assert!(
+        after
+            .iter()
+            .any(|problem| problem.contains(telling) && !before.contains(problem)),
+        "nothing about `{telling}` in\n- {}\n",
+        after.join("\n- ")
+    );
+}
+
+macro_rules! mistakes {
+    ($($sentence:ident: $check:path, $path:expr, $from:expr => $to:expr, $telling:expr;)*) => {$(
+        #[test]
+        fn $sentence() {
+            notices($check, &edited($path, $from, $to), $telling);
+        }
+    )*};
+}
+
+mistakes! {
+    a_package_of_another_name: functions::names, "functions/create-service/Cargo.toml",
+        "name = \"create-service\"" => "name = \"make-service\"", "not called create-service";
+    a_binary_of_another_name: functions::names, "functions/create-service/Cargo.toml",
+        "[dependencies]" => "[[bin]]\nname = \"x\"\n[dependencies]", "another name";
+    a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
+        "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
+    a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",
+        "switch_traffic::run(" => "switch_traffic::walk(", "does not serve";
+    a_long_main: functions::shape, "functions/switch-traffic/src/main.rs",
+        "async fn main" => "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nasync fn main", "more than 30";
+    a_variable_that_is_not_set: functions::environment, PIPELINE,
+        "VPC_ID:" => "THE_VPC:", "create-target-group reads VPC_ID";
+    a_variable_that_nobody_reads: functions::environment, PIPELINE,
+        "VPC_ID:" => "SPARE: x\n        VPC_ID:", "sets SPARE, which no function reads";
+    a_variable_for_a_function_that_does_not_read_it: functions::environment, PIPELINE,
+        "STATE_MACHINE_ARN:" => "EXTRA: x\n          STATE_MACHINE_ARN:", "sets EXTRA for start-deployment";
+    a_function_that_reads_the_environment_past_its_settings: functions::environment,
+        "functions/switch-traffic/src/lib.rs", "async fn mark(" => "// std::env::var\nasync fn mark(", "past Settings";
+
+    a_function_of_another_name: pipeline::resources, PIPELINE,
+        "FunctionName: !Sub ${Environment}-create-service" => "FunctionName: !Sub ${Environment}-service", "the FunctionName is";
+    a_function_from_another_package: pipeline::resources, PIPELINE,
+        "lambda/create-service/bootstrap" => "lambda/switch-traffic/bootstrap", "the CodeUri is";
+    a_log_group_without_retention: pipeline::resources, PIPELINE,
+        "RetentionInDays" => "RetentionDays", "for ever";
+    a_function_that_logs_elsewhere: pipeline::resources, PIPELINE,
+        "LogGroup: !Ref CreateServiceLogGroup" => "LogGroup: !Ref SwitchTrafficLogGroup", "the log group is";
+    a_shared_role: pipeline::roles, PIPELINE,
+        "Role: !GetAtt CreateServiceRole.Arn" => "Role: !GetAtt SwitchTrafficRole.Arn", "share the role";
+    a_parameter_without_a_description: pipeline::parameters, BASELINE,
+        "    Description: Name under" => "    Why: Name under", "DomainName has no Description";
+    a_placeholder_that_is_not_filled_in: pipeline::machines, PIPELINE,
+        "        HealthTimeoutSeconds: !Ref HealthTimeoutSeconds\n" => "", "HealthTimeoutSeconds is in the machine but not";
+    a_substitution_that_is_not_used: pipeline::machines, PIPELINE,
+        "HealthTimeoutSeconds: !Ref" => "Spare: x\n        HealthTimeoutSeconds: !Ref", "Spare is in DefinitionSubstitutions but not";
+    a_placeholder_with_another_function: pipeline::machines, PIPELINE,
+        "CreateServiceFunctionArn: !GetAtt CreateServiceFunction.Arn" => "CreateServiceFunctionArn: !GetAtt SwitchTrafficFunction.Arn",
+        "not the ARN of CreateServiceFunction";
+    a_function_that_the_machine_may_not_invoke: pipeline::machines, PIPELINE,
+        "                  - !GetAtt CreateServiceFunction.Arn\n" => "", "CreateServiceFunction is in the machine but not";
+    a_function_that_the_machine_need_not_invoke: pipeline::machines, PIPELINE,
+        "- !GetAtt CreateServiceFunction.Arn" => "- !GetAtt CreateServiceFunction.Arn\n                  - !GetAtt StartDeploymentFunction.Arn",
+        "StartDeploymentFunction is in what its role may invoke but not";
+    a_function_that_nothing_runs: pipeline::uses, PIPELINE,
+        "Arn: !GetAtt StartDeploymentFunction.Arn" => "Arn: !GetAtt DeadLetterQueue.Arn", "runs start-deployment";
+    a_function_that_outlasts_its_state: pipeline::timeouts, PIPELINE,
+        "Timeout: 50" => "Timeout: 60", "no longer than its function";
+    a_function_that_ends_before_its_calls: pipeline::timeouts, PIPELINE,
+        "Timeout: 30" => "Timeout: 15", "no later than one of its calls";
+    a_state_that_waits_for_ever: pipeline::timeouts, MACHINE,
+        "\"TimeoutSeconds\": 60," => "", "waits for ever";
+    a_health_timeout_that_leaves_no_time_to_undo: pipeline::deadlines, PIPELINE,
+        "MaxValue: 3600" => "MaxValue: 7200", "less than twice";
+
+    a_wildcard_action: permissions::actions, PIPELINE,
+        "Action: states:StartExecution" => "Action: states:*", "allows states:*";
+    every_action_but_one: permissions::actions, PIPELINE,
+        "Action: states:StartExecution" => "Action: []\n                NotAction: iam:PassRole", "NotAction";
+    any_resource_without_need: permissions::resources, PIPELINE,
+        "Action: elasticloadbalancing:CreateRule\n                Resource: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ListenerArn\" }"
+            => "Action: elasticloadbalancing:CreateRule\n                Resource: \"*\"",
+        "CreateRule on every resource";
+    any_cluster: permissions::resources, PIPELINE,
+        "Action: ecs:ListTasks\n                Resource: \"*\"\n                Condition:\n                  ArnEquals: { \"ecs:cluster\""
+            => "Action: ecs:ListTasks\n                Resource: \"*\"\n                Condition:\n                  ArnEquals: { \"aws:SourceArn\"",
+        "ListTasks in every cluster";
+    a_statement_without_a_comment: permissions::comments, PIPELINE,
+        "# Allows finding the image and its digest." => "", "ValidateDeploymentRole): no comment";
+    an_action_that_is_missing: permissions::calls, PIPELINE,
+        "Action: elasticloadbalancing:ModifyListener" => "Action: elasticloadbalancing:ModifyRule", "ModifyListener is in what it calls but not";
+    an_action_that_is_not_called: permissions::calls, PIPELINE,
+        "Action: ecr:DescribeImages" => "Action: [ecr:DescribeImages, ecr:BatchGetImage]", "BatchGetImage is in what ValidateDeploymentRole allows but not";
+    a_function_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,
+        "                  - logs:PutLogEvents\n" => "", "StartDeploymentRole does not allow logs:PutLogEvents";
+    a_function_that_cannot_leave_a_dead_letter: permissions::what_aws_needs, PIPELINE,
+        "Action: sqs:SendMessage" => "Action: sqs:ReceiveMessage", "StartDeploymentRole does not allow sqs:SendMessage";
+    a_function_without_a_network_interface: permissions::what_aws_needs, PIPELINE,
+        "                  - ec2:CreateNetworkInterface\n" => "", "DrainDeploymentRole does not allow ec2:CreateNetworkInterface";
+    a_machine_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,
+        "                  - logs:CreateLogDelivery\n" => "", "DeployStateMachineRole does not allow logs:CreateLogDelivery";
+    a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
+        "let mut previous = None;" => "let mut previous = None; self.elb.delete_rule().send().await;", "DeleteRule is in what it calls but not";
+
+    an_output_under_another_name: baseline::outputs, BASELINE,
+        "  AlbDnsName:" => "  DnsName:", "no output AlbDnsName";
+    an_import_of_what_is_not_exported: baseline::outputs, PIPELINE,
+        "-baseline-VpcId" => "-baseline-Vpc", "imports ${Environment}-baseline-Vpc,";
+    a_listener_that_is_not_protected: baseline::stack_policy, "infra/baseline-stack-policy.json",
+        "LogicalResourceId/HttpsListener" => "LogicalResourceId/HttpListener", "the listener HttpsListener is in infra/baseline.yaml but not";
+
+    a_query_language_in_a_state: machines::query_language, MACHINE,
+        "\"Type\": \"Wait\"," => "\"Type\": \"Wait\", \"QueryLanguage\": \"JSONata\",", "below the top";
+    no_query_language: machines::query_language, MACHINE,
+        "\"QueryLanguage\": \"JSONata\"," => "", "at the top is not JSONata";
+    a_state_without_a_reason: machines::comments, MACHINE,
+        "\"Comment\": \"Counts healthy targets and looks why others are not." => "\"Note\": \"", "CheckTargetHealth has no Comment";
+    an_ending_that_the_comment_forgets: machines::comments, MACHINE,
+        "RollbackFailed (failed, something may be left)" => "otherwise", "does not name the ending RollbackFailed";
+    a_way_to_nowhere: machines::ways, MACHINE,
+        "\"Next\": \"WaitForTargets\"" => "\"Next\": \"WaitForGodot\"", "leads to WaitForGodot";
+    a_state_on_no_way: machines::ways, MACHINE,
+        "\"Default\": \"WaitForUndo\"" => "\"Default\": \"UndoDeployment\"", "no way leads to WaitForUndo";
+    a_choice_without_default: machines::ways, MACHINE,
+        "\"Default\": \"WaitForTargets\"" => "\"Otherwise\": \"WaitForTargets\"", "AreTargetsHealthy has no Default";
+    a_state_that_leads_nowhere: machines::ways, MACHINE,
+        "\"Seconds\": 5,\n      \"Next\": \"UndoDeployment\"" => "\"Seconds\": 5", "WaitForUndo must either end or lead on";
+    a_service_before_its_rule: machines::rule_before_service, MACHINE,
+        "\"Next\": \"CreateListenerRule\"" => "\"Next\": \"CreateService\"", "without CreateListenerRule";
+    an_error_of_ours_that_is_retried: machines::retries, MACHINE,
+        "\"TransientError\"," => "\"TransientError\", \"InvalidInputError\",", "retries InvalidInputError";
+    a_retry_of_everything: machines::retries, MACHINE,
+        "\"TransientError\"," => "\"States.ALL\",", "retries States.ALL";
+    a_transient_error_that_is_not_retried: machines::retries, MACHINE,
+        "\"Lambda.TooManyRequestsException\"," => "", "does not retry Lambda.TooManyRequestsException";
+    retries_in_step: machines::retries, MACHINE,
+        "\"JitterStrategy\": \"FULL\"" => "\"JitterStrategy\": \"NONE\"", "full jitter";
+    an_error_that_no_one_says: machines::error_names, MACHINE,
+        "\"DeploymentActiveError\"" => "\"DeploymentIsActiveError\"", "matches DeploymentIsActiveError";
+    a_failure_that_is_not_caught: machines::error_names, MACHINE,
+        "\"States.ALL\"" => "\"UnexpectedError\"", "does not catch States.ALL last";
+    a_state_of_another_name: machines::names, MACHINE,
+        "${CreateServiceFunctionArn}" => "${SwitchTrafficFunctionArn}", "CreateService runs the function SwitchTraffic";
+    a_state_of_a_function_that_is_not_there: machines::names, MACHINE,
+        "${CreateServiceFunctionArn}" => "${MakeServiceFunctionArn}", "runs MakeService";
+
+    a_variable_that_is_never_assigned: variables::assigned, MACHINE,
+        "\"undoChecks\": 0," => "", "reads $undoChecks";
+    a_variable_that_is_assigned_on_some_ways_only: variables::assigned, MACHINE,
+        "\"failure\": null," => "", "reads $failure";
+    a_result_where_there_is_none: variables::assigned, MACHINE,
+        "\"Payload\": \"{% $states.input %}\"" => "\"Payload\": \"{% $states.result %}\"", "reads $states.result";
+    a_function_that_jsonata_does_not_have: variables::assigned, MACHINE,
+        "$contains(" => "$includes(", "calls $includes";
+
+    a_variable_inside_with_the_name_of_one_outside: variables::names, CLEANUP,
+        "\"problem\":" => "\"failure\":", "$failure is assigned inside CleanUpDeployments";
+    a_variable_inside_that_is_assigned_on_some_ways_only: variables::assigned, CLEANUP,
+        "\"looks\": 0" => "\"look\": 0", "reads $looks";
+    a_way_inside_to_nowhere: machines::ways, CLEANUP,
+        "\"Default\": \"WaitForDeletion\"" => "\"Default\": \"Wait\"", "leads to Wait,";
+    a_state_inside_without_a_reason: machines::comments, CLEANUP,
+        "\"Comment\": \"Not done yet; the next" => "\"Note\": \"", "StillDeleting has no Comment";
+
+    an_event_of_another_source: events::states, MACHINE,
+        "\"Source\": \"pulse.deploy\"" => "\"Source\": \"pulse\"", "publishes as \"pulse\"";
+    an_event_without_its_execution: events::states, MACHINE,
+        "\"execution\": " => "\"run\": ", "the field execution is not";
+    an_event_of_another_environment: events::states, MACHINE,
+        "\"environment\": \"${Environment}\"" => "\"environment\": \"test\"", "the field environment is not";
+    an_event_that_fails_a_deployment: events::states, MACHINE,
+        "\"Next\": \"RegisterTaskDefinition\"\n        }" => "\"Next\": \"UndoDeployment\"\n        }", "PublishStarted: a failure to publish";
+    an_event_from_a_state_of_another_name: events::states, CLEANUP,
+        "\"PublishDeleted\": {" => "\"TellDeleted\": {", "TellDeleted must either publish";
+    an_event_with_other_fields_elsewhere: events::states, CLEANUP,
+        "\"previousDeploymentId\": null" => "\"previous\": null", "Deployment Live has the field previousDeploymentId elsewhere";
+    an_event_that_is_not_documented: events::documented, MACHINE,
+        "\"Deployment Superseded\"" => "\"Deployment Lost\"", "Deployment Lost is in the machines but not";
+    a_field_of_an_event_that_is_not_documented: events::documented, MACHINE,
+        "\"imageDigest\": \"{% $deployment.imageDigest %}\"\n            }" => "\"digest\": 1\n            }", "Deployment Started: the field digest is in the machines but not";
+    an_event_without_an_example: events::documented, EVENTS,
+        "  \"Rollback Done\": {" => "  \"Rolled Back\": {", "the example of Rollback Done is in the machines but not";
+    an_example_that_lacks_a_field: events::documented, EVENTS,
+        "    \"leftDeploymentId\": " => "    \"left\": ", "Rollback Done: the field leftDeploymentId is in the machines but not";
+    a_failure_that_nobody_is_told_of: events::documented, PIPELINE,
+        "Rollback Failed, Cleanup Failed]" => "Rollback Failed]", "whether Cleanup Failed is a failure";
+    a_failure_that_never_comes: events::documented, PIPELINE,
+        "Rollback Failed, Cleanup Failed]" => "Rollback Failed, Clean Up Failed]", "Clean Up Failed, which no machine publishes";
+
+    an_example_with_an_unknown_field: inputs::examples, OPERATIONS,
+        "| `{\"dryRun\": true}` |" => "| `{\"dry\": true}` |", "unknown field `dry`";
+    an_example_that_is_refused: inputs::examples, OPERATIONS,
+        "\"cpu\": 512, \"memory\": 1024" => "\"cpu\": 512, \"memory\": 512", "memory";
+    a_command_with_an_unknown_field: inputs::examples, OPERATIONS,
+        "--input '{\"dryRun\": true}'" => "--input '{\"dry\": true}'", "unknown field `dry`";
+    an_example_for_no_machine: inputs::examples, OPERATIONS,
+        "| `test-cleanup` |" => "| `test-clean` |", "test-clean, which is no machine";
+    a_field_that_is_not_documented: inputs::fields, "docs/state-machine.md",
+        "| `dryRun` |" => "| `dry` |", "cleanup: the field dryRun is in the input but not";
+
+    a_link_to_nowhere: references::links, OPERATIONS,
+        "(errors.md)" => "(error.md)", "links to error.md";
+    a_link_to_a_heading_that_is_not_there: references::links, OPERATIONS,
+        "(#free-room)" => "(#make-room)", "has no such heading";
+    a_verb_that_does_not_exist: references::verbs, "README.md",
+        "make demo" => "make show", "`make show`";
+
+    an_error_that_is_not_documented: documents::errors, "docs/errors.md",
+        "| `ImageNotFoundError` |" => "| `NoImageError` |", "the code has";
+    a_retry_that_is_documented_wrongly: documents::errors, "docs/errors.md",
+        "| `TransientError` | yes |" => "| `TransientError` | no |", "TransientError is retried";
+    a_state_that_is_not_documented: documents::machines, "docs/state-machine.md",
+        "| `WaitForUndo` |" => "| `Wait` |", "WaitForUndo is in the machine but not";
+    a_state_that_is_documented_twice: documents::machines, "docs/state-machine.md",
+        "| `WaitForUndo` |" => "| `WaitForTargets` | | | |\n| `WaitForUndo` |", "WaitForTargets 2 times";
+    an_ending_that_is_not_documented: documents::machines, "docs/state-machine.md",
+        "| `Refused` |" => "| `Rejected` |", "table of Endings, Refused is in the machine but not";
+    a_way_that_is_not_drawn: documents::machines, "docs/state-machine.md",
+        "  WaitForUndo --> UndoDeployment\n" => "", "WaitForUndo to UndoDeployment is in the machine but not";
+    a_tag_that_is_not_documented: documents::tags, "functions/lifecycle/src/tags.rs",
+        "\"pulse:ready-at\"" => "\"pulse:ready-since\"", "pulse:ready-since is in";
+    a_gap_in_the_decisions: documents::decisions, "docs/adr/0002-newest-wins-without-a-lock.md",
+        "## Consequences" => "## Effects", "has no heading `## Consequences`";
+}
+
+/// A new folder alone brings a sentence from every check that goes by the folders.
+#[test]
+fn a_new_folder_of_functions_without_the_rest() {
+    let repository = Repository::read().unwrap();
+    let grown = repository
+        .with(
+            "functions/warm-deployment/Cargo.toml",
+            "[package]\nname = \"warm-deployment\"\n",
+        )
+        .with("functions/warm-deployment/src/lib.rs", "pub fn warm() {}");
+    notices(
+        functions::shape,
+        &grown,
+        "warm-deployment: src/lib.rs has no",
+    );
+    notices(
+        functions::shape,
+        &grown,
+        "warm-deployment has no src/main.rs",
+    );
+    notices(
+        pipeline::resources,
+        &grown,
+        "WarmDeploymentFunction is in functions/ but not",
+    );
+    notices(pipeline::uses, &grown, "runs warm-deployment");
+}
+
+/// And the other way round.
+#[test]
+fn a_folder_of_functions_that_is_taken_away() {
+    let shrunk = Repository::read()
+        .unwrap()
+        .without("functions/create-service/");
+    notices(
+        pipeline::resources,
+        &shrunk,
+        "CreateServiceFunction is in infra/pipeline.yaml but not",
+    );
+    notices(
+        machines::names,
+        &shrunk,
+        "runs CreateService, which is no folder",
+    );
+}
+
+#[test]
+fn a_machine_without_its_resource() {
+    let repository = Repository::read().unwrap();
+    let machine = repository.file(MACHINE).unwrap().to_owned();
+    let grown = repository.with("statemachine/pause.asl.json", machine);
+    notices(
+        pipeline::machines,
+        &grown,
+        "PauseStateMachine is in statemachine/ but not",
+    );
+    notices(
+        documents::machines,
+        &grown,
+        "pause: in the table of States, ValidateDeployment",
+    );
+}
+
+/// Every allowed action of every role, taken away by itself, is missed by a check.
+#[test]
+fn every_action_that_is_taken_from_a_role_is_missed() {
+    let repository = Repository::read().unwrap();
+    let text = repository.file(PIPELINE).unwrap();
+    let template = repository.template("pipeline").unwrap();
+    let statements = template.statements();
+    let mut silent = Vec::new();
+    let mut taken = 0;
+    for (number, line) in text.lines().enumerate() {
+        let (listed, action) = match line.trim().split_once("Action: ") {
+            Some((_, action)) => (false, action),
+            None => (true, line.trim().trim_start_matches("- ")),
+        };
+        let is_action = action.split_once(':').is_some_and(|(service, operation)| {
+            !service.is_empty()
+                && service
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b == b'-' || b.is_ascii_digit())
+                && operation.starts_with(|first: char| first.is_ascii_uppercase())
+                && operation.bytes().all(|b| b.is_ascii_alphanumeric())
+        });
+        // The policies of queues, topics and keys say who may use them; they are no roles.
+        let of_a_role = statements
+            .iter()
+            .rfind(|statement| statement.line <= number + 1)
+            .is_some_and(|statement| statement.resource.ends_with("Role"));
+        if !is_action || !of_a_role {
+            continue;
+        }
+        taken += 1;
+        let without: Vec<_> = text
+            .lines()
+            .enumerate()
+            .map(|(other, line)| match (other == number, listed) {
+                (false, _) => line.to_owned(),
+                (true, true) => String::new(),
+                (true, false) => line.replace(action, "[]"),
+            })
+            .collect();
+        let mistaken = Repository::read()
+            .unwrap()
+            .with(PIPELINE, without.join("\n") + "\n");
+        // The quick ones first: reading all code again for every action takes a while.
+        let checks = [
+            permissions::what_aws_needs,
+            pipeline::machines,
+            permissions::calls,
+        ];
+        // A list that lost its only entry is no list any more, which the template itself tells.
+        if checks
+            .iter()
+            .all(|check| check(&mistaken).is_ok_and(|problems| problems.is_empty()))
+        {
+            silent.push(action);
+        }
+    }
+    assert!(taken > 80, "only {taken} actions were found");
+    silent.sort();
+    silent.dedup();
+    assert_eq!(silent, IN_NO_ROLE);
+}
+
+/// The rule's permission to invoke start-deployment. It stands in the function's own policy and in no
+/// role; the local cloud enforces it, and without it no push of the scenarios would start anything.
+const IN_NO_ROLE: [&str; 1] = ["lambda:InvokeFunction"];

@@ -1,0 +1,155 @@
+//! The little of ELB and ECS that a switch and an undo touch. One call is one atomic step.
+
+use crate::call::{Answer, Call, Deployment, Marks, Resource, Service};
+
+/// A deployment as AWS keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Group {
+    /// Its target group was not deleted.
+    pub exists: bool,
+    /// The marks on the target group.
+    pub marks: Marks,
+    /// Its rules, as bits.
+    pub rules: u8,
+    /// Its service.
+    pub service: Service,
+    /// Its tasks answer health checks, as long as the service is there.
+    pub answers: bool,
+}
+
+impl Group {
+    /// A whole and healthy deployment with these marks.
+    pub fn with(marks: Marks) -> Group {
+        Group {
+            exists: true,
+            marks,
+            rules: 0b11,
+            service: Service::Active,
+            answers: true,
+        }
+    }
+
+    /// The same one with tasks that fail their health checks.
+    pub fn unhealthy(self) -> Group {
+        Group {
+            answers: false,
+            ..self
+        }
+    }
+
+    /// Whether it has a healthy target. ECS deregisters them all when the service is deleted.
+    pub fn healthy(&self) -> bool {
+        self.exists && self.answers && self.service == Service::Active
+    }
+}
+
+/// The listener with its deployments, oldest first.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct World {
+    /// What the default action names.
+    pub default: Option<Deployment>,
+    /// The deployments.
+    pub groups: Vec<Group>,
+}
+
+impl World {
+    /// The deployment of that age.
+    pub fn group(&self, deployment: Deployment) -> &Group {
+        &self.groups[usize::from(deployment)]
+    }
+
+    /// The deployment of that age, to change it.
+    pub fn group_mut(&mut self, deployment: Deployment) -> &mut Group {
+        &mut self.groups[usize::from(deployment)]
+    }
+
+    /// Carries a call out.
+    pub fn answer(&mut self, call: &Call) -> Answer {
+        const NO_GROUP: Answer = Answer::Error("TargetGroupNotFound");
+        match call {
+            Call::DescribeListeners => Answer::Default(self.default),
+            Call::DescribeRules => {
+                Answer::Rules(self.groups.iter().map(|group| group.rules).collect())
+            }
+            Call::DescribeTags(resources) => {
+                let mut marks = Vec::with_capacity(resources.len());
+                for resource in resources {
+                    let group = self.group(resource.deployment());
+                    match resource {
+                        Resource::Group(_) if !group.exists => return NO_GROUP,
+                        Resource::Rule(_, number) if group.rules & (1 << number) == 0 => {
+                            return Answer::Error("RuleNotFound");
+                        }
+                        Resource::Group(_) => marks.push(group.marks),
+                        Resource::Rule(..) => marks.push(0),
+                    }
+                }
+                Answer::Marks(marks)
+            }
+            Call::DescribeTargetHealth(deployment) => match self.group(*deployment) {
+                group if group.exists => Answer::Healthy(group.healthy()),
+                _ => NO_GROUP,
+            },
+            Call::DescribeTargetGroups(deployment) => match self.group(*deployment).exists {
+                true => Answer::Group,
+                false => NO_GROUP,
+            },
+            Call::AddTags(deployment, marks) => match self.group_mut(*deployment) {
+                group if group.exists => {
+                    group.marks |= marks;
+                    Answer::Done
+                }
+                _ => NO_GROUP,
+            },
+            Call::RemoveTags(deployment, marks) => match self.group_mut(*deployment) {
+                group if group.exists => {
+                    group.marks &= !marks;
+                    Answer::Done
+                }
+                _ => NO_GROUP,
+            },
+            Call::ModifyListener(deployment) => match self.group(*deployment).exists {
+                true => {
+                    self.default = Some(*deployment);
+                    Answer::Done
+                }
+                false => NO_GROUP,
+            },
+            Call::DeleteRule(deployment, number) => {
+                let group = self.group_mut(*deployment);
+                let bit = 1 << number;
+                let there = group.rules & bit != 0;
+                group.rules &= !bit;
+                match there {
+                    true => Answer::Done,
+                    false => Answer::Error("RuleNotFound"),
+                }
+            }
+            Call::DeleteTargetGroup(deployment) => {
+                let default = self.default;
+                let group = self.group_mut(*deployment);
+                if group.rules != 0 || default == Some(*deployment) {
+                    return Answer::Error("ResourceInUse");
+                }
+                *group = Group {
+                    exists: false,
+                    marks: 0,
+                    ..*group
+                };
+                Answer::Done
+            }
+            Call::DescribeServices(deployment) => Answer::Service(self.group(*deployment).service),
+            Call::DeleteService(deployment) => {
+                let group = self.group_mut(*deployment);
+                match group.service {
+                    Service::Active => {
+                        group.service = Service::Draining;
+                        Answer::Service(Service::Draining)
+                    }
+                    Service::Draining | Service::Gone => Answer::Error("ServiceNotActiveException"),
+                }
+            }
+            Call::ListTaskDefinitions => Answer::Done,
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What holds in every order of the calls of the functions as they are shipped.
+
+use std::time::Instant;
+
+use interleavings::call::{Deployment, LIVE, READY, RESTORING};
+use interleavings::explore::{Death, Plan, Scenario, explore};
+use interleavings::learned::shipped;
+use interleavings::world::{Group, World};
+
+/// Deployment 0 is active, the others are candidates.
+fn candidates(number: usize) -> World {
+    let mut groups = vec![Group::with(READY | LIVE)];
+    groups.resize(number + 1, Group::with(0));
+    World {
+        default: Some(0),
+        groups,
+    }
+}
+
+fn deploy(deployments: &[Deployment]) -> Vec<Plan> {
+    deployments.iter().copied().map(Plan::Deploy).collect()
+}
+
+fn holds(scenario: &Scenario) {
+    let began = Instant::now();
+    match explore(scenario, shipped()) {
+        Ok(explored) => println!(
+            "{}: {} states, {} steps, {:.1e} schedules, {} ends; the code at {} points, {} calls; {:.1} s",
+            scenario.name,
+            explored.states,
+            explored.steps,
+            explored.schedules,
+            explored.ends,
+            explored.points,
+            explored.calls,
+            began.elapsed().as_secs_f64(),
+        ),
+        Err(what) => panic!("{what}"),
+    }
+}
+
+#[test]
+fn two_deployments_switch_in_every_order() {
+    holds(&Scenario::new("two", candidates(2), &deploy(&[1, 2])));
+}
+
+#[test]
+fn the_very_first_two_deployments_switch_in_every_order() {
+    let world = World {
+        default: None,
+        groups: vec![Group::with(0); 2],
+    };
+    holds(&Scenario::new("first two", world, &deploy(&[0, 1])));
+}
+
+#[test]
+fn three_deployments_switch_in_every_order_with_few_changes() {
+    let plans = [Plan::Switch(1), Plan::Switch(2), Plan::Switch(3)];
+    holds(&Scenario::new("three", candidates(3), &plans).changing_at_most(4));
+}
+
+#[test]
+fn a_switch_that_dies_after_any_call_and_is_called_again_changes_nothing_of_that() {
+    for execution in [0, 1] {
+        let two = Scenario::new("two, one dies twice", candidates(2), &deploy(&[1, 2]));
+        holds(&two.dying(execution, Death::Retried(2)));
+    }
+}
+
+#[test]
+fn a_switch_that_dies_and_is_given_up_leaves_nobody_without_a_target() {
+    for death in [Death::GivenUp, Death::ForGood] {
+        for execution in [0, 1] {
+            let two = Scenario::new("two, one dies", candidates(2), &deploy(&[1, 2]));
+            holds(&two.dying(execution, death));
+        }
+    }
+}
+
+#[test]
+fn a_candidate_that_is_ready_is_undone_while_others_switch() {
+    let mut world = candidates(3);
+    world.groups[2] = Group::with(READY);
+    let plans = [Plan::Deploy(1), Plan::Undo(2)];
+    holds(&Scenario::new("switch, undo", world.clone(), &plans));
+    let plans = [Plan::Switch(1), Plan::Undo(2), Plan::Switch(3)];
+    holds(&Scenario::new("switch, undo, switch", world, &plans).changing_at_most(3));
+}
+
+#[test]
+fn a_deployment_is_deleted_while_it_is_rolled_back_to() {
+    let mut world = candidates(2);
+    world.groups[1] = Group::with(READY | LIVE);
+    world.default = Some(1);
+    // As the rollback's step before the switch marks it.
+    world.groups[0].marks |= RESTORING;
+    let plans = [Plan::CleanUp(0), Plan::RollBack(0)];
+    holds(&Scenario::new("delete, roll back", world.clone(), &plans));
+    // What is not active any more may be deleted, whoever rolls back to the one before it.
+    let plans = [Plan::CleanUp(1), Plan::RollBack(0)];
+    holds(&Scenario::new(
+        "delete the active, roll back",
+        world,
+        &plans,
+    ));
+}
+
+#[test]
+fn a_rollback_and_switches_at_the_same_time() {
+    let mut world = candidates(3);
+    world.groups[1] = Group::with(READY | LIVE);
+    world.default = Some(1);
+    let plans = [Plan::RollBack(0), Plan::Deploy(2)];
+    holds(&Scenario::new("roll back, switch", world, &plans));
+}
+
+#[test]
+fn a_rollback_that_dies_after_any_call_and_is_called_again() {
+    let mut world = candidates(2);
+    world.groups[1] = Group::with(READY | LIVE);
+    world.default = Some(1);
+    for execution in [0, 1] {
+        let plans = [Plan::RollBack(0), Plan::Deploy(2)];
+        let both = Scenario::new("roll back, switch, one dies", world.clone(), &plans);
+        holds(&both.dying(execution, Death::Retried(1)));
+    }
+}
+
+#[test]
+fn a_modification_that_fails_changes_nothing_of_that() {
+    let two = Scenario::new("two, a failure", candidates(2), &deploy(&[1, 2]));
+    holds(&two.failing(1));
+}
+
+#[test]
+fn a_newer_one_without_a_healthy_target_is_passed_over_in_every_order() {
+    let mut world = candidates(3);
+    world.groups[3] = Group::with(READY).unhealthy();
+    let plans = deploy(&[1, 2]);
+    holds(&Scenario::new("two and an unhealthy one", world, &plans));
+}

@@ -1,0 +1,595 @@
+"""Starts MiniStack in this process with the corrections that pulse-deploy's tests depend on.
+
+Pinned to the MiniStack version in requirements.txt: it reaches into that version's modules. The
+corrections, each with the AWS page it follows:
+
+1. Authorisation as AWS does it: which resource an action is checked on, with which condition keys,
+   and which further actions a call needs (iam:PassRole, AddTags, TagResource, a state machine's
+   lambda:InvokeFunction).
+   https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
+2. Authorise only: a request with `x-localcloud-authorise-only` is answered with 204 once it is
+   authenticated and allowed, so that the front door can apply its own rules for allowed callers only.
+3. ForwardConfig (weights, stickiness) and LoadBalancerArns are kept.
+   https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_ForwardActionConfig.html
+4. A Succeed state's JSONata Output is what the execution returns.
+   https://docs.aws.amazon.com/step-functions/latest/dg/state-succeed.html
+5. `GET /_localcloud/load-balancing` gives the whole of ELBv2's state in one answer.
+6. EventBridge and its scheduler reach their targets with the permissions that AWS asks for, and leave in the
+   dead-letter queue what they are refused.
+   https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
+   https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html#setting-up-execution-role
+7. `rate(...)` schedules run at the local cloud's pace, as Step Functions' waits do; `cron(...)` names times of day.
+
+The process ends when its standard input ends, so that it never outlives the local cloud.
+"""
+
+import asyncio
+import contextlib
+import contextvars
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+import time
+
+from ministack import app as gateway
+from ministack.core import iam_actions, iam_evaluator
+from ministack.core.responses import get_account_id, get_region
+from ministack.services import alb, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, tagging
+from ministack.services.cloudformation import provisioners
+
+AUTHORISE_ONLY = "x-localcloud-authorise-only"
+RESOURCE_TAGS = "x-localcloud-resource-tags"
+CALLER = "x-localcloud-caller"
+
+
+class Request:
+    """What the corrections need to know of the request that is being dispatched."""
+
+    def __init__(self, headers, body, query_params):
+        self.headers = headers
+        self.authorise_only = AUTHORISE_ONLY in headers
+        # Tags of resources that only the front door knows, by ARN.
+        self.resource_tags = json.loads(headers.get(RESOURCE_TAGS) or "{}")
+        self.checks = []
+        self.denied = None
+        target = headers.get("x-amz-target", "")
+        self.json = {}
+        self.operation = target.rpartition(".")[2]
+        if self.operation:
+            with contextlib.suppress(ValueError):
+                self.json = json.loads(body or b"{}")
+        self.params = gateway._routing_params("POST", "/", headers, body, query_params)
+        if not self.operation:
+            self.operation = self.param("Action")
+
+    def param(self, name):
+        return iam_actions._query_param(self.params, name)
+
+    def members(self, prefix, suffix=""):
+        found, number = [], 1
+        while value := self.param(f"{prefix}.member.{number}{suffix}"):
+            found.append(value)
+            number += 1
+        return found
+
+
+request = contextvars.ContextVar("request", default=None)
+
+
+# --- 1. Authorisation ---------------------------------------------------------------------------
+# A check is (action, resource ARN, condition keys). The first one is the call's own action.
+
+def ecs_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html"""
+    prefix = f"arn:aws:ecs:{get_region()}:{get_account_id()}"
+    cluster = str(r.json.get("cluster") or "default").rpartition("/")[2]
+    keys = {"ecs:cluster": f"{prefix}:cluster/{cluster}"}
+
+    def named(kind, value):
+        value = str(value or "*")
+        return value if value.startswith("arn:") else f"{prefix}:{kind}/{cluster}/{value}"
+
+    action, op = f"ecs:{r.operation}", r.operation
+    family = str(r.json.get("family") or "*")
+    if op == "CreateService":
+        resources = [named("service", r.json.get("serviceName"))]
+    elif op in ("UpdateService", "DeleteService"):
+        resources = [named("service", r.json.get("service"))]
+    elif op == "DescribeServices":
+        resources = [named("service", name) for name in r.json.get("services") or []]
+    elif op == "StopTask":
+        resources = [named("task", r.json.get("task"))]
+    elif op in ("DescribeTasks", "GetTaskProtection", "UpdateTaskProtection"):
+        resources = [named("task", name) for name in r.json.get("tasks") or []]
+    elif op == "RegisterTaskDefinition":
+        resources, keys = [f"{prefix}:task-definition/{family}:*"], {}
+    elif op == "DeleteTaskDefinitions":
+        resources, keys = [
+            name if name.startswith("arn:") else f"{prefix}:task-definition/{name}"
+            for name in r.json.get("taskDefinitions") or []], {}
+    elif op in ("DescribeTaskDefinition", "DeregisterTaskDefinition", "ListTaskDefinitions",
+                "ListTaskDefinitionFamilies", "CreateCluster", "ListClusters"):
+        resources, keys = ["*"], {}
+    elif op in ("ListServices", "ListTasks"):
+        resources = ["*"]
+    elif op in ("TagResource", "UntagResource", "ListTagsForResource"):
+        resources = [str(r.json.get("resourceArn") or "*")]
+    elif op == "DescribeClusters":
+        resources = [name if name.startswith("arn:") else f"{prefix}:cluster/{name}"
+                     for name in r.json.get("clusters") or ["default"]]
+    else:
+        return []
+    checks = [(action, resource, keys) for resource in resources or ["*"]]
+    if r.json.get("tags") and op in ("CreateService", "RegisterTaskDefinition", "CreateCluster"):
+        # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
+        checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op})
+                   for resource in resources]
+    if op == "RegisterTaskDefinition":
+        # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
+        checks += [("iam:PassRole", role_arn(role), {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
+                   for role in (r.json.get("taskRoleArn"), r.json.get("executionRoleArn")) if role]
+    return checks
+
+
+def role_arn(role):
+    return role if role.startswith("arn:") else f"arn:aws:iam::{get_account_id()}:role/{role}"
+
+
+def elasticloadbalancing_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awselasticloadbalancingv2.html"""
+    prefix = f"arn:aws:elasticloadbalancing:{get_region()}:{get_account_id()}"
+    action, op = f"elasticloadbalancing:{r.operation}", r.operation
+    created = None
+    if op.startswith("Describe"):
+        resources = ["*"]
+    elif op == "CreateTargetGroup":
+        resources = [f"{prefix}:targetgroup/{r.param('Name') or '*'}/*"]
+        created = resources
+    elif op == "CreateRule":
+        resources = [r.param("ListenerArn")]
+        created = [r.param("ListenerArn").replace(":listener/", ":listener-rule/") + "/*"]
+    elif op in ("DeleteRule", "ModifyRule"):
+        resources = [r.param("RuleArn")]
+    elif op == "SetRulePriorities":
+        resources = r.members("RulePriorities", ".RuleArn")
+    elif op in ("ModifyListener", "DeleteListener", "ModifyListenerAttributes"):
+        resources = [r.param("ListenerArn")]
+    elif op in ("ModifyTargetGroup", "ModifyTargetGroupAttributes", "DeleteTargetGroup",
+                "RegisterTargets", "DeregisterTargets"):
+        resources = [r.param("TargetGroupArn")]
+    elif op in ("AddTags", "RemoveTags"):
+        resources = r.members("ResourceArns")
+    else:
+        return []
+    checks = [(action, resource, {}) for resource in resources if resource] or [(action, "*", {})]
+    if created and r.param("Tags.member.1.Key"):
+        # https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html
+        checks += [("elasticloadbalancing:AddTags", resource,
+                    {"elasticloadbalancing:CreateAction": op}) for resource in created]
+    return checks
+
+
+def logs_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html
+
+    Calls that read or write streams are checked on the group's streams, so a policy has to end in `:*`.
+    """
+    group = r.json.get("logGroupName") or str(r.json.get("logGroupIdentifier") or "").rpartition("log-group:")[2]
+    stream = r.json.get("logStreamName") or ""
+    if r.operation not in ("CreateLogStream", "PutLogEvents", "GetLogEvents", "DescribeLogStreams",
+                           "FilterLogEvents") or not group:
+        return []
+    arn = f"arn:aws:logs:{get_region()}:{get_account_id()}:log-group:{group}:log-stream:{stream}"
+    return [(f"logs:{r.operation}", arn, {})]
+
+
+CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks}
+
+extract_resource_arn = iam_actions.extract_resource_arn
+enforce = iam_evaluator.enforce
+access_denied_response = iam_actions.access_denied_response
+
+
+def corrected_resource_arn(service, *arguments, **named):
+    r = request.get()
+    checks = CHECKS[service](r) if r and service in CHECKS else []
+    if not checks:
+        return extract_resource_arn(service, *arguments, **named)
+    r.checks = checks
+    return checks[0][1]
+
+
+def enforce_all(access_key, action, service, region, resource_arn="*", service_context=None):
+    """Every check of the call has to pass; the first that does not is the one the answer names."""
+    r = request.get()
+    if r is None or not r.checks or action != r.checks[0][0]:
+        return enforce(access_key, action, service, region, resource_arn=resource_arn,
+                       service_context=service_context)
+    for check_action, arn, keys in r.checks:
+        denied = enforce(access_key, check_action, service, region, resource_arn=arn,
+                         service_context={**(service_context or {}), **keys})
+        if denied:
+            r.denied = (check_action, arn)
+            return denied
+    return None
+
+
+def access_denied_naming_the_check(service, action, principal_arn, *arguments, **named):
+    r = request.get()
+    if r and r.denied:
+        action, named["resource_arn"] = r.denied
+    return access_denied_response(service, action, principal_arn, *arguments, **named)
+
+
+iam_actions.extract_resource_arn = corrected_resource_arn
+iam_actions.access_denied_response = access_denied_naming_the_check
+iam_evaluator.enforce = enforce_all
+
+# aws:ResourceTag conditions, for the services that MiniStack does not look up itself.
+resource_tags = tagging.resource_tags
+
+
+def corrected_resource_tags(arn):
+    r = request.get()
+    if r and arn in r.resource_tags:
+        return r.resource_tags[arn]
+    for tags in (alb._tags, ecs._tags):
+        if arn in tags:
+            return {t.get("Key", t.get("key")): t.get("Value", t.get("value")) for t in tags[arn]}
+    if ":ecr:" in arn:
+        repository = ecr._repositories.get(arn.partition(":repository/")[2], {})
+        return {t["Key"]: t["Value"] for t in repository.get("tags", [])}
+    return resource_tags(arn)
+
+
+tagging.resource_tags = corrected_resource_tags
+
+
+def role_allows(role, action, arn):
+    """Whether the policies of a role (its ARN) allow an action on a resource."""
+    name, account = role.rpartition("/")[2], get_account_id()
+    context = iam_evaluator.EvalContext(
+        principal_arn=f"arn:aws:sts::{account}:assumed-role/{name}/localcloud", principal_type="AssumedRole",
+        principal_account=account, action=action, resource_arn=arn, region=get_region())
+    policies = iam_evaluator._gather_role_policies(name, account)
+    return iam_evaluator.evaluate(context, policies).decision == "Allow"
+
+
+def refusal(role, action, arn):
+    """AWS's words for an action that a role is not allowed."""
+    name = role.rpartition("/")[2]
+    return (f"User: arn:aws:sts::{get_account_id()}:assumed-role/{name}/localcloud is not authorized to perform: {action} "
+            f"on resource: {arn} because no identity-based policy allows the {action} action")
+
+
+# A state machine invokes functions and publishes events as its role, which MiniStack does not check.
+# https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
+# https://docs.aws.amazon.com/step-functions/latest/dg/connect-eventbridge.html
+state_machine_role = contextvars.ContextVar("state_machine_role", default="")
+execute_task, call_lambda = stepfunctions._execute_task, stepfunctions._call_lambda
+
+
+def execute_task_as_role(state_def, raw_input, execution, ctx):
+    machine = stepfunctions._state_machines.get((execution or {}).get("stateMachineArn", ""), {})
+    state_machine_role.set(machine.get("roleArn", ""))
+    return execute_task(state_def, raw_input, execution, ctx)
+
+
+def call_lambda_as_role(func_ref, event):
+    role = state_machine_role.get()
+    _, config, _ = lambda_svc._get_func_record_for_ref(func_ref)
+    if role and config:
+        arn = func_ref if func_ref.startswith("arn:") else config["FunctionArn"]
+        if not role_allows(role, "lambda:InvokeFunction", arn):
+            raise stepfunctions._ExecutionError(
+                "Lambda.AWSLambdaException",
+                f"{refusal(role, 'lambda:InvokeFunction', arn)} (Service: Lambda, Status Code: 403)")
+    return call_lambda(func_ref, event)
+
+
+PUT_EVENTS = "arn:aws:states:::events:putEvents"
+put_events = stepfunctions._SERVICE_DISPATCH[PUT_EVENTS]
+
+
+def put_events_as_role(resource, input_data):
+    role = state_machine_role.get()
+    for entry in input_data.get("Entries") or []:
+        bus = str(entry.get("EventBusName") or "default").rpartition("/")[2]
+        arn = f"arn:aws:events:{get_region()}:{get_account_id()}:event-bus/{bus}"
+        if role and not role_allows(role, "events:PutEvents", arn):
+            raise stepfunctions._ExecutionError(
+                "EventBridge.AmazonEventBridgeException",
+                f"{refusal(role, 'events:PutEvents', arn)} (Service: EventBridge, Status Code: 400)")
+    return put_events(resource, input_data)
+
+
+stepfunctions._execute_task = execute_task_as_role
+stepfunctions._call_lambda = call_lambda_as_role
+stepfunctions._SERVICE_DISPATCH[PUT_EVENTS] = put_events_as_role
+
+
+# --- 2. Authorise only --------------------------------------------------------------------------
+
+class Handlers(dict):
+    """The services' handlers; for a request that is only to be authorised, one that does nothing."""
+
+    def get(self, name, default=None):
+        r = request.get()
+        if r and r.authorise_only:
+            return allowed
+        return super().get(name, default)
+
+
+async def allowed(*_):
+    return 204, {}, b""
+
+
+gateway.SERVICE_HANDLERS = Handlers(gateway.SERVICE_HANDLERS)
+dispatch_service_request = gateway._dispatch_service_request
+
+
+async def dispatch(method, path, headers, body, query_params, request_id):
+    request.set(Request(headers, body, query_params))
+    status, answer_headers, answer = await dispatch_service_request(
+        method, path, headers, body, query_params, request_id)
+    # Who called, for the front door's record of calls.
+    answer_headers[CALLER] = iam_evaluator.caller_arn() or ""
+    return status, answer_headers, answer
+
+
+gateway._dispatch_service_request = dispatch
+
+
+# --- 3. Forward actions -------------------------------------------------------------------------
+
+parse_actions, action_xml = alb._parse_actions, alb._action_xml
+describe_target_groups = alb._describe_tgs
+template_actions = provisioners._elbv2_listener_actions
+
+
+def with_forward_config(action, groups, stickiness):
+    """An action as AWS keeps it: one group stands in TargetGroupArn and in ForwardConfig."""
+    if action["Type"] != "forward":
+        return action
+    if not groups and action.get("TargetGroupArn"):
+        groups = [(action["TargetGroupArn"], 1)]
+    action.pop("TargetGroupArn", None)
+    if len(groups) == 1:
+        action["TargetGroupArn"] = groups[0][0]
+    action["ForwardConfig"] = {
+        "TargetGroups": [{"TargetGroupArn": arn, "Weight": int(weight)} for arn, weight in groups],
+        "TargetGroupStickinessConfig": stickiness,
+    }
+    return action
+
+
+def parse_actions_with_forward_config(params, prefix="DefaultActions"):
+    actions = parse_actions(params, prefix)
+    for number, action in enumerate(actions, start=1):
+        base = f"{prefix}.member.{number}.ForwardConfig"
+        groups, entry = [], 1
+        while arn := alb._p(params, f"{base}.TargetGroups.member.{entry}.TargetGroupArn"):
+            groups.append((arn, alb._p(params, f"{base}.TargetGroups.member.{entry}.Weight") or 1))
+            entry += 1
+        enabled = alb._p(params, f"{base}.TargetGroupStickinessConfig.Enabled") == "true"
+        seconds = alb._p(params, f"{base}.TargetGroupStickinessConfig.DurationSeconds")
+        stickiness = {"Enabled": enabled, **({"DurationSeconds": int(seconds)} if seconds else {})}
+        with_forward_config(action, groups, stickiness)
+    return actions
+
+
+def template_actions_with_forward_config(props, lb_arn, prop="DefaultActions"):
+    actions = template_actions(props, lb_arn, prop)
+    for action, given in zip(actions, props.get(prop) or []):
+        config = given.get("ForwardConfig") or {}
+        groups = [(group["TargetGroupArn"], group.get("Weight", 1)) for group in config.get("TargetGroups", [])]
+        sticky = config.get("TargetGroupStickinessConfig") or {}
+        stickiness = {"Enabled": str(sticky.get("Enabled", False)).lower() == "true"}
+        with_forward_config(action, groups, stickiness)
+    return actions
+
+
+def action_xml_with_forward_config(action):
+    xml = action_xml(action)
+    config = action.get("ForwardConfig")
+    if not config:
+        return xml
+    groups = "".join(
+        f"<member><TargetGroupArn>{group['TargetGroupArn']}</TargetGroupArn>"
+        f"<Weight>{group['Weight']}</Weight></member>" for group in config["TargetGroups"])
+    sticky = config["TargetGroupStickinessConfig"]
+    seconds = (f"<DurationSeconds>{sticky['DurationSeconds']}</DurationSeconds>"
+               if "DurationSeconds" in sticky else "")
+    return (f"{xml.removesuffix('</member>')}<ForwardConfig><TargetGroups>{groups}</TargetGroups>"
+            f"<TargetGroupStickinessConfig><Enabled>{str(sticky['Enabled']).lower()}</Enabled>{seconds}"
+            f"</TargetGroupStickinessConfig></ForwardConfig></member>")
+
+
+def describe_target_groups_with_load_balancers(params):
+    """LoadBalancerArns are those whose listeners and rules name the group now."""
+    used = {}
+    for rule in alb._rules.values():
+        listener = alb._listeners.get(rule["ListenerArn"])
+        for action in rule["Actions"] if listener else []:
+            for group in action.get("ForwardConfig", {}).get("TargetGroups", []):
+                used.setdefault(group["TargetGroupArn"], set()).add(listener["LoadBalancerArn"])
+    for arn, group in alb._tgs.items():
+        group["LoadBalancerArns"] = sorted(used.get(arn, ()))
+    return describe_target_groups(params)
+
+
+alb._parse_actions = parse_actions_with_forward_config
+alb._action_xml = action_xml_with_forward_config
+alb._ACTION_MAP["DescribeTargetGroups"] = describe_target_groups_with_load_balancers
+provisioners._elbv2_listener_actions = template_actions_with_forward_config
+
+
+# --- 4. Output of Succeed states ----------------------------------------------------------------
+
+apply_output_path = stepfunctions._apply_output_path
+
+
+def output_of_succeed(state_def, data, ctx=None):
+    if state_def.get("Type") == "Succeed" and stepfunctions._state_query_language(state_def, ctx) == "JSONata":
+        return stepfunctions._apply_jsonata_output(state_def, data, ctx, default=data)
+    return apply_output_path(state_def, data, ctx)
+
+
+stepfunctions._apply_output_path = output_of_succeed
+
+
+# --- 5. The state of ELBv2 in one answer --------------------------------------------------------
+
+def load_balancing():
+    return {
+        "loadBalancers": list(alb._lbs.values()),
+        "listeners": list(alb._listeners.values()),
+        "rules": list(alb._rules.values()),
+        "targetGroups": [
+            {**group, "Attributes": {a["Key"]: str(a["Value"]) for a in alb._tg_attrs.get(arn, [])}}
+            for arn, group in alb._tgs.items()],
+    }
+
+
+async def application(scope, receive, send):
+    if scope["type"] == "http" and scope["path"] == "/_localcloud/load-balancing":
+        body = json.dumps(load_balancing()).encode()
+        await send({"type": "http.response.start", "status": 200,
+                    "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": body})
+        return
+    await gateway.app(scope, receive, send)
+
+
+# --- 6. Targets of EventBridge and its scheduler ------------------------------------------------
+
+TARGET_ACTIONS = {"states": "states:StartExecution", "lambda": "lambda:InvokeFunction",
+                  "sns": "sns:Publish", "sqs": "sqs:SendMessage"}
+
+invoke_target = eventbridge._invoke_target
+
+
+def service_allowed(service, action, arn, source):
+    """Whether the resource's own policy lets an AWS service in, on behalf of a rule."""
+    policy = iam_evaluator._resource_policy(arn.split(":")[2], arn)
+    context = {"aws:sourcearn": source, "aws:sourceaccount": get_account_id()}
+    # "You can't use Condition blocks in Amazon SNS topic policies for EventBridge": it sends nothing for them.
+    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sns-permissions
+    if action == "sns:Publish":
+        context = {}
+    caller = iam_evaluator.EvalContext(
+        principal_arn="*", principal_type="Service", principal_account="", action=action, resource_arn=arn,
+        region=get_region(), service_context=context)
+    document = policy[0] if policy else None
+    return iam_evaluator.evaluate_resource_policy(document, caller, service=service).decision == "Allow"
+
+
+def role_trusts(role, service):
+    """Whether a role's trust policy lets an AWS service of this account take it."""
+    record = iam._roles.get(role.rpartition("/")[2])
+    if record is None:
+        return False
+    document = record["AssumeRolePolicyDocument"]
+    # A trust policy names no resource: it is the role's.
+    document = json.loads(document) if isinstance(document, str) else document
+    statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
+    policy = {"Statement": [{**statement, "Resource": "*"} for statement in statements]}
+    caller = iam_evaluator.EvalContext(
+        principal_arn="*", principal_type="Service", principal_account="", action="sts:AssumeRole",
+        resource_arn=role, region=get_region(), service_context={"aws:sourceaccount": get_account_id()})
+    return iam_evaluator.evaluate_resource_policy(policy, caller, service=service).decision == "Allow"
+
+
+def target_refusal(target, source, arn, action):
+    """Why a rule or schedule (its ARN) may not do something to a resource; None when it may."""
+    service = f"{source.split(':')[2]}.amazonaws.com"
+    role = target.get("RoleArn")
+    # Only these have policies of their own; a schedule always has a role.
+    if not role and action.split(":")[0] in ("lambda", "sns", "sqs"):
+        allowed = service_allowed(service, action, arn, source)
+        return None if allowed else f"{arn} has no permission that lets {source} do {action}"
+    if not role:
+        return f"a target of {source} needs a role for {action}"
+    if not role_trusts(role, service):
+        return f"{service} cannot take the role {role}"
+    return None if role_allows(role, action, arn) else refusal(role, action, arn)
+
+
+def invoke_target_as_allowed(target, event, rule, view=None):
+    arn, source = target.get("Arn", ""), rule.get("Arn", "")
+    action = TARGET_ACTIONS.get((arn.split(":") + [""] * 3)[2])
+    why = action and source and target_refusal(target, source, arn, action)
+    if not why:
+        return invoke_target(target, event, rule, view)
+    eventbridge.logger.warning("%s was not delivered: %s", source, why)
+    queue = (target.get("DeadLetterConfig") or {}).get("Arn")
+    # A schedule sends there as its role, a rule as itself.
+    # https://docs.aws.amazon.com/scheduler/latest/UserGuide/configuring-schedule-dlq.html
+    # https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html
+    sender = target if ":scheduler:" in source else {}
+    if queue and not target_refusal(sender, source, queue, "sqs:SendMessage"):
+        return invoke_target({"Arn": queue}, event, rule, view)
+    return None
+
+
+eventbridge._invoke_target = invoke_target_as_allowed
+
+
+# --- 7. The pace of schedules -------------------------------------------------------------------
+
+PACE = stepfunctions._SFN_WAIT_SCALE
+parse_rate_seconds = eventbridge._parse_rate_seconds
+
+
+def parse_rate_seconds_at_pace(expression):
+    seconds = parse_rate_seconds(expression)
+    return seconds if seconds is None else seconds * PACE
+
+
+eventbridge._parse_rate_seconds = parse_rate_seconds_at_pace
+# How often it looks what is due.
+scheduler._SCHEDULE_TICK_INTERVAL = max(0.2, scheduler._SCHEDULE_TICK_INTERVAL * PACE)
+
+
+# --- The process --------------------------------------------------------------------------------
+
+def end_process_group(*_):
+    """Ends this process and all function processes that it started; it leads their process group."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    with contextlib.suppress(OSError):
+        os.killpg(os.getpgrp(), signal.SIGTERM)
+    if temporary := os.environ.get("LOCALCLOUD_TEMPORARY"):
+        shutil.rmtree(temporary, ignore_errors=True)
+    os._exit(0)
+
+
+def end_when_standard_input_ends():
+    while sys.stdin.buffer.raw.read(4096):
+        pass
+    # Signal handlers run in the main thread only. Should that be stuck, nothing may stay behind.
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(2)
+    os.killpg(os.getpgrp(), signal.SIGKILL)
+
+
+async def serve():
+    from hypercorn.asyncio import serve as hypercorn_serve
+    from hypercorn.config import Config
+
+    config = Config()
+    config.bind = [f"127.0.0.1:{os.environ['GATEWAY_PORT']}"]
+    config.keep_alive_timeout = 75
+    config.accesslog = None
+    # A trigger of our own, which never fires, keeps Hypercorn from taking SIGTERM for itself.
+    await hypercorn_serve(application, config, shutdown_trigger=asyncio.Event().wait)
+
+
+if __name__ == "__main__":
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    threading.Thread(target=end_when_standard_input_ends, daemon=True).start()
+    signal.signal(signal.SIGTERM, end_process_group)
+    asyncio.run(serve())

@@ -1,0 +1,107 @@
+//! Keeps the load balancer's data plane and the targets' health checks at MiniStack's newest state.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use tokio::{sync::Notify, task::JoinHandle};
+
+use crate::{
+    front_door::elbv2::snapshot::Snapshot,
+    load_balancer::{LoadBalancer, state::ControlPlane, targets::Targets},
+    ministack::{ApiError, Client},
+    pace::Pace,
+};
+
+/// How often MiniStack's state is read when nothing is known to have changed it. CloudFormation
+/// changes it from within.
+const POLL_INTERVAL: Duration = Duration::from_millis(300);
+
+/// Seconds, at AWS's pace, that a change takes to reach the data plane.
+///
+/// AWS gives no figure; load balancers apply changes in batches of about ten seconds:
+/// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/4039>.
+const DATA_PLANE_DELAY_SECONDS: f64 = 10.0;
+
+/// Reads the control plane and hands it on.
+#[derive(Clone)]
+pub struct ControlPlaneFeed(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    targets: Targets,
+    newest: Mutex<Arc<ControlPlane>>,
+    /// Held while the state is read, so that an older state never replaces a newer one.
+    reading: tokio::sync::Mutex<()>,
+    changed: Notify,
+    soon: Notify,
+}
+
+impl ControlPlaneFeed {
+    /// A feed that has read nothing yet.
+    pub fn new(client: Client, targets: Targets) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            targets,
+            newest: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
+            changed: Notify::new(),
+            soon: Notify::new(),
+        }))
+    }
+
+    /// Reads MiniStack's state now; the targets' health checks follow it at once.
+    ///
+    /// # Errors
+    /// When MiniStack does not answer.
+    pub async fn refresh(&self) -> Result<Snapshot, ApiError> {
+        let _reading = self.0.reading.lock().await;
+        let snapshot = Snapshot::read(&self.0.client).await?;
+        let control_plane = Arc::new(snapshot.control_plane());
+        let mut newest = self.0.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        if **newest != *control_plane {
+            *newest = control_plane.clone();
+            self.0.targets.attach(control_plane);
+            self.0.changed.notify_one();
+        }
+        Ok(snapshot)
+    }
+
+    /// Has the state read without waiting for it.
+    pub fn refresh_soon(&self) {
+        self.0.soon.notify_one();
+    }
+
+    /// Follows MiniStack's state and applies it to the data plane, until the task is aborted.
+    pub fn follow(&self, load_balancer: Arc<LoadBalancer>, pace: Pace) -> JoinHandle<()> {
+        let feed = self.clone();
+        tokio::spawn(async move {
+            tokio::join!(feed.poll(), feed.apply(load_balancer, pace));
+        })
+    }
+
+    async fn poll(&self) {
+        loop {
+            // MiniStack being away for a moment is no reason to stop following it.
+            let _ = self.refresh().await;
+            let _ = tokio::time::timeout(POLL_INTERVAL, self.0.soon.notified()).await;
+        }
+    }
+
+    /// Applies changes in batches: the first change starts the delay, and what is the newest state
+    /// at its end goes into force.
+    async fn apply(&self, load_balancer: Arc<LoadBalancer>, pace: Pace) {
+        loop {
+            self.0.changed.notified().await;
+            tokio::time::sleep(pace.seconds(DATA_PLANE_DELAY_SECONDS)).await;
+            let newest = self
+                .0
+                .newest
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            load_balancer.apply(newest);
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! What an operation answers, in the AWS JSON 1.1 protocol.
+
+use serde_json::{Value, json};
+
+/// The answer to an ECS operation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EcsAnswer {
+    /// The HTTP status: 200, or 400 with `__type` and `message` in the body.
+    pub status: u16,
+    /// The JSON body.
+    pub body: Value,
+}
+
+impl EcsAnswer {
+    pub(super) fn ok(body: Value) -> Self {
+        EcsAnswer { status: 200, body }
+    }
+}
+
+/// An error as ECS returns it: a code that clients match, and a message for people.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>
+#[derive(Debug, Clone, PartialEq)]
+pub struct Refusal {
+    /// The error code, e.g. `InvalidParameterException`.
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with any code.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Refusal {
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    /// `InvalidParameterException`: a parameter is not valid for this request.
+    pub fn invalid_parameter(message: impl Into<String>) -> Self {
+        Refusal::new("InvalidParameterException", message)
+    }
+
+    /// `ClientException`: the caller may not do this, or names something that does not exist.
+    pub fn client(message: impl Into<String>) -> Self {
+        Refusal::new("ClientException", message)
+    }
+
+    /// `ClusterNotFoundException` in ECS's words.
+    pub fn no_cluster() -> Self {
+        Refusal::new("ClusterNotFoundException", "Cluster not found.")
+    }
+
+    /// `ServiceNotFoundException` in ECS's words.
+    pub fn no_service() -> Self {
+        Refusal::new("ServiceNotFoundException", "Service not found.")
+    }
+
+    /// `ServiceNotActiveException` in ECS's words.
+    pub fn service_not_active() -> Self {
+        Refusal::new("ServiceNotActiveException", "Service was not ACTIVE.")
+    }
+}
+
+impl From<Refusal> for EcsAnswer {
+    fn from(refusal: Refusal) -> Self {
+        let status = if refusal.code == "ServerException" {
+            500
+        } else {
+            400
+        };
+        EcsAnswer {
+            status,
+            body: json!({"__type": refusal.code, "message": refusal.message}),
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! What ECS does with a task's execution role before it starts the task: it assumes the role,
+//! fetches registry credentials and secrets, and prepares the log stream. Each failure has the
+//! words in which Fargate reports it.
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html>
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::logs::Destination;
+use super::names::{account_of, last_part};
+use super::surroundings::{CallError, Surroundings};
+
+/// A task's execution role in use for one task.
+pub struct ExecutionRole<'a> {
+    /// Everything else.
+    pub surroundings: &'a dyn Surroundings,
+    /// The role's ARN.
+    pub arn: &'a str,
+    /// The task, which is the name of the role's session.
+    pub task_id: &'a str,
+}
+
+impl ExecutionRole<'_> {
+    /// ECS must be able to assume the role.
+    pub async fn assume(&self) -> Result<(), String> {
+        match self.surroundings.tasks_may_assume(self.arn).await {
+            Ok(true) => Ok(()),
+            _ => Err(cannot_assume(self.arn)),
+        }
+    }
+
+    /// Credentials for a private registry.
+    pub async fn registry_credentials(&self) -> Result<(), String> {
+        self.allows("ecr:GetAuthorizationToken", "*")
+            .await
+            .map_err(|error| {
+                initialization_error(&format!(
+                    "unable to retrieve ecr registry auth: service call has been retried 1 \
+                     time(s): {}: {}",
+                    error.code, error.message
+                ))
+            })
+    }
+
+    /// Whether the role may read an image of a repository.
+    pub async fn may_pull(&self, image: &str, repository_arn: &str) -> Result<(), String> {
+        for action in ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"] {
+            if self.allows(action, repository_arn).await.is_err() {
+                return Err(format!(
+                    "CannotPullContainerError: pull image manifest has been retried 1 time(s): \
+                     failed to resolve ref {image}: unexpected status from HEAD request: 403 \
+                     Forbidden"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The container's `secrets` as environment variables.
+    pub async fn secrets(&self, container: &Value) -> Result<BTreeMap<String, String>, String> {
+        let mut environment = BTreeMap::new();
+        for secret in container["secrets"].as_array().into_iter().flatten() {
+            let name = secret["name"].as_str().unwrap_or_default();
+            let value_from = secret["valueFrom"].as_str().unwrap_or_default();
+            let value = self.secret(value_from).await?;
+            environment.insert(name.to_owned(), value);
+        }
+        Ok(environment)
+    }
+
+    async fn secret(&self, value_from: &str) -> Result<String, String> {
+        if value_from.starts_with("arn:") && value_from.split(':').nth(2) == Some("ssm") {
+            return self.parameter(value_from).await;
+        }
+        let failed = |arn: &str, what: String| {
+            initialization_error(&format!(
+                "unable to retrieve secret from asm: service call has been retried 1 time(s): \
+                 failed to fetch secret {arn} from secrets manager: {what}"
+            ))
+        };
+        let Some(reference) = SecretReference::parse(value_from) else {
+            return Err(failed(
+                value_from,
+                "ValidationException: Invalid name.".into(),
+            ));
+        };
+        let arn = &reference.arn;
+        let call = async {
+            self.allows("secretsmanager:GetSecretValue", arn).await?;
+            let (stage, version) = (reference.stage.as_deref(), reference.version.as_deref());
+            self.surroundings.secret(arn, stage, version).await
+        };
+        let text = call
+            .await
+            .map_err(|error| failed(arn, format!("{}: {}", error.code, error.message)))?;
+        let Some(key) = reference.json_key else {
+            return Ok(text);
+        };
+        match serde_json::from_str::<Value>(&text).map(|json| json.get(&key).cloned()) {
+            Ok(Some(Value::String(value))) => Ok(value),
+            Ok(Some(other)) => Ok(other.to_string()),
+            Ok(None) => Err(initialization_error(&format!(
+                "unable to retrieve secret from asm: retrieved secret from Secrets Manager did \
+                 not contain json key {key}"
+            ))),
+            Err(error) => Err(initialization_error(&format!(
+                "unable to retrieve secret from asm: failed to parse secret {arn} as JSON: {error}"
+            ))),
+        }
+    }
+
+    async fn parameter(&self, arn: &str) -> Result<String, String> {
+        let call = async {
+            self.allows("ssm:GetParameters", arn).await?;
+            self.surroundings.parameter(arn).await
+        };
+        call.await.map_err(|error| {
+            initialization_error(&format!(
+                "unable to retrieve secrets from ssm: service call has been retried 1 time(s): \
+                 {}: {}",
+                error.code, error.message
+            ))
+        })
+    }
+
+    /// The log stream, and whether lines may be written to it. Fargate checks the first before it
+    /// starts the container and loses lines silently without the second.
+    pub async fn log_stream(&self, to: &Destination, region_account: &str) -> Result<bool, String> {
+        let group_arn = format!("arn:aws:logs:{region_account}:log-group:{}", to.group);
+        let stream_arn = format!("{group_arn}:log-stream:{}", to.stream);
+        let call = async {
+            self.allows("logs:CreateLogStream", &stream_arn).await?;
+            self.surroundings
+                .create_log_stream(&to.group, &to.stream)
+                .await
+        };
+        call.await.map_err(|error| {
+            format!(
+                "ResourceInitializationError: failed to validate logger args: create stream has \
+                 been retried 1 times: failed to create Cloudwatch log stream: {}: {}: exit \
+                 status 1",
+                error.code, error.message
+            )
+        })?;
+        Ok(self.allows("logs:PutLogEvents", &stream_arn).await.is_ok())
+    }
+
+    async fn allows(&self, action: &str, resource: &str) -> Result<(), CallError> {
+        if self
+            .surroundings
+            .role_allows(self.arn, action, resource)
+            .await?
+        {
+            return Ok(());
+        }
+        Err(CallError {
+            code: "AccessDeniedException".to_owned(),
+            message: format!(
+                "User: arn:aws:sts::{}:assumed-role/{}/{} is not authorized to perform: {action} \
+                 on resource: {resource} because no identity-based policy allows the {action} \
+                 action",
+                account_of(self.arn),
+                last_part(self.arn),
+                self.task_id,
+            ),
+        })
+    }
+}
+
+/// What ECS says of a role that it cannot assume.
+pub fn cannot_assume(role_arn: &str) -> String {
+    format!(
+        "ECS was unable to assume the role '{role_arn}' that was provided for this task. Please \
+         verify that the role being passed has the proper trust relationship and permissions and \
+         that your IAM user has permissions to pass this role."
+    )
+}
+
+fn initialization_error(what: &str) -> String {
+    format!(
+        "ResourceInitializationError: unable to pull secrets or registry auth: execution resource \
+         retrieval failed: {what}"
+    )
+}
+
+/// `valueFrom` of a secret in Secrets Manager:
+/// `arn:aws:secretsmanager:region:account:secret:name[:json-key:version-stage:version-id]`.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>
+#[derive(Debug, PartialEq, Eq)]
+struct SecretReference {
+    arn: String,
+    json_key: Option<String>,
+    stage: Option<String>,
+    version: Option<String>,
+}
+
+impl SecretReference {
+    fn parse(value_from: &str) -> Option<Self> {
+        let parts: Vec<&str> = value_from.split(':').collect();
+        if parts.len() < 7 || parts.len() > 10 || parts[0] != "arn" || parts[5] != "secret" {
+            return None;
+        }
+        let given = |index: usize| {
+            let text = *parts.get(index)?;
+            (!text.is_empty()).then(|| text.to_owned())
+        };
+        Some(SecretReference {
+            arn: parts[..7].join(":"),
+            json_key: given(7),
+            stage: given(8),
+            version: given(9),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ARN: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-Ab12Cd";
+
+    #[test]
+    fn a_plain_secret_arn_names_the_whole_current_secret() {
+        let reference = SecretReference::parse(ARN).unwrap();
+        assert_eq!(reference.arn, ARN);
+        assert_eq!(reference.json_key, None);
+    }
+
+    #[test]
+    fn a_json_key_a_stage_and_a_version_may_follow() {
+        let reference = SecretReference::parse(&format!("{ARN}:key:AWSPREVIOUS:")).unwrap();
+        assert_eq!(reference.arn, ARN);
+        assert_eq!(reference.json_key.as_deref(), Some("key"));
+        assert_eq!(reference.stage.as_deref(), Some("AWSPREVIOUS"));
+        assert_eq!(reference.version, None);
+        let pinned = SecretReference::parse(&format!("{ARN}:::0a1b")).unwrap();
+        assert_eq!(pinned.version.as_deref(), Some("0a1b"));
+        assert_eq!(pinned.json_key, None);
+    }
+
+    #[test]
+    fn a_name_instead_of_an_arn_is_no_secret() {
+        assert_eq!(SecretReference::parse("test/drain-secret"), None);
+    }
+}

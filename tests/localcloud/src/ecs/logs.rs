@@ -1,0 +1,156 @@
+//! The `awslogs` driver: a container's output, line by line, into a log stream.
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html>
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use super::surroundings::Surroundings;
+
+/// Longest line; what is longer is split, as Docker does at 16 KiB.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// How long lines are collected before they are sent.
+const FLUSH_EVERY: Duration = Duration::from_millis(200);
+
+/// Most lines in one PutLogEvents, far below its 10,000 events and 1 MiB for lines of usual size.
+/// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>
+const MOST_LINES: usize = 60;
+
+/// Where a container's output goes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destination {
+    /// The log group.
+    pub group: String,
+    /// `<awslogs-stream-prefix>/<container>/<task id>`.
+    pub stream: String,
+}
+
+impl Destination {
+    /// What a container definition's `logConfiguration` says; `None` without `awslogs`.
+    pub fn of(container: &Value, task_id: &str) -> Option<Self> {
+        let configuration = &container["logConfiguration"];
+        if configuration["logDriver"] != "awslogs" {
+            return None;
+        }
+        let option = |name: &str| configuration["options"][name].as_str();
+        let name = container["name"].as_str()?;
+        let prefix = option("awslogs-stream-prefix").unwrap_or("ecs");
+        Some(Destination {
+            group: option("awslogs-group")?.to_owned(),
+            stream: format!("{prefix}/{name}/{task_id}"),
+        })
+    }
+}
+
+/// Reads both pipes to their end and sends what comes; without a destination it is thrown away.
+/// The returned task ends when everything was sent.
+pub fn collect(
+    surroundings: Arc<dyn Surroundings>,
+    destination: Option<Destination>,
+    stdout: impl AsyncRead + Unpin + Send + 'static,
+    stderr: impl AsyncRead + Unpin + Send + 'static,
+) -> JoinHandle<()> {
+    let (sender, receiver) = mpsc::channel(1024);
+    tokio::spawn(read_lines(stdout, sender.clone()));
+    tokio::spawn(read_lines(stderr, sender));
+    tokio::spawn(send_lines(surroundings, destination, receiver))
+}
+
+type Line = (u64, String);
+
+async fn read_lines(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<Line>) {
+    let mut reader = BufReader::new(pipe);
+    let mut line = Vec::new();
+    loop {
+        let available = match reader.fill_buf().await {
+            Ok(available) if !available.is_empty() => available,
+            _ => break,
+        };
+        let room = LONGEST_LINE - line.len();
+        let chunk = &available[..available.len().min(room)];
+        let end = chunk.iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(&chunk[..end.unwrap_or(chunk.len())]);
+        let used = end.map_or(chunk.len(), |end| end + 1);
+        reader.consume(used);
+        let complete = end.is_some() || line.len() == LONGEST_LINE;
+        if complete && !send(&lines, &mut line).await {
+            return;
+        }
+    }
+    send(&lines, &mut line).await;
+}
+
+/// Passes a line on, empty ones excepted, which CloudWatch does not take.
+async fn send(lines: &mpsc::Sender<Line>, line: &mut Vec<u8>) -> bool {
+    let text = String::from_utf8_lossy(line).trim_end().to_owned();
+    line.clear();
+    text.is_empty() || lines.send((now_in_milliseconds(), text)).await.is_ok()
+}
+
+fn now_in_milliseconds() -> u64 {
+    let elapsed = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn send_lines(
+    surroundings: Arc<dyn Surroundings>,
+    destination: Option<Destination>,
+    mut lines: mpsc::Receiver<Line>,
+) {
+    while let Some(first) = lines.recv().await {
+        let mut batch = vec![first];
+        let flush_at = tokio::time::Instant::now() + FLUSH_EVERY;
+        while batch.len() < MOST_LINES {
+            match tokio::time::timeout_at(flush_at, lines.recv()).await {
+                Ok(Some(line)) => batch.push(line),
+                Ok(None) | Err(_) => break,
+            }
+        }
+        let Some(Destination { group, stream }) = &destination else {
+            continue;
+        };
+        // CloudWatch wants a batch in order of time.
+        batch.sort_by_key(|(time, _)| *time);
+        if let Err(error) = surroundings.put_log_events(group, stream, batch).await {
+            tracing::warn!(%group, %stream, code = %error.code, "lines lost: {}", error.message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_stream_is_prefix_container_and_task() {
+        let container = json!({"name": "app", "logConfiguration": {
+            "logDriver": "awslogs",
+            "options": {"awslogs-group": "/aws/pulse/test/app", "awslogs-stream-prefix": "app"},
+        }});
+        let destination = Destination::of(&container, "0123").unwrap();
+        assert_eq!(destination.group, "/aws/pulse/test/app");
+        assert_eq!(destination.stream, "app/app/0123");
+        assert_eq!(Destination::of(&json!({"name": "app"}), "0123"), None);
+    }
+
+    #[tokio::test]
+    async fn lines_are_split_at_newlines_and_at_16_kib() {
+        let long = "x".repeat(LONGEST_LINE + 5);
+        let text = format!("one\n\ntwo\n{long}\nlast without newline");
+        let (sender, mut receiver) = mpsc::channel(16);
+        read_lines(std::io::Cursor::new(text), sender).await;
+        let mut lengths = Vec::new();
+        while let Some((_, line)) = receiver.recv().await {
+            lengths.push(line.len());
+        }
+        assert_eq!(lengths, [3, 3, LONGEST_LINE, 5, 20]);
+    }
+}

@@ -1,0 +1,197 @@
+//! ECS services and tasks: a small scheduler whose tasks are real processes. Clusters and task
+//! definitions stay MiniStack's.
+
+mod answer;
+mod aws;
+mod execution_role;
+mod logs;
+mod model;
+mod names;
+mod network;
+mod paging;
+mod process;
+mod references;
+mod requests;
+pub mod rules;
+mod scheduler;
+mod services;
+mod shared;
+mod surroundings;
+mod tags;
+mod task_life;
+mod tasks;
+#[cfg(test)]
+mod tests;
+mod wire;
+#[cfg(test)]
+mod with_ministack;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::AbortHandle;
+
+pub use answer::{EcsAnswer, Refusal};
+pub use network::LoopbackNetwork;
+
+use crate::load_balancer::targets::Targets;
+use crate::ministack::Client;
+use crate::pace::Pace;
+use model::{ServiceStatus, TaskStatus};
+use shared::Shared;
+use surroundings::Surroundings;
+
+/// How long a shutdown waits for processes that were killed to be gone.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A process that runs for a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TaskProcess {
+    /// The task's id (the last part of its ARN).
+    pub task_id: String,
+    /// The process group that everything the container started is in.
+    pub process_group: u32,
+}
+
+/// ECS services and tasks of one local cloud.
+#[derive(Clone)]
+pub struct Ecs {
+    shared: Arc<Shared>,
+    scheduler: AbortHandle,
+}
+
+impl Ecs {
+    /// Starts the scheduler, on the Tokio runtime that this is called in. Images come from
+    /// `registry_host` (`host:port`, plain HTTP) whatever registry a task definition names, and
+    /// are unpacked in `state_dir`.
+    pub fn new(
+        client: Client,
+        targets: Targets,
+        registry_host: String,
+        state_dir: PathBuf,
+        pace: Pace,
+        network: LoopbackNetwork,
+    ) -> Self {
+        let aws = aws::Aws::new(client, targets, registry_host, state_dir);
+        Self::with_surroundings(Arc::new(aws), pace, network)
+    }
+
+    fn with_surroundings(
+        surroundings: Arc<dyn Surroundings>,
+        pace: Pace,
+        network: LoopbackNetwork,
+    ) -> Self {
+        let shared = Arc::new(Shared::new(surroundings, network, pace));
+        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&shared), pace)).abort_handle();
+        Ecs { shared, scheduler }
+    }
+
+    /// Answers an operation (`CreateService`, …) of a caller that is allowed to call it. `None`:
+    /// the operation is MiniStack's own.
+    pub async fn handle(&self, operation: &str, body: Value) -> Option<EcsAnswer> {
+        let shared = &self.shared;
+        let result = match operation {
+            "CreateService" => services::create(shared, &body).await,
+            "UpdateService" => services::update(shared, &body).await,
+            "DeleteService" => services::delete(shared, &body).await,
+            "DescribeServices" => services::describe(shared, &body).await,
+            "ListServices" => services::list(shared, &body).await,
+            "ListTasks" => tasks::list(shared, &body).await,
+            "DescribeTasks" => tasks::describe(shared, &body).await,
+            "StopTask" => tasks::stop(shared, &body).await,
+            "UpdateTaskProtection" => tasks::update_protection(shared, &body).await,
+            "GetTaskProtection" => tasks::get_protection(shared, &body).await,
+            "TagResource" if tags::is_ours(&body) => tags::tag(shared, &body),
+            "UntagResource" if tags::is_ours(&body) => tags::untag(shared, &body),
+            "ListTagsForResource" if tags::is_ours(&body) => tags::list(shared, &body),
+            "RegisterTaskDefinition" => match rules::task_definition::check(&body) {
+                Ok(()) => return None,
+                Err(refusal) => Err(refusal),
+            },
+            "DeleteCluster" => match self.cluster_is_empty(&body).await {
+                Ok(()) => return None,
+                Err(refusal) => Err(refusal),
+            },
+            _ => return None,
+        };
+        Some(match result {
+            Ok(body) => EcsAnswer::ok(body),
+            Err(refusal) => refusal.into(),
+        })
+    }
+
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteCluster.html>
+    async fn cluster_is_empty(&self, body: &Value) -> Result<(), Refusal> {
+        let cluster = services::cluster(&self.shared, body["cluster"].as_str()).await?;
+        let state = self.shared.state();
+        let services = state
+            .services
+            .values()
+            .any(|one| one.cluster == cluster && one.status == ServiceStatus::Active);
+        if services {
+            return Err(Refusal::new(
+                "ClusterContainsServicesException",
+                "The Cluster cannot be deleted while Services are active.",
+            ));
+        }
+        let tasks = state
+            .tasks
+            .values()
+            .any(|one| one.cluster == cluster && one.status != TaskStatus::Stopped);
+        if tasks {
+            return Err(Refusal::new(
+                "ClusterContainsTasksException",
+                "The Cluster cannot be deleted while Tasks are active.",
+            ));
+        }
+        Ok(())
+    }
+
+    /// The processes that run now, for tests that look at or kill one.
+    pub fn processes(&self) -> Vec<TaskProcess> {
+        self.shared
+            .processes()
+            .controls
+            .iter()
+            .flat_map(|(task_id, controls)| {
+                controls.iter().map(|control| TaskProcess {
+                    task_id: task_id.clone(),
+                    process_group: control.group,
+                })
+            })
+            .collect()
+    }
+
+    /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether there
+    /// were any.
+    pub async fn kill(&self, task_id: &str) -> bool {
+        let controls = self.shared.processes().controls.get(task_id).cloned();
+        for control in controls.iter().flatten() {
+            control.signal("KILL").await;
+        }
+        controls.is_some_and(|controls| !controls.is_empty())
+    }
+
+    /// Stops scheduling and kills every process. Nothing is left when this returns.
+    pub async fn shutdown(&self) {
+        self.scheduler.abort();
+        let controls: Vec<_> = {
+            let mut processes = self.shared.processes();
+            processes.closing = true;
+            processes.controls.values().flatten().cloned().collect()
+        };
+        for control in controls {
+            control.destroy().await;
+        }
+        let gone = async {
+            while !self.shared.processes().controls.is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, gone).await.is_err() {
+            tracing::warn!("processes of tasks are still there after their end was asked for");
+        }
+    }
+}

@@ -1,0 +1,609 @@
+//! Services, deployments and tasks as the scheduler keeps them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
+
+use serde_json::Value;
+use tokio::sync::watch;
+
+use super::names::{ClusterName, last_part};
+use super::requests::{
+    DeploymentConfiguration, LoadBalancer, NetworkConfiguration, PropagateTags, Switch, Tag,
+};
+
+/// Everything that is scheduled, by ARN.
+#[derive(Debug, Default)]
+pub struct State {
+    /// All services, INACTIVE ones too until their name is used again.
+    pub services: BTreeMap<String, Service>,
+    /// All tasks, stopped ones too for an hour.
+    pub tasks: BTreeMap<String, Task>,
+}
+
+impl State {
+    /// The tasks of a service, in no order that means anything.
+    pub fn tasks_of(&self, service_arn: &str) -> impl Iterator<Item = &Task> {
+        self.tasks
+            .values()
+            .filter(move |task| task.service_arn == service_arn)
+    }
+}
+
+/// A point in time as AWS's JSON has it: seconds since 1970 with milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
+pub struct Timestamp(pub f64);
+
+impl Timestamp {
+    /// Now.
+    pub fn now() -> Self {
+        let elapsed = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Timestamp((elapsed.as_secs_f64() * 1000.0).round() / 1000.0)
+    }
+}
+
+/// `status` of a service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServiceStatus {
+    /// Its tasks are kept running.
+    Active,
+    /// Deleted, with tasks that still have to be taken out of the load balancer.
+    Draining,
+    /// Deleted; the name may be used again.
+    Inactive,
+}
+
+impl ServiceStatus {
+    /// The value as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ServiceStatus::Active => "ACTIVE",
+            ServiceStatus::Draining => "DRAINING",
+            ServiceStatus::Inactive => "INACTIVE",
+        }
+    }
+}
+
+/// A service.
+#[derive(Debug, Clone)]
+pub struct Service {
+    /// The cluster it runs in.
+    pub cluster: ClusterName,
+    /// Its name.
+    pub name: String,
+    /// Where it is in its life.
+    pub status: ServiceStatus,
+    /// The request that made it, to recognise a repetition.
+    pub request: Value,
+    /// How many tasks are to run.
+    pub desired_count: u32,
+    /// Where its tasks are registered; at most one target group each.
+    pub load_balancers: Vec<LoadBalancer>,
+    /// Subnets and security groups.
+    pub network: NetworkConfiguration,
+    /// The subnets with their zones.
+    pub subnets: Vec<Subnet>,
+    /// Seconds after a task's start in which failed health checks do not stop it.
+    pub grace_seconds: u32,
+    /// Percentages and circuit breaker.
+    pub deployment_configuration: DeploymentConfiguration,
+    /// As the request had it; enabled when it did not say.
+    pub availability_zone_rebalancing: Switch,
+    /// As the request had it.
+    pub platform_version: String,
+    /// Whose tags its tasks get.
+    pub propagate_tags: PropagateTags,
+    /// As the request had it.
+    pub enable_ecs_managed_tags: bool,
+    /// As the request had it.
+    pub enable_execute_command: bool,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// Its deployments, the PRIMARY one first.
+    pub deployments: Vec<Deployment>,
+    /// The task definition of the last deployment that completed, to roll back to.
+    pub last_completed: Option<Arc<TaskDefinition>>,
+    /// The last hundred events, newest first.
+    pub events: VecDeque<Event>,
+    /// Whether "has reached a steady state" was already said of the present state.
+    pub steady: bool,
+    /// When it was made.
+    pub created_at: Timestamp,
+}
+
+impl Service {
+    /// Its ARN.
+    pub fn arn(&self) -> String {
+        self.cluster.service_arn(&self.name)
+    }
+
+    /// Its PRIMARY deployment.
+    pub fn primary(&self) -> &Deployment {
+        &self.deployments[0]
+    }
+
+    /// Its PRIMARY deployment.
+    pub fn primary_mut(&mut self) -> &mut Deployment {
+        &mut self.deployments[0]
+    }
+
+    /// The target group its tasks are registered in and the port.
+    pub fn target_groups(&self) -> impl Iterator<Item = (&str, u16)> {
+        self.load_balancers
+            .iter()
+            .filter_map(|entry| Some((entry.target_group_arn.as_deref()?, entry.container_port)))
+    }
+
+    /// Adds an event, unless it says what the newest one already says: "duplicate event messages
+    /// are omitted".
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages.html>
+    pub fn event(&mut self, message: String) {
+        const KEPT: usize = 100;
+        if self
+            .events
+            .front()
+            .is_some_and(|newest| newest.message == message)
+        {
+            return;
+        }
+        tracing::debug!(service = %self.name, "{message}");
+        self.events.push_front(Event {
+            id: uuid::Uuid::new_v4().to_string(),
+            created_at: Timestamp::now(),
+            message,
+        });
+        self.events.truncate(KEPT);
+    }
+}
+
+/// A subnet that tasks are placed in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subnet {
+    /// Its id.
+    pub id: String,
+    /// Its availability zone.
+    pub zone: String,
+}
+
+/// An entry of a service's `events`.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// A UUID.
+    pub id: String,
+    /// When it happened.
+    pub created_at: Timestamp,
+    /// What happened, in ECS's words.
+    pub message: String,
+}
+
+/// A task definition with its tags, as MiniStack keeps it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskDefinition {
+    /// Its ARN with the revision.
+    pub arn: String,
+    /// `taskDefinition` as DescribeTaskDefinition returns it.
+    pub body: Value,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}
+
+/// `rolloutState` of a deployment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RolloutState {
+    /// Its tasks are being started.
+    InProgress,
+    /// It reached a steady state.
+    Completed,
+    /// The circuit breaker stopped it; it starts no more tasks.
+    Failed,
+}
+
+impl RolloutState {
+    /// The value as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RolloutState::InProgress => "IN_PROGRESS",
+            RolloutState::Completed => "COMPLETED",
+            RolloutState::Failed => "FAILED",
+        }
+    }
+}
+
+/// A deployment of a service; the first of a service's list is PRIMARY, the others are ACTIVE.
+#[derive(Debug, Clone)]
+pub struct Deployment {
+    /// `ecs-svc/` and a number.
+    pub id: String,
+    /// What its tasks run.
+    pub task_definition: Arc<TaskDefinition>,
+    /// When it began.
+    pub created_at: Timestamp,
+    /// When it last changed.
+    pub updated_at: Timestamp,
+    /// Tasks that failed in a row, as `failedTasks` says.
+    pub failed_tasks: u32,
+    /// Where it is.
+    pub rollout: RolloutState,
+    /// Why, in ECS's words.
+    pub rollout_reason: String,
+    /// Tasks in a row that stopped without ever running, for the restart throttle.
+    pub start_failures: u32,
+    /// When the next task may be started.
+    pub not_before: Option<Instant>,
+}
+
+impl Deployment {
+    /// A deployment that begins now.
+    pub fn new(task_definition: Arc<TaskDefinition>) -> Self {
+        let now = Timestamp::now();
+        let id = deployment_id();
+        Deployment {
+            rollout_reason: format!("ECS deployment {id} in progress."),
+            id,
+            task_definition,
+            created_at: now,
+            updated_at: now,
+            failed_tasks: 0,
+            rollout: RolloutState::InProgress,
+            start_failures: 0,
+            not_before: None,
+        }
+    }
+
+    /// Moves on in the rollout.
+    pub fn roll(&mut self, state: RolloutState, reason: String) {
+        self.rollout = state;
+        self.rollout_reason = reason;
+        self.updated_at = Timestamp::now();
+    }
+}
+
+/// `ecs-svc/` and 19 digits.
+fn deployment_id() -> String {
+    let number = uuid::Uuid::new_v4().as_u128() % 10_u128.pow(19);
+    format!("ecs-svc/{number:019}")
+}
+
+/// `lastStatus` of a task, in the order in which a task goes through them.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TaskStatus {
+    /// Its network interface is being made.
+    Provisioning,
+    /// Its secrets and its image are being fetched.
+    Pending,
+    /// Its containers are started and its target is registered.
+    Activating,
+    /// It runs.
+    Running,
+    /// Its target is being deregistered.
+    Deactivating,
+    /// Its containers were told to stop.
+    Stopping,
+    /// Its network interface is being deleted.
+    Deprovisioning,
+    /// It is over.
+    Stopped,
+}
+
+impl TaskStatus {
+    /// The value as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TaskStatus::Provisioning => "PROVISIONING",
+            TaskStatus::Pending => "PENDING",
+            TaskStatus::Activating => "ACTIVATING",
+            TaskStatus::Running => "RUNNING",
+            TaskStatus::Deactivating => "DEACTIVATING",
+            TaskStatus::Stopping => "STOPPING",
+            TaskStatus::Deprovisioning => "DEPROVISIONING",
+            TaskStatus::Stopped => "STOPPED",
+        }
+    }
+}
+
+/// `stopCode` of a task.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopCode {
+    /// It never ran.
+    TaskFailedToStart,
+    /// A container that is essential ended.
+    EssentialContainerExited,
+    /// Somebody called StopTask.
+    UserInitiated,
+    /// The service wanted it gone.
+    ServiceSchedulerInitiated,
+}
+
+impl StopCode {
+    /// The value as it stands in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StopCode::TaskFailedToStart => "TaskFailedToStart",
+            StopCode::EssentialContainerExited => "EssentialContainerExited",
+            StopCode::UserInitiated => "UserInitiated",
+            StopCode::ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
+        }
+    }
+}
+
+/// Why a task is or was stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stop {
+    /// `stopCode`.
+    pub code: StopCode,
+    /// `stoppedReason`.
+    pub reason: String,
+}
+
+/// What the load balancer says of a task's target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetState {
+    /// Not registered, or not checked yet.
+    Unknown,
+    /// Healthy.
+    Healthy,
+    /// Unhealthy, and why.
+    Unhealthy(String),
+}
+
+/// A task.
+#[derive(Debug)]
+pub struct Task {
+    /// The cluster it runs in.
+    pub cluster: ClusterName,
+    /// 32 hexadecimal digits.
+    pub id: String,
+    /// The service it belongs to.
+    pub service_arn: String,
+    /// The deployment it belongs to.
+    pub deployment_id: String,
+    /// What it runs.
+    pub task_definition: Arc<TaskDefinition>,
+    /// Where it is.
+    pub status: TaskStatus,
+    /// Why it is to stop; `desiredStatus` is STOPPED when set.
+    pub stop: Option<Stop>,
+    /// Tells the task's own future that `stop` was set.
+    pub stop_signal: watch::Sender<bool>,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+    /// The subnet it is in.
+    pub subnet: String,
+    /// The zone of that subnet.
+    pub zone: String,
+    /// Its own loopback address, which is its private address.
+    pub address: Option<Ipv4Addr>,
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// What the load balancer says of it.
+    pub target: TargetState,
+    /// Whether its target was ever healthy.
+    pub was_healthy: bool,
+    /// Whether its end was already counted by the circuit breaker and the throttle.
+    pub accounted: bool,
+    /// Until when it is protected from scale-in.
+    pub protected_until: Option<Timestamp>,
+    /// Counts its changes.
+    pub version: u64,
+    /// The attachment's UUID.
+    pub attachment_id: String,
+    /// When things happened.
+    pub times: TaskTimes,
+    /// When it started to run, for the grace period.
+    pub running_since: Option<Instant>,
+}
+
+/// The points in time that DescribeTasks reports.
+#[derive(Debug, Clone, Default)]
+#[allow(missing_docs)] // As DescribeTasks names them.
+pub struct TaskTimes {
+    pub created_at: Option<Timestamp>,
+    pub connectivity_at: Option<Timestamp>,
+    pub pull_started_at: Option<Timestamp>,
+    pub pull_stopped_at: Option<Timestamp>,
+    pub started_at: Option<Timestamp>,
+    pub stopping_at: Option<Timestamp>,
+    pub execution_stopped_at: Option<Timestamp>,
+    pub stopped_at: Option<Timestamp>,
+}
+
+impl Task {
+    /// A task that is about to be provisioned.
+    pub fn new(service: &Service, deployment: &Deployment, subnet: &Subnet) -> Self {
+        let task_definition = Arc::clone(&deployment.task_definition);
+        let containers = task_definition.body["containerDefinitions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(Container::new)
+            .collect();
+        let mut tags = match service.propagate_tags {
+            PropagateTags::None => Vec::new(),
+            PropagateTags::Service => service.tags.clone(),
+            PropagateTags::TaskDefinition => task_definition.tags.clone(),
+        };
+        if service.enable_ecs_managed_tags {
+            // <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html>
+            for (key, value) in [
+                ("aws:ecs:clusterName", &service.cluster.name),
+                ("aws:ecs:serviceName", &service.name),
+            ] {
+                tags.push(Tag {
+                    key: key.to_owned(),
+                    value: value.clone(),
+                });
+            }
+        }
+        Task {
+            cluster: service.cluster.clone(),
+            id: uuid::Uuid::new_v4().simple().to_string(),
+            service_arn: service.arn(),
+            deployment_id: deployment.id.clone(),
+            task_definition,
+            status: TaskStatus::Provisioning,
+            stop: None,
+            stop_signal: watch::channel(false).0,
+            tags,
+            subnet: subnet.id.clone(),
+            zone: subnet.zone.clone(),
+            address: None,
+            containers,
+            target: TargetState::Unknown,
+            was_healthy: false,
+            accounted: false,
+            protected_until: None,
+            version: 1,
+            attachment_id: uuid::Uuid::new_v4().to_string(),
+            times: TaskTimes {
+                created_at: Some(Timestamp::now()),
+                ..TaskTimes::default()
+            },
+            running_since: None,
+        }
+    }
+
+    /// Its ARN.
+    pub fn arn(&self) -> String {
+        self.cluster.task_arn(&self.id)
+    }
+
+    /// The name of its service.
+    pub fn service_name(&self) -> &str {
+        last_part(&self.service_arn)
+    }
+
+    /// Whether it is meant to run.
+    pub fn wanted(&self) -> bool {
+        self.stop.is_none()
+    }
+
+    /// Whether scale-in leaves it alone at `now`.
+    pub fn is_protected(&self, now: Timestamp) -> bool {
+        self.protected_until.is_some_and(|until| now < until)
+    }
+
+    /// Its address, as the load balancer registers it.
+    pub fn ip(&self) -> Option<IpAddr> {
+        self.address.map(IpAddr::V4)
+    }
+
+    /// Asks for its end. The first reason counts.
+    pub fn request_stop(&mut self, code: StopCode, reason: impl Into<String>) {
+        if self.stop.is_none() {
+            self.stop = Some(Stop {
+                code,
+                reason: reason.into(),
+            });
+            self.version += 1;
+            self.times.stopping_at = Some(Timestamp::now());
+            self.stop_signal.send_replace(true);
+        }
+    }
+}
+
+/// A container of a task.
+#[derive(Debug, Clone)]
+pub struct Container {
+    /// Its name.
+    pub name: String,
+    /// The image as the task definition has it.
+    pub image: String,
+    /// The digest that was pulled.
+    pub image_digest: Option<String>,
+    /// A UUID, part of its ARN.
+    pub id: String,
+    /// `<task id>-<number>`, once it was started.
+    pub runtime_id: Option<String>,
+    /// PENDING, RUNNING or STOPPED.
+    pub status: &'static str,
+    /// How its process ended.
+    pub exit_code: Option<i32>,
+    /// What kept it from starting.
+    pub reason: Option<String>,
+    /// CPU units of the container, or 0.
+    pub cpu: String,
+    /// MiB of the container, if set.
+    pub memory: Option<String>,
+}
+
+impl Container {
+    fn new(definition: &Value) -> Self {
+        let text = |key: &str| definition[key].as_str().unwrap_or_default().to_owned();
+        Container {
+            name: text("name"),
+            image: text("image"),
+            image_digest: None,
+            id: uuid::Uuid::new_v4().to_string(),
+            runtime_id: None,
+            status: "PENDING",
+            exit_code: None,
+            reason: None,
+            cpu: definition["cpu"].as_i64().unwrap_or(0).to_string(),
+            memory: definition["memory"].as_i64().map(|mib| mib.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+impl Service {
+    /// A service of one container on port 8000 behind one target group, for tests.
+    pub fn for_tests(name: &str) -> Self {
+        use serde_json::json;
+        let task_definition = Arc::new(TaskDefinition {
+            arn: "arn:aws:ecs:us-east-1:000000000000:task-definition/test-app:1".into(),
+            body: json!({"containerDefinitions": [{"name": "app", "image": "test:1"}]}),
+            tags: Vec::new(),
+        });
+        Service {
+            cluster: ClusterName {
+                arn_prefix: "arn:aws:ecs:us-east-1:000000000000".into(),
+                name: "test".into(),
+            },
+            name: name.into(),
+            status: ServiceStatus::Active,
+            request: json!({}),
+            desired_count: 2,
+            load_balancers: vec![LoadBalancer {
+                target_group_arn: Some("arn:tg".into()),
+                load_balancer_name: None,
+                container_name: "app".into(),
+                container_port: 8000,
+            }],
+            network: NetworkConfiguration {
+                awsvpc_configuration: super::requests::AwsvpcConfiguration {
+                    subnets: vec!["subnet-1".into()],
+                    security_groups: Vec::new(),
+                    assign_public_ip: None,
+                },
+            },
+            subnets: vec![
+                Subnet {
+                    id: "subnet-1".into(),
+                    zone: "us-east-1a".into(),
+                },
+                Subnet {
+                    id: "subnet-2".into(),
+                    zone: "us-east-1b".into(),
+                },
+            ],
+            grace_seconds: 0,
+            deployment_configuration: DeploymentConfiguration::default(),
+            availability_zone_rebalancing: Switch::Enabled,
+            platform_version: "LATEST".into(),
+            propagate_tags: PropagateTags::None,
+            enable_ecs_managed_tags: false,
+            enable_execute_command: false,
+            tags: Vec::new(),
+            deployments: vec![Deployment::new(task_definition)],
+            last_completed: None,
+            events: VecDeque::new(),
+            steady: false,
+            created_at: Timestamp::now(),
+        }
+    }
+}

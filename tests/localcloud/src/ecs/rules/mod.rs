@@ -1,0 +1,7 @@
+//! Rules that ECS enforces, one small unit each.
+
+pub mod circuit_breaker;
+pub mod fargate_sizes;
+pub mod restart_throttle;
+pub mod service_creation;
+pub mod task_definition;

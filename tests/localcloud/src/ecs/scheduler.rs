@@ -1,0 +1,460 @@
+//! The service scheduler: keeps as many tasks running as each service wants.
+//! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_services.html>
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::model::{
+    Deployment, RolloutState, Service, ServiceStatus, State, StopCode, TargetState, Task,
+    TaskStatus, Timestamp,
+};
+use super::rules::{circuit_breaker, restart_throttle};
+use super::shared::Shared;
+use super::surroundings::Health;
+use super::task_life;
+use crate::pace::Pace;
+
+/// AWS seconds between two looks at everything.
+const LOOK_EVERY: f64 = 1.0;
+
+/// How long stopped tasks are to be seen: "Currently, stopped tasks appear in the returned results
+/// for at least one hour."
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
+const STOPPED_TASKS_ARE_KEPT: f64 = 3600.0;
+
+/// Looks after all services until it is aborted.
+pub async fn run(shared: Arc<Shared>, pace: Pace) {
+    loop {
+        let pause = pace.seconds(LOOK_EVERY).max(Duration::from_millis(20));
+        let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
+        let services: Vec<String> = shared.state().services.keys().cloned().collect();
+        for arn in services {
+            for task_arn in look_after(&shared, &arn, pace) {
+                tokio::spawn(task_life::live(Arc::clone(&shared), task_arn));
+            }
+        }
+        forget_old_tasks(&mut shared.state(), Timestamp::now());
+    }
+}
+
+fn look_after(shared: &Shared, service_arn: &str, pace: Pace) -> Vec<String> {
+    let mut state = shared.state();
+    let health = |group: &str| shared.surroundings.health(group);
+    turn(&mut state, service_arn, &health, pace, Instant::now())
+}
+
+/// One look at one service: takes note of what happened, and decides what to start and to stop.
+/// Returns the ARNs of tasks that are to begin their life.
+pub fn turn(
+    state: &mut State,
+    service_arn: &str,
+    health: &dyn Fn(&str) -> Vec<Health>,
+    pace: Pace,
+    now: Instant,
+) -> Vec<String> {
+    // Taken out, so that service and tasks can be changed side by side.
+    let Some(mut service) = state.services.remove(service_arn) else {
+        return Vec::new();
+    };
+    let mut started = Vec::new();
+    {
+        let mut tasks: Vec<&mut Task> = state
+            .tasks
+            .values_mut()
+            .filter(|task| task.service_arn == service_arn)
+            .collect();
+        note_health(&mut service, &mut tasks, health, pace, now);
+        note_failures(&mut service, &mut tasks, pace, now);
+        match service.status {
+            ServiceStatus::Inactive => {}
+            ServiceStatus::Draining => drain(&mut service, &mut tasks),
+            ServiceStatus::Active => {
+                break_circuit(&mut service);
+                started = start(&mut service, &tasks, now);
+                scale_in(&mut service, &mut tasks);
+                replace_old(&mut service, &mut tasks);
+                settle(&mut service, &tasks);
+            }
+        }
+    }
+    let arns = started.iter().map(Task::arn).collect();
+    for task in started {
+        state.tasks.insert(task.arn(), task);
+    }
+    state.services.insert(service_arn.to_owned(), service);
+    arns
+}
+
+/// What the load balancer says of the tasks; one that is unhealthy after the grace period is
+/// stopped.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/troubleshoot-service-load-balancers.html>
+fn note_health(
+    service: &mut Service,
+    tasks: &mut [&mut Task],
+    health: &dyn Fn(&str) -> Vec<Health>,
+    pace: Pace,
+    now: Instant,
+) {
+    let targets: Vec<(String, u16)> = service
+        .target_groups()
+        .map(|(group, port)| (group.to_owned(), port))
+        .collect();
+    let reports: Vec<(String, u16, Vec<Health>)> = targets
+        .into_iter()
+        .map(|(group, port)| {
+            let report = health(&group);
+            (group, port, report)
+        })
+        .collect();
+    let grace = pace.seconds(f64::from(service.grace_seconds));
+    let reset = service
+        .deployment_configuration
+        .deployment_circuit_breaker
+        .reset_on_healthy_task
+        != Some(false);
+    for task in tasks
+        .iter_mut()
+        .filter(|task| task.wanted() && task.status == TaskStatus::Running)
+    {
+        let (state, group) = target_state(task, &reports);
+        task.target = state;
+        match task.target.clone() {
+            TargetState::Unknown => {}
+            TargetState::Healthy => {
+                if !task.was_healthy {
+                    task.was_healthy = true;
+                    if let Some(deployment) = deployment_of(service, task)
+                        && reset
+                    {
+                        deployment.failed_tasks = 0;
+                    }
+                }
+            }
+            TargetState::Unhealthy(reason) => {
+                let graced = task.running_since.is_some_and(|since| now < since + grace);
+                if graced {
+                    continue;
+                }
+                let port = reports.first().map_or(0, |(_, port, _)| *port);
+                let name = service.name.clone();
+                service.event(format!(
+                    "(service {name}) (port {port}) is unhealthy in (target-group {group}) due to \
+                     (reason {reason})."
+                ));
+                service.event(format!(
+                    "(service {name}) has stopped 1 running tasks: (task {}).",
+                    task.id
+                ));
+                task.request_stop(
+                    StopCode::ServiceSchedulerInitiated,
+                    format!("Task failed ELB health checks in (target-group {group})"),
+                );
+                if let Some(deployment) = deployment_of(service, task) {
+                    deployment.failed_tasks += 1;
+                }
+                task.accounted = true;
+            }
+        }
+    }
+    // A task that runs at all ends the throttle.
+    for task in tasks
+        .iter()
+        .filter(|task| task.status == TaskStatus::Running)
+    {
+        if let Some(deployment) = deployment_of(service, task) {
+            deployment.start_failures = 0;
+            deployment.not_before = None;
+        }
+    }
+}
+
+/// The worst of what the target groups say of a task, and the group that says it.
+fn target_state(task: &Task, reports: &[(String, u16, Vec<Health>)]) -> (TargetState, String) {
+    let mut result = (TargetState::Healthy, String::new());
+    for (group, port, report) in reports {
+        let target = report
+            .iter()
+            .find(|target| Some(target.ip) == task.ip() && target.port == *port);
+        match target.map(|target| target.state.as_str()) {
+            Some("healthy") => {}
+            Some("unhealthy") => {
+                let reason = target
+                    .and_then(|target| target.description.clone())
+                    .unwrap_or_else(|| "Health checks failed".to_owned());
+                return (TargetState::Unhealthy(reason), group.clone());
+            }
+            _ => result = (TargetState::Unknown, group.clone()),
+        }
+    }
+    result
+}
+
+fn deployment_of<'a>(service: &'a mut Service, task: &Task) -> Option<&'a mut Deployment> {
+    service
+        .deployments
+        .iter_mut()
+        .find(|deployment| deployment.id == task.deployment_id)
+}
+
+/// Counts tasks that ended by themselves before they were of any use.
+fn note_failures(service: &mut Service, tasks: &mut [&mut Task], pace: Pace, now: Instant) {
+    let name = service.name.clone();
+    let mut throttled = false;
+    for task in tasks.iter_mut().filter(|task| !task.accounted) {
+        let Some(stop) = &task.stop else { continue };
+        let by_itself = matches!(
+            stop.code,
+            StopCode::TaskFailedToStart | StopCode::EssentialContainerExited
+        );
+        task.accounted = true;
+        let Some(deployment) = deployment_of(service, task) else {
+            continue;
+        };
+        if !by_itself {
+            continue;
+        }
+        if !task.was_healthy {
+            deployment.failed_tasks += 1;
+        }
+        if task.times.started_at.is_none() {
+            deployment.start_failures += 1;
+            let delay = restart_throttle::delay_seconds(deployment.start_failures);
+            if delay > 0.0 {
+                deployment.not_before = Some(now + pace.seconds(delay));
+                throttled = true;
+            }
+        }
+    }
+    if throttled {
+        service.event(restart_throttle::event(&name));
+    }
+}
+
+/// Stops everything of a deleted service. "After all tasks have transitioned to either STOPPING or
+/// STOPPED status, the service status moves from DRAINING to INACTIVE."
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html>
+fn drain(service: &mut Service, tasks: &mut [&mut Task]) {
+    let wanted = tasks.iter_mut().filter(|task| task.wanted());
+    stop_tasks(service, wanted.map(|task| &mut **task).collect());
+    if tasks.iter().all(|task| task.status >= TaskStatus::Stopping) {
+        service.status = ServiceStatus::Inactive;
+    }
+}
+
+/// Fails a deployment whose tasks keep failing, and goes back to the last one that completed if
+/// the service wants that.
+fn break_circuit(service: &mut Service) {
+    let breaker = service
+        .deployment_configuration
+        .deployment_circuit_breaker
+        .clone();
+    let Some(threshold) = circuit_breaker::threshold(&breaker, service.desired_count) else {
+        return;
+    };
+    let primary = service.primary_mut();
+    if primary.rollout != RolloutState::InProgress || primary.failed_tasks < threshold {
+        return;
+    }
+    primary.roll(
+        RolloutState::Failed,
+        circuit_breaker::FAILED_REASON.to_owned(),
+    );
+    let (name, id) = (service.name.clone(), service.primary().id.clone());
+    service.event(format!(
+        "(service {name}) (deployment {id}) deployment failed: tasks failed to start."
+    ));
+    let Some(target) = service.last_completed.clone().filter(|_| breaker.rollback) else {
+        return;
+    };
+    let mut back = Deployment::new(target);
+    back.rollout_reason = format!(
+        "ECS deployment circuit breaker: rolling back to deploymentId {}.",
+        back.id
+    );
+    let back_id = back.id.clone();
+    service.deployments.insert(0, back);
+    service.event(format!(
+        "(service {name}) rolling back to deployment {back_id}."
+    ));
+}
+
+/// Starts what is missing of the PRIMARY deployment, at most `maximumPercent` of all tasks.
+fn start(service: &mut Service, tasks: &[&mut Task], now: Instant) -> Vec<Task> {
+    let primary = service.primary();
+    let throttled = primary.not_before.is_some_and(|time| now < time);
+    if primary.rollout == RolloutState::Failed || throttled {
+        return Vec::new();
+    }
+    let wanted = |task: &&&mut Task| task.wanted();
+    let all = tasks.iter().filter(wanted).count();
+    let of_primary = tasks
+        .iter()
+        .filter(wanted)
+        .filter(|task| task.deployment_id == primary.id)
+        .count();
+    let desired = service.desired_count as usize;
+    let maximum_percent = service.deployment_configuration.maximum_percent;
+    let maximum = (desired * maximum_percent.unwrap_or(200) as usize / 100).max(desired.min(1));
+    let missing = desired
+        .saturating_sub(of_primary)
+        .min(maximum.saturating_sub(all));
+    let mut started: Vec<Task> = Vec::new();
+    for _ in 0..missing {
+        // Spread over the zones, as Fargate does.
+        let subnet = service
+            .subnets
+            .iter()
+            .min_by_key(|subnet| {
+                let there = |task: &Task| task.wanted() && task.subnet == subnet.id;
+                tasks.iter().filter(|task| there(task)).count()
+                    + started.iter().filter(|task| there(task)).count()
+            })
+            .cloned();
+        let Some(subnet) = subnet else { break };
+        started.push(Task::new(service, service.primary(), &subnet));
+    }
+    if !started.is_empty() {
+        let (name, list) = (service.name.clone(), ids(started.iter()));
+        service.event(format!(
+            "(service {name}) has started {} tasks: {list}.",
+            started.len()
+        ));
+    }
+    started
+}
+
+/// `(task a) (task b)`.
+fn ids<'a>(tasks: impl Iterator<Item = &'a Task>) -> String {
+    tasks
+        .map(|task| format!("(task {})", task.id))
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn stop_tasks(service: &mut Service, mut tasks: Vec<&mut Task>) {
+    for (running, word) in [(true, "running"), (false, "pending")] {
+        let list: Vec<&Task> = tasks
+            .iter()
+            .map(|task| &**task)
+            .filter(|task| (task.status == TaskStatus::Running) == running)
+            .collect();
+        if !list.is_empty() {
+            let (name, count) = (service.name.clone(), list.len());
+            let list = ids(list.into_iter());
+            service.event(format!(
+                "(service {name}) has stopped {count} {word} tasks: {list}."
+            ));
+        }
+    }
+    for task in &mut tasks {
+        let reason = format!(
+            "Scaling activity initiated by (deployment {})",
+            task.deployment_id
+        );
+        task.request_stop(StopCode::ServiceSchedulerInitiated, reason);
+    }
+}
+
+/// Stops what is too much of the PRIMARY deployment: first what does not run yet, never what is
+/// protected.
+fn scale_in(service: &mut Service, tasks: &mut [&mut Task]) {
+    let primary = service.primary().id.clone();
+    let now = Timestamp::now();
+    let mut of_primary: Vec<&mut Task> = tasks
+        .iter_mut()
+        .map(|task| &mut **task)
+        .filter(|task| task.wanted() && task.deployment_id == primary)
+        .collect();
+    let surplus = of_primary
+        .len()
+        .saturating_sub(service.desired_count as usize);
+    of_primary.retain(|task| !task.is_protected(now));
+    of_primary.sort_by_key(|task| (task.status, task.id.clone()));
+    of_primary.truncate(surplus);
+    stop_tasks(service, of_primary);
+}
+
+/// Stops tasks of earlier deployments as far as `minimumHealthyPercent` allows.
+fn replace_old(service: &mut Service, tasks: &mut [&mut Task]) {
+    let primary = service.primary().id.clone();
+    let behind_load_balancer = service.target_groups().next().is_some();
+    let is_healthy = |task: &Task| {
+        task.wanted()
+            && task.status == TaskStatus::Running
+            && (!behind_load_balancer || task.target == TargetState::Healthy)
+    };
+    let healthy = tasks.iter().filter(|task| is_healthy(task)).count();
+    let minimum_percent = service.deployment_configuration.minimum_healthy_percent;
+    let minimum =
+        (service.desired_count as usize * minimum_percent.unwrap_or(100) as usize).div_ceil(100);
+    let mut may_go = healthy.saturating_sub(minimum);
+    let now = Timestamp::now();
+    let mut going = Vec::new();
+    for task in tasks.iter_mut() {
+        if !task.wanted() || task.deployment_id == primary || task.is_protected(now) {
+            continue;
+        }
+        if is_healthy(task) {
+            if may_go == 0 {
+                continue;
+            }
+            may_go -= 1;
+        }
+        going.push(&mut **task);
+    }
+    stop_tasks(service, going);
+}
+
+/// Completes the deployment and says so when all is as it should be.
+fn settle(service: &mut Service, tasks: &[&mut Task]) {
+    let primary = service.primary().id.clone();
+    let behind_load_balancer = service.target_groups().next().is_some();
+    let wanted = tasks.iter().filter(|task| task.wanted());
+    let is_good = |task: &Task| {
+        task.deployment_id == primary
+            && task.status == TaskStatus::Running
+            && (!behind_load_balancer || task.target == TargetState::Healthy)
+    };
+    let (good, other) = wanted.fold((0, 0), |(good, other), task| {
+        if is_good(task) {
+            (good + 1, other)
+        } else {
+            (good, other + 1)
+        }
+    });
+    let still_there = |id: &str| {
+        tasks
+            .iter()
+            .any(|task| task.deployment_id == id && task.status != TaskStatus::Stopped)
+    };
+    service
+        .deployments
+        .retain(|one| one.id == primary || still_there(&one.id));
+    let name = service.name.clone();
+    if good != service.desired_count as usize || other > 0 {
+        service.steady = false;
+        return;
+    }
+    if service.primary().rollout == RolloutState::InProgress {
+        let deployment = service.primary_mut();
+        deployment.failed_tasks = 0;
+        let reason = format!("ECS deployment {primary} completed.");
+        deployment.roll(RolloutState::Completed, reason);
+        service.last_completed = Some(Arc::clone(&service.primary().task_definition));
+        service.event(format!(
+            "(service {name}) (deployment {primary}) deployment completed."
+        ));
+    }
+    if !service.steady && service.primary().rollout == RolloutState::Completed {
+        service.steady = true;
+        service.event(format!("(service {name}) has reached a steady state."));
+    }
+}
+
+fn forget_old_tasks(state: &mut State, now: Timestamp) {
+    state.tasks.retain(|_, task| {
+        task.times.stopped_at.is_none_or(|Timestamp(at)| {
+            task.status != TaskStatus::Stopped || now.0 - at < STOPPED_TASKS_ARE_KEPT
+        })
+    });
+}

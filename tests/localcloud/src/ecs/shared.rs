@@ -1,0 +1,88 @@
+//! What operations, scheduler and tasks have in common.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+
+use super::model::{Service, State, Task};
+use super::network::LoopbackNetwork;
+use super::process::Control;
+use super::surroundings::Surroundings;
+use crate::pace::Pace;
+
+/// The processes of all tasks.
+#[derive(Default)]
+pub struct Processes {
+    /// Their controls, by task id.
+    pub controls: HashMap<String, Vec<Control>>,
+    /// Set when everything is to end: no more may be started.
+    pub closing: bool,
+}
+
+/// The state and everything that acts on it.
+pub struct Shared {
+    state: Mutex<State>,
+    processes: Mutex<Processes>,
+    /// Wakes the scheduler.
+    pub wake: Notify,
+    /// The rest of the cloud.
+    pub surroundings: Arc<dyn Surroundings>,
+    /// Where tasks get their addresses.
+    pub network: LoopbackNetwork,
+    pace: Pace,
+}
+
+impl Shared {
+    /// Nothing is scheduled yet.
+    pub fn new(surroundings: Arc<dyn Surroundings>, network: LoopbackNetwork, pace: Pace) -> Self {
+        Shared {
+            state: Mutex::default(),
+            processes: Mutex::default(),
+            wake: Notify::new(),
+            surroundings,
+            network,
+            pace,
+        }
+    }
+
+    /// The state; it is never held across a wait.
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes a task, counts the change and tells the scheduler.
+    pub fn change<R>(&self, task_arn: &str, change: impl FnOnce(&mut Task) -> R) -> Option<R> {
+        let result = self.state().tasks.get_mut(task_arn).map(|task| {
+            task.version += 1;
+            change(task)
+        });
+        self.wake.notify_one();
+        result
+    }
+
+    /// Adds an event to a service.
+    pub fn event(&self, service_arn: &str, message: String) {
+        if let Some(service) = self.state().services.get_mut(service_arn) {
+            Service::event(service, message);
+        }
+    }
+
+    /// The running processes.
+    pub fn processes(&self) -> MutexGuard<'_, Processes> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// An AWS duration as it passes here.
+    pub fn seconds(&self, seconds: f64) -> Duration {
+        self.pace.seconds(seconds)
+    }
+
+    /// Waits an AWS duration.
+    pub async fn pause(&self, seconds: f64) {
+        tokio::time::sleep(self.seconds(seconds)).await;
+    }
+}

@@ -1,0 +1,943 @@
+//! Services and tasks as a caller sees them, with real processes and surroundings made up.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+
+use super::answer::Refusal;
+use super::model::TaskDefinition;
+use super::names::ClusterName;
+use super::surroundings::{CallError, Health, Image, Surroundings, TargetGroupUse};
+use super::{Ecs, LoopbackNetwork};
+use crate::pace::Pace;
+
+const GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetgroup/app/0123";
+const ROLE: &str = "arn:aws:iam::000000000000:role/test-execution";
+const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-Ab12Cd";
+
+/// Images are scripts; the part of a task definition's name before the colon is the script's.
+const SCRIPTS: &[(&str, &str)] = &[
+    (
+        "serve",
+        "#!/bin/sh\ntrap 'echo stopping; exit 0' TERM\necho \"on $HOST with $DRAIN_SECRET\"\n\
+         while :; do sleep 0.02; done\n",
+    ),
+    (
+        "stubborn",
+        "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.02; done\n",
+    ),
+    ("crash", "#!/bin/sh\necho 'no database' >&2\nexit 3\n"),
+    ("late-crash", "#!/bin/sh\nsleep 0.2\nexit 4\n"),
+];
+
+/// The rest of the cloud, as each test wants it.
+struct Fake {
+    images: tempfile::TempDir,
+    group: Mutex<TargetGroupUse>,
+    denied: Mutex<BTreeSet<String>>,
+    trusted: Mutex<bool>,
+    /// State of every registered target until a test says otherwise.
+    health: Mutex<&'static str>,
+    targets: Mutex<HashMap<(IpAddr, u16), bool>>,
+    logs: Mutex<Vec<(String, String)>>,
+}
+
+impl Fake {
+    fn new() -> Arc<Self> {
+        let images = tempfile::tempdir().unwrap();
+        for (name, script) in SCRIPTS {
+            write_script(&images.path().join(name), script);
+        }
+        Arc::new(Fake {
+            images,
+            group: Mutex::new(TargetGroupUse::Attached),
+            denied: Mutex::default(),
+            trusted: Mutex::new(true),
+            health: Mutex::new("healthy"),
+            targets: Mutex::default(),
+            logs: Mutex::default(),
+        })
+    }
+
+    fn deny(&self, action: &str) {
+        self.denied.lock().unwrap().insert(action.to_owned());
+    }
+
+    fn lines(&self) -> Vec<(String, String)> {
+        self.logs.lock().unwrap().clone()
+    }
+
+    fn targets(&self) -> usize {
+        self.targets.lock().unwrap().len()
+    }
+}
+
+fn write_script(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
+    async move { value }.boxed()
+}
+
+impl Surroundings for Fake {
+    fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>> {
+        let arn = "arn:aws:ecs:us-east-1:000000000000:cluster/test";
+        ready(match name {
+            "test" => ClusterName::from_arn(arn).ok_or_else(Refusal::no_cluster),
+            _ => Err(Refusal::no_cluster()),
+        })
+    }
+
+    fn task_definition<'a>(
+        &'a self,
+        reference: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TaskDefinition>, Refusal>> {
+        let name = reference.rsplit('/').next().unwrap_or(reference);
+        let image = name.split(':').next().unwrap_or(name);
+        ready(Ok((image != "unknown").then(|| TaskDefinition {
+            arn: format!("arn:aws:ecs:us-east-1:000000000000:task-definition/{name}"),
+            tags: Vec::new(),
+            body: json!({
+                "family": image,
+                "status": "ACTIVE",
+                "compatibilities": ["EC2", "FARGATE"],
+                "cpu": "256",
+                "memory": "512",
+                "executionRoleArn": ROLE,
+                "containerDefinitions": [{
+                    "name": "app",
+                    "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{image}@sha256:1"),
+                    "portMappings": [{"containerPort": 8000}],
+                    "environment": [{"name": "DEPLOYMENT_ID", "value": "one"}],
+                    "secrets": [{"name": "DRAIN_SECRET", "valueFrom": SECRET}],
+                    "logConfiguration": {"logDriver": "awslogs", "options": {
+                        "awslogs-group": "/app", "awslogs-stream-prefix": "app",
+                    }},
+                }],
+            }),
+        })))
+    }
+
+    fn target_group<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<TargetGroupUse, Refusal>> {
+        ready(Ok(self.group.lock().unwrap().clone()))
+    }
+
+    fn subnet_zone<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<Option<String>, Refusal>> {
+        ready(Ok(match id {
+            "subnet-a" => Some("us-east-1a".to_owned()),
+            "subnet-b" => Some("us-east-1b".to_owned()),
+            _ => None,
+        }))
+    }
+
+    fn has_security_group<'a>(&'a self, id: &'a str) -> BoxFuture<'a, Result<bool, Refusal>> {
+        ready(Ok(id == "sg-1"))
+    }
+
+    fn tasks_may_assume<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<bool, CallError>> {
+        ready(Ok(*self.trusted.lock().unwrap()))
+    }
+
+    fn role_allows<'a>(
+        &'a self,
+        _: &'a str,
+        action: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<bool, CallError>> {
+        ready(Ok(!self.denied.lock().unwrap().contains(action)))
+    }
+
+    fn secret<'a>(
+        &'a self,
+        _: &'a str,
+        _: Option<&'a str>,
+        _: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<String, CallError>> {
+        ready(Ok("a secret".to_owned()))
+    }
+
+    fn parameter<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, CallError>> {
+        ready(Ok("a parameter".to_owned()))
+    }
+
+    fn create_log_stream<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        ready(Ok(()))
+    }
+
+    fn put_log_events<'a>(
+        &'a self,
+        _: &'a str,
+        stream: &'a str,
+        lines: Vec<(u64, String)>,
+    ) -> BoxFuture<'a, Result<(), CallError>> {
+        let lines = lines.into_iter().map(|(_, line)| (stream.to_owned(), line));
+        self.logs.lock().unwrap().extend(lines);
+        ready(Ok(()))
+    }
+
+    fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Image, String>> {
+        let name = super::references::repository(reference).to_owned();
+        let exists = self.images.path().join(&name).exists();
+        ready(if exists {
+            Ok(Image {
+                root: self.images.path().to_owned(),
+                entrypoint: vec![format!("/{name}")],
+                command: Vec::new(),
+                environment: Vec::new(),
+                working_dir: None,
+                digest: "sha256:1".to_owned(),
+                stop_signal: None,
+            })
+        } else {
+            Err(format!(
+                "CannotPullContainerError: pull image manifest has been retried 5 time(s): failed \
+                 to resolve ref {reference}: {reference}: not found"
+            ))
+        })
+    }
+
+    fn register(&self, _: &str, ip: IpAddr, port: u16, _: &str) {
+        self.targets.lock().unwrap().insert((ip, port), false);
+    }
+
+    fn deregister(&self, _: &str, ip: IpAddr, port: u16) {
+        self.targets.lock().unwrap().remove(&(ip, port));
+    }
+
+    fn health(&self, _: &str) -> Vec<Health> {
+        let state = *self.health.lock().unwrap();
+        self.targets
+            .lock()
+            .unwrap()
+            .keys()
+            .map(|(ip, port)| Health {
+                ip: *ip,
+                port: *port,
+                state: state.to_owned(),
+                description: (state == "unhealthy")
+                    .then(|| "Health checks failed with these codes: [500]".to_owned()),
+            })
+            .collect()
+    }
+}
+
+fn start(fake: &Arc<Fake>) -> Ecs {
+    let surroundings: Arc<dyn Surroundings> = fake.clone();
+    Ecs::with_surroundings(surroundings, Pace(0.01), LoopbackNetwork::claim().unwrap())
+}
+
+fn request(task_definition: &str) -> Value {
+    json!({
+        "cluster": "test",
+        "serviceName": "app",
+        "taskDefinition": task_definition,
+        "desiredCount": 2,
+        "launchType": "FARGATE",
+        "loadBalancers": [
+            {"targetGroupArn": GROUP, "containerName": "app", "containerPort": 8000}
+        ],
+        "networkConfiguration": {"awsvpcConfiguration": {
+            "subnets": ["subnet-a", "subnet-b"], "securityGroups": ["sg-1"],
+        }},
+        "deploymentConfiguration": {
+            "deploymentCircuitBreaker": {"enable": true, "rollback": false}
+        },
+        "tags": [{"key": "pulse:environment", "value": "test"}],
+        "propagateTags": "SERVICE",
+        "clientToken": "token",
+    })
+}
+
+async fn call(ecs: &Ecs, operation: &str, body: Value) -> Result<Value, (String, String)> {
+    let answer = ecs.handle(operation, body).await.expect("ours to answer");
+    if answer.status == 200 {
+        return Ok(answer.body);
+    }
+    let text = |key: &str| answer.body[key].as_str().unwrap_or_default().to_owned();
+    Err((text("__type"), text("message")))
+}
+
+async fn ok(ecs: &Ecs, operation: &str, body: Value) -> Value {
+    call(ecs, operation, body)
+        .await
+        .unwrap_or_else(|error| panic!("{operation}: {error:?}"))
+}
+
+async fn refused(ecs: &Ecs, operation: &str, body: Value) -> String {
+    let (code, message) = call(ecs, operation, body).await.unwrap_err();
+    format!("{code}: {message}")
+}
+
+async fn service(ecs: &Ecs) -> Value {
+    let body = json!({"cluster": "test", "services": ["app"], "include": ["TAGS"]});
+    ok(ecs, "DescribeServices", body).await["services"][0].clone()
+}
+
+async fn tasks(ecs: &Ecs, desired_status: &str) -> Vec<Value> {
+    let body = json!({"cluster": "test", "serviceName": "app", "desiredStatus": desired_status});
+    let arns = ok(ecs, "ListTasks", body).await["taskArns"].clone();
+    if arns.as_array().is_none_or(Vec::is_empty) {
+        return Vec::new();
+    }
+    let body = json!({"cluster": "test", "tasks": arns, "include": ["TAGS"]});
+    let tasks = ok(ecs, "DescribeTasks", body).await["tasks"].clone();
+    tasks.as_array().cloned().unwrap_or_default()
+}
+
+/// Asks again until the answer is right, for at most ten seconds.
+async fn until<T, F: Future<Output = T>>(
+    what: &str,
+    mut ask: impl FnMut() -> F,
+    right: impl Fn(&T) -> bool,
+) -> T
+where
+    T: std::fmt::Debug,
+{
+    let mut last = None;
+    for _ in 0..500 {
+        let answer = ask().await;
+        if right(&answer) {
+            return answer;
+        }
+        last = Some(answer);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{what} never came; last seen {last:#?}");
+}
+
+async fn steady(ecs: &Ecs) -> Value {
+    until(
+        "a completed deployment",
+        || service(ecs),
+        |service| {
+            service["deployments"][0]["rolloutState"] == "COMPLETED" && service["runningCount"] == 2
+        },
+    )
+    .await
+}
+
+fn messages(service: &Value) -> Vec<String> {
+    let events = service["events"].as_array().cloned().unwrap_or_default();
+    let message = |event: &Value| event["message"].as_str().unwrap_or_default().to_owned();
+    events.iter().rev().map(message).collect()
+}
+
+fn position(messages: &[String], part: &str) -> usize {
+    messages
+        .iter()
+        .position(|message| message.contains(part))
+        .unwrap_or_else(|| panic!("no event says {part:?}: {messages:#?}"))
+}
+
+#[tokio::test]
+async fn a_service_starts_its_tasks_registers_them_and_reaches_a_steady_state() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    let created = ok(&ecs, "CreateService", request("serve:1")).await;
+    assert_eq!(created["service"]["status"], "ACTIVE");
+    assert_eq!(
+        created["service"]["deployments"][0]["rolloutState"],
+        "IN_PROGRESS"
+    );
+    let service = steady(&ecs).await;
+    assert_eq!(service["pendingCount"], 0);
+    assert_eq!(service["tags"][0]["key"], "pulse:environment");
+    assert_eq!(fake.targets(), 2);
+    assert_eq!(ecs.processes().len(), 2);
+    let messages = messages(&service);
+    let started = position(&messages, "(service app) has started 2 tasks: (task ");
+    let registered = position(
+        &messages,
+        "(service app) registered 1 targets in (target-group ",
+    );
+    let done = position(&messages, "(service app) has reached a steady state.");
+    assert!(started < registered && registered < done, "{messages:#?}");
+
+    let tasks = tasks(&ecs, "RUNNING").await;
+    let zones: BTreeSet<_> = tasks
+        .iter()
+        .map(|t| t["availabilityZone"].to_string())
+        .collect();
+    assert_eq!(zones.len(), 2, "spread over both zones");
+    for task in tasks {
+        assert_eq!(task["lastStatus"], "RUNNING");
+        assert_eq!(task["group"], "service:app");
+        assert_eq!(task["startedBy"], service["deployments"][0]["id"]);
+        assert_eq!(task["tags"][0]["value"], "test");
+        let container = &task["containers"][0];
+        assert_eq!(container["imageDigest"], "sha256:1");
+        assert!(container["runtimeId"].is_string());
+        let address = container["networkInterfaces"][0]["privateIpv4Address"].clone();
+        let details = task["attachments"][0]["details"].as_array().unwrap();
+        let detail = details
+            .iter()
+            .find(|one| one["name"] == "privateIPv4Address")
+            .unwrap();
+        assert_eq!(detail["value"], address);
+        let id = task["taskArn"]
+            .as_str()
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned();
+        let line = format!("on {} with a secret", address.as_str().unwrap());
+        let stream = format!("app/app/{id}");
+        until(
+            "the first line",
+            || async { fake.lines() },
+            |lines| lines.contains(&(stream.clone(), line.clone())),
+        )
+        .await;
+    }
+    ecs.shutdown().await;
+    assert_eq!(ecs.processes(), []);
+}
+
+#[tokio::test]
+async fn a_deleted_service_drains_leaves_the_list_and_ends_inactive() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let delete = |force: bool| json!({"cluster": "test", "service": "app", "force": force});
+    assert_eq!(
+        refused(&ecs, "DeleteService", delete(false)).await,
+        "InvalidParameterException: The service cannot be stopped while it is scaled above 0."
+    );
+    let deleted = ok(&ecs, "DeleteService", delete(true)).await;
+    assert_eq!(deleted["service"]["status"], "DRAINING");
+    let listed = ok(&ecs, "ListServices", json!({"cluster": "test"})).await;
+    assert_eq!(listed["serviceArns"], json!([]));
+    assert_eq!(
+        refused(&ecs, "CreateService", request("serve:1")).await,
+        "InvalidParameterException: Unable to Start a service that is still Draining."
+    );
+    assert_eq!(
+        refused(
+            &ecs,
+            "UpdateService",
+            json!({"cluster": "test", "service": "app"})
+        )
+        .await,
+        "ServiceNotActiveException: Service was not ACTIVE."
+    );
+    until(
+        "INACTIVE",
+        || service(&ecs),
+        |service| service["status"] == "INACTIVE",
+    )
+    .await;
+    let stopped = until(
+        "two stopped tasks",
+        || tasks(&ecs, "STOPPED"),
+        |tasks| tasks.len() == 2 && tasks.iter().all(|task| task["lastStatus"] == "STOPPED"),
+    )
+    .await;
+    for task in stopped {
+        assert_eq!(task["stopCode"], "ServiceSchedulerInitiated");
+        assert_eq!(task["containers"][0]["exitCode"], 0, "it ended on SIGTERM");
+        assert_eq!(task["attachments"][0]["status"], "DELETED");
+    }
+    assert_eq!(fake.targets(), 0);
+    assert_eq!(ecs.processes(), []);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_task_that_exits_is_stopped_with_its_exit_code_and_replaced() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let victim = ecs.processes()[0].task_id.clone();
+    assert!(ecs.kill(&victim).await);
+    let stopped = until(
+        "the victim's end",
+        || tasks(&ecs, "STOPPED"),
+        |tasks| tasks.len() == 1 && tasks[0]["lastStatus"] == "STOPPED",
+    )
+    .await;
+    assert!(stopped[0]["taskArn"].as_str().unwrap().ends_with(&victim));
+    assert_eq!(stopped[0]["stopCode"], "EssentialContainerExited");
+    assert_eq!(
+        stopped[0]["stoppedReason"],
+        "Essential container in task exited"
+    );
+    assert_eq!(stopped[0]["containers"][0]["exitCode"], 137);
+    let replaced = until(
+        "a replacement",
+        || service(&ecs),
+        |s| s["runningCount"] == 2,
+    )
+    .await;
+    assert_eq!(replaced["deployments"][0]["rolloutState"], "COMPLETED");
+    assert_eq!(replaced["deployments"][0]["failedTasks"], 0);
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn three_crashes_fail_the_deployment_and_nothing_more_is_started() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("crash:1")).await;
+    let failed = until(
+        "FAILED",
+        || service(&ecs),
+        |service| service["deployments"][0]["rolloutState"] == "FAILED",
+    )
+    .await;
+    let deployment = &failed["deployments"][0];
+    assert_eq!(
+        deployment["rolloutStateReason"],
+        "ECS deployment circuit breaker: tasks failed to start."
+    );
+    assert!(deployment["failedTasks"].as_u64().unwrap() >= 3);
+    position(
+        &messages(&failed),
+        "deployment failed: tasks failed to start.",
+    );
+    let count = || async { tasks(&ecs, "STOPPED").await.len() };
+    until(
+        "the last task's end",
+        || tasks(&ecs, "RUNNING"),
+        Vec::is_empty,
+    )
+    .await;
+    let before = count().await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(count().await, before, "a FAILED deployment starts no task");
+    let stopped = tasks(&ecs, "STOPPED").await;
+    assert_eq!(stopped[0]["stopCode"], "EssentialContainerExited");
+    assert_eq!(stopped[0]["containers"][0]["exitCode"], 3);
+    assert!(fake.lines().iter().any(|(_, line)| line == "no database"));
+    assert_eq!(
+        fake.targets(),
+        0,
+        "a crash-looping container registers no target"
+    );
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_crash_after_running_counts_until_a_task_was_healthy() {
+    let fake = Fake::new();
+    *fake.health.lock().unwrap() = "initial";
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("late-crash:1")).await;
+    until(
+        "FAILED",
+        || service(&ecs),
+        |service| service["deployments"][0]["rolloutState"] == "FAILED",
+    )
+    .await;
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn an_image_that_does_not_exist_fails_the_task_before_it_starts() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("missing:1")).await;
+    let stopped = until(
+        "a stopped task",
+        || tasks(&ecs, "STOPPED"),
+        |tasks| tasks.iter().any(|task| task["lastStatus"] == "STOPPED"),
+    )
+    .await;
+    assert_eq!(stopped[0]["stopCode"], "TaskFailedToStart");
+    let reason = stopped[0]["stoppedReason"].as_str().unwrap();
+    assert!(reason.starts_with("CannotPullContainerError: "), "{reason}");
+    assert_eq!(stopped[0]["containers"][0]["exitCode"], Value::Null);
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn each_right_that_the_execution_role_lacks_is_named_in_the_stopped_reason() {
+    for (action, start_of_reason) in [
+        (
+            "secretsmanager:GetSecretValue",
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution \
+             resource retrieval failed: unable to retrieve secret from asm",
+        ),
+        (
+            "ecr:GetAuthorizationToken",
+            "ResourceInitializationError: unable to pull secrets or registry auth: execution \
+             resource retrieval failed: unable to retrieve ecr registry auth",
+        ),
+        ("ecr:BatchGetImage", "CannotPullContainerError: "),
+        ("ecr:GetDownloadUrlForLayer", "CannotPullContainerError: "),
+        (
+            "logs:CreateLogStream",
+            "ResourceInitializationError: failed to validate logger args",
+        ),
+    ] {
+        let fake = Fake::new();
+        fake.deny(action);
+        let ecs = start(&fake);
+        ok(&ecs, "CreateService", request("serve:1")).await;
+        let stopped = until(action, || tasks(&ecs, "STOPPED"), |tasks| !tasks.is_empty()).await;
+        let reason = stopped[0]["stoppedReason"].as_str().unwrap();
+        assert!(reason.starts_with(start_of_reason), "{reason}");
+        assert_eq!(stopped[0]["stopCode"], "TaskFailedToStart");
+        ecs.shutdown().await;
+    }
+}
+
+#[tokio::test]
+async fn without_the_right_to_put_log_events_the_task_runs_and_its_lines_are_lost() {
+    let fake = Fake::new();
+    fake.deny("logs:PutLogEvents");
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    ecs.shutdown().await;
+    assert_eq!(fake.lines(), []);
+}
+
+#[tokio::test]
+async fn a_role_that_ecs_cannot_assume_starts_nothing_and_says_so() {
+    let fake = Fake::new();
+    *fake.trusted.lock().unwrap() = false;
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    until(
+        "the event",
+        || service(&ecs),
+        |service| {
+            let part = "failed to launch a task with (error ECS was unable to assume the role";
+            messages(service)
+                .iter()
+                .any(|message| message.contains(part))
+        },
+    )
+    .await;
+    assert_eq!(ecs.processes(), []);
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    let mut create = request("serve:1");
+    // Ten seconds at this pace: longer than the test looks.
+    create["healthCheckGracePeriodSeconds"] = json!(1000);
+    ok(&ecs, "CreateService", create).await;
+    steady(&ecs).await;
+    *fake.health.lock().unwrap() = "unhealthy";
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(
+        tasks(&ecs, "STOPPED").await.len(),
+        0,
+        "the grace period holds"
+    );
+    let update = json!({"cluster": "test", "service": "app", "healthCheckGracePeriodSeconds": 0});
+    ok(&ecs, "UpdateService", update).await;
+    let stopped = until(
+        "the replaced tasks",
+        || tasks(&ecs, "STOPPED"),
+        |tasks| tasks.len() >= 2,
+    )
+    .await;
+    *fake.health.lock().unwrap() = "healthy";
+    assert_eq!(
+        stopped[0]["stoppedReason"],
+        format!("Task failed ELB health checks in (target-group {GROUP})")
+    );
+    assert_eq!(stopped[0]["stopCode"], "ServiceSchedulerInitiated");
+    let service = steady(&ecs).await;
+    position(
+        &messages(&service),
+        "is unhealthy in (target-group arn:aws:elasticloadbalancing:us-east-1:000000000000:\
+         targetgroup/app/0123) due to (reason Health checks failed with these codes: [500]).",
+    );
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_process_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("stubborn:1")).await;
+    steady(&ecs).await;
+    let running = tasks(&ecs, "RUNNING").await;
+    let body = json!({"cluster": "test", "task": running[0]["taskArn"], "reason": "by hand"});
+    ok(&ecs, "StopTask", body).await;
+    let stopped = until(
+        "its end",
+        || tasks(&ecs, "STOPPED"),
+        |tasks| tasks.iter().any(|task| task["lastStatus"] == "STOPPED"),
+    )
+    .await;
+    assert_eq!(stopped[0]["containers"][0]["exitCode"], 137);
+    assert_eq!(stopped[0]["stopCode"], "UserInitiated");
+    assert_eq!(stopped[0]["stoppedReason"], "by hand");
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_new_task_definition_is_started_before_the_old_tasks_are_stopped() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let update = json!({"cluster": "test", "service": "app", "taskDefinition": "serve:2"});
+    let updated = ok(&ecs, "UpdateService", update).await;
+    assert_eq!(
+        updated["service"]["deployments"].as_array().unwrap().len(),
+        2
+    );
+    let mut fewest = u64::MAX;
+    let done = loop {
+        let service = service(&ecs).await;
+        fewest = fewest.min(service["runningCount"].as_u64().unwrap_or(0));
+        let deployments = service["deployments"].as_array().unwrap();
+        if deployments.len() == 1 && deployments[0]["rolloutState"] == "COMPLETED" {
+            break service;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    };
+    assert!(fewest >= 2, "only {fewest} tasks ran at some point");
+    assert!(
+        done["taskDefinition"]
+            .as_str()
+            .unwrap()
+            .ends_with("serve:2")
+    );
+    assert_eq!(done["runningCount"], 2);
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_failed_update_rolls_back_to_the_last_completed_deployment() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    let mut create = request("serve:1");
+    create["deploymentConfiguration"]["deploymentCircuitBreaker"]["rollback"] = json!(true);
+    ok(&ecs, "CreateService", create).await;
+    steady(&ecs).await;
+    let update = json!({"cluster": "test", "service": "app", "taskDefinition": "crash:2"});
+    ok(&ecs, "UpdateService", update).await;
+    let back = until(
+        "the roll-back",
+        || service(&ecs),
+        |service| {
+            service["taskDefinition"]
+                .as_str()
+                .is_some_and(|arn| arn.ends_with("serve:1"))
+                && service["deployments"][0]["rolloutState"] == "COMPLETED"
+        },
+    )
+    .await;
+    position(&messages(&back), "rolling back to deployment ecs-svc/");
+    assert_eq!(back["runningCount"], 2);
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn scaling_in_leaves_protected_tasks_alone() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let kept = tasks(&ecs, "RUNNING").await[0]["taskArn"].clone();
+    let protect = json!({"cluster": "test", "tasks": [kept], "protectionEnabled": true});
+    let answer = ok(&ecs, "UpdateTaskProtection", protect).await;
+    assert_eq!(answer["protectedTasks"][0]["protectionEnabled"], true);
+    let scale = json!({"cluster": "test", "service": "app", "desiredCount": 1});
+    ok(&ecs, "UpdateService", scale).await;
+    let left = until(
+        "one task",
+        || tasks(&ecs, "RUNNING"),
+        |tasks| tasks.len() == 1,
+    )
+    .await;
+    assert_eq!(left[0]["taskArn"], kept);
+    let unknown = json!({"cluster": "test", "tasks": ["0123"]});
+    let answer = ok(&ecs, "GetTaskProtection", unknown).await;
+    assert_eq!(answer["failures"][0]["reason"], "MISSING");
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn create_service_is_refused_in_ecs_words() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    type Change = fn(&mut Value);
+    let cases: Vec<(&str, Change, String)> = vec![
+        (
+            "cluster",
+            |r| r["cluster"] = json!("nowhere"),
+            "ClusterNotFoundException: Cluster not found.".into(),
+        ),
+        (
+            "task definition",
+            |r| r["taskDefinition"] = json!("unknown:1"),
+            "ClientException: TaskDefinition not found.".into(),
+        ),
+        (
+            "container",
+            |r| r["loadBalancers"][0]["containerName"] = json!("web"),
+            "InvalidParameterException: The container web does not exist in the task definition."
+                .into(),
+        ),
+        (
+            "port",
+            |r| r["loadBalancers"][0]["containerPort"] = json!(80),
+            "InvalidParameterException: The container app did not have a container port 80 \
+             defined."
+                .into(),
+        ),
+        (
+            "subnet",
+            |r| {
+                r["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = json!(["subnet-x"]);
+            },
+            "InvalidParameterException: Error retrieving subnet information for [subnet-x]: The \
+             subnet ID 'subnet-x' does not exist (ErrorCode: InvalidSubnetID.NotFound)"
+                .into(),
+        ),
+        (
+            "grace period without load balancer",
+            |r| {
+                r["loadBalancers"] = json!([]);
+                r["healthCheckGracePeriodSeconds"] = json!(60);
+            },
+            "InvalidParameterException: Health check grace period is only valid for services \
+             configured to use load balancers"
+                .into(),
+        ),
+    ];
+    for (what, change, expected) in cases {
+        let mut body = request("serve:1");
+        change(&mut body);
+        assert_eq!(
+            refused(&ecs, "CreateService", body).await,
+            expected,
+            "{what}"
+        );
+    }
+    *fake.group.lock().unwrap() = TargetGroupUse::Unattached;
+    assert_eq!(
+        refused(&ecs, "CreateService", request("serve:1")).await,
+        format!(
+            "InvalidParameterException: The target group with targetGroupArn {GROUP} does not \
+             have an associated load balancer."
+        )
+    );
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_same_request_twice_makes_one_service_and_another_is_not_idempotent() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    let first = ok(&ecs, "CreateService", request("serve:1")).await;
+    let second = ok(&ecs, "CreateService", request("serve:1")).await;
+    assert_eq!(
+        first["service"]["deployments"][0]["id"],
+        second["service"]["deployments"][0]["id"]
+    );
+    let mut other = request("serve:1");
+    other["desiredCount"] = json!(3);
+    assert_eq!(
+        refused(&ecs, "CreateService", other).await,
+        "InvalidParameterException: Creation of service was not idempotent."
+    );
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn lists_and_descriptions_have_their_limits() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    for number in 0..11 {
+        let mut body = request("serve:1");
+        body["serviceName"] = json!(format!("app-{number}"));
+        body["desiredCount"] = json!(0);
+        ok(&ecs, "CreateService", body).await;
+    }
+    let first = ok(&ecs, "ListServices", json!({"cluster": "test"})).await;
+    assert_eq!(first["serviceArns"].as_array().unwrap().len(), 10);
+    let next = json!({"cluster": "test", "nextToken": first["nextToken"]});
+    let second = ok(&ecs, "ListServices", next).await;
+    assert_eq!(second["serviceArns"].as_array().unwrap().len(), 1);
+    let eleven: Vec<String> = (0..11).map(|number| format!("app-{number}")).collect();
+    assert_eq!(
+        refused(
+            &ecs,
+            "DescribeServices",
+            json!({"cluster": "test", "services": eleven})
+        )
+        .await,
+        "InvalidParameterException: service names can have at most 10 items."
+    );
+    let missing = json!({"cluster": "test", "services": ["app-0", "gone"]});
+    let answer = ok(&ecs, "DescribeServices", missing).await;
+    assert_eq!(answer["services"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        answer["failures"],
+        json!([{
+            "arn": "arn:aws:ecs:us-east-1:000000000000:service/test/gone",
+            "reason": "MISSING",
+        }])
+    );
+    let gone = json!({"cluster": "test", "tasks": ["0123"]});
+    let answer = ok(&ecs, "DescribeTasks", gone).await;
+    assert_eq!(answer["failures"][0]["reason"], "MISSING");
+    let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
+    let answer = call(
+        &ecs,
+        "DescribeTasks",
+        json!({"cluster": "test", "tasks": many}),
+    )
+    .await;
+    assert!(answer.is_err());
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn tags_of_a_service_can_be_changed_and_the_rest_is_ministacks() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    let arn = "arn:aws:ecs:us-east-1:000000000000:service/test/app";
+    let tag = json!({"resourceArn": arn, "tags": [{"key": "pulse:draining-since", "value": "x"}]});
+    ok(&ecs, "TagResource", tag).await;
+    let untag = json!({"resourceArn": arn, "tagKeys": ["pulse:environment"]});
+    ok(&ecs, "UntagResource", untag).await;
+    let listed = ok(&ecs, "ListTagsForResource", json!({"resourceArn": arn})).await;
+    assert_eq!(
+        listed["tags"],
+        json!([{"key": "pulse:draining-since", "value": "x"}])
+    );
+    let cluster = json!({"resourceArn": "arn:aws:ecs:us-east-1:000000000000:cluster/test"});
+    assert_eq!(ecs.handle("ListTagsForResource", cluster).await, None);
+    assert_eq!(ecs.handle("DescribeClusters", json!({})).await, None);
+    assert_eq!(
+        ecs.handle("RegisterTaskDefinition", json!({"family": "a"}))
+            .await,
+        None
+    );
+    assert_eq!(
+        refused(&ecs, "DeleteCluster", json!({"cluster": "test"})).await,
+        "ClusterContainsServicesException: The Cluster cannot be deleted while Services are \
+         active."
+    );
+    ecs.shutdown().await;
+}

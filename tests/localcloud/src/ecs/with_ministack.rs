@@ -1,0 +1,390 @@
+//! One service in a whole local cloud: every call through the front door, the image from the
+//! registry, health from the load balancer, logs, secrets and roles at MiniStack.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::image::{Contents, File, pack, push};
+use crate::ministack::Client;
+use crate::pace::Pace;
+use crate::{LocalCloud, Options};
+
+const TRUST: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
+    "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
+
+/// What an execution role needs, and nothing else.
+const RIGHTS: &str = r#"{"Version": "2012-10-17", "Statement": [
+    {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
+    {"Effect": "Allow", "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
+     "Resource": "arn:aws:ecr:us-east-1:000000000000:repository/test"},
+    {"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+     "Resource": "arn:aws:logs:us-east-1:000000000000:log-group:/app:*"},
+    {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue",
+     "Resource": "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-secret-*"}
+]}"#;
+
+const SERVER: &str = r#"#!/usr/bin/env python3
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(os.environ["DEPLOYMENT_ID"].encode())
+    def log_message(self, *arguments):
+        pass
+print("secret", os.environ["DRAIN_SECRET"], "of", sorted(set(os.environ) - {"LC_CTYPE"}), flush=True)
+http.server.ThreadingHTTPServer((os.environ["HOST"], 8000), Handler).serve_forever()
+"#;
+
+/// A caller at the front door, as root.
+struct Caller(Client);
+
+impl Caller {
+    async fn query(&self, service: &str, action: &str, params: &[(&str, &str)]) -> String {
+        let version = match service {
+            "iam" => "2010-05-08",
+            "ec2" => "2016-11-15",
+            _ => "2015-12-01",
+        };
+        let all: Vec<_> = [("Action", action)]
+            .into_iter()
+            .chain(params.iter().copied())
+            .collect();
+        let answer = self.0.query(service, version, &all).await;
+        answer.unwrap_or_else(|error| panic!("{action}: {error}"))
+    }
+
+    async fn json(&self, service: &str, target: &str, body: Value) -> Value {
+        let answer = self.0.json(service, target, body).await;
+        answer.unwrap_or_else(|error| panic!("{target}: {error}"))
+    }
+
+    async fn ecs(&self, operation: &str, body: Value) -> Value {
+        let target = format!("AmazonEC2ContainerServiceV20141113.{operation}");
+        self.json("ecs", &target, body).await
+    }
+
+    async fn service(&self) -> Value {
+        let body = json!({"cluster": "test", "services": ["app"]});
+        self.ecs("DescribeServices", body).await["services"][0].clone()
+    }
+
+    async fn until(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
+        let mut last = Value::Null;
+        for _ in 0..300 {
+            last = self.service().await;
+            if right(&last) {
+                return last;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        panic!("{what} never came; last seen {last:#}");
+    }
+}
+
+fn element(xml: &str, name: &str) -> String {
+    let (_, rest) = xml
+        .split_once(&format!("<{name}>"))
+        .unwrap_or_else(|| panic!("{xml}"));
+    rest.split('<').next().unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
+    let options = Options {
+        pace: Pace(0.02),
+        ..Options::default()
+    };
+    let cloud = LocalCloud::start(options).await.unwrap();
+    let aws = Caller(Client::new(cloud.registry()));
+
+    let script = File {
+        path: "server".into(),
+        mode: 0o755,
+        contents: SERVER.as_bytes().to_vec(),
+    };
+    let image = pack(&Contents {
+        files: vec![script],
+        entrypoint: vec!["/server".into()],
+        ..Contents::default()
+    })
+    .unwrap();
+    let ecr = "AmazonEC2ContainerRegistry_V20150921.CreateRepository";
+    aws.json("ecr", ecr, json!({"repositoryName": "test"}))
+        .await;
+    let digest = push(&cloud.registry(), "test", "one", &image)
+        .await
+        .unwrap();
+
+    let role = [
+        ("RoleName", "execution"),
+        ("AssumeRolePolicyDocument", TRUST),
+    ];
+    let role_arn = element(&aws.query("iam", "CreateRole", &role).await, "Arn");
+    let rights = [
+        ("RoleName", "execution"),
+        ("PolicyName", "rights"),
+        ("PolicyDocument", RIGHTS),
+    ];
+    aws.query("iam", "PutRolePolicy", &rights).await;
+    let secret = json!({"Name": "test/drain-secret", "SecretString": "{\"key\": \"hush\"}"});
+    let secret = aws
+        .json("secretsmanager", "secretsmanager.CreateSecret", secret)
+        .await;
+    let secret_arn = secret["ARN"].as_str().unwrap();
+    let group = json!({"logGroupName": "/app"});
+    aws.json("logs", "Logs_20140328.CreateLogGroup", group)
+        .await;
+
+    let vpc = element(
+        &aws.query("ec2", "CreateVpc", &[("CidrBlock", "10.0.0.0/16")])
+            .await,
+        "vpcId",
+    );
+    let mut subnets = Vec::new();
+    for (zone, block) in [("us-east-1a", "10.0.1.0/24"), ("us-east-1b", "10.0.2.0/24")] {
+        let params = [
+            ("VpcId", vpc.as_str()),
+            ("CidrBlock", block),
+            ("AvailabilityZone", zone),
+        ];
+        subnets.push(element(
+            &aws.query("ec2", "CreateSubnet", &params).await,
+            "subnetId",
+        ));
+    }
+    let elb = "elasticloadbalancing";
+    let params = [
+        ("Name", "front"),
+        ("Subnets.member.1", subnets[0].as_str()),
+        ("Subnets.member.2", subnets[1].as_str()),
+    ];
+    let lb = element(
+        &aws.query(elb, "CreateLoadBalancer", &params).await,
+        "LoadBalancerArn",
+    );
+    let params = [
+        ("Name", "app"),
+        ("Protocol", "HTTP"),
+        ("Port", "8000"),
+        ("VpcId", vpc.as_str()),
+        ("TargetType", "ip"),
+        ("HealthCheckPath", "/_health"),
+    ];
+    let target_group = element(
+        &aws.query(elb, "CreateTargetGroup", &params).await,
+        "TargetGroupArn",
+    );
+
+    aws.ecs("CreateCluster", json!({"clusterName": "test"}))
+        .await;
+    let definition = json!({
+        "family": "test-app",
+        "networkMode": "awsvpc",
+        "requiresCompatibilities": ["FARGATE"],
+        "cpu": "256",
+        "memory": "512",
+        "executionRoleArn": role_arn,
+        "containerDefinitions": [{
+            "name": "app",
+            "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/test@{digest}"),
+            "portMappings": [{"containerPort": 8000}],
+            "environment": [{"name": "DEPLOYMENT_ID", "value": "one"}],
+            "secrets": [{"name": "DRAIN_SECRET", "valueFrom": format!("{secret_arn}:key::")}],
+            "logConfiguration": {"logDriver": "awslogs", "options": {
+                "awslogs-group": "/app",
+                "awslogs-region": "us-east-1",
+                "awslogs-stream-prefix": "app",
+            }},
+        }],
+    });
+    aws.ecs("RegisterTaskDefinition", definition.clone()).await;
+    let mut too_big = definition;
+    too_big["memory"] = json!("4096");
+    let refused = aws
+        .0
+        .json(
+            "ecs",
+            "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition",
+            too_big,
+        )
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code, "ClientException");
+
+    let create = json!({
+        "cluster": "test",
+        "serviceName": "app",
+        "taskDefinition": "test-app",
+        "desiredCount": 2,
+        "launchType": "FARGATE",
+        "loadBalancers": [
+            {"targetGroupArn": target_group, "containerName": "app", "containerPort": 8000}
+        ],
+        "networkConfiguration": {"awsvpcConfiguration": {"subnets": subnets}},
+        "clientToken": "once",
+    });
+    let operation = "AmazonEC2ContainerServiceV20141113.CreateService";
+    let refused = aws
+        .0
+        .json("ecs", operation, create.clone())
+        .await
+        .unwrap_err();
+    assert_eq!(refused.code, "InvalidParameterException");
+    assert_eq!(
+        refused.message,
+        format!(
+            "The target group with targetGroupArn {target_group} does not have an associated load \
+             balancer."
+        )
+    );
+
+    let params = [
+        ("LoadBalancerArn", lb.as_str()),
+        ("Protocol", "HTTP"),
+        ("Port", "80"),
+        ("DefaultActions.member.1.Type", "forward"),
+        (
+            "DefaultActions.member.1.TargetGroupArn",
+            target_group.as_str(),
+        ),
+    ];
+    aws.query(elb, "CreateListener", &params).await;
+    aws.ecs("CreateService", create).await;
+    let running = aws
+        .until("a completed deployment", |service| {
+            service["deployments"][0]["rolloutState"] == "COMPLETED"
+        })
+        .await;
+    assert_eq!(running["runningCount"], 2);
+    let health = [("TargetGroupArn", target_group.as_str())];
+    let health = aws.query(elb, "DescribeTargetHealth", &health).await;
+    assert_eq!(
+        health.matches("<State>healthy</State>").count(),
+        2,
+        "{health}"
+    );
+
+    let listed = aws
+        .ecs(
+            "ListTasks",
+            json!({"cluster": "test", "serviceName": "app"}),
+        )
+        .await;
+    let described = json!({"cluster": "test", "tasks": listed["taskArns"]});
+    let tasks = aws.ecs("DescribeTasks", described).await["tasks"].clone();
+    let zones: BTreeSet<_> = tasks
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|task| task["availabilityZone"].to_string())
+        .collect();
+    assert_eq!(zones.len(), 2, "{tasks:#}");
+    let task = &tasks[0];
+    assert_eq!(task["containers"][0]["imageDigest"], digest.as_str());
+    let id = task["taskArn"]
+        .as_str()
+        .unwrap()
+        .rsplit('/')
+        .next()
+        .unwrap();
+    let request = json!({"logGroupName": "/app", "logStreamName": format!("app/app/{id}")});
+    let first_line = async {
+        loop {
+            let lines = aws
+                .json("logs", "Logs_20140328.GetLogEvents", request.clone())
+                .await;
+            if let Some(line) = lines["events"][0]["message"].as_str() {
+                return line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let first_line = tokio::time::timeout(Duration::from_secs(10), first_line).await;
+    assert_eq!(
+        first_line.expect("a line in the log group"),
+        "secret hush of ['DEPLOYMENT_ID', 'DRAIN_SECRET', 'HOST', 'PATH']"
+    );
+
+    the_sdk_reads_what_we_answer(&cloud, id).await;
+
+    let delete = json!({"cluster": "test", "service": "app", "force": true});
+    aws.ecs("DeleteService", delete).await;
+    aws.until("INACTIVE", |service| service["status"] == "INACTIVE")
+        .await;
+    for _ in 0..100 {
+        if cloud.ecs().processes().is_empty() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(cloud.ecs().processes(), []);
+    let health = [("TargetGroupArn", target_group.as_str())];
+    let health = aws.query(elb, "DescribeTargetHealth", &health).await;
+    assert!(!health.contains("<State>"), "{health}");
+    cloud.stop().await;
+}
+
+/// The SDK leaves out what it cannot read, so what matters is asked for by its types.
+async fn the_sdk_reads_what_we_answer(cloud: &LocalCloud, task_id: &str) {
+    use aws_sdk_ecs::config::{BehaviorVersion, Credentials, Region};
+    use aws_sdk_ecs::types::{DeploymentRolloutState, LaunchType};
+    let config = aws_sdk_ecs::Config::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .endpoint_url(cloud.endpoint_url())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http());
+    let ecs = aws_sdk_ecs::Client::from_conf(config.build());
+    let answer = ecs
+        .describe_services()
+        .cluster("test")
+        .services("app")
+        .send()
+        .await
+        .unwrap();
+    let service = &answer.services()[0];
+    assert_eq!(service.launch_type(), Some(&LaunchType::Fargate));
+    assert!(service.created_at().is_some());
+    assert!(
+        service
+            .events()
+            .iter()
+            .all(|event| event.created_at().is_some())
+    );
+    let deployment = &service.deployments()[0];
+    assert_eq!(
+        deployment.rollout_state(),
+        Some(&DeploymentRolloutState::Completed)
+    );
+    assert_eq!(
+        (deployment.running_count(), deployment.failed_tasks()),
+        (2, 0)
+    );
+    let answer = ecs
+        .describe_tasks()
+        .cluster("test")
+        .tasks(task_id)
+        .send()
+        .await
+        .unwrap();
+    let task = &answer.tasks()[0];
+    assert_eq!(task.last_status(), Some("RUNNING"));
+    assert!(task.started_at().is_some() && task.pull_stopped_at().is_some());
+    let address = task.containers()[0].network_interfaces()[0].private_ipv4_address();
+    let detail = task.attachments()[0]
+        .details()
+        .iter()
+        .find(|detail| detail.name() == Some("privateIPv4Address"));
+    assert_eq!(detail.and_then(|detail| detail.value()), address);
+    let error = ecs
+        .describe_services()
+        .cluster("gone")
+        .services("app")
+        .send()
+        .await
+        .unwrap_err();
+    assert!(error.into_service_error().is_cluster_not_found_exception());
+}

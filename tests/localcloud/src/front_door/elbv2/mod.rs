@@ -1,0 +1,153 @@
+//! ELBv2's rules. MiniStack keeps the state; what it does not check is checked here, and targets
+//! are the local cloud's own.
+
+use tokio::sync::Mutex;
+
+mod account_limits;
+mod conditions;
+#[cfg(test)]
+mod examples;
+mod pages;
+mod priority;
+pub mod quotas;
+mod request;
+pub mod snapshot;
+mod tag_batches;
+mod target_group_in_use;
+mod target_group_name;
+mod target_health;
+mod unknown_arns;
+
+use super::{
+    Incoming,
+    answer::{Answer, AwsError},
+    forward::Forward,
+    operation::{Params, Protocol},
+};
+use crate::{control_plane::ControlPlaneFeed, load_balancer::targets::Targets, ministack::Client};
+use pages::Page;
+use snapshot::Snapshot;
+
+/// The rules with what they depend on.
+pub struct Elbv2 {
+    client: Client,
+    targets: Targets,
+    feed: ControlPlaneFeed,
+    rules_per_load_balancer: usize,
+    /// Held while a changing call is checked and carried out, so that no other comes in between.
+    changing: Mutex<()>,
+}
+
+impl Elbv2 {
+    /// The rules, with a quota of rules per load balancer other than AWS's if one is given.
+    pub fn new(
+        client: Client,
+        targets: Targets,
+        feed: ControlPlaneFeed,
+        rules_per_load_balancer: Option<usize>,
+    ) -> Self {
+        Self {
+            client,
+            targets,
+            feed,
+            rules_per_load_balancer: rules_per_load_balancer
+                .unwrap_or(quotas::RULES_PER_LOAD_BALANCER),
+            changing: Mutex::new(()),
+        }
+    }
+
+    /// Has the state read again soon, because a call may have changed it behind our back.
+    pub fn refresh_soon(&self) {
+        self.feed.refresh_soon();
+    }
+
+    /// Answers a call: authorised first, then our rules, then MiniStack.
+    pub async fn answer(&self, forward: &Forward, incoming: &Incoming) -> Answer {
+        let reads = incoming.operation.reads();
+        let _changing = match reads {
+            true => None,
+            false => Some(self.changing.lock().await),
+        };
+        if let Err(refusal) = forward.authorise(incoming).await {
+            return refusal;
+        }
+        let answer = match self.decide(forward, incoming).await {
+            Ok(answer) => answer,
+            Err(error) => error.answer(Protocol::Query),
+        };
+        // Health checks and the next reader see the change at once. If MiniStack is away, the
+        // regular reading catches up.
+        if !reads && answer.status().is_success() {
+            let _ = self.feed.refresh().await;
+        }
+        answer
+    }
+
+    async fn decide(&self, forward: &Forward, incoming: &Incoming) -> Result<Answer, AwsError> {
+        let operation = incoming.operation.name.as_str();
+        let params = Params::of(&incoming.parts, &incoming.body).unwrap_or_default();
+        let state = Snapshot::read(&self.client)
+            .await
+            .map_err(|error| AwsError::new("ServiceUnavailable", error.message).with_status(503))?;
+        unknown_arns::check(operation, &params, &state)?;
+        match operation {
+            "CreateRule" => {
+                conditions::check(&params)?;
+                priority::of_a_new_rule(&params, &state)?;
+                quotas::of_rules(&params, &state, self.rules_per_load_balancer)?;
+                quotas::of_target_groups(&params, &state)?;
+            }
+            "ModifyRule" | "ModifyListener" | "CreateListener" => {
+                conditions::check(&params)?;
+                quotas::of_target_groups(&params, &state)?;
+            }
+            "SetRulePriorities" => priority::of_existing_rules(&params, &state)?,
+            "CreateTargetGroup" => {
+                target_group_name::check(&params)?;
+                if let Some(group) = target_group_name::existing(&params, &state)? {
+                    return self.as_if_created(&group.target_group_arn).await;
+                }
+            }
+            "DeleteTargetGroup" => target_group_in_use::refuse_deletion(&params, &state)?,
+            "DescribeAccountLimits" => {
+                return Ok(account_limits::answer(self.rules_per_load_balancer));
+            }
+            "DescribeTags" => tag_batches::check(&params)?,
+            "RegisterTargets" | "DeregisterTargets" | "DescribeTargetHealth" => {
+                return target_health::answer(operation, &params, &state, &self.targets);
+            }
+            _ => {}
+        }
+        let Some(list) = pages::list_of(operation) else {
+            return Ok(forward.forward(incoming).await);
+        };
+        let page = Page::of(&params)?;
+        let answer = forward.forward(incoming).await;
+        Ok(match answer.status().is_success() {
+            true => replace_body(answer, |xml| page.cut(xml, list)),
+            false => answer,
+        })
+    }
+
+    /// The answer that creating an existing target group again gets.
+    async fn as_if_created(&self, arn: &str) -> Result<Answer, AwsError> {
+        let params = [
+            ("Action", "DescribeTargetGroups"),
+            ("TargetGroupArns.member.1", arn),
+        ];
+        let xml = self
+            .client
+            .query("elasticloadbalancing", "2015-12-01", &params)
+            .await
+            .map_err(|error| AwsError::new("ServiceUnavailable", error.message).with_status(503))?;
+        let xml = xml.replace("DescribeTargetGroups", "CreateTargetGroup");
+        Ok(super::answer::with_body(200, "text/xml", xml))
+    }
+}
+
+fn replace_body(answer: Answer, change: impl FnOnce(&str) -> String) -> Answer {
+    let (mut parts, body) = answer.into_parts();
+    parts.headers.remove("content-length");
+    let body = change(&String::from_utf8_lossy(&body));
+    Answer::from_parts(parts, body.into())
+}

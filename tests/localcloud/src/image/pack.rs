@@ -1,0 +1,154 @@
+//! Making an OCI image in memory. The same contents make the same bytes, so the same digest.
+//!
+//! <https://github.com/opencontainers/image-spec>
+
+use std::path::Path;
+
+use anyhow::Context;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use oci_spec::image::{
+    ANNOTATION_CREATED, Arch, ConfigBuilder, DescriptorBuilder, ImageConfigurationBuilder,
+    ImageManifestBuilder, MediaType, Os, RootFsBuilder, Sha256Digest,
+};
+use sha2::{Digest, Sha256};
+
+/// The time that everything in an image claims to be from: a real one would change the digest.
+const EPOCH: &str = "1970-01-01T00:00:00Z";
+
+/// A file to be put into an image.
+#[derive(Debug, Clone)]
+pub struct File {
+    /// Its path in the image, with or without a leading slash.
+    pub path: String,
+    /// Its permission bits.
+    pub mode: u32,
+    /// What is in it.
+    pub contents: Vec<u8>,
+}
+
+/// What an image is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Contents {
+    /// The files of its only layer.
+    pub files: Vec<File>,
+    /// The program to start, with its first arguments.
+    pub entrypoint: Vec<String>,
+    /// Environment variables; the task definition's come on top.
+    pub env: Vec<(String, String)>,
+    /// The TCP port that the image says it listens on.
+    pub exposed_port: Option<u16>,
+    /// Where the program is started; `/` when absent.
+    pub working_dir: Option<String>,
+}
+
+/// An image that is ready to be pushed.
+#[derive(Debug, Clone)]
+pub struct PackedImage {
+    pub(super) manifest: Bytes,
+    pub(super) config: Bytes,
+    pub(super) layer: Bytes,
+    digest: String,
+}
+
+impl PackedImage {
+    /// The manifest's digest, `sha256:…`: what the image is deployed by.
+    pub fn digest(&self) -> &str {
+        &self.digest
+    }
+}
+
+/// An image that holds one program and nothing else, at `/app`, listening on port 8000.
+pub fn pack_binary(binary: &Path, env: &[(String, String)]) -> anyhow::Result<PackedImage> {
+    let contents =
+        std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
+    pack(&Contents {
+        files: vec![File {
+            path: "app".to_string(),
+            mode: 0o755,
+            contents,
+        }],
+        entrypoint: vec!["/app".to_string()],
+        env: env.to_vec(),
+        exposed_port: Some(8000),
+        working_dir: Some("/".to_string()),
+    })
+}
+
+/// Makes an image for linux/amd64.
+pub fn pack(contents: &Contents) -> anyhow::Result<PackedImage> {
+    let tar = tar(&contents.files).context("making the layer")?;
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut gzip, &tar)?;
+    let layer = Bytes::from(gzip.finish()?);
+
+    let mut config = ConfigBuilder::default()
+        .entrypoint(contents.entrypoint.clone())
+        .env(env(&contents.env))
+        .working_dir(contents.working_dir.as_deref().unwrap_or("/"));
+    if let Some(port) = contents.exposed_port {
+        config = config.exposed_ports(vec![format!("{port}/tcp")]);
+    }
+    let rootfs = RootFsBuilder::default()
+        .typ("layers")
+        .diff_ids(vec![format!("sha256:{}", sha256(&tar))])
+        .build()?;
+    let configuration = ImageConfigurationBuilder::default()
+        .created(EPOCH)
+        .architecture(Arch::Amd64)
+        .os(Os::Linux)
+        .config(config.build()?)
+        .rootfs(rootfs)
+        .history(vec![])
+        .build()?;
+    let config = Bytes::from(serde_json::to_vec(&configuration)?);
+
+    let descriptor = |media_type, bytes: &Bytes| -> anyhow::Result<_> {
+        Ok(DescriptorBuilder::default()
+            .media_type(media_type)
+            .digest(sha256(bytes).parse::<Sha256Digest>()?)
+            .size(bytes.len() as u64)
+            .build()?)
+    };
+    let manifest = ImageManifestBuilder::default()
+        .schema_version(2u32)
+        .media_type(MediaType::ImageManifest)
+        .config(descriptor(MediaType::ImageConfig, &config)?)
+        .layers(vec![descriptor(MediaType::ImageLayerGzip, &layer)?])
+        .annotations([(ANNOTATION_CREATED.to_string(), EPOCH.to_string())])
+        .build()?;
+    let manifest = Bytes::from(serde_json::to_vec(&manifest)?);
+    Ok(PackedImage {
+        digest: format!("sha256:{}", sha256(&manifest)),
+        manifest,
+        config,
+        layer,
+    })
+}
+
+fn env(variables: &[(String, String)]) -> Vec<String> {
+    let pair = |(name, value): &(String, String)| format!("{name}={value}");
+    variables.iter().map(pair).collect()
+}
+
+fn tar(files: &[File]) -> std::io::Result<Vec<u8>> {
+    let mut builder = tar::Builder::new(Vec::new());
+    for file in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(file.mode);
+        header.set_size(file.contents.len() as u64);
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        let path = file.path.trim_start_matches('/');
+        builder.append_data(&mut header, path, file.contents.as_slice())?;
+    }
+    builder.into_inner()
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    let hash = Sha256::digest(bytes);
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,245 @@
+//! Pulling an image and unpacking it into a folder that is shared by all tasks of that image.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock, Mutex};
+
+use anyhow::Context;
+use oci_client::Reference;
+use oci_client::errors::{OciDistributionError, OciErrorCode};
+use oci_client::manifest::OciImageManifest;
+use oci_client::secrets::RegistryAuth;
+use oci_spec::image::ImageConfiguration;
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncWriteExt;
+
+use super::{client, unpack};
+
+/// An image on this machine's disk.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnpackedImage {
+    /// The folder that is the image's `/`. All who pull the image get the same one.
+    pub root: PathBuf,
+    /// `ENTRYPOINT`; empty when the image has none.
+    pub entrypoint: Vec<String>,
+    /// `CMD`; empty when the image has none.
+    pub cmd: Vec<String>,
+    /// `NAME=value` each.
+    pub env: Vec<String>,
+    /// `WORKDIR`, a path in the image.
+    pub working_dir: Option<String>,
+    /// The signal to stop it with, when it is not SIGTERM.
+    pub stop_signal: Option<String>,
+    /// The digest that the reference stands for; of a multi-architecture image that of its index.
+    pub digest: String,
+}
+
+/// Why an image could not be pulled; displayed in the words in which ECS gives it as the reason
+/// why a task stopped.
+///
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_cannot_pull_image.html>
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PullError {
+    image: String,
+    cause: Cause,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Cause {
+    NotFound,
+    NoPlatform,
+    Unreachable(String),
+    Other(String),
+}
+
+impl PullError {
+    /// The same error, about the image as the task definition names it.
+    pub fn of(self, image: &str) -> Self {
+        PullError {
+            image: image.to_string(),
+            ..self
+        }
+    }
+
+    /// Whether the registry does not have the image.
+    pub fn is_not_found(&self) -> bool {
+        self.cause == Cause::NotFound
+    }
+}
+
+impl std::fmt::Display for PullError {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let image = &self.image;
+        write!(formatter, "CannotPullContainerError: ")?;
+        match &self.cause {
+            Cause::NotFound => write!(
+                formatter,
+                "pull image manifest has been retried 5 time(s): failed to resolve ref {image}: \
+                 {image}: not found"
+            ),
+            Cause::NoPlatform => write!(
+                formatter,
+                "pull image manifest has been retried 5 time(s): image Manifest does not contain \
+                 descriptor matching platform 'linux/amd64'"
+            ),
+            Cause::Unreachable(why) => write!(
+                formatter,
+                "pull image manifest has been retried 5 time(s): failed to resolve ref {image}: \
+                 failed to do request: {why}"
+            ),
+            Cause::Other(why) => write!(
+                formatter,
+                "ref pull has been retried 5 time(s): failed to copy {image}: {why}"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for PullError {}
+
+impl From<OciDistributionError> for Cause {
+    fn from(error: OciDistributionError) -> Self {
+        let missing = [
+            OciErrorCode::ManifestUnknown,
+            OciErrorCode::NameUnknown,
+            OciErrorCode::NotFound,
+        ];
+        match &error {
+            OciDistributionError::RegistryError { envelope, .. }
+                if envelope.errors.iter().any(|e| missing.contains(&e.code)) =>
+            {
+                Cause::NotFound
+            }
+            OciDistributionError::ServerError { code: 404, .. } => Cause::NotFound,
+            OciDistributionError::ImageManifestNotFoundError(_) => Cause::NoPlatform,
+            OciDistributionError::RequestError(error) if error.is_connect() => {
+                Cause::Unreachable(format!("{:#}", anyhow::Error::msg(error.to_string())))
+            }
+            _ => Cause::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<anyhow::Error> for Cause {
+    fn from(error: anyhow::Error) -> Self {
+        Cause::Other(format!("{error:#}"))
+    }
+}
+
+/// Pulls `reference` (`repository:tag` or `repository@sha256:…`) from the registry at `registry`
+/// (host and port, plain HTTP) and unpacks it below `into`, unless that has been done before.
+///
+/// May be called for the same image by many at once: one of them does the work.
+pub async fn pull(
+    registry: &str,
+    reference: &str,
+    into: &Path,
+) -> Result<UnpackedImage, PullError> {
+    let image = format!("{registry}/{reference}");
+    let pulled = pull_into(&image, into).await;
+    pulled.map_err(|cause| PullError { image, cause })
+}
+
+async fn pull_into(image: &str, into: &Path) -> Result<UnpackedImage, Cause> {
+    let reference: Reference = image
+        .parse()
+        .map_err(|error| Cause::Other(format!("invalid reference format: {error}")))?;
+    let client = client();
+    let (manifest, digest, index) = client
+        .pull_image_manifest_and_list_digest(&reference, &RegistryAuth::Anonymous)
+        .await?;
+    let name = digest.replace(':', "-");
+    let lock = lock_of(into.join(&name));
+    let _alone = lock.lock().await;
+    let folder = into.join(&name);
+    let mut unpacked = match read(&folder).await {
+        Some(unpacked) => unpacked,
+        None => unpack_into(&client, &reference, &manifest, &digest, &folder).await?,
+    };
+    unpacked.digest = index.unwrap_or(digest);
+    Ok(unpacked)
+}
+
+/// One lock for each image folder of this process.
+fn lock_of(folder: PathBuf) -> Arc<tokio::sync::Mutex<()>> {
+    static LOCKS: LazyLock<Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>> =
+        LazyLock::new(Mutex::default);
+    let mut locks = LOCKS.lock().unwrap_or_else(|p| p.into_inner());
+    locks.entry(folder).or_default().clone()
+}
+
+/// What `unpack_into` wrote, if it has been here.
+async fn read(folder: &Path) -> Option<UnpackedImage> {
+    let text = tokio::fs::read(folder.join("image.json")).await.ok()?;
+    serde_json::from_slice(&text).ok()
+}
+
+async fn unpack_into(
+    client: &oci_client::Client,
+    reference: &Reference,
+    manifest: &OciImageManifest,
+    digest: &str,
+    folder: &Path,
+) -> Result<UnpackedImage, Cause> {
+    let parent = folder.parent().context("an image folder has a parent")?;
+    tokio::fs::create_dir_all(parent)
+        .await
+        .with_context(|| format!("making {}", parent.display()))?;
+    // Unpacked beside its place and moved there when it is whole, so that a pull that is cut short
+    // leaves nothing that looks like an image.
+    let workshop = tempfile::TempDir::new_in(parent).context("making a folder to unpack in")?;
+
+    let mut config = Vec::new();
+    client
+        .pull_blob(reference, &manifest.config, &mut config)
+        .await?;
+    let config: ImageConfiguration = serde_json::from_slice(&config)
+        .context("the image's configuration is not one of a container image")?;
+    let root = workshop.path().join("rootfs");
+    tokio::fs::create_dir(&root).await.context("making /")?;
+    for layer in &manifest.layers {
+        if !layer.media_type.contains(".tar") {
+            let what = &layer.media_type;
+            return Err(Cause::Other(format!("no processor for media-type: {what}")));
+        }
+        let path = workshop.path().join("layer");
+        let mut file = tokio::fs::File::create(&path)
+            .await
+            .context("making a layer file")?;
+        client.pull_blob(reference, layer, &mut file).await?;
+        file.flush().await.context("writing a layer")?;
+        let (root, digest) = (root.clone(), layer.digest.clone());
+        tokio::task::spawn_blocking(move || unpack::layer(&path, &root))
+            .await
+            .context("unpacking a layer")?
+            .with_context(|| format!("failed to extract layer {digest}"))?;
+    }
+    let _ = tokio::fs::remove_file(workshop.path().join("layer")).await;
+
+    let settings = config.config().clone().unwrap_or_default();
+    let unpacked = UnpackedImage {
+        root: folder.join("rootfs"),
+        entrypoint: settings.entrypoint().clone().unwrap_or_default(),
+        cmd: settings.cmd().clone().unwrap_or_default(),
+        env: settings.env().clone().unwrap_or_default(),
+        working_dir: settings.working_dir().clone().filter(|d| !d.is_empty()),
+        stop_signal: settings.stop_signal().clone().filter(|s| !s.is_empty()),
+        digest: digest.to_string(),
+    };
+    let text = serde_json::to_vec(&unpacked).context("describing the image")?;
+    tokio::fs::write(workshop.path().join("image.json"), text)
+        .await
+        .context("describing the image")?;
+    let workshop = workshop.keep();
+    if let Err(error) = tokio::fs::rename(&workshop, folder).await {
+        let _ = tokio::fs::remove_dir_all(&workshop).await;
+        // Another process was faster; what it unpacked has the same digest.
+        return match read(folder).await {
+            Some(unpacked) => Ok(unpacked),
+            None => Err(anyhow::Error::new(error)
+                .context(format!("moving the image to {}", folder.display()))
+                .into()),
+        };
+    }
+    Ok(unpacked)
+}

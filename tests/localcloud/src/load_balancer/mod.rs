@@ -1,0 +1,254 @@
+//! The load balancer's data plane: what an Application Load Balancer does with real requests, on
+//! two local ports, by the listeners, rules and target groups of the control plane.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use anyhow::Context;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+pub mod health_checks;
+mod idle;
+mod proxy;
+pub mod routing;
+pub mod state;
+pub mod targets;
+#[cfg(test)]
+mod test_support;
+#[cfg(test)]
+mod tests;
+mod tls;
+mod tunnel;
+
+use proxy::{Entrance, Proxy};
+use routing::{Ports, Routes};
+use state::ControlPlane;
+pub use targets::{TargetHealth, Targets};
+
+/// The idle timeout of an Application Load Balancer that nobody changed. It passes at AWS's pace:
+/// what it limits is the real work of real processes.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The settings of a load balancer.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Where the listeners of port 80 are served; 0 for a free port.
+    pub http_port: u16,
+    /// Where the listeners of port 443 are served; 0 for a free port.
+    pub https_port: u16,
+    /// Which load balancer of the control plane this is; the first one when absent.
+    pub load_balancer_arn: Option<String>,
+    /// How long a connection may go without a byte before it is given up.
+    pub idle_timeout: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            http_port: 0,
+            https_port: 0,
+            load_balancer_arn: None,
+            idle_timeout: IDLE_TIMEOUT,
+        }
+    }
+}
+
+/// A running load balancer; it stops, with all its connections, when dropped.
+pub struct LoadBalancer {
+    ports: Ports,
+    certificate_pem: String,
+    load_balancer_arn: Option<String>,
+    in_force: Arc<InForce>,
+    acceptors: Vec<JoinHandle<()>>,
+    /// Dropped with the load balancer, which ends the upgraded connections.
+    _open: watch::Sender<()>,
+}
+
+/// The newest control plane that has reached the data plane.
+#[derive(Default)]
+struct InForce(RwLock<(Arc<ControlPlane>, Arc<Routes>)>);
+
+impl InForce {
+    fn routes(&self) -> Arc<Routes> {
+        self.0.read().unwrap_or_else(|p| p.into_inner()).1.clone()
+    }
+}
+
+/// One of the two ports.
+struct Door {
+    listener: TcpListener,
+    listener_port: u16,
+    port: u16,
+    tls: Option<TlsAcceptor>,
+}
+
+impl LoadBalancer {
+    /// Starts a load balancer on 127.0.0.1. Until [`LoadBalancer::apply`] gives it listeners it
+    /// closes every connection at once.
+    pub async fn start(http_port: u16, https_port: u16, targets: Targets) -> anyhow::Result<Self> {
+        let options = Options {
+            http_port,
+            https_port,
+            ..Options::default()
+        };
+        Self::start_with(options, targets).await
+    }
+
+    /// As [`LoadBalancer::start`], with all settings.
+    pub async fn start_with(options: Options, targets: Targets) -> anyhow::Result<Self> {
+        let (http, http_port) = bind(options.http_port).await?;
+        let (https, https_port) = bind(options.https_port).await?;
+        let ports = Ports {
+            http: http_port,
+            https: https_port,
+        };
+        let tls = tls::throw_away()?;
+        let (open, receiver) = watch::channel(());
+        let proxy = Arc::new(Proxy::new(targets, ports, options.idle_timeout, receiver));
+        let in_force = Arc::new(InForce::default());
+        let doors = [
+            Door {
+                listener: http,
+                listener_port: 80,
+                port: http_port,
+                tls: None,
+            },
+            Door {
+                listener: https,
+                listener_port: 443,
+                port: https_port,
+                tls: Some(tls.acceptor),
+            },
+        ];
+        let acceptors = doors
+            .into_iter()
+            .map(|door| tokio::spawn(door.accept(proxy.clone(), in_force.clone())))
+            .collect();
+        Ok(LoadBalancer {
+            ports,
+            certificate_pem: tls.certificate_pem,
+            load_balancer_arn: options.load_balancer_arn,
+            in_force,
+            acceptors,
+            _open: open,
+        })
+    }
+
+    /// Puts a control plane in force for the requests that come in from now on.
+    pub fn apply(&self, control_plane: Arc<ControlPlane>) {
+        let mut in_force = self.in_force.0.write().unwrap_or_else(|p| p.into_inner());
+        if in_force.0 != control_plane {
+            let routes = Routes::new(&control_plane, self.load_balancer_arn.as_deref());
+            *in_force = (control_plane, Arc::new(routes));
+        }
+    }
+
+    /// The certificate of the HTTPS listener, for clients that are to trust it.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// The port on which the listeners of port 80 are served.
+    pub fn http_port(&self) -> u16 {
+        self.ports.http
+    }
+
+    /// The port on which the listeners of port 443 are served.
+    pub fn https_port(&self) -> u16 {
+        self.ports.https
+    }
+}
+
+impl Drop for LoadBalancer {
+    fn drop(&mut self) {
+        for acceptor in &self.acceptors {
+            acceptor.abort();
+        }
+    }
+}
+
+async fn bind(port: u16) -> anyhow::Result<(TcpListener, u16)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .with_context(|| format!("listening on 127.0.0.1:{port}"))?;
+    let port = listener.local_addr()?.port();
+    Ok((listener, port))
+}
+
+impl Door {
+    async fn accept(self, proxy: Arc<Proxy>, in_force: Arc<InForce>) {
+        // Connections end with this task, that is with the load balancer.
+        let mut connections = JoinSet::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                Some(_) = connections.join_next() => continue,
+            };
+            let (stream, client) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Out of file descriptors, most likely: wait for some connections to end.
+                    tracing::warn!(%error, "could not accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            if !in_force.routes().listens_on(self.listener_port) {
+                continue;
+            }
+            let _ = stream.set_nodelay(true);
+            let entrance = self.entrance(client);
+            let proxy = proxy.clone();
+            let in_force = in_force.clone();
+            match self.tls.clone() {
+                None => {
+                    connections.spawn(serve(stream, entrance, proxy, in_force));
+                }
+                Some(tls) => {
+                    connections.spawn(async move {
+                        match tls.accept(stream).await {
+                            Ok(stream) => serve(stream, entrance, proxy, in_force).await,
+                            Err(error) => tracing::debug!(%error, "TLS handshake failed"),
+                        }
+                    });
+                }
+            }
+        }
+    }
+
+    fn entrance(&self, client: SocketAddr) -> Entrance {
+        Entrance {
+            listener_port: self.listener_port,
+            port: self.port,
+            scheme: if self.tls.is_some() { "https" } else { "http" },
+            client: client.ip(),
+        }
+    }
+}
+
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    entrance: Entrance,
+    proxy: Arc<Proxy>,
+    in_force: Arc<InForce>,
+) {
+    let service = service_fn(|request| {
+        let proxy = proxy.clone();
+        let routes = in_force.routes();
+        async move { proxy.handle(routes, entrance, request).await }
+    });
+    let connection = http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "connection ended early");
+    }
+}

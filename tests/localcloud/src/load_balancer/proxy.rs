@@ -1,0 +1,366 @@
+//! What happens to one request: route it, choose a target, carry it there and the answer back.
+//!
+//! The load balancer's own answers follow
+//! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html#load-balancer-http-error-codes>.
+//! As documented there, a target that refuses the connection, or closes it with a request
+//! outstanding, means 502: the request is not tried on another target.
+
+use std::error::Error as _;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    CONNECTION, CONTENT_TYPE, HOST, HeaderName, HeaderValue, LOCATION, SERVER, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use http_body_util::{Empty, Full};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use tokio::sync::watch;
+
+use super::idle::{Activity, GuardedBody, ResponseBody, boxed};
+use super::routing::{self, Decision, Ports, Routes};
+use super::targets::{Chosen, Targets};
+use super::tunnel;
+
+/// "The load balancer failed to establish a connection to the target before the connection
+/// timeout expired (10 seconds)."
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
+
+/// Headers that are about one connection and are not passed on; besides those that `Connection`
+/// names (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 7] = [
+    CONNECTION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
+
+/// Where a request came in.
+#[derive(Debug, Clone, Copy)]
+pub struct Entrance {
+    /// The listener's port on AWS: 80 or 443.
+    pub listener_port: u16,
+    /// The port here.
+    pub port: u16,
+    /// `http` or `https`.
+    pub scheme: &'static str,
+    /// The client's address.
+    pub client: IpAddr,
+}
+
+/// The listener of this port is gone; the connection is closed without an answer, as there would
+/// be none on AWS.
+#[derive(Debug)]
+pub struct NoListener;
+
+impl std::fmt::Display for NoListener {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str("no listener on this port")
+    }
+}
+
+impl std::error::Error for NoListener {}
+
+/// The part of the load balancer that all requests share.
+pub struct Proxy {
+    client: Client<HttpConnector, GuardedBody<Incoming>>,
+    targets: Targets,
+    ports: Ports,
+    idle_timeout: Duration,
+    /// Ends the upgraded connections with the load balancer.
+    open: watch::Receiver<()>,
+}
+
+impl Proxy {
+    /// A proxy to `targets`; upgraded connections end when the sender of `open` goes.
+    pub fn new(
+        targets: Targets,
+        ports: Ports,
+        idle_timeout: Duration,
+        open: watch::Receiver<()>,
+    ) -> Self {
+        let mut connector = HttpConnector::new();
+        connector.set_nodelay(true);
+        connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
+        Proxy {
+            client: Client::builder(TokioExecutor::new()).build(connector),
+            targets,
+            ports,
+            idle_timeout,
+            open,
+        }
+    }
+
+    /// Answers one request.
+    pub async fn handle(
+        &self,
+        routes: Arc<Routes>,
+        entrance: Entrance,
+        mut request: Request<Incoming>,
+    ) -> Result<Response<ResponseBody>, NoListener> {
+        if request.method() == Method::TRACE {
+            return Ok(error_page(StatusCode::METHOD_NOT_ALLOWED));
+        }
+        let Some(path_and_query) = request.uri().path_and_query().cloned() else {
+            return Ok(error_page(StatusCode::BAD_REQUEST));
+        };
+        if let Some(authority) = request.uri().authority().cloned() {
+            // RFC 9112, section 3.2.2: the authority of an absolute request target wins.
+            let host = HeaderValue::from_str(authority.as_str());
+            if let Ok(host) = host {
+                request.headers_mut().insert(HOST, host);
+            }
+        }
+        if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
+            return Ok(error_page(StatusCode::BAD_REQUEST));
+        }
+        let facts = routing::Request {
+            scheme: entrance.scheme,
+            port: entrance.port,
+            path_and_query: &path_and_query,
+            headers: request.headers(),
+        };
+        let decision = routes
+            .decide(entrance.listener_port, facts, self.ports)
+            .ok_or(NoListener)?;
+        Ok(match decision {
+            Decision::Forward(group) => match self.targets.choose(&group) {
+                Some(target) => {
+                    self.forward(entrance, &group, target, &path_and_query, request)
+                        .await
+                }
+                None => {
+                    tracing::warn!(group, "503: no target takes requests");
+                    error_page(StatusCode::SERVICE_UNAVAILABLE)
+                }
+            },
+            Decision::Redirect { location, status } => redirect(&location, status),
+            Decision::FixedResponse {
+                status,
+                content_type,
+                body,
+            } => fixed_response(status, &content_type, body),
+            Decision::Nothing => error_page(StatusCode::SERVICE_UNAVAILABLE),
+        })
+    }
+
+    async fn forward(
+        &self,
+        entrance: Entrance,
+        group: &str,
+        target: Chosen,
+        path_and_query: &PathAndQuery,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let Chosen {
+            address,
+            deregistered,
+        } = target;
+        let upgrade = upgrade_wanted(request.headers());
+        let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+
+        let activity = Activity::new();
+        let (mut parts, body) = request.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        add_forwarded(&mut parts.headers, entrance);
+        if let Some(protocol) = &upgrade {
+            set_upgrade(&mut parts.headers, protocol.clone());
+        }
+        parts.uri = uri(address, path_and_query);
+        parts.version = Version::HTTP_11;
+        let body = GuardedBody::watched(body, activity.clone());
+        let answer = self.client.request(Request::from_parts(parts, body));
+        let bad = |status: StatusCode, reason: &str| {
+            tracing::warn!(group, %address, reason, "{}", status.as_u16());
+            error_page(status)
+        };
+        let mut response = tokio::select! {
+            answer = answer => match answer {
+                Ok(response) => response,
+                Err(error) => {
+                    let (status, reason) = classify(&error);
+                    return bad(status, &reason);
+                }
+            },
+            () = activity.clone().idle_for(self.idle_timeout) => {
+                let reason = "the target did not answer before the idle timeout";
+                return bad(StatusCode::GATEWAY_TIMEOUT, reason);
+            }
+            () = deregistered.clone().wait() => {
+                let reason = "the deregistration delay was over before the target answered";
+                return bad(StatusCode::BAD_GATEWAY, reason);
+            }
+        };
+
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (Some(protocol), Some(client_side)) =
+                (upgrade_wanted(response.headers()), client_side)
+            else {
+                let reason = "the target switched protocols without having been asked to";
+                return bad(StatusCode::BAD_GATEWAY, reason);
+            };
+            let target_side = hyper::upgrade::on(&mut response);
+            let idle_timeout = self.idle_timeout;
+            let mut open = self.open.clone();
+            tokio::spawn(async move {
+                let carried = async {
+                    match tokio::try_join!(client_side, target_side) {
+                        Ok((client, target)) => tunnel::carry(client, target, idle_timeout).await,
+                        Err(error) => tracing::debug!(%error, "upgrade failed"),
+                    }
+                };
+                tokio::select! {
+                    () = carried => {}
+                    () = deregistered.wait() => {}
+                    _ = open.changed() => {}
+                }
+            });
+            let (mut parts, _) = response.into_parts();
+            remove_hop_by_hop(&mut parts.headers);
+            set_upgrade(&mut parts.headers, protocol);
+            return Response::from_parts(parts, boxed(Empty::new()));
+        }
+
+        let (mut parts, body) = response.into_parts();
+        remove_hop_by_hop(&mut parts.headers);
+        let idle = activity.clone().idle_for(self.idle_timeout);
+        let guard = async move {
+            tokio::select! {
+                () = idle => "the target sent nothing for the idle timeout",
+                () = deregistered.wait() => "the deregistration delay is over",
+            }
+        };
+        let body = GuardedBody::guarded(body, activity, guard);
+        Response::from_parts(parts, boxed(body))
+    }
+}
+
+/// The protocol that a message wants to go over to, if it does.
+fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    connection_options(headers)
+        .any(|option| option.eq_ignore_ascii_case("upgrade"))
+        .then(|| headers.get(UPGRADE).cloned())
+        .flatten()
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).into_iter();
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = connection_options(headers)
+        .filter_map(|option| option.parse().ok())
+        .collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html>:
+/// the client's address is appended, the protocol and "the destination port that the client used"
+/// are set.
+fn add_forwarded(headers: &mut HeaderMap, entrance: Entrance) {
+    let mut addresses: Vec<String> = headers
+        .get_all(X_FORWARDED_FOR)
+        .iter()
+        .filter_map(|value| value.to_str().ok().map(str::to_string))
+        .collect();
+    addresses.push(entrance.client.to_string());
+    if let Ok(addresses) = HeaderValue::from_str(&addresses.join(", ")) {
+        headers.insert(X_FORWARDED_FOR, addresses);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(entrance.scheme));
+    headers.insert(X_FORWARDED_PORT, HeaderValue::from(entrance.port));
+}
+
+fn uri(address: SocketAddr, path_and_query: &PathAndQuery) -> Uri {
+    Uri::builder()
+        .scheme("http")
+        .authority(address.to_string())
+        .path_and_query(path_and_query.clone())
+        .build()
+        .expect("an address and a parsed path make a URI")
+}
+
+/// What the client is told when a target could not be asked, and what the log is.
+fn classify(error: &hyper_util::client::legacy::Error) -> (StatusCode, String) {
+    let mut reason = error.to_string();
+    let mut timed_out = false;
+    let mut of_the_client = false;
+    let mut source = error.source();
+    while let Some(cause) = source {
+        reason = format!("{reason}: {cause}");
+        let io = cause.downcast_ref::<std::io::Error>();
+        timed_out |= io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut);
+        let hyper = cause.downcast_ref::<hyper::Error>();
+        of_the_client |= hyper.is_some_and(hyper::Error::is_user);
+        source = cause.source();
+    }
+    let status = match () {
+        () if error.is_connect() && timed_out => StatusCode::GATEWAY_TIMEOUT,
+        // "The client closed the connection before sending the full request body."
+        () if of_the_client => StatusCode::BAD_REQUEST,
+        () => StatusCode::BAD_GATEWAY,
+    };
+    (status, reason)
+}
+
+/// The page that the load balancer itself sends with an error.
+fn error_page(status: StatusCode) -> Response<ResponseBody> {
+    let page = format!(
+        "<html>\r\n<head><title>{status}</title></head>\r\n<body>\r\n<center><h1>{status}</h1>\
+         </center>\r\n</body>\r\n</html>\r\n"
+    );
+    own(status, "text/html", page)
+}
+
+fn fixed_response(status: u16, content_type: &str, body: String) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE);
+    own(status, content_type, body)
+}
+
+fn redirect(location: &str, status: u16) -> Response<ResponseBody> {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::FOUND);
+    let mut response = error_page(status);
+    match HeaderValue::from_str(location) {
+        Ok(location) => {
+            response.headers_mut().insert(LOCATION, location);
+            response
+        }
+        Err(_) => error_page(StatusCode::BAD_REQUEST),
+    }
+}
+
+fn own(status: StatusCode, content_type: &str, body: String) -> Response<ResponseBody> {
+    let mut response = Response::new(boxed(Full::new(Bytes::from(body))));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(SERVER, HeaderValue::from_static("awselb/2.0"));
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        headers.insert(CONTENT_TYPE, content_type);
+    }
+    response
+}

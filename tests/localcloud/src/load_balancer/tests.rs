@@ -1,0 +1,609 @@
+//! The load balancer with real sockets: clients on one side, small targets on the other.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::ws::{Message, WebSocketUpgrade};
+use axum::http::{HeaderMap, StatusCode};
+use axum::routing::{any, get, post};
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::state::{Action, Condition, ControlPlane, Rule};
+use super::test_support::{forward_to, group, listener};
+use super::{LoadBalancer, Options, Targets};
+use crate::pace::Pace;
+
+const ZONE: &str = "us-east-1a";
+
+/// A target that says its name, and whose health a test can change.
+struct Target {
+    address: SocketAddr,
+    healthy: Arc<AtomicBool>,
+    server: tokio::task::JoinHandle<()>,
+}
+
+impl Drop for Target {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+#[derive(Clone)]
+struct Named {
+    name: &'static str,
+    healthy: Arc<AtomicBool>,
+}
+
+async fn target(name: &'static str) -> Target {
+    let healthy = Arc::new(AtomicBool::new(true));
+    let state = Named {
+        name,
+        healthy: healthy.clone(),
+    };
+    let health = |State(named): State<Named>| async move {
+        match named.healthy.load(Ordering::SeqCst) {
+            true => StatusCode::OK,
+            false => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    };
+    let headers = |headers: HeaderMap| async move { format!("{headers:?}") };
+    let slow = |State(named): State<Named>| async move {
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        named.name
+    };
+    let echo = |socket: WebSocketUpgrade| async {
+        socket.on_upgrade(|mut socket| async move {
+            while let Some(Ok(message)) = socket.recv().await {
+                if matches!(message, Message::Text(_)) && socket.send(message).await.is_err() {
+                    return;
+                }
+            }
+        })
+    };
+    let router = Router::new()
+        .route("/_health", get(health))
+        .route("/headers", get(headers))
+        .route("/slow", get(slow))
+        .route("/echo", post(|body: Bytes| async { body }))
+        .route("/ws", any(echo))
+        .fallback(|State(named): State<Named>| async move { named.name })
+        .with_state(state);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    Target {
+        address,
+        healthy,
+        server,
+    }
+}
+
+/// A target that reads a request and answers with these bytes.
+async fn raw_target(answer: &'static [u8]) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                let length = stream.read(&mut request).await.unwrap_or(0);
+                let _ = match request[..length].starts_with(b"GET /_health") {
+                    true => stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await,
+                    false => stream.write_all(answer).await,
+                };
+            });
+        }
+    });
+    address
+}
+
+/// A control plane that has the same rules on both ports, and group `g` beside those named.
+fn plane(rules: Vec<Rule>, default: Action, groups: &[&str]) -> Arc<ControlPlane> {
+    Arc::new(ControlPlane {
+        listeners: vec![
+            listener(80, rules.clone(), vec![default.clone()]),
+            listener(443, rules, vec![default]),
+        ],
+        target_groups: groups
+            .iter()
+            .map(|arn| (arn.to_string(), group(arn)))
+            .collect(),
+    })
+}
+
+struct World {
+    balancer: LoadBalancer,
+    targets: Targets,
+    http: String,
+}
+
+impl World {
+    async fn start(control_plane: Arc<ControlPlane>) -> World {
+        Self::start_with(control_plane, Options::default()).await
+    }
+
+    async fn start_with(control_plane: Arc<ControlPlane>, options: Options) -> World {
+        // An interval of 30 s passes in 0.3 s.
+        let targets = Targets::new(Pace(0.01));
+        targets.attach(control_plane.clone());
+        let balancer = LoadBalancer::start_with(options, targets.clone())
+            .await
+            .unwrap();
+        balancer.apply(control_plane);
+        World {
+            http: format!("http://127.0.0.1:{}", balancer.http_port()),
+            balancer,
+            targets,
+        }
+    }
+
+    fn put(&self, control_plane: Arc<ControlPlane>) {
+        self.targets.attach(control_plane.clone());
+        self.balancer.apply(control_plane);
+    }
+
+    fn register(&self, group: &str, address: SocketAddr) {
+        self.targets
+            .register(group, address.ip(), address.port(), ZONE);
+    }
+
+    fn state(&self, group: &str, address: SocketAddr) -> Option<&'static str> {
+        let all = self.targets.health(group);
+        let ours = all.iter().find(|t| t.port == address.port());
+        ours.map(|target| target.state)
+    }
+
+    async fn until(&self, group: &str, address: SocketAddr, state: Option<&'static str>) {
+        for _ in 0..500 {
+            if self.state(group, address) == state {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{:?}, not {state:?}", self.state(group, address));
+    }
+
+    async fn healthy(&self, group: &str, address: SocketAddr) {
+        self.register(group, address);
+        self.until(group, address, Some("healthy")).await;
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        get_url(&client(), &format!("{}{path}", self.http)).await
+    }
+}
+
+fn client() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder()
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .unwrap()
+}
+
+async fn get_url(client: &reqwest::Client, url: &str) -> (u16, String) {
+    let response = client.get(url).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
+}
+
+#[tokio::test]
+async fn requests_go_to_the_groups_targets_in_turn() {
+    let (a, b) = (target("a").await, target("b").await);
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    world.healthy("g", b.address).await;
+    let mut counts = [0, 0];
+    for _ in 0..20 {
+        match world.get("/").await {
+            (200, name) if name == "a" => counts[0] += 1,
+            (200, name) if name == "b" => counts[1] += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(counts, [10, 10]);
+}
+
+#[tokio::test]
+async fn weights_decide_between_groups_and_rules_before_them() {
+    let (a, b) = (target("a").await, target("b").await);
+    let pinned = Rule {
+        priority: 100,
+        conditions: vec![Condition::HttpHeader {
+            name: "X-Pulse-Render-Affinity".into(),
+            values: vec!["b".into()],
+        }],
+        actions: vec![forward_to(&[("b", 1)])],
+        ..Rule::default()
+    };
+    let default = forward_to(&[("a", 3), ("b", 1)]);
+    let world = World::start(plane(vec![pinned], default, &["a", "b"])).await;
+    world.healthy("a", a.address).await;
+    world.healthy("b", b.address).await;
+    let mut to_a = 0;
+    for _ in 0..20 {
+        to_a += u32::from(world.get("/").await.1 == "a");
+    }
+    assert_eq!(to_a, 15);
+    for _ in 0..5 {
+        let request = client().get(&world.http);
+        let request = request.header("x-pulse-render-affinity", "B");
+        assert_eq!(request.send().await.unwrap().text().await.unwrap(), "b");
+    }
+}
+
+#[tokio::test]
+async fn targets_see_where_a_request_came_from_and_not_the_hop_by_hop_headers() {
+    let a = target("a").await;
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    let port = world.balancer.http_port();
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let request = "GET /headers HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-For: 192.0.2.1\r\n\
+                   Connection: close, x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for seen in [
+        r#""host": "example.com""#,
+        r#""x-forwarded-for": "192.0.2.1, 127.0.0.1""#,
+        r#""x-forwarded-proto": "http""#,
+        &format!(r#""x-forwarded-port": "{port}""#),
+        r#""x-end": "2""#,
+    ] {
+        assert!(answer.contains(seen), "{seen} is not in {answer}");
+    }
+    assert!(!answer.contains("x-hop"), "{answer}");
+}
+
+#[tokio::test]
+async fn bodies_are_carried_both_ways() {
+    let a = target("a").await;
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    let body: Vec<u8> = (0..1_500_000u32).map(|n| (n % 251) as u8).collect();
+    let url = format!("{}/echo", world.http);
+    let response = client().post(url).body(body.clone()).send().await.unwrap();
+    assert_eq!(response.status(), 200);
+    assert!(response.bytes().await.unwrap() == body);
+}
+
+#[tokio::test]
+async fn https_is_served_with_the_throw_away_certificate() {
+    let a = target("a").await;
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    let mut roots = rustls::RootCertStore::empty();
+    let pem = world.balancer.certificate_pem();
+    use rustls::pki_types::pem::PemObject;
+    roots
+        .add(rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    for name in ["localhost", "127.0.0.1", "test.example.com"] {
+        let address = ("127.0.0.1", world.balancer.https_port());
+        let stream = TcpStream::connect(address).await.unwrap();
+        let server_name = name.try_into().unwrap();
+        let mut stream = connector.connect(server_name, stream).await.unwrap();
+        let request = format!("GET /headers HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        // The end without a TLS close_notify is none of this test's business.
+        let _ = stream.read_to_string(&mut answer).await;
+        assert!(
+            answer.contains(r#""x-forwarded-proto": "https""#),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_is_carried_until_its_target_is_deregistered_for_good() {
+    let a = target("a").await;
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    let url = format!("ws://127.0.0.1:{}/ws", world.balancer.http_port());
+    let (mut socket, response) = tokio_tungstenite::connect_async(url).await.unwrap();
+    assert_eq!(response.status(), 101);
+    async fn echoed(
+        socket: &mut tokio_tungstenite::WebSocketStream<
+            tokio_tungstenite::MaybeTlsStream<TcpStream>,
+        >,
+        text: &str,
+    ) {
+        socket.send(text.into()).await.unwrap();
+        let answer = socket.next().await.unwrap().unwrap();
+        assert_eq!(answer.into_text().unwrap().as_str(), text);
+    }
+    for n in 0..20 {
+        echoed(&mut socket, &format!("message {n}")).await;
+    }
+    // Draining cuts nothing; the end of the deregistration delay (60 s, here 0.6 s) does.
+    world
+        .targets
+        .deregister("g", a.address.ip(), a.address.port());
+    assert_eq!(world.get("/").await.0, 503);
+    echoed(&mut socket, "while draining").await;
+    world.until("g", a.address, None).await;
+    let end = tokio::time::timeout(Duration::from_secs(5), socket.next()).await;
+    assert!(!matches!(end.unwrap(), Some(Ok(_))));
+}
+
+#[tokio::test]
+async fn a_request_in_flight_is_finished_by_a_draining_target() {
+    let (a, b) = (target("a").await, target("b").await);
+    let control_plane = plane(vec![], forward_to(&[("g", 1)]), &["g"]);
+    let mut longer = (*control_plane).clone();
+    let delay = &mut longer
+        .target_groups
+        .get_mut("g")
+        .unwrap()
+        .deregistration_delay_seconds;
+    *delay = 300;
+    let world = World::start(Arc::new(longer)).await;
+    world.healthy("g", a.address).await;
+    let url = format!("{}/slow", world.http);
+    let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world
+        .targets
+        .deregister("g", a.address.ip(), a.address.port());
+    world.healthy("g", b.address).await;
+    for _ in 0..10 {
+        assert_eq!(world.get("/").await, (200, "b".to_string()));
+    }
+    assert_eq!(world.state("g", a.address), Some("draining"));
+    assert_eq!(in_flight.await.unwrap(), (200, "a".to_string()));
+}
+
+#[tokio::test]
+async fn a_request_that_outlasts_the_deregistration_delay_gets_502() {
+    let a = target("a").await;
+    let control_plane = plane(vec![], forward_to(&[("g", 1)]), &["g"]);
+    let mut shorter = (*control_plane).clone();
+    let delay = &mut shorter
+        .target_groups
+        .get_mut("g")
+        .unwrap()
+        .deregistration_delay_seconds;
+    *delay = 10;
+    let world = World::start(Arc::new(shorter)).await;
+    world.healthy("g", a.address).await;
+    let url = format!("{}/slow", world.http);
+    let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    world
+        .targets
+        .deregister("g", a.address.ip(), a.address.port());
+    assert_eq!(in_flight.await.unwrap().0, 502);
+}
+
+#[tokio::test]
+async fn a_group_without_targets_answers_503_and_one_with_only_initial_targets_too() {
+    let sick = target("sick").await;
+    sick.healthy.store(false, Ordering::SeqCst);
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    let (status, page) = world.get("/").await;
+    assert_eq!(status, 503);
+    assert!(page.contains("<title>503 Service Unavailable</title>"));
+    world.register("g", sick.address);
+    assert_eq!(world.get("/").await.0, 503);
+}
+
+#[tokio::test]
+async fn a_group_whose_targets_are_all_unhealthy_fails_open() {
+    let (a, b) = (target("a").await, target("b").await);
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    world.healthy("g", a.address).await;
+    world.healthy("g", b.address).await;
+    b.healthy.store(false, Ordering::SeqCst);
+    world.until("g", b.address, Some("unhealthy")).await;
+    let mut names: Vec<String> = Vec::new();
+    for _ in 0..6 {
+        names.push(world.get("/").await.1);
+    }
+    assert!(names.iter().all(|name| name == "a"), "{names:?}");
+
+    a.healthy.store(false, Ordering::SeqCst);
+    world.until("g", a.address, Some("unhealthy")).await;
+    let mut names: Vec<String> = Vec::new();
+    for _ in 0..6 {
+        names.push(world.get("/").await.1);
+    }
+    names.sort();
+    assert_eq!(names.join(""), "aaabbb");
+
+    let health = world.targets.health("g");
+    assert_eq!(health[0].reason, Some("Target.ResponseCodeMismatch"));
+    b.healthy.store(true, Ordering::SeqCst);
+    world.until("g", b.address, Some("healthy")).await;
+    assert_eq!(world.get("/").await.1, "b");
+}
+
+#[tokio::test]
+async fn a_refused_connection_a_close_and_a_malformed_answer_are_502() {
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    for answer in [b"".as_slice(), b"nonsense\r\n\r\n", b"HTTP/1.1 200 O"] {
+        let address = raw_target(answer).await;
+        world.healthy("g", address).await;
+        assert_eq!(world.get("/").await.0, 502);
+        world.targets.deregister("g", address.ip(), address.port());
+    }
+    let a = target("a").await;
+    world.healthy("g", a.address).await;
+    a.server.abort();
+    while TcpStream::connect(a.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.get("/").await.0, 502);
+}
+
+#[tokio::test]
+async fn a_target_that_does_not_answer_before_the_idle_timeout_is_504() {
+    let a = target("a").await;
+    let options = Options {
+        idle_timeout: Duration::from_millis(300),
+        ..Options::default()
+    };
+    let control_plane = plane(vec![], forward_to(&[("g", 1)]), &["g"]);
+    let world = World::start_with(control_plane, options).await;
+    world.healthy("g", a.address).await;
+    assert_eq!(world.get("/slow").await.0, 504);
+    assert_eq!(world.get("/").await, (200, "a".to_string()));
+}
+
+#[tokio::test]
+async fn redirects_and_fixed_responses_are_the_load_balancers_own() {
+    let fixed = Action::FixedResponse {
+        status: 503,
+        content_type: "text/plain".into(),
+        body: "no deployment yet".into(),
+    };
+    let redirect = Action::Redirect {
+        protocol: Some("HTTPS".into()),
+        port: Some("443".into()),
+        host: None,
+        path: None,
+        query: None,
+        status: 301,
+    };
+    let control_plane = Arc::new(ControlPlane {
+        listeners: vec![
+            listener(80, vec![], vec![redirect]),
+            listener(443, vec![], vec![fixed]),
+        ],
+        ..ControlPlane::default()
+    });
+    let world = World::start(control_plane).await;
+    let url = format!("{}/a?b=c", world.http);
+    let response = client().get(url).send().await.unwrap();
+    assert_eq!(response.status(), 301);
+    assert_eq!(response.headers()["server"], "awselb/2.0");
+    let https = world.balancer.https_port();
+    assert_eq!(
+        response.headers()["location"],
+        format!("https://127.0.0.1:{https}/a?b=c")
+    );
+}
+
+#[tokio::test]
+async fn a_port_without_a_listener_answers_nothing() {
+    let world = World::start(Arc::new(ControlPlane::default())).await;
+    assert!(client().get(&world.http).send().await.is_err());
+    let fixed = Action::FixedResponse {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: "here".into(),
+    };
+    world.put(plane(vec![], fixed, &[]));
+    assert_eq!(world.get("/").await, (200, "here".to_string()));
+    let mut stream = TcpStream::connect(("127.0.0.1", world.balancer.http_port()))
+        .await
+        .unwrap();
+    world.put(Arc::new(ControlPlane::default()));
+    let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    assert_eq!(answer, "");
+}
+
+#[tokio::test]
+async fn requests_without_a_host_and_trace_are_refused() {
+    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    for (request, status) in [
+        ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400 "),
+        (
+            "TRACE / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+            "405 ",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(("127.0.0.1", world.balancer.http_port()))
+            .await
+            .unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let answered = answer.strip_prefix("HTTP/1.1 ").unwrap();
+        assert!(answered.starts_with(status), "{answer}");
+    }
+}
+
+/// The promise in small: default traffic moves between groups and a group's targets are replaced
+/// while clients keep sending, on kept-alive and on fresh connections.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_fails_while_traffic_moves_under_load() {
+    let (a, b) = (target("a").await, target("b").await);
+    let plane_to = |arn: &str| plane(vec![], forward_to(&[(arn, 1)]), &["a", "b"]);
+    let both = plane(vec![], forward_to(&[("a", 1), ("b", 1)]), &["a", "b"]);
+    let world = World::start(both).await;
+    world.healthy("a", a.address).await;
+    world.healthy("b", b.address).await;
+    world.put(plane_to("a"));
+
+    let running = Arc::new(AtomicBool::new(true));
+    let sent = Arc::new(AtomicU32::new(0));
+    let mut clients = Vec::new();
+    for kept_alive in [true, true, true, false] {
+        let (running, sent, url) = (running.clone(), sent.clone(), world.http.clone());
+        clients.push(tokio::spawn(async move {
+            let mut http = client();
+            let mut failures = Vec::new();
+            while running.load(Ordering::SeqCst) {
+                if !kept_alive {
+                    http = client();
+                }
+                match http.get(&url).send().await {
+                    Ok(response) if response.status() == 200 => {
+                        let name = response.text().await.unwrap_or_default();
+                        if name != "a" && name != "b" {
+                            failures.push(format!("body {name:?}"));
+                        }
+                    }
+                    other => failures.push(format!("{other:?}")),
+                }
+                sent.fetch_add(1, Ordering::SeqCst);
+            }
+            failures
+        }));
+    }
+    let started = std::time::Instant::now();
+    for round in 0..6 {
+        let (next, now) = match round % 2 {
+            0 => ("b", &b),
+            _ => ("a", &a),
+        };
+        // The group to move to went out of use; it has to be healthy again before the move.
+        world.targets.attach(plane(
+            vec![],
+            forward_to(&[("a", 1), ("b", 1)]),
+            &["a", "b"],
+        ));
+        world.until(next, now.address, Some("healthy")).await;
+        world.put(plane_to(next));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    running.store(false, Ordering::SeqCst);
+    let mut failures = Vec::new();
+    for client in clients {
+        failures.extend(client.await.unwrap());
+    }
+    let sent = sent.load(Ordering::SeqCst);
+    let rate = f64::from(sent) / started.elapsed().as_secs_f64();
+    println!("{sent} requests, {rate:.0} a second");
+    assert_eq!(failures, Vec::<String>::new());
+    assert!(sent > 200, "only {sent} requests");
+}

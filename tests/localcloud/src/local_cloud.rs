@@ -1,0 +1,269 @@
+//! All parts of the local cloud, started and stopped together.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, bail};
+use tempfile::TempDir;
+use tokio::{net::TcpListener, process::Command, task::JoinHandle};
+
+use crate::{
+    control_plane::ControlPlaneFeed,
+    ecs::{Ecs, LoopbackNetwork},
+    front_door::{
+        FrontDoor, Services,
+        calls::Calls,
+        ecr::{Ecr, Events},
+        elbv2::Elbv2,
+        faults::Faults,
+        forward::Forward,
+    },
+    load_balancer::{LoadBalancer, targets::Targets},
+    ministack::{Client, MiniStack, MiniStackOptions, REGION},
+    pace::Pace,
+};
+
+/// How a local cloud is set up. The default takes free ports and a directory of its own.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// The front door's port; 0 takes a free one.
+    pub gateway_port: u16,
+    /// The load balancer's port for listeners on port 80; 0 takes a free one.
+    pub http_port: u16,
+    /// The load balancer's port for listeners on port 443; 0 takes a free one.
+    pub https_port: u16,
+    /// How fast AWS's clock runs.
+    pub pace: Pace,
+    /// Where images, function code and logs are kept; a temporary directory when absent.
+    pub state_dir: Option<PathBuf>,
+    /// The Python interpreter that has MiniStack; the workspace's `.venv` when absent.
+    pub python: Option<PathBuf>,
+    /// A quota of rules per load balancer other than AWS's 100.
+    pub rules_per_load_balancer: Option<usize>,
+}
+
+/// A running local cloud.
+pub struct LocalCloud {
+    ministack: MiniStack,
+    front_door: FrontDoor,
+    load_balancer: Arc<LoadBalancer>,
+    targets: Targets,
+    ecs: Ecs,
+    following: JoinHandle<()>,
+    state_dir: PathBuf,
+    // Removed when the local cloud is gone.
+    _temporary: Option<TempDir>,
+}
+
+impl LocalCloud {
+    /// Starts all parts and returns once they answer.
+    ///
+    /// # Errors
+    /// When a port is taken or MiniStack does not start.
+    pub async fn start(options: Options) -> anyhow::Result<Self> {
+        let (state_dir, temporary) = state_dir(options.state_dir)?;
+        let python = options.python.unwrap_or_else(workspace_python);
+        // Bound first: what functions inherit names its port.
+        let listener = TcpListener::bind(("127.0.0.1", options.gateway_port))
+            .await
+            .with_context(|| format!("port {} cannot be taken", options.gateway_port))?;
+        let endpoint_url = format!("http://{}", listener.local_addr()?);
+        let ministack = MiniStack::start(MiniStackOptions {
+            python: &python,
+            state_dir: &state_dir,
+            remove_state_dir: temporary.is_some(),
+            endpoint_url: &endpoint_url,
+            wait_scale: options.pace.0,
+        })
+        .await?;
+        let client = ministack.client().clone();
+        let targets = Targets::new(options.pace);
+        let load_balancer =
+            LoadBalancer::start(options.http_port, options.https_port, targets.clone()).await?;
+        let load_balancer = Arc::new(load_balancer);
+        let feed = ControlPlaneFeed::new(client.clone(), targets.clone());
+        let elbv2 = Elbv2::new(
+            client.clone(),
+            targets.clone(),
+            feed.clone(),
+            options.rules_per_load_balancer,
+        );
+        let ecs = Ecs::new(
+            client.clone(),
+            targets.clone(),
+            listener.local_addr()?.to_string(),
+            state_dir.join("tasks"),
+            options.pace,
+            LoopbackNetwork::claim().context("no loopback network for tasks")?,
+        );
+        let services = Services {
+            forward: Forward::new(client.clone()),
+            elbv2,
+            ecr: Ecr::new(client),
+            ecs: ecs.clone(),
+        };
+        let front_door = FrontDoor::serve(listener, services)?;
+        Ok(Self {
+            ministack,
+            front_door,
+            following: feed.follow(load_balancer.clone(), options.pace),
+            load_balancer,
+            targets,
+            ecs,
+            state_dir,
+            _temporary: temporary,
+        })
+    }
+
+    /// The address that clients use as `AWS_ENDPOINT_URL`.
+    pub fn endpoint_url(&self) -> String {
+        format!("http://{}", self.front_door.address())
+    }
+
+    /// `host:port` of the registry, which is the front door's.
+    pub fn registry(&self) -> String {
+        self.front_door.address().to_string()
+    }
+
+    /// A client that calls MiniStack itself, past the front door, as root.
+    pub fn client(&self) -> &Client {
+        self.ministack.client()
+    }
+
+    /// The record of calls.
+    pub fn calls(&self) -> &Calls {
+        self.front_door.calls()
+    }
+
+    /// The faults in force.
+    pub fn faults(&self) -> &Faults {
+        self.front_door.faults()
+    }
+
+    /// The events of pushes.
+    pub fn push_events(&self) -> &Events {
+        self.front_door.ecr().events()
+    }
+
+    /// The targets of all target groups.
+    pub fn targets(&self) -> &Targets {
+        &self.targets
+    }
+
+    /// ECS services and tasks.
+    pub fn ecs(&self) -> &Ecs {
+        &self.ecs
+    }
+
+    /// The load balancer's data plane.
+    pub fn load_balancer(&self) -> &LoadBalancer {
+        &self.load_balancer
+    }
+
+    /// The environment variables with which the AWS CLI and the SDKs call this local cloud as root.
+    pub fn aws_settings(&self) -> [(&'static str, String); 5] {
+        [
+            ("AWS_ENDPOINT_URL", self.endpoint_url()),
+            ("AWS_REGION", REGION.into()),
+            ("AWS_DEFAULT_REGION", REGION.into()),
+            ("AWS_ACCESS_KEY_ID", "test".into()),
+            ("AWS_SECRET_ACCESS_KEY", "test".into()),
+        ]
+    }
+
+    /// Deploys an environment's stacks with the script that deploys to AWS.
+    ///
+    /// # Errors
+    /// When the script fails; it has said why on standard error.
+    pub async fn deploy(&self, environment: &str) -> anyhow::Result<()> {
+        self.deploy_with(environment, &[]).await
+    }
+
+    /// As [`LocalCloud::deploy`], with variables of the script set otherwise.
+    ///
+    /// # Errors
+    /// As [`LocalCloud::deploy`].
+    pub async fn deploy_with(
+        &self,
+        environment: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<()> {
+        let workspace = workspace();
+        let tools = workspace.join(".venv/bin").canonicalize()?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let status = Command::new("infra/deploy.sh")
+            .current_dir(&workspace)
+            .envs(self.aws_settings())
+            // A profile or a session of the caller's own must not take the deployment elsewhere.
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env_remove("AWS_PROFILE")
+            .env_remove("AWS_SESSION_TOKEN")
+            .env("PATH", format!("{}:{path}", tools.display()))
+            .env("ENV", environment)
+            .env("DOMAIN", format!("{environment}.local"))
+            .env(
+                "CERTIFICATE_ARN",
+                format!("arn:aws:acm:{REGION}:000000000000:certificate/{environment}"),
+            )
+            // MiniStack has no NAT gateways, and tasks here call nothing outside.
+            .env("BASELINE_PARAMETERS", "NatGateway=false")
+            .env("ARCH", lambda_architecture())
+            // make builds them first; a build in here would wait for the cargo that runs the tests.
+            .env("SKIP_BUILD", "1")
+            .envs(variables.iter().copied())
+            .kill_on_drop(true)
+            .status()
+            .await
+            .context("infra/deploy.sh cannot be run")?;
+        if !status.success() {
+            bail!("infra/deploy.sh ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// Where images, function code and logs are kept.
+    pub fn state_dir(&self) -> &Path {
+        &self.state_dir
+    }
+
+    /// Stops every part and every process that belongs to it.
+    pub async fn stop(self) {
+        self.following.abort();
+        self.ecs.shutdown().await;
+        self.front_door.stop().await;
+        self.ministack.stop().await;
+    }
+}
+
+fn state_dir(given: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    match given {
+        Some(path) => {
+            std::fs::create_dir_all(&path)?;
+            Ok((path.canonicalize()?, None))
+        }
+        None => {
+            let temporary = tempfile::Builder::new().prefix("localcloud-").tempdir()?;
+            Ok((temporary.path().to_owned(), Some(temporary)))
+        }
+    }
+}
+
+/// The interpreter of the environment that `make` keeps in the workspace.
+fn workspace_python() -> PathBuf {
+    workspace().join(".venv/bin/python3")
+}
+
+/// The functions run on this machine.
+fn lambda_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        other => other,
+    }
+}
+
+fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -1,0 +1,144 @@
+//! MiniStack as a child process, and a client that calls it as the account's root.
+
+use std::{path::Path, process::Stdio, time::Duration};
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use http::Method;
+use tokio::{
+    net::TcpListener,
+    process::{Child, Command},
+    time::{Instant, sleep, timeout},
+};
+
+mod client;
+
+pub use client::{ApiError, Client, REGION};
+
+/// How long MiniStack may take to answer its first request. It takes two seconds when nothing
+/// else runs; continuous integration machines are slower.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long MiniStack gets to end its function processes.
+const STOP_LIMIT: Duration = Duration::from_secs(5);
+
+/// Where MiniStack is found, and how it runs.
+pub struct MiniStackOptions<'a> {
+    /// The Python interpreter of the environment that MiniStack is installed in.
+    pub python: &'a Path,
+    /// A directory of its own for function code and logs.
+    pub state_dir: &'a Path,
+    /// What functions call: the front door's address, `http://host:port`.
+    pub endpoint_url: &'a str,
+    /// Whether the launcher removes `state_dir` when MiniStack ends, for the case that this process
+    /// is killed and cannot.
+    pub remove_state_dir: bool,
+    /// The factor for Step Functions' waits and retries.
+    pub wait_scale: f64,
+}
+
+/// A running MiniStack. It ends when this is stopped or dropped, and also when this process dies,
+/// because its launcher watches its standard input.
+pub struct MiniStack {
+    child: Child,
+    client: Client,
+}
+
+impl MiniStack {
+    /// Starts MiniStack on a free port and waits until it answers.
+    ///
+    /// # Errors
+    /// When the interpreter is missing, MiniStack ends early, or it does not answer in time; the
+    /// message ends with the last lines of its log.
+    pub async fn start(options: MiniStackOptions<'_>) -> anyhow::Result<Self> {
+        let port = free_port().await?;
+        let log_path = options.state_dir.join("ministack.log");
+        let log = std::fs::File::create(&log_path)?;
+        let scratch = options.state_dir.join("ministack");
+        std::fs::create_dir_all(&scratch)?;
+        let launcher = Path::new(env!("CARGO_MANIFEST_DIR")).join("ministack/launcher.py");
+        let mut command = Command::new(options.python);
+        command
+            .arg(launcher)
+            // Nothing of the caller's own AWS settings may reach the functions.
+            .env_clear()
+            .envs(["PATH", "LANG"].map(|name| (name, std::env::var(name).unwrap_or_default())))
+            .env("HOME", &scratch)
+            .env("TMPDIR", &scratch)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("AUTH", "true")
+            .env("AWS_ACCESS_KEY_ID", "test")
+            .env("AWS_SECRET_ACCESS_KEY", "test")
+            .env("MINISTACK_REGION", REGION)
+            .env("AWS_DEFAULT_REGION", REGION)
+            .env("GATEWAY_PORT", port.to_string())
+            .env("BIND_HOST", "127.0.0.1")
+            .env("SFN_WAIT_SCALE", options.wait_scale.to_string())
+            .env("AWS_ENDPOINT_URL", options.endpoint_url)
+            .envs(
+                options
+                    .remove_state_dir
+                    .then_some(("LOCALCLOUD_TEMPORARY", options.state_dir)),
+            )
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .kill_on_drop(true)
+            // Ctrl-C in the terminal is for the local cloud, which then stops its children in order.
+            .process_group(0);
+        let mut child = command.spawn().with_context(|| {
+            format!(
+                "{} cannot be started; `make venv` makes the environment",
+                options.python.display()
+            )
+        })?;
+        let client = Client::new(format!("127.0.0.1:{port}"));
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                bail!("MiniStack ended with {status}:\n{}", tail(&log_path));
+            }
+            if client.load_balancing().await.is_ok() {
+                return Ok(Self { child, client });
+            }
+            if Instant::now() > deadline {
+                bail!("MiniStack does not answer:\n{}", tail(&log_path));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// A client that calls MiniStack as root.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// Ends MiniStack and the function processes that it started.
+    pub async fn stop(mut self) {
+        drop(self.child.stdin.take());
+        if timeout(STOP_LIMIT, self.child.wait()).await.is_err() {
+            let _ = self.child.kill().await;
+        }
+    }
+}
+
+async fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
+}
+
+fn tail(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(20)..].join("\n")
+}
+
+impl Client {
+    /// The state of all load balancers, listeners, rules and target groups, as the launcher tells it.
+    ///
+    /// # Errors
+    /// When MiniStack does not answer.
+    pub async fn load_balancing(&self) -> Result<Bytes, ApiError> {
+        self.unsigned(Method::GET, "/_localcloud/load-balancing")
+            .await
+    }
+}

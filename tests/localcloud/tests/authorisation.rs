@@ -1,0 +1,324 @@
+//! Permissions are checked as the Service Authorization Reference says.
+
+mod cloud;
+
+use aws_sdk_ecs::types::ContainerDefinition;
+use aws_sdk_elasticloadbalancingv2::types::Tag;
+use cloud::{Balancer, code, ecs, elbv2, forward, header_condition, root, user_with_policy};
+use localcloud::LocalCloud;
+use serde_json::{Value, json};
+
+const ROLE: &str = "arn:aws:iam::000000000000:role/task";
+
+fn policy(statements: &[Value]) -> Value {
+    json!({"Version": "2012-10-17", "Statement": statements})
+}
+
+fn allow(action: &str, resource: &str, condition: Value) -> Value {
+    json!({"Effect": "Allow", "Action": action, "Resource": resource, "Condition": condition})
+}
+
+async fn register(cloud: &LocalCloud, name: &str, statements: &[Value]) -> Result<(), String> {
+    let client = ecs(
+        cloud,
+        user_with_policy(cloud, name, &policy(statements)).await,
+    );
+    let container = ContainerDefinition::builder()
+        .name("app")
+        .image("image")
+        .build();
+    let tag = aws_sdk_ecs::types::Tag::builder()
+        .key("pulse:environment")
+        .value("test")
+        .build();
+    let registered = client
+        .register_task_definition()
+        .family("test-app")
+        .task_role_arn(ROLE)
+        .requires_compatibilities(aws_sdk_ecs::types::Compatibility::Fargate)
+        .network_mode(aws_sdk_ecs::types::NetworkMode::Awsvpc)
+        .cpu("256")
+        .memory("512")
+        .container_definitions(container)
+        .tags(tag)
+        .send()
+        .await;
+    registered.map(|_| ()).map_err(|error| {
+        let message = error.into_service_error().to_string();
+        let (_, action) = message.split_once("perform: ").unwrap_or(("", &message));
+        action
+            .split_whitespace()
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registering_a_task_definition_needs_the_roles_and_the_tags_too() {
+    let cloud = cloud::start().await;
+    let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let make_role = [
+        ("Action", "CreateRole"),
+        ("RoleName", "task"),
+        ("AssumeRolePolicyDocument", trust),
+    ];
+    cloud
+        .client()
+        .query("iam", "2010-05-08", &make_role)
+        .await
+        .expect("created");
+    let create_action = |name: &str| json!({"StringEquals": {"ecs:CreateAction": name}});
+    let passed_to = |service: &str| json!({"StringEquals": {"iam:PassedToService": service}});
+    let family = "arn:aws:ecs:us-east-1:000000000000:task-definition/test-app:*";
+    let register_it = allow("ecs:RegisterTaskDefinition", family, json!({}));
+    let tag_it = allow(
+        "ecs:TagResource",
+        family,
+        create_action("RegisterTaskDefinition"),
+    );
+    let pass_it = allow("iam:PassRole", ROLE, passed_to("ecs-tasks.amazonaws.com"));
+    let all = [register_it.clone(), tag_it.clone(), pass_it.clone()];
+    assert_eq!(register(&cloud, "all", &all).await, Ok(()));
+    for (name, statements, missing) in [
+        (
+            "a",
+            vec![tag_it.clone(), pass_it.clone()],
+            "ecs:RegisterTaskDefinition",
+        ),
+        (
+            "b",
+            vec![register_it.clone(), pass_it.clone()],
+            "ecs:TagResource",
+        ),
+        (
+            "c",
+            vec![register_it.clone(), tag_it.clone()],
+            "iam:PassRole",
+        ),
+        (
+            "d",
+            vec![
+                register_it,
+                tag_it,
+                allow("iam:PassRole", ROLE, passed_to("ec2.amazonaws.com")),
+            ],
+            "iam:PassRole",
+        ),
+    ] {
+        assert_eq!(
+            register(&cloud, name, &statements).await,
+            Err(missing.into()),
+            "{name}"
+        );
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rules_are_created_on_listeners_and_deleted_by_their_tags() {
+    let cloud = cloud::start().await;
+    let balancer = Balancer::create(&cloud).await;
+    let group = balancer.target_group("a").await;
+    let prefix = "arn:aws:elasticloadbalancing:us-east-1:000000000000";
+    let listeners = format!("{prefix}:listener/app/main/*");
+    let rules = format!("{prefix}:listener-rule/app/main/*");
+    let create = allow("elasticloadbalancing:CreateRule", &listeners, json!({}));
+    let tag_at_creation = allow(
+        "elasticloadbalancing:AddTags",
+        &rules,
+        json!({"StringEquals": {"elasticloadbalancing:CreateAction": "CreateRule"}}),
+    );
+    let delete_ours = allow(
+        "elasticloadbalancing:DeleteRule",
+        &rules,
+        json!({"StringEquals": {"aws:ResourceTag/pulse:environment": "test"}}),
+    );
+    let attempt = |client: aws_sdk_elasticloadbalancingv2::Client, priority| {
+        let tag = Tag::builder()
+            .key("pulse:environment")
+            .value("test")
+            .build();
+        client
+            .create_rule()
+            .listener_arn(&balancer.listener)
+            .priority(priority)
+            .conditions(header_condition("x"))
+            .actions(forward(&group))
+            .tags(tag)
+            .send()
+    };
+    let untagging =
+        user_with_policy(&cloud, "a", &policy(&[create.clone(), delete_ours.clone()])).await;
+    let refused = attempt(elbv2(&cloud, untagging), 1)
+        .await
+        .expect_err("no AddTags");
+    assert_eq!(code(&refused), "AccessDenied");
+    let client = elbv2(
+        &cloud,
+        user_with_policy(
+            &cloud,
+            "b",
+            &policy(&[create, tag_at_creation, delete_ours]),
+        )
+        .await,
+    );
+    let ours = attempt(client.clone(), 1).await.expect("allowed");
+    let theirs = balancer.rule(2, &group).await.expect("root may");
+    let refused = client.delete_rule().rule_arn(theirs).send().await;
+    assert_eq!(code(&refused.expect_err("without our tag")), "AccessDenied");
+    let arn = ours.rules()[0].rule_arn().expect("an ARN");
+    client
+        .delete_rule()
+        .rule_arn(arn)
+        .send()
+        .await
+        .expect("it has our tag");
+    let reader = policy(&[allow("elasticloadbalancing:Describe*", "*", json!({}))]);
+    // A rule of ours does not tell a caller without permission whether a priority is taken.
+    let refused = attempt(
+        elbv2(&cloud, user_with_policy(&cloud, "c", &reader).await),
+        2,
+    )
+    .await;
+    assert_eq!(code(&refused.expect_err("no permission")), "AccessDenied");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn services_are_checked_by_their_own_arn_and_their_cluster() {
+    let cloud = cloud::start().await;
+    let admin = ecs(&cloud, root());
+    admin
+        .create_cluster()
+        .cluster_name("test")
+        .send()
+        .await
+        .expect("created");
+    let services = "arn:aws:ecs:us-east-1:000000000000:service/test/test-*";
+    let in_cluster = |name: &str| json!({"ArnEquals": {"ecs:cluster": format!("arn:aws:ecs:us-east-1:000000000000:cluster/{name}")}});
+    let statements = [
+        allow("ecs:DescribeServices", services, json!({})),
+        allow("ecs:ListServices", "*", in_cluster("test")),
+    ];
+    let client = ecs(
+        &cloud,
+        user_with_policy(&cloud, "a", &policy(&statements)).await,
+    );
+    let describe = |name: &str| {
+        client
+            .describe_services()
+            .cluster("test")
+            .services(name)
+            .send()
+    };
+    describe("test-20251027-122112Z").await.expect("allowed");
+    assert_eq!(
+        code(&describe("other").await.expect_err("another name")),
+        "AccessDeniedException"
+    );
+    client
+        .list_services()
+        .cluster("test")
+        .send()
+        .await
+        .expect("allowed");
+    let other = client.list_services().cluster("other").send().await;
+    assert_eq!(
+        code(&other.expect_err("another cluster")),
+        "AccessDeniedException"
+    );
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_machine_invokes_only_the_functions_that_its_role_may_invoke() {
+    let cloud = cloud::start().await;
+    let client = cloud.client().clone();
+    let iam = |parameters: Vec<(&'static str, String)>| {
+        let client = client.clone();
+        async move {
+            let parameters: Vec<(&str, &str)> = parameters
+                .iter()
+                .map(|(name, value)| (*name, value.as_str()))
+                .collect();
+            client
+                .query("iam", "2010-05-08", &parameters)
+                .await
+                .expect("IAM answers")
+        }
+    };
+    let trust = json!({"Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": ["states.amazonaws.com", "lambda.amazonaws.com"]},
+        "Action": "sts:AssumeRole",
+    }]});
+    let may = |function: &str| {
+        let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{function}");
+        policy(&[allow("lambda:InvokeFunction", &arn, json!({}))]).to_string()
+    };
+    iam(vec![
+        ("Action", "CreateRole".into()),
+        ("RoleName", "machine".into()),
+        ("AssumeRolePolicyDocument", trust.to_string()),
+    ])
+    .await;
+    let role = "arn:aws:iam::000000000000:role/machine";
+    let function = json!({
+        "FunctionName": "step", "Runtime": "provided.al2023", "Handler": "bootstrap", "Role": role,
+        "Code": {"ZipFile": cloud::EMPTY_ZIP},
+    });
+    let body = function.to_string().into();
+    client
+        .rest("lambda", http::Method::POST, "/2015-03-31/functions", body)
+        .await
+        .expect("created");
+    let definition = json!({"StartAt": "Step", "QueryLanguage": "JSONata", "States": {"Step": {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Arguments": {"FunctionName": "arn:aws:lambda:us-east-1:000000000000:function:step", "Payload": {}},
+        "End": true,
+    }}});
+    let states = |operation: &'static str, body: Value| {
+        let client = client.clone();
+        async move {
+            let target = format!("AWSStepFunctions.{operation}");
+            client
+                .json("states", &target, body)
+                .await
+                .expect("answered")
+        }
+    };
+    let machine = json!({"name": "machine", "roleArn": role, "definition": definition.to_string()});
+    let machine = states("CreateStateMachine", machine).await["stateMachineArn"].clone();
+    let run = || async {
+        let started = states(
+            "StartExecution",
+            json!({"stateMachineArn": machine, "input": "{}"}),
+        )
+        .await;
+        let execution = json!({"executionArn": started["executionArn"]});
+        for _ in 0..100 {
+            let seen = states("DescribeExecution", execution.clone()).await;
+            if seen["status"] != "RUNNING" {
+                return seen["error"].as_str().unwrap_or_default().to_owned();
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        panic!("the execution does not end");
+    };
+    for (function, refused) in [("other", true), ("step", false)] {
+        iam(vec![
+            ("Action", "PutRolePolicy".into()),
+            ("RoleName", "machine".into()),
+            ("PolicyName", "invoke".into()),
+            ("PolicyDocument", may(function)),
+        ])
+        .await;
+        // The function has no code, so that it fails in its own way once it may be invoked.
+        let error = run().await;
+        assert_eq!(error == "Lambda.AWSLambdaException", refused, "{error}");
+        assert_ne!(error, "", "{function}");
+    }
+    cloud.stop().await;
+}

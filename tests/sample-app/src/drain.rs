@@ -1,0 +1,102 @@
+//! `POST /drain`: from then on this task takes nobody new in, and says how many are still there.
+
+use std::net::SocketAddr;
+use std::sync::Mutex;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, State};
+use axum::http::header::{AUTHORIZATION, HOST, HeaderName, USER_AGENT};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde_json::{Value, json};
+use subtle::ConstantTimeEq;
+use time::UtcDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use crate::App;
+
+/// Whether this task is draining, and since when and by whom.
+#[derive(Debug, Default)]
+pub struct Drain(Mutex<Option<Record>>);
+
+#[derive(Debug, Clone)]
+struct Record {
+    at: UtcDateTime,
+    peer: SocketAddr,
+    host: String,
+    user_agent: String,
+}
+
+impl Drain {
+    /// Whether draining has begun. It never ends but with the task.
+    pub fn is_draining(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// When draining began, who asked for it, and through which `Host`: the task's own address when
+    /// the drain function did, the load balancer's name when someone came the wrong way.
+    pub fn record(&self) -> Value {
+        match &*self.lock() {
+            None => json!({"draining": false}),
+            Some(record) => json!({
+                "draining": true,
+                "at": record.at.format(&Rfc3339).unwrap_or_default(),
+                "peer": record.peer.to_string(),
+                "host": record.host,
+                "userAgent": record.user_agent,
+            }),
+        }
+    }
+
+    /// Begins to drain; false when it had begun before.
+    fn begin(&self, record: Record) -> bool {
+        let mut draining = self.lock();
+        let first = draining.is_none();
+        if first {
+            *draining = Some(record);
+        }
+        first
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Record>> {
+        self.0.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+/// The endpoint.
+pub async fn drain(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+) -> Response {
+    let text = |name: HeaderName| {
+        let value = headers.get(name).and_then(|value| value.to_str().ok());
+        value.unwrap_or_default().to_string()
+    };
+    let authorization = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+    let Some(given) = authorization.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+        return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed");
+    };
+    // Without a secret of its own, no secret is the right one.
+    let known = app.settings.drain_secret.as_deref().map(str::as_bytes);
+    if !known.is_some_and(|known| bool::from(known.ct_eq(given))) {
+        return refused(StatusCode::FORBIDDEN, "wrong secret");
+    }
+    let record = Record {
+        at: UtcDateTime::now(),
+        peer,
+        host: text(HOST),
+        user_agent: text(USER_AGENT),
+    };
+    let first = app.drain.begin(record);
+    let sessions = app.sessions.active();
+    if first {
+        println!("draining: {} {sessions} active", app.drain.record());
+    }
+    let status = if first { "ok" } else { "already_draining" };
+    Json(json!({"status": status, "activeSessions": sessions})).into_response()
+}
+
+fn refused(status: StatusCode, why: &str) -> Response {
+    (status, Json(json!({"status": "refused", "reason": why}))).into_response()
+}

@@ -1,0 +1,50 @@
+//! The sample application's process.
+
+use std::process::ExitCode;
+
+use sample_app::settings::Settings;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let settings = match Settings::from_env() {
+        Ok(settings) => settings,
+        Err(why) => {
+            eprintln!("sample-app: {why}");
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Some(code) = settings.behaviour.crash_on_start {
+        eprintln!("sample-app: cannot start: CRASH_ON_START asks for exit code {code}");
+        return ExitCode::from(code);
+    }
+    match run(settings).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("sample-app: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(settings: Settings) -> std::io::Result<()> {
+    // Before anything else: as the first process of a container it would not die of SIGTERM.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut stop = Box::pin(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        println!("stopping");
+    });
+    tokio::select! {
+        () = tokio::time::sleep(settings.behaviour.start_delay) => {}
+        () = &mut stop => return Ok(()),
+    }
+    let listener = TcpListener::bind((settings.host, settings.port)).await?;
+    let address = listener.local_addr()?;
+    println!("{} listening on {address}", settings.deployment_id);
+    sample_app::serve(settings, listener, stop).await
+}

@@ -1,0 +1,122 @@
+//! What the environment says; read once.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+/// All settings of the application.
+#[derive(Clone)]
+pub struct Settings {
+    /// `HOST`: the address to listen on. All of them when absent.
+    pub host: IpAddr,
+    /// `PORT`: the port to listen on. 8000 when absent.
+    pub port: u16,
+    /// `DEPLOYMENT_ID`: the deployment that this task belongs to. `local` when absent.
+    pub deployment_id: String,
+    /// `DRAIN_SECRET`: what `POST /drain` has to know. Nobody can drain when absent.
+    pub drain_secret: Option<String>,
+    /// `SESSION_IDLE_SECONDS`: after how long without a request a session is over. 300 when absent.
+    pub session_idle: Duration,
+    /// How to misbehave.
+    pub behaviour: Behaviour,
+}
+
+/// Ways to be a bad application, for tests of what is done about it.
+#[derive(Debug, Clone, Default)]
+pub struct Behaviour {
+    /// `CRASH_ON_START`: print a reason and exit with this code instead of starting.
+    pub crash_on_start: Option<u8>,
+    /// `START_DELAY_SECONDS`: how long to wait before listening.
+    pub start_delay: Duration,
+    /// `NEVER_HEALTHY=1`: answer health checks with 500.
+    pub never_healthy: bool,
+    /// `HEALTH_503_WHILE_DRAINING=1`: answer health checks with 503 once draining.
+    pub health_503_while_draining: bool,
+    /// `NO_DRAIN=1`: have no drain endpoint.
+    pub no_drain: bool,
+}
+
+impl Settings {
+    /// Reads the settings from the process's environment.
+    ///
+    /// # Errors
+    /// A message that names the variable whose value makes no sense.
+    pub fn from_env() -> Result<Self, String> {
+        Self::read(|name| std::env::var(name).ok())
+    }
+
+    /// Reads the settings from wherever `lookup` looks. An empty value counts as absent.
+    ///
+    /// # Errors
+    /// A message that names the variable whose value makes no sense.
+    pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let text = |name: &str| lookup(name).filter(|value| !value.is_empty());
+        let flag = |name: &str| text(name).is_some_and(|value| value != "0");
+        let seconds = |name: &str, default: f64| -> Result<Duration, String> {
+            let value: f64 = parsed(name, text(name))?.unwrap_or(default);
+            Duration::try_from_secs_f64(value).map_err(|error| format!("{name}: {error}"))
+        };
+        Ok(Settings {
+            host: parsed("HOST", text("HOST"))?.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
+            port: parsed("PORT", text("PORT"))?.unwrap_or(8000),
+            deployment_id: text("DEPLOYMENT_ID").unwrap_or_else(|| "local".to_string()),
+            drain_secret: text("DRAIN_SECRET"),
+            session_idle: seconds("SESSION_IDLE_SECONDS", 300.0)?,
+            behaviour: Behaviour {
+                crash_on_start: parsed("CRASH_ON_START", text("CRASH_ON_START"))?,
+                start_delay: seconds("START_DELAY_SECONDS", 0.0)?,
+                never_healthy: flag("NEVER_HEALTHY"),
+                health_503_while_draining: flag("HEALTH_503_WHILE_DRAINING"),
+                no_drain: flag("NO_DRAIN"),
+            },
+        })
+    }
+}
+
+fn parsed<T: std::str::FromStr>(name: &str, value: Option<String>) -> Result<Option<T>, String>
+where
+    T::Err: std::fmt::Display,
+{
+    value
+        .map(|value| {
+            value
+                .parse()
+                .map_err(|error| format!("{name}={value}: {error}"))
+        })
+        .transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(variables: &[(&str, &str)]) -> Result<Settings, String> {
+        let find = |name: &str| variables.iter().find(|(n, _)| *n == name);
+        Settings::read(|name| find(name).map(|(_, value)| value.to_string()))
+    }
+
+    #[test]
+    fn without_an_environment_the_defaults_hold() {
+        let settings = read(&[]).unwrap();
+        assert_eq!(settings.host.to_string(), "0.0.0.0");
+        assert_eq!(settings.port, 8000);
+        assert_eq!(settings.drain_secret, None);
+        assert_eq!(settings.session_idle, Duration::from_secs(300));
+        assert!(!settings.behaviour.never_healthy);
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_named() {
+        for variable in ["HOST", "PORT", "CRASH_ON_START", "START_DELAY_SECONDS"] {
+            let error = read(&[(variable, "-x")]).err().unwrap();
+            assert!(error.starts_with(variable), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_flag_is_off_when_empty_or_0() {
+        for (value, on) in [("1", true), ("true", true), ("0", false), ("", false)] {
+            let settings = read(&[("NO_DRAIN", value)]).unwrap();
+            assert_eq!(settings.behaviour.no_drain, on);
+        }
+    }
+}

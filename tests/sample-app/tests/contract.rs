@@ -1,0 +1,257 @@
+//! What an application must do to be deployed by pulse-deploy, held against the sample application.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use reqwest::{Method, Response, StatusCode};
+use sample_app::settings::Settings;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+const ID: &str = "test-20251027-122112Z";
+const AFFINITY: &str = "X-Pulse-Render-Affinity";
+const SECRET: &str = "a secret";
+
+struct Running {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    server: JoinHandle<std::io::Result<()>>,
+    http: reqwest::Client,
+}
+
+/// The application with these variables besides the usual ones.
+async fn start(variables: &[(&str, &str)]) -> Running {
+    let usual = [("DEPLOYMENT_ID", ID), ("DRAIN_SECRET", SECRET)];
+    let settings = Settings::read(|name| {
+        let mut all = variables.iter().chain(&usual);
+        all.find(|(n, _)| *n == name)
+            .map(|(_, value)| value.to_string())
+    })
+    .unwrap();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    // Built with the whole workspace the client is one that wants a TLS provider.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (stop, stopped) = oneshot::channel();
+    let server = tokio::spawn(sample_app::serve(settings, listener, async {
+        let _ = stopped.await;
+    }));
+    Running {
+        address,
+        stop: Some(stop),
+        server,
+        http: reqwest::Client::builder().no_proxy().build().unwrap(),
+    }
+}
+
+impl Running {
+    async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> Response {
+        let url = format!("http://{}{path}", self.address);
+        let mut request = self.http.request(method, url);
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.unwrap()
+    }
+
+    async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.send(Method::GET, path, headers).await
+    }
+
+    async fn post(&self, path: &str, headers: &[(&str, &str)]) -> Response {
+        self.send(Method::POST, path, headers).await
+    }
+
+    async fn status(&self, path: &str) -> StatusCode {
+        self.get(path, &[]).await.status()
+    }
+
+    async fn drain(&self) -> String {
+        let authorization = format!("Bearer {SECRET}");
+        let response = self
+            .post("/drain", &[("authorization", &authorization)])
+            .await;
+        assert_eq!(response.status(), 200);
+        response.text().await.unwrap()
+    }
+
+    async fn active_sessions(&self) -> String {
+        let page = self.get("/", &[]).await.text().await.unwrap();
+        let (_, after) = page.split_once("\"activeSessions\":").unwrap();
+        after.chars().take_while(char::is_ascii_digit).collect()
+    }
+}
+
+fn cookies(response: &Response) -> Vec<String> {
+    let all = response.headers().get_all("set-cookie").iter();
+    all.map(|value| value.to_str().unwrap().to_string())
+        .collect()
+}
+
+#[tokio::test]
+async fn the_health_check_is_200() {
+    assert_eq!(start(&[]).await.status("/_health").await, 200);
+}
+
+#[tokio::test]
+async fn a_visitor_without_the_cookie_gets_it_once() {
+    let app = start(&[]).await;
+    let minted = format!("{AFFINITY}={ID}; Path=/");
+    let first = app.get("/", &[]).await;
+    assert_eq!(cookies(&first), std::slice::from_ref(&minted));
+    assert!(first.text().await.unwrap().contains(ID));
+    let others = app.get("/", &[("cookie", "theme=dark; xX-Pulse=1")]).await;
+    assert_eq!(cookies(&others), [minted]);
+    let back = format!("theme=dark; {AFFINITY}={ID}");
+    let again = app.get("/", &[("cookie", &back)]).await;
+    assert_eq!(cookies(&again), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_visitor_whose_deployment_is_gone_is_pinned_anew() {
+    let app = start(&[]).await;
+    let stale = format!("{AFFINITY}=test-20200101-000000Z");
+    let moved = app.get("/", &[("cookie", &stale)]).await;
+    assert_eq!(cookies(&moved), [format!("{AFFINITY}={ID}; Path=/")]);
+    let by_header = app.get("/", &[("cookie", &stale), (AFFINITY, ID)]).await;
+    assert_eq!(cookies(&by_header), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_header_is_echoed() {
+    let app = start(&[]).await;
+    let pinned = app.get("/", &[(AFFINITY, ID)]).await;
+    assert_eq!(pinned.headers()[AFFINITY], ID);
+    let unpinned = app.get("/", &[]).await;
+    assert!(!unpinned.headers().contains_key(AFFINITY));
+}
+
+#[tokio::test]
+async fn only_who_knows_the_secret_can_drain() {
+    let app = start(&[]).await;
+    assert_eq!(app.post("/drain", &[]).await.status(), 401);
+    for wrong in ["Bearer", "Basic YTpi"] {
+        let response = app.post("/drain", &[("authorization", wrong)]).await;
+        assert_eq!(response.status(), 401, "{wrong}");
+    }
+    for wrong in [
+        "Bearer a",
+        "Bearer a secret and more",
+        "Bearer b secret",
+        "Bearer ?",
+    ] {
+        let response = app.post("/drain", &[("authorization", wrong)]).await;
+        assert_eq!(response.status(), 403, "{wrong}");
+    }
+    assert_eq!(app.status("/drain").await, 405);
+    let record = app.get("/drain-record", &[]).await.text().await.unwrap();
+    assert_eq!(record, r#"{"draining":false}"#);
+    assert_eq!(app.drain().await, r#"{"status":"ok","activeSessions":0}"#);
+    assert_eq!(
+        app.drain().await,
+        r#"{"status":"already_draining","activeSessions":0}"#
+    );
+}
+
+#[tokio::test]
+async fn without_a_secret_of_its_own_nobody_can_drain_it() {
+    let app = start(&[("DRAIN_SECRET", "")]).await;
+    let response = app.post("/drain", &[("authorization", "Bearer x")]).await;
+    assert_eq!(response.status(), 403);
+}
+
+#[tokio::test]
+async fn while_draining_nobody_gets_a_cookie_and_everybody_is_served() {
+    let app = start(&[]).await;
+    app.drain().await;
+    let response = app.get("/", &[(AFFINITY, ID)]).await;
+    assert_eq!(response.status(), 200);
+    assert_eq!(response.headers()[AFFINITY], ID);
+    assert_eq!(cookies(&response), Vec::<String>::new());
+    assert_eq!(app.status("/_health").await, 200);
+    let record = app.get("/drain-record", &[]).await.text().await.unwrap();
+    let host = format!("\"host\":\"{}\"", app.address);
+    assert!(record.contains(r#""draining":true"#), "{record}");
+    assert!(record.contains(&host), "{record}");
+}
+
+#[tokio::test]
+async fn a_session_counts_until_it_is_closed_or_idle() {
+    let app = start(&[("SESSION_IDLE_SECONDS", "0.4")]).await;
+    let opened = app.post("/session/open", &[]).await;
+    let session = cookies(&opened)
+        .into_iter()
+        .find(|cookie| cookie.starts_with("Sample-Session="))
+        .unwrap();
+    let session = session.split(';').next().unwrap().to_string();
+    let with = [("cookie", session.as_str())];
+    assert_eq!(app.active_sessions().await, "1");
+    // The same browser is the same session.
+    let again = app.post("/session/open", &with).await;
+    assert!(again.text().await.unwrap().contains("already_open"));
+    for _ in 0..4 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        app.get("/", &with).await;
+        assert_eq!(app.active_sessions().await, "1");
+    }
+    assert_eq!(app.drain().await, r#"{"status":"ok","activeSessions":1}"#);
+    app.post("/session/close", &with).await;
+    assert_eq!(app.active_sessions().await, "0");
+
+    app.post("/session/open", &[]).await;
+    assert_eq!(app.active_sessions().await, "1");
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(app.active_sessions().await, "0");
+}
+
+#[tokio::test]
+async fn a_websocket_counts_while_it_is_open_and_is_told_when_the_task_stops() {
+    let mut app = start(&[]).await;
+    let url = format!("ws://{}/ws", app.address);
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    socket.send("hello".into()).await.unwrap();
+    let echoed = socket.next().await.unwrap().unwrap();
+    assert_eq!(echoed.into_text().unwrap().as_str(), "hello");
+    assert_eq!(app.active_sessions().await, "1");
+    socket.close(None).await.unwrap();
+    while socket.next().await.is_some() {}
+    for _ in 0..100 {
+        if app.active_sessions().await == "0" {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(app.active_sessions().await, "0");
+
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    assert_eq!(app.active_sessions().await, "1");
+    app.stop.take().unwrap().send(()).unwrap();
+    let Some(Ok(Message::Close(Some(goodbye)))) = socket.next().await else {
+        panic!("cut without a word");
+    };
+    assert_eq!(goodbye.code, CloseCode::Away);
+    tokio::time::timeout(Duration::from_secs(5), app.server)
+        .await
+        .expect("stops soon")
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn misbehaviour_is_as_asked_for() {
+    let app = start(&[("NEVER_HEALTHY", "1")]).await;
+    assert_eq!(app.status("/_health").await, 500);
+
+    let app = start(&[("HEALTH_503_WHILE_DRAINING", "1")]).await;
+    assert_eq!(app.status("/_health").await, 200);
+    app.drain().await;
+    assert_eq!(app.status("/_health").await, 503);
+    assert_eq!(app.status("/").await, 200);
+
+    let app = start(&[("NO_DRAIN", "1")]).await;
+    assert_eq!(app.post("/drain", &[]).await.status(), 404);
+}

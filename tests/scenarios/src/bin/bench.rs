@@ -1,0 +1,265 @@
+//! How long a deployment takes, and what of that is ours: `make bench`.
+//!
+//! Compared with the same AWS calls made one after another by a script that trusts everything: no
+//! look-up, no undo, no state machine. What the script needs is the time that AWS itself takes (here:
+//! the local cloud at its pace); the difference is the price of the machine.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use aws_sdk_ecs::types::{
+    AwsVpcConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, TaskDefinition,
+};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition,
+    TargetHealthStateEnum, TargetTypeEnum,
+};
+use localcloud::pace::Pace;
+use scenarios::{Execution, Stage};
+
+/// Deployments of each kind; odd, so that the median is one of them.
+const RUNS: usize = 7;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let stage = Stage::set().await?;
+    let measured = measure(&stage).await;
+    stage.strike().await;
+    measured
+}
+
+async fn measure(stage: &Stage) -> anyhow::Result<()> {
+    let (mut ours, mut transitions, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    let mut last = String::new();
+    for _ in 0..RUNS {
+        let id = stage.new_id();
+        let before = stage.cloud.calls().newest();
+        let begun = Instant::now();
+        stage.push(&id, &[]).await?;
+        let execution = stage.end_of(&id).await?;
+        ours.push(begun.elapsed().as_secs_f64());
+        ensure!(
+            execution.ending() == "Succeeded",
+            "{id}: {}",
+            execution.cause
+        );
+        transitions.push(execution.path().len() as f64);
+        let by_functions = stage
+            .cloud
+            .calls()
+            .since(before)
+            .iter()
+            .filter(|call| call.caller.contains("assumed-role"))
+            .count();
+        calls.push(by_functions as f64);
+        for (step, seconds) in durations(&execution) {
+            steps.entry(step).or_default().push(seconds);
+        }
+        last = id;
+    }
+    let blueprint = Blueprint::of(stage, &last).await?;
+    let mut script = Vec::new();
+    for _ in 0..RUNS {
+        script.push(blueprint.deploy(stage).await?);
+    }
+
+    println!(
+        "\n{RUNS} deployments each, on the local cloud at pace {}; median (least to most)\n",
+        Pace::default().0
+    );
+    row("push to live, pulse-deploy", &mut ours, "s");
+    row("the same calls by a bare script", &mut script, "s");
+    row("state transitions of a deployment", &mut transitions, "");
+    row("AWS calls by functions of a deployment", &mut calls, "");
+    println!("\nTime in a state, all visits together\n");
+    for (step, seconds) in &mut steps {
+        row(step, seconds, "s");
+    }
+    Ok(())
+}
+
+fn row(what: &str, values: &mut [f64], unit: &str) {
+    values.sort_by(f64::total_cmp);
+    let (least, median, most) = (
+        values[0],
+        values[values.len() / 2],
+        values[values.len() - 1],
+    );
+    match unit {
+        "" => println!("  {what:<40} {median:>6.0}   ({least:.0} to {most:.0})"),
+        unit => println!("  {what:<40} {median:>6.2} {unit} ({least:.2} to {most:.2})"),
+    }
+}
+
+/// Seconds between entering and leaving each state, added up over its visits.
+fn durations(execution: &Execution) -> BTreeMap<String, f64> {
+    let mut entered: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut spent: BTreeMap<String, f64> = BTreeMap::new();
+    for event in &execution.history {
+        let at = event.timestamp().as_secs_f64();
+        if let Some(details) = event.state_entered_event_details() {
+            entered.insert(details.name(), at);
+        } else if let Some(details) = event.state_exited_event_details()
+            && let Some(since) = entered.get(details.name())
+        {
+            *spent.entry(details.name().to_owned()).or_default() += at - since;
+        }
+    }
+    spent
+}
+
+/// What a script would have in its variables.
+struct Blueprint {
+    definition: TaskDefinition,
+    network: NetworkConfiguration,
+    listener: String,
+    vpc: String,
+}
+
+impl Blueprint {
+    /// Reads from a deployment how one is made here.
+    async fn of(stage: &Stage, id: &str) -> anyhow::Result<Blueprint> {
+        let services = stage
+            .ecs
+            .describe_services()
+            .cluster(&stage.environment)
+            .services(id)
+            .send()
+            .await?;
+        let service = services.services().first().context("no service")?;
+        let definition = stage
+            .ecs
+            .describe_task_definition()
+            .task_definition(service.task_definition().unwrap_or_default())
+            .send()
+            .await?;
+        let groups = stage.elb.describe_target_groups().names(id).send().await?;
+        let vpc = groups
+            .target_groups()
+            .first()
+            .and_then(|group| group.vpc_id());
+        let aws: &AwsVpcConfiguration = service
+            .network_configuration()
+            .and_then(|network| network.awsvpc_configuration())
+            .context("no network configuration")?;
+        Ok(Blueprint {
+            definition: definition.task_definition.context("no task definition")?,
+            network: NetworkConfiguration::builder()
+                .awsvpc_configuration(aws.clone())
+                .build(),
+            listener: stage.listener_arn().await?,
+            vpc: vpc.context("no VPC")?.to_owned(),
+        })
+    }
+
+    /// Deploys as a bare script does and gives the seconds it took.
+    async fn deploy(&self, stage: &Stage) -> anyhow::Result<f64> {
+        let id = stage.new_id();
+        let begun = Instant::now();
+        stage.cloud.push_events().suppress(true);
+        let pushed = stage.push(&id, &[]).await;
+        stage.cloud.push_events().suppress(false);
+        pushed?;
+        let definition = &self.definition;
+        let registered = stage
+            .ecs
+            .register_task_definition()
+            .family("script")
+            .set_container_definitions(definition.container_definitions.clone())
+            .set_cpu(definition.cpu.clone())
+            .set_memory(definition.memory.clone())
+            .set_network_mode(definition.network_mode.clone())
+            .set_requires_compatibilities(definition.requires_compatibilities.clone())
+            .set_execution_role_arn(definition.execution_role_arn.clone())
+            .send()
+            .await?;
+        let definition = registered
+            .task_definition
+            .and_then(|definition| definition.task_definition_arn);
+        let created = stage
+            .elb
+            .create_target_group()
+            .name(format!("script-{}", &id[id.len() - 8..id.len() - 1]))
+            .target_type(TargetTypeEnum::Ip)
+            .protocol(ProtocolEnum::Http)
+            .port(8000)
+            .vpc_id(&self.vpc)
+            .health_check_path("/_health")
+            .send()
+            .await?;
+        let group = created
+            .target_groups()
+            .first()
+            .and_then(|group| group.target_group_arn())
+            .context("no group")?;
+        let forward = Action::builder()
+            .r#type(ActionTypeEnum::Forward)
+            .target_group_arn(group)
+            .build();
+        let condition = RuleCondition::builder()
+            .field("http-header")
+            .http_header_config(
+                HttpHeaderConditionConfig::builder()
+                    .http_header_name("X-Script")
+                    .values(&id)
+                    .build(),
+            )
+            .build();
+        let priority = 40_000 + i32::try_from(begun.elapsed().subsec_nanos() % 9_000)?;
+        stage
+            .elb
+            .create_rule()
+            .listener_arn(&self.listener)
+            .priority(priority)
+            .conditions(condition)
+            .actions(forward.clone())
+            .send()
+            .await?;
+        stage
+            .ecs
+            .create_service()
+            .cluster(&stage.environment)
+            .service_name(format!("script-{id}"))
+            .set_task_definition(definition)
+            .desired_count(2)
+            .launch_type(LaunchType::Fargate)
+            .network_configuration(self.network.clone())
+            .load_balancers(
+                LoadBalancer::builder()
+                    .target_group_arn(group)
+                    .container_name("app")
+                    .container_port(8000)
+                    .build(),
+            )
+            .send()
+            .await?;
+        stage
+            .within(Duration::from_secs(120), async || {
+                // As often as the machine looks.
+                tokio::time::sleep(Pace::default().seconds(5.0)).await;
+                let health = stage
+                    .elb
+                    .describe_target_health()
+                    .target_group_arn(group)
+                    .send()
+                    .await?;
+                let healthy = health
+                    .target_health_descriptions()
+                    .iter()
+                    .filter_map(|description| description.target_health()?.state())
+                    .filter(|state| **state == TargetHealthStateEnum::Healthy);
+                Ok(healthy.count() >= 2)
+            })
+            .await?;
+        stage
+            .elb
+            .modify_listener()
+            .listener_arn(&self.listener)
+            .default_actions(forward)
+            .send()
+            .await?;
+        Ok(begun.elapsed().as_secs_f64())
+    }
+}

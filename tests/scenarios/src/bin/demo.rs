@@ -1,0 +1,257 @@
+//! The whole story on one machine, for people to watch: `make demo`.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use aws_sdk_sfn::types::ExecutionStatus;
+use scenarios::machines::SWEEPS_APART;
+use scenarios::visitors::Pin;
+use scenarios::websocket::Socket;
+use scenarios::{Execution, Stage, Steady, Visitor};
+use serde_json::json;
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() -> anyhow::Result<()> {
+    let started = Instant::now();
+    title("A local cloud, and the stacks of environment test");
+    let stage = Stage::set_for_cleanups_by_hand().await?;
+    // Whatever happens on stage, the local cloud is taken down.
+    let told = tell(&stage).await;
+    title("Taking everything down");
+    stage.strike().await;
+    told?;
+    println!(
+        "\nAll of it held, in {:.0} s. To push your own images: make local",
+        started.elapsed().as_secs_f64()
+    );
+    Ok(())
+}
+
+async fn tell(stage: &Stage) -> anyhow::Result<()> {
+    let visitor = Visitor::of(stage)?;
+
+    title("The first image is pushed");
+    let first = push_and_watch(stage, &[]).await?;
+    ensure_live(&first)?;
+    settled(stage, &visitor, &first.name).await?;
+    line(format!("{} answers at {}", first.name, stage.url()));
+
+    title("The second image is pushed, while 200 requests come in every second");
+    let pins = vec![
+        Pin::None,
+        Pin::Header(first.name.clone()),
+        Pin::None,
+        Pin::Cookie(first.name.clone()),
+    ];
+    let traffic = Steady::traffic(stage, 200, pins)?;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let second = push_and_watch(stage, &[]).await?;
+    ensure_live(&second)?;
+    settled(stage, &visitor, &second.name).await?;
+    // A request that was on its way when the load balancer changed over has its answer by then.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = traffic.so_far();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let (tally, rate) = traffic.stop().await?;
+    for ((pin, deployment), count) in &tally.answered {
+        let since = count
+            - before
+                .answered
+                .get(&(pin.clone(), deployment.clone()))
+                .copied()
+                .unwrap_or(0);
+        let who = match pin {
+            Pin::None => "new visitors",
+            Pin::Header(_) => "pinned by header",
+            Pin::Cookie(_) => "pinned by cookie",
+        };
+        line(format!(
+            "{who:<18} {count:>6} answers from {deployment}, {since} of them after the switch"
+        ));
+        let expected = if *pin == Pin::None {
+            &second.name
+        } else {
+            &first.name
+        };
+        ensure!(
+            since == 0 || deployment == expected,
+            "{pin:?} was answered by {deployment} after the switch"
+        );
+    }
+    line(format!(
+        "{} requests at {rate:.0} a second, {} failed",
+        tally.sent,
+        tally.failed.len()
+    ));
+    ensure!(
+        tally.failed.is_empty(),
+        "failed requests: {:?}",
+        tally.failed
+    );
+
+    title("An image that crashes is pushed");
+    let pushed = Instant::now();
+    let crashed = push_and_watch(stage, &[("CRASH_ON_START", "3")]).await?;
+    ensure!(
+        crashed.ending() == "RolledBack",
+        "the crash ended as {}: {}",
+        crashed.ending(),
+        crashed.cause
+    );
+    line(format!(
+        "after {:.0} s: {}",
+        pushed.elapsed().as_secs_f64(),
+        crashed.cause
+    ));
+    let left = stage.leftovers(&crashed.name).await?;
+    ensure!(left.is_empty(), "left of {}: {left:?}", crashed.name);
+    line("no rule, target group, service or task definition is left of it".to_owned());
+    ensure!(
+        stage.active().await?.as_deref() == Some(second.name.as_str()),
+        "the default action moved"
+    );
+    line(format!("{} is still active", second.name));
+
+    title("A third image is pushed, and the first version is drained while somebody is on it");
+    let mut session = Socket::open(stage, &first.name).await?;
+    line(format!("a visitor has a WebSocket open to {}", first.name));
+    let third = push_and_watch(stage, &[]).await?;
+    ensure_live(&third)?;
+    settled(stage, &visitor, &third.name).await?;
+    clean_up(stage).await?;
+    tokio::time::sleep(SWEEPS_APART).await;
+    clean_up(stage).await?;
+    session
+        .talk("still here")
+        .await
+        .context("the session was cut")?;
+    line("the session is still open, so the version stays".to_owned());
+    session.close().await?;
+    line("the visitor leaves".to_owned());
+    for _ in 0..4 {
+        clean_up(stage).await?;
+        if stage.leftovers(&first.name).await?.is_empty() {
+            break;
+        }
+        tokio::time::sleep(SWEEPS_APART).await;
+    }
+    let left = stage.leftovers(&first.name).await?;
+    ensure!(left.is_empty(), "left of {}: {left:?}", first.name);
+    line(format!("nothing is left of {}", first.name));
+
+    title("A rollback, to the version before");
+    let begun = Instant::now();
+    let rollback = stage.run("rollback", &json!({})).await?;
+    ensure!(
+        rollback.ending() == "Succeeded",
+        "the rollback ended as {}: {}",
+        rollback.ending(),
+        rollback.cause
+    );
+    ensure!(
+        stage.active().await?.as_deref() == Some(second.name.as_str()),
+        "the rollback went elsewhere"
+    );
+    line(format!(
+        "{} is active again after {:.1} s",
+        second.name,
+        begun.elapsed().as_secs_f64()
+    ));
+    Ok(())
+}
+
+/// Runs a cleanup and says what it did.
+async fn clean_up(stage: &Stage) -> anyhow::Result<()> {
+    let execution = stage.clean_up().await?;
+    for item in execution.output["deployments"]
+        .as_array()
+        .into_iter()
+        .flatten()
+    {
+        let text = |field: &str| item[field].as_str().unwrap_or_default().to_owned();
+        line(format!(
+            "cleanup: {} {} ({})",
+            text("deploymentId"),
+            text("outcome"),
+            text("reason")
+        ));
+    }
+    Ok(())
+}
+
+fn ensure_live(execution: &Execution) -> anyhow::Result<()> {
+    let Execution {
+        name,
+        status,
+        error,
+        cause,
+        ..
+    } = execution;
+    ensure!(
+        *status == ExecutionStatus::Succeeded && execution.ending() == "Succeeded",
+        "{name}: {error}: {cause}"
+    );
+    Ok(())
+}
+
+/// Waits until the load balancer routes by the switch: it applies changes a few seconds late.
+async fn settled(stage: &Stage, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
+    stage
+        .within(Duration::from_secs(30), async || {
+            Ok(visitor
+                .visit(&Pin::None)
+                .await
+                .is_ok_and(|answer| answer.deployment == id))
+        })
+        .await
+        .with_context(|| format!("new visitors never reach {id}"))
+}
+
+/// Pushes the sample application and prints each state as the execution enters it.
+async fn push_and_watch(stage: &Stage, variables: &[(&str, &str)]) -> anyhow::Result<Execution> {
+    let id = stage.new_id();
+    stage.push(&id, variables).await?;
+    line(format!("pushed {}:{id}", stage.environment));
+    let begun = Instant::now();
+    let mut shown = 0;
+    loop {
+        ensure!(
+            begun.elapsed() < Duration::from_secs(180),
+            "the execution of {id} does not end"
+        );
+        let Ok(execution) = Execution::read(&stage.sfn, &stage.execution_arn(&id)).await else {
+            // The event is on its way.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
+        let ended = execution.has_ended();
+        let path = execution.path();
+        for state in &path[shown..] {
+            // Looks at the target health come again and again; a dot each says enough.
+            match *state {
+                "WaitForTargets" | "WaitForUndo" => print!("."),
+                "CheckTargetHealth" | "AreTargetsHealthy" | "UndoDeployment"
+                | "IsDeploymentUndone"
+                    if path[..shown].contains(state) => {}
+                state if state.starts_with("Is") || state.starts_with("Are") => {}
+                state => print!("\n    {:>5.1} s  {state}", begun.elapsed().as_secs_f64()),
+            }
+            shown += 1;
+        }
+        std::io::stdout().flush()?;
+        if ended {
+            println!();
+            return Ok(execution);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+fn title(text: &str) {
+    println!("\n{text}");
+}
+
+fn line(text: String) {
+    println!("  {text}");
+}

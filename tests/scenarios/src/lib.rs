@@ -1,0 +1,14 @@
+//! What the scenarios stand on: a local cloud with an environment deployed to it by the same script
+//! as on AWS, clients for it, and visitors who count every failed request.
+
+pub mod execution;
+pub mod leftovers;
+pub mod machines;
+pub mod stage;
+pub mod sweep;
+pub mod visitors;
+pub mod websocket;
+
+pub use execution::Execution;
+pub use stage::Stage;
+pub use visitors::{Steady, Visitor};

@@ -1,0 +1,251 @@
+//! Visitors: clients that go through the load balancer as browsers do, and count what fails.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use anyhow::Context;
+use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior};
+
+use crate::Stage;
+
+/// The header and the cookie that pin a request to a deployment.
+pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
+
+/// How a request says which deployment it wants.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pin {
+    /// Not at all: a new visitor.
+    None,
+    /// By the header.
+    Header(String),
+    /// By the cookie that an earlier answer set.
+    Cookie(String),
+}
+
+/// One client.
+#[derive(Debug, Clone)]
+pub struct Visitor {
+    pub(crate) http: reqwest::Client,
+    pub(crate) url: String,
+}
+
+/// What a request was answered with.
+#[derive(Debug)]
+pub struct Answer {
+    /// The deployment that answered.
+    pub deployment: String,
+    /// The deployment in the cookie that the answer set, if it set one.
+    pub cookie: Option<String>,
+}
+
+impl Visitor {
+    /// A client that trusts the load balancer's throw-away certificate.
+    ///
+    /// # Errors
+    /// When the certificate cannot be read.
+    pub fn of(stage: &Stage) -> anyhow::Result<Visitor> {
+        let certificate = reqwest::Certificate::from_pem(
+            stage.cloud.load_balancer().certificate_pem().as_bytes(),
+        )?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .redirect(reqwest::redirect::Policy::none())
+            .timeout(Duration::from_secs(10))
+            .build()?;
+        Ok(Visitor {
+            http,
+            url: stage.url(),
+        })
+    }
+
+    /// Asks for the front page.
+    ///
+    /// # Errors
+    /// When there is no answer, or another than 200.
+    pub async fn visit(&self, pin: &Pin) -> anyhow::Result<Answer> {
+        let mut headers = HeaderMap::new();
+        match pin {
+            Pin::None => None,
+            Pin::Header(id) => headers.insert(AFFINITY, id.parse()?),
+            Pin::Cookie(id) => {
+                headers.insert(COOKIE, format!("theme=dark; {AFFINITY}={id}").parse()?)
+            }
+        };
+        let answer = self
+            .http
+            .get(&self.url)
+            .headers(headers)
+            .send()
+            .await?
+            .error_for_status()?;
+        let cookie = answer
+            .headers()
+            .get(SET_COOKIE)
+            .map(|value| value.to_str())
+            .transpose()?
+            .map(|value| {
+                let value = value.split(';').next().unwrap_or_default();
+                value.trim_start_matches(&format!("{AFFINITY}=")).to_owned()
+            });
+        let body: serde_json::Value = serde_json::from_str(&answer.text().await?)?;
+        let deployment = body["deploymentId"]
+            .as_str()
+            .context("an answer without a deployment id")?
+            .to_owned();
+        Ok(Answer { deployment, cookie })
+    }
+}
+
+/// What steady traffic met.
+#[derive(Debug, Default, Clone)]
+pub struct Tally {
+    /// Requests sent.
+    pub sent: usize,
+    /// Answers by pin and answering deployment.
+    pub answered: BTreeMap<(Pin, String), usize>,
+    /// The same for each chapter by itself; a request belongs to the chapter it was sent in.
+    pub chapters: Vec<BTreeMap<(Pin, String), usize>>,
+    /// Every failure, with the second it happened in.
+    pub failed: Vec<String>,
+}
+
+impl Tally {
+    /// The deployments that answered the requests with that pin, in the chapters from `first` to
+    /// `last`, counted from 0.
+    pub fn met(&self, pin: &Pin, first: usize, last: usize) -> BTreeSet<&str> {
+        let chapters = self.chapters.iter().take(last + 1).skip(first);
+        chapters
+            .flat_map(BTreeMap::keys)
+            .filter(|(asked, _)| asked == pin)
+            .map(|(_, deployment)| deployment.as_str())
+            .collect()
+    }
+
+    /// How many requests were answered.
+    pub fn answers(&self) -> usize {
+        self.answered.values().sum()
+    }
+}
+
+/// How many clients the steady traffic comes from, each with connections of its own.
+const CLIENTS: usize = 8;
+
+/// Steady traffic in the background.
+pub struct Steady {
+    traffic: Arc<Traffic>,
+    task: JoinHandle<()>,
+}
+
+/// What sender and owner of steady traffic share.
+struct Traffic {
+    visitors: Vec<Visitor>,
+    pins: Mutex<Vec<Pin>>,
+    tally: Mutex<Tally>,
+    stop: Notify,
+    started: Instant,
+}
+
+impl Steady {
+    /// Sends `per_second` requests each second, in turn for each of `pins`, until told to stop.
+    ///
+    /// # Errors
+    /// As [`Visitor::of`].
+    pub fn traffic(stage: &Stage, per_second: u32, pins: Vec<Pin>) -> anyhow::Result<Steady> {
+        let visitors: anyhow::Result<_> = (0..CLIENTS).map(|_| Visitor::of(stage)).collect();
+        let traffic = Arc::new(Traffic {
+            visitors: visitors?,
+            pins: Mutex::new(pins),
+            tally: Mutex::new(Tally {
+                chapters: vec![BTreeMap::new()],
+                ..Tally::default()
+            }),
+            stop: Notify::new(),
+            started: Instant::now(),
+        });
+        let task = tokio::spawn(Arc::clone(&traffic).send(per_second));
+        Ok(Steady { traffic, task })
+    }
+
+    /// From now on, requests come with this pin too.
+    pub fn also(&self, pin: Pin) {
+        lock(&self.traffic.pins).push(pin);
+    }
+
+    /// Begins a new chapter of the tally.
+    pub fn next_chapter(&self) {
+        lock(&self.traffic.tally).chapters.push(BTreeMap::new());
+    }
+
+    /// What was met until now.
+    pub fn so_far(&self) -> Tally {
+        lock(&self.traffic.tally).clone()
+    }
+
+    /// Stops sending, waits for the last answer, and gives the tally and the requests per second
+    /// from the first one sent to the last one answered.
+    ///
+    /// # Errors
+    /// When the sender itself failed.
+    pub async fn stop(self) -> anyhow::Result<(Tally, f64)> {
+        self.traffic.stop.notify_one();
+        self.task.await?;
+        let tally = lock(&self.traffic.tally).clone();
+        let rate = tally.sent as f64 / self.traffic.started.elapsed().as_secs_f64();
+        Ok((tally, rate))
+    }
+}
+
+impl Traffic {
+    async fn send(self: Arc<Self>, per_second: u32) {
+        let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
+        // A tick that came late is made up for, so that the rate holds over the whole run.
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
+        let mut requests = JoinSet::new();
+        for number in 0.. {
+            tokio::select! {
+                _ = self.stop.notified() => break,
+                _ = ticks.tick() => {}
+            }
+            let pin = {
+                let pins = lock(&self.pins);
+                pins[number % pins.len()].clone()
+            };
+            let chapter = {
+                let mut tally = lock(&self.tally);
+                tally.sent += 1;
+                tally.chapters.len() - 1
+            };
+            requests.spawn(Arc::clone(&self).visit(number, pin, chapter));
+            while requests.try_join_next().is_some() {}
+        }
+        while requests.join_next().await.is_some() {}
+    }
+
+    async fn visit(self: Arc<Self>, number: usize, pin: Pin, chapter: usize) {
+        let answer = self.visitors[number % self.visitors.len()]
+            .visit(&pin)
+            .await;
+        let mut tally = lock(&self.tally);
+        match answer {
+            Ok(Answer { deployment, .. }) => {
+                let key = (pin, deployment);
+                *tally.chapters[chapter].entry(key.clone()).or_default() += 1;
+                *tally.answered.entry(key).or_default() += 1;
+            }
+            Err(why) => {
+                let second = self.started.elapsed().as_secs_f64();
+                tally
+                    .failed
+                    .push(format!("{second:.1} s: {pin:?}: {why:#}"));
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().expect("no panic while counting")
+}

@@ -1,0 +1,146 @@
+//! Visitors who stay: with an open WebSocket, or with a session that a cookie names.
+
+use std::sync::Arc;
+
+use anyhow::{Context, ensure};
+use futures_util::{SinkExt, StreamExt};
+use reqwest::header::{COOKIE, SET_COOKIE};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+
+use crate::visitors::{AFFINITY, Visitor};
+use crate::{Execution, Stage};
+
+/// An open WebSocket through the load balancer.
+pub struct Socket(WebSocketStream<TlsStream<TcpStream>>);
+
+impl Socket {
+    /// Opens one to the deployment, as a browser with its cookie does.
+    ///
+    /// # Errors
+    /// When it is refused.
+    pub async fn open(stage: &Stage, id: &str) -> anyhow::Result<Socket> {
+        let pem = stage.cloud.load_balancer().certificate_pem();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let port = stage.cloud.load_balancer().https_port();
+        let stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        let tls = TlsConnector::from(Arc::new(config))
+            .connect(ServerName::try_from("127.0.0.1")?, stream)
+            .await?;
+        let mut request = format!("wss://127.0.0.1:{port}/ws").into_client_request()?;
+        let cookie = format!("theme=dark; {AFFINITY}={id}");
+        request.headers_mut().insert("cookie", cookie.parse()?);
+        let (socket, _) = tokio_tungstenite::client_async(request, tls).await?;
+        Ok(Socket(socket))
+    }
+
+    /// Says something and hears it back.
+    ///
+    /// # Errors
+    /// When the socket is closed.
+    pub async fn talk(&mut self, words: &str) -> anyhow::Result<()> {
+        self.0.send(Message::text(words)).await?;
+        loop {
+            match self.0.next().await.context("closed")?? {
+                Message::Text(heard) => {
+                    ensure!(heard.as_str() == words, "heard `{heard}`");
+                    return Ok(());
+                }
+                Message::Close(frame) => anyhow::bail!("closed: {frame:?}"),
+                _ => {}
+            }
+        }
+    }
+
+    /// Leaves.
+    ///
+    /// # Errors
+    /// When it was closed before.
+    pub async fn close(mut self) -> anyhow::Result<()> {
+        self.0.close(None).await?;
+        // Until the other side has closed as well, it counts.
+        while self.0.next().await.is_some_and(|message| message.is_ok()) {}
+        Ok(())
+    }
+}
+
+/// A client with a session that the application keeps by a cookie.
+pub struct Session {
+    visitor: Visitor,
+    cookies: String,
+}
+
+impl Session {
+    /// Opens a session on the deployment.
+    ///
+    /// # Errors
+    /// When the application opens none.
+    pub async fn open(stage: &Stage, deployed: &Execution) -> anyhow::Result<Session> {
+        let visitor = Visitor::of(stage)?;
+        let pin = format!("{AFFINITY}={}", deployed.name);
+        let answer = visitor
+            .http
+            .post(format!("{}/session/open", visitor.url))
+            .header(COOKIE, &pin)
+            .send()
+            .await?
+            .error_for_status()?;
+        let session = answer
+            .headers()
+            .get_all(SET_COOKIE)
+            .iter()
+            .filter_map(|value| value.to_str().ok()?.split(';').next())
+            .find(|cookie| cookie.starts_with("Sample-Session="))
+            .context("no session was opened")?;
+        Ok(Session {
+            cookies: format!("{pin}; {session}"),
+            visitor,
+        })
+    }
+
+    /// The deployment that answers this client.
+    ///
+    /// # Errors
+    /// When none does.
+    pub async fn visit(&self) -> anyhow::Result<String> {
+        let answer = self
+            .visitor
+            .http
+            .get(&self.visitor.url)
+            .header(COOKIE, &self.cookies)
+            .send()
+            .await?
+            .error_for_status()?;
+        let body: serde_json::Value = serde_json::from_str(&answer.text().await?)?;
+        Ok(body["deploymentId"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Ends the session, on every task, since any may have opened it.
+    ///
+    /// # Errors
+    /// When a request fails.
+    pub async fn close(self) -> anyhow::Result<()> {
+        // In turn, so that each of two tasks is told.
+        for _ in 0..8 {
+            self.visitor
+                .http
+                .post(format!("{}/session/close", self.visitor.url))
+                .header(COOKIE, &self.cookies)
+                .send()
+                .await?
+                .error_for_status()?;
+        }
+        Ok(())
+    }
+}

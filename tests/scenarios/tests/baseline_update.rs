@@ -1,0 +1,99 @@
+//! The stacks are deployed again while people are on the environment.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result};
+use scenarios::visitors::Pin;
+use scenarios::{Stage, Steady};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
+    let stage = Stage::set().await?;
+    let old = stage.deploy_live(&[]).await?.name;
+    let live = stage.deploy_live(&[]).await?.name;
+    let traffic = Steady::traffic(
+        &stage,
+        50,
+        vec![
+            Pin::None,
+            Pin::Header(old.clone()),
+            Pin::Cookie(live.clone()),
+        ],
+    )?;
+    let environment = &stage.environment;
+    let listener = format!("{:?}", default_actions(&stage).await?);
+
+    // Unchanged.
+    stage.cloud.deploy(environment).await?;
+    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
+
+    // With other parameters, in both stacks.
+    let changed = [
+        (
+            "BASELINE_PARAMETERS",
+            "NatGateway=false LogRetentionDays=7 ContainerInsights=enabled",
+        ),
+        (
+            "PIPELINE_PARAMETERS",
+            "HealthTimeoutSeconds=300 LogRetentionDays=7",
+        ),
+    ];
+    stage.cloud.deploy_with(environment, &changed).await?;
+    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
+
+    // With another certificate, which is the listener's.
+    let certificate = "arn:aws:acm:us-east-1:000000000000:certificate/another";
+    let mut another = changed.to_vec();
+    another.push(("CERTIFICATE_ARN", certificate));
+    stage.cloud.deploy_with(environment, &another).await?;
+    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
+    let listeners = stage
+        .elb
+        .describe_listeners()
+        .listener_arns(stage.listener_arn().await?)
+        .send()
+        .await?;
+    let certificates = listeners
+        .listeners()
+        .iter()
+        .flat_map(|listener| listener.certificates());
+    assert_eq!(
+        certificates
+            .filter_map(|c| c.certificate_arn())
+            .collect::<Vec<_>>(),
+        [certificate]
+    );
+
+    assert_eq!(stage.active().await?.as_ref(), Some(&live));
+    let (tally, rate) = traffic.stop().await?;
+    println!(
+        "{} requests at {rate:.0}/s, {} failed",
+        tally.sent,
+        tally.failed.len()
+    );
+    assert_eq!(tally.failed, Vec::<String>::new());
+    assert_eq!(tally.met(&Pin::None, 0, 0), BTreeSet::from([live.as_str()]));
+    assert_eq!(
+        tally.met(&Pin::Header(old.clone()), 0, 0),
+        BTreeSet::from([old.as_str()])
+    );
+
+    // The environment still deploys.
+    stage.deploy_live(&[]).await?;
+    stage.strike().await;
+    Ok(())
+}
+
+/// The default actions of the HTTPS listener.
+async fn default_actions(
+    stage: &Stage,
+) -> Result<Vec<aws_sdk_elasticloadbalancingv2::types::Action>> {
+    let listeners = stage
+        .elb
+        .describe_listeners()
+        .listener_arns(stage.listener_arn().await?)
+        .send()
+        .await?;
+    let listener = listeners.listeners().first().context("no listener")?;
+    Ok(listener.default_actions().to_vec())
+}

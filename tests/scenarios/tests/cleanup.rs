@@ -1,0 +1,414 @@
+//! What the cleanup says and does, by hand and by its schedule, and what it tells the event bus.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Output;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use localcloud::Options;
+use localcloud::front_door::faults::{Fault, FaultRule};
+use localcloud::pace::Pace;
+use scenarios::machines::{BY_HAND, outcome, planned};
+use scenarios::{Execution, Stage};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Result<()> {
+    let stage = Stage::set_for_cleanups_by_hand().await?;
+    let first = stage.deploy_live(&[]).await?.name;
+    let second = stage.deploy_live(&[]).await?.name;
+    let third = stage.deploy_live(&[]).await?.name;
+    // A candidate whose execution was stopped when it had a service.
+    let stopped = stage.new_id();
+    stage.push(&stopped, &[("NEVER_HEALTHY", "1")]).await?;
+    let arn = stage.execution_arn(&stopped);
+    stage
+        .within(Duration::from_secs(30), async || {
+            let execution = Execution::read(&stage.sfn, &arn).await;
+            Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
+        })
+        .await?;
+    // While it runs, it is left alone.
+    assert_eq!(planned(&stage.plan().await?, &stopped)?.1, "keep");
+    stage
+        .sfn
+        .stop_execution()
+        .execution_arn(&arn)
+        .send()
+        .await?;
+
+    let before = stage.cloud.calls().newest();
+    let plan = stage.plan().await?;
+    println!("{plan:#}");
+    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    for (id, state, action) in [
+        (&first, "previous", "drain"),
+        (&second, "previous", "keep"),
+        (&third, "active", "keep"),
+        (&stopped, "candidate", "delete"),
+    ] {
+        let (is, due, why) = planned(&plan, id)?;
+        assert_eq!((is, due), (state, action), "{id}: {why}");
+    }
+
+    let real = stage.clean_up().await?;
+    let mut found = result_of(&real, "FindDeployments")?;
+    found["dryRun"] = json!(true);
+    assert_eq!(found, plan);
+    let done = real.output["deployments"].as_array();
+    let done: BTreeSet<_> = done
+        .into_iter()
+        .flatten()
+        .map(|item| item["deploymentId"].as_str().unwrap_or_default())
+        .collect();
+    assert_eq!(done, BTreeSet::from([first.as_str(), stopped.as_str()]));
+    assert_eq!(outcome(&real, &first)?.0, "draining");
+    assert_eq!(outcome(&real, &stopped)?.0, "deleted");
+    assert_eq!(stage.leftovers(&stopped).await?, Vec::<String>::new());
+
+    // The default action lost what it named: it gets it back.
+    stage
+        .elb
+        .modify_listener()
+        .listener_arn(stage.listener_arn().await?)
+        .default_actions(nothing_deployed())
+        .send()
+        .await?;
+    assert_eq!(stage.active().await?, None);
+    let plan = stage.plan().await?;
+    assert_eq!(plan["repair"]["deploymentId"], third.as_str(), "{plan}");
+    let real = stage.clean_up().await?;
+    assert_eq!(real.output["repaired"], third.as_str(), "{}", real.output);
+    assert_eq!(stage.active().await?.as_ref(), Some(&third));
+    stage.reaches_visitors(&third).await?;
+
+    // What a person protects stays, and may go once it is not.
+    stage.mark(&first, "pulse:protected", "yes").await?;
+    assert_eq!(planned(&stage.plan().await?, &first)?.1, "keep");
+    stage.clean_up_later().await?;
+    assert_eq!(stage.tasks(&first).await?.len(), 2);
+    stage.strike().await;
+    Ok(())
+}
+
+fn nothing_deployed() -> aws_sdk_elasticloadbalancingv2::types::Action {
+    use aws_sdk_elasticloadbalancingv2::types::{
+        Action, ActionTypeEnum, FixedResponseActionConfig,
+    };
+    let answer = FixedResponseActionConfig::builder()
+        .status_code("503")
+        .content_type("text/plain")
+        .message_body("Nothing is deployed here yet.")
+        .build();
+    Action::builder()
+        .r#type(ActionTypeEnum::FixedResponse)
+        .fixed_response_config(answer)
+        .build()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()> {
+    let parameters = format!("{BY_HAND} KeepPrevious=0");
+    let stage = Stage::set_as(
+        Options::default(),
+        &[("PIPELINE_PARAMETERS", parameters.as_str())],
+    )
+    .await?;
+    let failures = subscribe_to_failures(&stage).await?;
+    let mut old = Vec::new();
+    for _ in 0..2 {
+        old.push(stage.deploy_live(&[]).await?.name);
+    }
+    let live = stage.deploy_live(&[]).await?.name;
+    for id in &old {
+        stage
+            .mark(id, "pulse:draining-since", "2026-01-01T00:00:00Z")
+            .await?;
+    }
+    stage.cloud.faults().add(FaultRule::next(
+        "elasticloadbalancing",
+        "DeleteRule",
+        Fault::AccessDenied,
+    ));
+    let sweep = stage.run("cleanup", &json!({})).await?;
+    println!("{}: {}", sweep.ending(), sweep.cause);
+    assert_eq!(sweep.ending(), "CleanupFailed");
+    let (failed, done): (Vec<_>, Vec<_>) = old.iter().partition(|id| sweep.cause.contains(*id));
+    assert_eq!((failed.len(), done.len()), (1, 1), "{}", sweep.cause);
+    assert!(sweep.cause.contains("AccessDeniedError"), "{}", sweep.cause);
+    assert_eq!(stage.leftovers(done[0]).await?, Vec::<String>::new());
+
+    stage
+        .within(Duration::from_secs(20), async || {
+            Ok(messages(&stage, &failures).await? > 0)
+        })
+        .await
+        .context("the topic was not told")?;
+    let told = receive(&stage, &failures).await?;
+    assert_eq!(told.len(), 1, "{told:?}");
+    let told = told[0]["Message"].as_str().context("no message")?;
+    let told: Value = serde_json::from_str(told)?;
+    println!("{told:#}");
+    assert_eq!(told["what"], "Cleanup Failed");
+    let reason = told["details"]["reason"].as_str();
+    assert!(reason.is_some_and(|reason| reason.contains(failed[0].as_str())));
+
+    // The next one goes on where this one could not.
+    let sweep = stage.clean_up().await?;
+    assert_eq!(outcome(&sweep, failed[0])?.0, "deleted");
+    assert_eq!(stage.leftovers(failed[0]).await?, Vec::<String>::new());
+    assert_eq!(stage.active().await?, Some(live));
+    stage.strike().await;
+    Ok(())
+}
+
+/// What a state's function returned, from the history.
+fn result_of(execution: &Execution, state: &str) -> Result<Value> {
+    let from = execution.entered(state).context("never entered")?;
+    let output = execution.history[from..]
+        .iter()
+        .find_map(|event| event.task_succeeded_event_details()?.output())
+        .context("the task never succeeded")?;
+    let output: Value = serde_json::from_str(output)?;
+    Ok(output["Payload"].clone())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Result<()> {
+    // Five minutes are 15 s then.
+    let options = Options {
+        pace: Pace(0.05),
+        ..Options::default()
+    };
+    let parameters = [("PIPELINE_PARAMETERS", "SettleSeconds=0 KeepPrevious=0")];
+    let stage = Stage::set_as(options, &parameters).await?;
+    let old = stage.deploy_live(&[]).await?.name;
+    let new = stage.deploy_live(&[]).await?.name;
+    stage
+        .within(Duration::from_secs(120), async || {
+            Ok(stage.leftovers(&old).await?.is_empty())
+        })
+        .await
+        .context("the schedule did not remove what was replaced")?;
+    assert_eq!(stage.active().await?.as_ref(), Some(&new));
+    stage.reaches_visitors(&new).await?;
+    stage.strike().await;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()> {
+    let stage = Stage::set_for_cleanups_by_hand().await?;
+    let queue = subscribe(&stage).await?;
+    let first = stage.deploy_live(&[]).await?.name;
+    let second = stage.deploy_live(&[]).await?.name;
+    let rollback = stage.run("rollback", &json!({})).await?;
+    assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
+    stage.clean_up().await?;
+    let sweep = stage.clean_up_later().await?;
+    assert_eq!(outcome(&sweep, &second)?.0, "deleted");
+
+    let mut told = BTreeMap::new();
+    stage
+        .within(Duration::from_secs(20), async || {
+            Ok(messages(&stage, &queue).await? >= 8)
+        })
+        .await
+        .context("not all events arrived")?;
+    for event in receive(&stage, &queue).await? {
+        let detail = event["detail"].clone();
+        assert_eq!(event["source"], "pulse.deploy");
+        assert_eq!(detail["environment"], stage.environment.as_str());
+        let execution = detail["execution"].as_str().unwrap_or_default();
+        assert!(execution.contains(":execution:test-"), "{event}");
+        let kind = event["detail-type"].as_str().unwrap_or_default().to_owned();
+        let about = detail["deploymentId"].as_str().unwrap_or_default();
+        told.insert((kind, about.to_owned()), detail);
+    }
+    let detail = |kind: &str, id: &str| {
+        told.get(&(kind.to_owned(), id.to_owned()))
+            .with_context(|| format!("no `{kind}` of {id} in {:?}", told.keys()))
+    };
+    for id in [&first, &second] {
+        let digest = detail("Deployment Started", id)?["imageDigest"].as_str();
+        assert!(digest.is_some_and(|digest| digest.starts_with("sha256:")));
+    }
+    assert_eq!(
+        detail("Deployment Live", &first)?["previousDeploymentId"],
+        Value::Null
+    );
+    assert_eq!(
+        detail("Deployment Live", &second)?["previousDeploymentId"],
+        first.as_str()
+    );
+    assert_eq!(
+        detail("Rollback Done", &first)?["leftDeploymentId"],
+        second.as_str()
+    );
+    for kind in [
+        "Deployment Draining",
+        "Deployment Drained",
+        "Deployment Deleted",
+    ] {
+        let reason = detail(kind, &second)?["reason"].as_str();
+        assert!(reason.is_some_and(|reason| !reason.is_empty()), "{kind}");
+    }
+    assert_eq!(told.len(), 8, "{:?}", told.keys());
+
+    // Everything goes, whoever is on it.
+    let refused = destroy(&stage, &[]).await?;
+    assert!(!refused.status.success(), "it went on without a yes");
+    assert_eq!(stage.active().await?.as_ref(), Some(&first));
+    let ended = destroy(&stage, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
+    println!("{}", String::from_utf8_lossy(&ended.stdout));
+    ensure!(
+        ended.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ended.stderr)
+    );
+    let stacks = stage
+        .cloud
+        .client()
+        .query(
+            "cloudformation",
+            "2010-05-15",
+            &[("Action", "DescribeStacks")],
+        )
+        .await?;
+    assert!(!stacks.contains("test-pipeline"), "{stacks}");
+    assert!(!stacks.contains("test-baseline"), "{stacks}");
+    let groups = stage.elb.describe_target_groups().send().await?;
+    assert_eq!(groups.target_groups().len(), 0);
+    let balancers = stage.elb.describe_load_balancers().send().await?;
+    assert_eq!(balancers.load_balancers().len(), 0);
+    assert!(stage.cloud.ecs().processes().is_empty());
+    let definitions = stage.ecs.list_task_definitions().send().await?;
+    assert_eq!(
+        definitions.task_definition_arns(),
+        Vec::<String>::new().as_slice()
+    );
+    stage.strike().await;
+    Ok(())
+}
+
+async fn destroy(stage: &Stage, variables: &[(&str, &str)]) -> Result<Output> {
+    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let tools = workspace.join(".venv/bin").canonicalize()?;
+    let path = std::env::var("PATH").unwrap_or_default();
+    Ok(Command::new("infra/destroy.sh")
+        .current_dir(workspace)
+        .envs(stage.cloud.aws_settings())
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env_remove("AWS_PROFILE")
+        .env("PATH", format!("{}:{path}", tools.display()))
+        .env("ENV", &stage.environment)
+        .envs(variables.iter().copied())
+        .stdin(std::process::Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await?)
+}
+
+/// A queue that every event of the environment is sent to.
+async fn subscribe(stage: &Stage) -> Result<String> {
+    let client = stage.cloud.client();
+    let (url, arn) = queue(stage, "heard", "events.amazonaws.com").await?;
+    let pattern = json!({"source": ["pulse.deploy"], "detail": {"environment": ["test"]}});
+    client
+        .json(
+            "events",
+            "AWSEvents.PutRule",
+            json!({"Name": "heard", "EventPattern": pattern.to_string()}),
+        )
+        .await?;
+    client
+        .json(
+            "events",
+            "AWSEvents.PutTargets",
+            json!({"Rule": "heard", "Targets": [{"Id": "heard", "Arn": arn}]}),
+        )
+        .await?;
+    Ok(url)
+}
+
+/// A queue that hears of every failure, by the environment's topic.
+async fn subscribe_to_failures(stage: &Stage) -> Result<String> {
+    let (url, arn) = queue(stage, "failures", "sns.amazonaws.com").await?;
+    let topic = "arn:aws:sns:us-east-1:000000000000:test-pulse-failures";
+    let subscription = [
+        ("Action", "Subscribe"),
+        ("TopicArn", topic),
+        ("Protocol", "sqs"),
+        ("Endpoint", &arn),
+    ];
+    stage
+        .cloud
+        .client()
+        .query("sns", "2010-03-31", &subscription)
+        .await?;
+    Ok(url)
+}
+
+/// A queue that a service may send to: its URL and ARN.
+async fn queue(stage: &Stage, name: &str, sender: &str) -> Result<(String, String)> {
+    let arn = format!("arn:aws:sqs:us-east-1:000000000000:{name}");
+    let policy = json!({
+        "Version": "2012-10-17",
+        "Statement": [{
+            "Effect": "Allow",
+            "Principal": {"Service": sender},
+            "Action": "sqs:SendMessage",
+            "Resource": arn,
+        }],
+    });
+    let made = stage
+        .cloud
+        .client()
+        .json(
+            "sqs",
+            "AmazonSQS.CreateQueue",
+            json!({"QueueName": name, "Attributes": {"Policy": policy.to_string()}}),
+        )
+        .await?;
+    let url = made["QueueUrl"].as_str().context("no queue")?.to_owned();
+    Ok((url, arn))
+}
+
+async fn messages(stage: &Stage, queue: &str) -> Result<usize> {
+    let attributes = stage
+        .cloud
+        .client()
+        .json(
+            "sqs",
+            "AmazonSQS.GetQueueAttributes",
+            json!({"QueueUrl": queue, "AttributeNames": ["ApproximateNumberOfMessages"]}),
+        )
+        .await?;
+    let number = attributes["Attributes"]["ApproximateNumberOfMessages"].as_str();
+    Ok(number.unwrap_or("0").parse()?)
+}
+
+async fn receive(stage: &Stage, queue: &str) -> Result<Vec<Value>> {
+    let mut events = Vec::new();
+    loop {
+        let received = stage
+            .cloud
+            .client()
+            .json(
+                "sqs",
+                "AmazonSQS.ReceiveMessage",
+                json!({"QueueUrl": queue, "MaxNumberOfMessages": 10}),
+            )
+            .await?;
+        let Some(batch) = received["Messages"].as_array().filter(|it| !it.is_empty()) else {
+            return Ok(events);
+        };
+        for message in batch {
+            events.push(serde_json::from_str(
+                message["Body"].as_str().context("no body")?,
+            )?);
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! From a push to live, on the real templates, machine and functions.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use scenarios::visitors::Pin;
+use scenarios::{Stage, Steady, Visitor};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_alone() -> Result<()>
+{
+    let stage = Stage::set().await?;
+    let visitor = Visitor::of(&stage)?;
+
+    // Before the first deployment nothing is there to answer, and visitors count it as failed.
+    let traffic = Steady::traffic(&stage, 50, vec![Pin::None])?;
+    let nothing = visitor.visit(&Pin::None).await.unwrap_err();
+    assert!(format!("{nothing:#}").contains("503"), "{nothing:#}");
+    let (tally, _) = traffic.stop().await?;
+    assert!(tally.sent > 0);
+    assert_eq!((tally.answers(), tally.failed.len()), (0, tally.sent));
+
+    // By its push.
+    let pushed = stage.deploy_live(&[]).await?;
+    assert_eq!(pushed.output["outcome"], "live");
+    assert_eq!(pushed.output["previousDeploymentId"], Value::Null);
+    let answer = visitor.visit(&Pin::None).await?;
+    assert_eq!(answer.deployment, pushed.name);
+    assert_eq!(answer.cookie.as_ref(), Some(&pushed.name));
+
+    // ECS refuses a service whose target group no load balancer knows.
+    let attached = pushed.left("CreateListenerRule");
+    let attached = attached.context("the rules were never created")?;
+    let created = pushed.entered("CreateService");
+    let created = created.context("the service was never created")?;
+    assert!(attached < created, "{:?}", pushed.path());
+    let calls = stage.cloud.calls().all();
+    let last_rule = calls.iter().rposition(|c| c.operation == "CreateRule");
+    let service = calls.iter().position(|c| c.operation == "CreateService");
+    assert!(last_rule.is_some() && last_rule < service);
+
+    // By the AWS CLI, when the push was not noticed.
+    let id = stage.new_id();
+    stage.push_unnoticed(&id, &[]).await?;
+    let started = start_by_cli(&stage, &id, &json!({"deploymentId": id})).await?;
+    assert_eq!(started, stage.execution_arn(&id));
+    let execution = stage.end_of(&id).await?;
+    assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
+    assert_eq!(execution.output["previousDeploymentId"], pushed.name);
+    assert_eq!(stage.active().await?, Some(id.clone()));
+    stage.reaches_visitors(&id).await?;
+
+    // It did the same as the push: the same states in the same order, but for the number of looks
+    // at the targets' health.
+    assert_eq!(
+        without_repeats(&execution.path()),
+        without_repeats(&pushed.path())
+    );
+
+    // What is live already needs nothing.
+    let before = stage.cloud.calls().newest();
+    let again = stage
+        .start_by_hand("again", &json!({"deploymentId": id}).to_string())
+        .await?;
+    assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
+    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+
+    // Sizes and variables may be given by hand.
+    let id = stage.new_id();
+    stage.push_unnoticed(&id, &[]).await?;
+    let input = json!({"deploymentId": id, "desiredCount": 1, "cpu": 512, "memory": 1024, "environment": {"SESSION_IDLE_SECONDS": "5"}});
+    let by_hand = stage.start_by_hand("by-hand", &input.to_string()).await?;
+    assert_eq!(by_hand.ending(), "Succeeded", "{}", by_hand.cause);
+    let services = stage
+        .ecs
+        .describe_services()
+        .cluster(&stage.environment)
+        .services(&id)
+        .send()
+        .await?;
+    let service = services.services().first().context("no service")?;
+    assert_eq!((service.desired_count(), service.running_count()), (1, 1));
+    let definition = stage
+        .ecs
+        .describe_task_definition()
+        .task_definition(service.task_definition().unwrap_or_default())
+        .send()
+        .await?;
+    let definition = definition.task_definition().context("no task definition")?;
+    assert_eq!(
+        (definition.cpu(), definition.memory()),
+        (Some("512"), Some("1024"))
+    );
+    stage.reaches_visitors(&id).await?;
+
+    stage.strike().await;
+    Ok(())
+}
+
+/// Starts an execution of the deploy machine as people do in a terminal; returns its ARN.
+async fn start_by_cli(stage: &Stage, name: &str, input: &Value) -> Result<String> {
+    let aws = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/aws");
+    let output = Command::new(aws)
+        .args([
+            "stepfunctions",
+            "start-execution",
+            "--output",
+            "text",
+            "--query",
+            "executionArn",
+        ])
+        .args([
+            "--state-machine-arn",
+            &stage.machine("deploy"),
+            "--name",
+            name,
+        ])
+        .args(["--input", &input.to_string()])
+        .envs(stage.cloud.aws_settings())
+        .env("AWS_CONFIG_FILE", "/dev/null")
+        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+        .env_remove("AWS_PROFILE")
+        .env_remove("AWS_SESSION_TOKEN")
+        .output()
+        .await?;
+    ensure!(
+        output.status.success(),
+        "aws: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// The path with every state named once, where it was entered first.
+fn without_repeats<'a>(path: &[&'a str]) -> Vec<&'a str> {
+    let mut seen = Vec::new();
+    for state in path {
+        if !seen.contains(state) {
+            seen.push(*state);
+        }
+    }
+    seen
+}

@@ -1,0 +1,107 @@
+//! Wrong input typed in the console is refused before anything is made.
+
+use anyhow::Result;
+use scenarios::Stage;
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> Result<()> {
+    let stage = Stage::set().await?;
+    // The image is there: it is the input alone that is refused.
+    let id = stage.new_id();
+    stage.push_unnoticed(&id, &[]).await?;
+    let table: [(&str, Value, &[&str]); 14] = [
+        (
+            "unknown-field",
+            json!({"deploymentId": id, "count": 3}),
+            &["unknown field `count`"],
+        ),
+        (
+            "misspelt-field",
+            json!({"deploymentID": id}),
+            &["unknown field `deploymentID`", "`deploymentId`"],
+        ),
+        (
+            "other-environment",
+            json!({"deploymentId": id.replace("test-", "prod-")}),
+            &["`deploymentId`", "environment prod"],
+        ),
+        (
+            "impossible-date",
+            json!({"deploymentId": "test-20250230-122112Z"}),
+            &["`deploymentId`", "does not exist"],
+        ),
+        (
+            "far-future",
+            json!({"deploymentId": "test-20991027-122112Z"}),
+            &["`deploymentId`", "in the future"],
+        ),
+        (
+            "no-id",
+            json!({"deploymentId": "latest"}),
+            &["`deploymentId`", "not a deployment id"],
+        ),
+        (
+            "text-for-a-number",
+            json!({"deploymentId": id, "desiredCount": "2"}),
+            &["`desiredCount`", "\"2\""],
+        ),
+        (
+            "number-for-a-text",
+            json!({"deploymentId": 20251027}),
+            &["`deploymentId`", "string"],
+        ),
+        (
+            "nothing-to-run",
+            json!({"deploymentId": id, "desiredCount": 0}),
+            &["`desiredCount`", "between 1 and"],
+        ),
+        (
+            "no-fargate-size",
+            json!({"deploymentId": id, "cpu": 256, "memory": 700}),
+            &["`memory`", "512"],
+        ),
+        (
+            "reserved-variable",
+            json!({"deploymentId": id, "environment": {"PORT": "80"}}),
+            &["`environment`", "PORT"],
+        ),
+        ("missing-id", json!({}), &["missing field `deploymentId`"]),
+        (
+            "the-consoles-example",
+            json!({"Comment": "Insert your JSON here"}),
+            &["unknown field `Comment`", "`deploymentId`"],
+        ),
+        ("not-an-object", json!([id]), &["must be a JSON object"]),
+    ];
+    let before = stage.cloud.calls().newest();
+    for (name, input, words) in &table {
+        let ended = stage.start_by_hand(name, &input.to_string()).await?;
+        println!("{name}: {}", ended.cause);
+        assert_eq!(ended.ending(), "Refused", "{name}: {}", ended.cause);
+        assert_eq!(ended.error, "Refused", "{name}");
+        for word in *words {
+            assert!(
+                ended.cause.contains(word),
+                "{name}: `{word}` is not in: {}",
+                ended.cause
+            );
+        }
+        // One message: neither JSON around it nor a stack trace behind it.
+        assert!(
+            ended.cause.starts_with("InvalidInputError: "),
+            "{name}: {}",
+            ended.cause
+        );
+        assert!(
+            !ended.cause.contains(['\n', '\\']),
+            "{name}: {}",
+            ended.cause
+        );
+    }
+    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    assert_eq!(stage.active().await?, None);
+    assert_eq!(stage.leftovers(&id).await?, Vec::<String>::new());
+    stage.strike().await;
+    Ok(())
+}

@@ -1,0 +1,514 @@
+//! Many deployments, and many things beside them that are not ours.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use aws_sdk_ecs::types::{
+    AwsVpcConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, ServiceField,
+};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, FixedResponseActionConfig, HttpHeaderConditionConfig,
+    PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetTypeEnum,
+};
+use localcloud::Options;
+use scenarios::Stage;
+use scenarios::machines::BY_HAND;
+use scenarios::visitors::AFFINITY;
+use serde_json::json;
+
+/// More than a page of services, and with ours more than a page of rules.
+const FOREIGN_SERVICES: usize = 45;
+const FOREIGN_GROUPS: usize = 30;
+const FOREIGN_RULES: usize = 290;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_to_the_byte()
+-> Result<()> {
+    let options = Options {
+        rules_per_load_balancer: Some(500),
+        ..Options::default()
+    };
+    let parameters = format!("{BY_HAND} KeepPrevious=0");
+    let stage = Stage::set_as(options, &[("PIPELINE_PARAMETERS", parameters.as_str())]).await?;
+    let live = stage.deploy_live(&[]).await?.name;
+    let pattern = Pattern::of(&stage, &live).await?;
+
+    // Protected ones need nothing, and are read like all others.
+    let mut ids = Vec::new();
+    println!("| Deployments | Calls | of which |");
+    println!("|---|---|---|");
+    for (number, documented) in [(10, 9), (30, 12), (60, 16)] {
+        while ids.len() + 1 < number {
+            ids.push(pattern.make(&stage, ids.len()).await?);
+        }
+        let calls = one_idle_cleanup(&stage).await?;
+        let total: usize = calls.values().sum();
+        println!("| {number} | {total} | {} |", in_words(&calls));
+        assert_eq!(total, documented, "{calls:?}");
+        assert_eq!(total, formula(&Counts::ours(number)), "{calls:?}");
+    }
+
+    pattern.make_foreign(&stage).await?;
+    let foreign = foreign(&stage, &ids, &live).await?;
+    assert_eq!(
+        foreign.len(),
+        FOREIGN_SERVICES + FOREIGN_GROUPS + FOREIGN_RULES
+    );
+    let calls = one_idle_cleanup(&stage).await?;
+    let total: usize = calls.values().sum();
+    println!("| 60 beside others | {total} | {} |", in_words(&calls));
+    let ours = Counts::ours(60);
+    let counts = Counts {
+        rules: ours.rules + FOREIGN_RULES,
+        groups: ours.groups + FOREIGN_GROUPS,
+        groups_named_like_ours: 60 + NAMED_LIKE_OURS,
+        services: 60 + FOREIGN_SERVICES,
+        services_named_like_ours: 60 + NAMED_LIKE_OURS,
+        revisions: 60,
+    };
+    assert!(counts.rules > 400 && counts.services > 100);
+    assert_eq!(total, formula(&counts), "{calls:?}");
+
+    // Some of them, then all that are left.
+    let (some, rest) = ids.split_at(12);
+    for group in [some, rest] {
+        pattern.unprotect(&stage, group).await?;
+        let plan = stage.plan().await?;
+        let due = plan["deployments"].as_array().context("no plan")?;
+        let due = due.iter().filter(|item| item["action"] != "keep").count();
+        assert_eq!(due, group.len());
+        let began = std::time::Instant::now();
+        let sweep = stage.clean_up().await?;
+        println!("{} deleted in {:.0} s", due, began.elapsed().as_secs_f64());
+        let done = sweep.output["deployments"].as_array().context("nothing")?;
+        assert_eq!(done.len(), group.len());
+        for item in done {
+            assert_eq!(item["outcome"], "deleted", "{item}");
+        }
+    }
+    for id in &ids {
+        assert_eq!(stage.leftovers(id).await?, Vec::<String>::new(), "{id}");
+    }
+    let after = self::foreign(&stage, &ids, &live).await?;
+    for (name, before) in &foreign {
+        assert_eq!(after.get(name), Some(before), "{name} changed");
+    }
+    assert_eq!(after.len(), foreign.len());
+    assert_eq!(stage.active().await?.as_ref(), Some(&live));
+    stage.reaches_visitors(&live).await?;
+    stage.strike().await;
+    Ok(())
+}
+
+/// How many foreign services and target groups have a name like a deployment's.
+const NAMED_LIKE_OURS: usize = 3;
+
+/// What there is to read.
+struct Counts {
+    rules: usize,
+    groups: usize,
+    groups_named_like_ours: usize,
+    services: usize,
+    services_named_like_ours: usize,
+    revisions: usize,
+}
+
+impl Counts {
+    /// So many deployments and nothing else; the default rule is a rule as well.
+    fn ours(number: usize) -> Counts {
+        Counts {
+            rules: 2 * number + 1,
+            groups: number,
+            groups_named_like_ours: number,
+            services: number,
+            services_named_like_ours: number,
+            revisions: number,
+        }
+    }
+}
+
+/// As `find_deployments::facts::read` documents it, for nothing that runs or is left over.
+fn formula(counts: &Counts) -> usize {
+    2 + counts.rules.div_ceil(400)
+        + counts.groups.div_ceil(400)
+        + counts.groups_named_like_ours.div_ceil(20)
+        + counts.services.div_ceil(100)
+        + counts.services_named_like_ours.div_ceil(10)
+        + counts.revisions.div_ceil(100)
+        + 1
+}
+
+/// Runs a cleanup that finds nothing to do, and counts every call that it makes.
+async fn one_idle_cleanup(stage: &Stage) -> Result<BTreeMap<String, usize>> {
+    let before = stage.cloud.calls().newest();
+    let sweep = stage.clean_up().await?;
+    assert_eq!(sweep.output["deployments"], json!([]));
+    let mut calls = BTreeMap::new();
+    for call in stage.cloud.calls().since(before) {
+        // The test itself calls as root.
+        if !call.caller.ends_with(":root") {
+            assert_eq!(call.status, Some(200), "{call:?}");
+            *calls.entry(call.operation).or_default() += 1;
+        }
+    }
+    Ok(calls)
+}
+
+fn in_words(calls: &BTreeMap<String, usize>) -> String {
+    let words: Vec<_> = calls
+        .iter()
+        .map(|(operation, number)| format!("{number} {operation}"))
+        .collect();
+    words.join(", ")
+}
+
+/// What deployments are made after: the live one.
+struct Pattern {
+    environment: String,
+    listener: String,
+    vpc: String,
+    network: AwsVpcConfiguration,
+    definition: aws_sdk_ecs::types::TaskDefinition,
+}
+
+impl Pattern {
+    async fn of(stage: &Stage, live: &str) -> Result<Pattern> {
+        let groups = stage
+            .elb
+            .describe_target_groups()
+            .names(live)
+            .send()
+            .await?;
+        let group = groups.target_groups().first().context("no target group")?;
+        let services = stage
+            .ecs
+            .describe_services()
+            .cluster(&stage.environment)
+            .services(live)
+            .send()
+            .await?;
+        let service = services.services().first().context("no service")?;
+        let network = service.network_configuration();
+        let described = stage
+            .ecs
+            .describe_task_definition()
+            .task_definition(service.task_definition().context("no task definition")?)
+            .send()
+            .await?;
+        Ok(Pattern {
+            environment: stage.environment.clone(),
+            listener: stage.listener_arn().await?,
+            vpc: group.vpc_id().context("no VPC")?.to_owned(),
+            network: network
+                .and_then(|network| network.awsvpc_configuration())
+                .context("no network")?
+                .clone(),
+            definition: described.task_definition.context("no definition")?,
+        })
+    }
+
+    /// A deployment that was live, is protected and wants no tasks.
+    async fn make(&self, stage: &Stage, number: usize) -> Result<String> {
+        let id = format!(
+            "{}-20260101-{:02}{:02}00Z",
+            self.environment,
+            number / 60,
+            number % 60
+        );
+        let tags = [
+            ("pulse:deployment-id", id.as_str()),
+            ("pulse:environment", &self.environment),
+        ];
+        let marks = [
+            ("pulse:ready-at", "2026-01-01T00:00:00Z"),
+            ("pulse:live-since", "2026-01-01T00:00:00Z"),
+            ("pulse:protected", "yes"),
+        ];
+        let definition = self.register(stage, "test-app", &tags).await?;
+        let group = self
+            .group(stage, &id, &[tags.as_slice(), &marks].concat())
+            .await?;
+        for (from, header, value) in [
+            (100, AFFINITY, id.clone()),
+            (20_100, "Cookie", format!("*{AFFINITY}={id}*")),
+        ] {
+            let condition = RuleCondition::builder()
+                .field("http-header")
+                .http_header_config(
+                    HttpHeaderConditionConfig::builder()
+                        .http_header_name(header)
+                        .values(value)
+                        .build(),
+                )
+                .build();
+            let forward = Action::builder()
+                .r#type(ActionTypeEnum::Forward)
+                .target_group_arn(&group)
+                .build();
+            // Past those of the live one.
+            let priority = from + 10 + i32::try_from(number)?;
+            self.rule(stage, priority, condition, forward, &tags)
+                .await?;
+        }
+        self.service(stage, &id, &definition, Some(&group), &tags)
+            .await?;
+        Ok(id)
+    }
+
+    async fn unprotect(&self, stage: &Stage, ids: &[String]) -> Result<()> {
+        for id in ids {
+            stage
+                .elb
+                .remove_tags()
+                .resource_arns(stage.target_group(id).await?)
+                .tag_keys("pulse:protected")
+                .send()
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Services, target groups and rules of somebody else's, some of them much like ours.
+    async fn make_foreign(&self, stage: &Stage) -> Result<()> {
+        let definition = self.register(stage, "other-app", &[]).await?;
+        let theirs = [
+            ("pulse:deployment-id", "test2-20260101-000000Z"),
+            ("pulse:environment", "test2"),
+        ];
+        let mut groups = Vec::new();
+        for number in 0..FOREIGN_GROUPS {
+            let (name, tags) = foreign_name(number, &theirs);
+            groups.push(self.group(stage, &name, tags).await?);
+        }
+        for number in 0..FOREIGN_RULES {
+            let condition = RuleCondition::builder()
+                .field("path-pattern")
+                .path_pattern_config(
+                    PathPatternConditionConfig::builder()
+                        .values(format!("/other/{number}"))
+                        .build(),
+                )
+                .build();
+            let action = match groups.get(number) {
+                Some(group) => Action::builder()
+                    .r#type(ActionTypeEnum::Forward)
+                    .target_group_arn(group),
+                None => Action::builder()
+                    .r#type(ActionTypeEnum::FixedResponse)
+                    .fixed_response_config(
+                        FixedResponseActionConfig::builder()
+                            .status_code("404")
+                            .build(),
+                    ),
+            };
+            let priority = 30_000 + i32::try_from(number)?;
+            let (_, tags) = foreign_name(number, &theirs);
+            self.rule(stage, priority, condition, action.build(), tags)
+                .await?;
+        }
+        for number in 0..FOREIGN_SERVICES {
+            let (name, tags) = foreign_name(number, &theirs);
+            let group = groups.get(number).map(String::as_str);
+            self.service(stage, &name, &definition, group, tags).await?;
+        }
+        Ok(())
+    }
+
+    async fn register(&self, stage: &Stage, family: &str, tags: &[(&str, &str)]) -> Result<String> {
+        let registered = stage
+            .ecs
+            .register_task_definition()
+            .family(family)
+            .set_container_definitions(self.definition.container_definitions.clone())
+            .set_requires_compatibilities(self.definition.requires_compatibilities.clone())
+            .set_network_mode(self.definition.network_mode.clone())
+            .set_cpu(self.definition.cpu.clone())
+            .set_memory(self.definition.memory.clone())
+            .set_execution_role_arn(self.definition.execution_role_arn.clone())
+            .set_tags(ecs_tags(tags))
+            .send()
+            .await?;
+        let definition = registered.task_definition();
+        Ok(definition
+            .and_then(|definition| definition.task_definition_arn())
+            .context("not registered")?
+            .to_owned())
+    }
+
+    async fn group(&self, stage: &Stage, name: &str, tags: &[(&str, &str)]) -> Result<String> {
+        let created = stage
+            .elb
+            .create_target_group()
+            .name(name)
+            .protocol(ProtocolEnum::Http)
+            .port(8000)
+            .vpc_id(&self.vpc)
+            .target_type(TargetTypeEnum::Ip)
+            .health_check_path("/_health")
+            .set_tags(elb_tags(tags))
+            .send()
+            .await?;
+        let group = created.target_groups().first();
+        Ok(group
+            .and_then(|group| group.target_group_arn())
+            .context("not created")?
+            .to_owned())
+    }
+
+    async fn rule(
+        &self,
+        stage: &Stage,
+        priority: i32,
+        condition: RuleCondition,
+        action: Action,
+        tags: &[(&str, &str)],
+    ) -> Result<()> {
+        stage
+            .elb
+            .create_rule()
+            .listener_arn(&self.listener)
+            .priority(priority)
+            .conditions(condition)
+            .actions(action)
+            .set_tags(elb_tags(tags))
+            .send()
+            .await?;
+        Ok(())
+    }
+
+    async fn service(
+        &self,
+        stage: &Stage,
+        name: &str,
+        definition: &str,
+        group: Option<&str>,
+        tags: &[(&str, &str)],
+    ) -> Result<()> {
+        let balanced = group.map(|group| {
+            let balancer = LoadBalancer::builder()
+                .target_group_arn(group)
+                .container_name("app")
+                .container_port(8000);
+            vec![balancer.build()]
+        });
+        stage
+            .ecs
+            .create_service()
+            .cluster(&self.environment)
+            .service_name(name)
+            .task_definition(definition)
+            .desired_count(0)
+            .launch_type(LaunchType::Fargate)
+            .set_load_balancers(balanced)
+            .network_configuration(
+                NetworkConfiguration::builder()
+                    .awsvpc_configuration(self.network.clone())
+                    .build(),
+            )
+            .set_tags(ecs_tags(tags))
+            .send()
+            .await?;
+        Ok(())
+    }
+}
+
+/// The name of a foreign thing and its tags: the first are named like deployments but carry no tags,
+/// the next carry another environment's.
+fn foreign_name<'a>(
+    number: usize,
+    theirs: &'a [(&'a str, &'a str)],
+) -> (String, &'a [(&'a str, &'a str)]) {
+    match number {
+        0..NAMED_LIKE_OURS => (format!("test-20250101-0000{number:02}Z"), &[]),
+        NAMED_LIKE_OURS..10 => (format!("test2-20250101-0000{number:02}Z"), theirs),
+        _ => (format!("other-{number}"), &[]),
+    }
+}
+
+/// Everything that is not ours, with its tags, as AWS describes it.
+async fn foreign(stage: &Stage, ids: &[String], live: &str) -> Result<BTreeMap<String, String>> {
+    let is_ours = |name: &str| name == live || ids.iter().any(|id| id == name);
+    let mut found = BTreeMap::new();
+    let mut arns = Vec::new();
+    let mut pages = stage
+        .elb
+        .describe_rules()
+        .listener_arn(stage.listener_arn().await?)
+        .page_size(400)
+        .into_paginator()
+        .send();
+    while let Some(page) = pages.next().await {
+        for rule in page?.rules() {
+            let arn = rule.rule_arn().context("a rule without an ARN")?;
+            let priority = rule.priority().unwrap_or_default();
+            if priority.parse().is_ok_and(|number: u32| number >= 30_000) {
+                arns.push(arn.to_owned());
+                found.insert(arn.to_owned(), format!("{rule:?}"));
+            }
+        }
+    }
+    let groups = stage.elb.describe_target_groups().page_size(400);
+    for group in groups.send().await?.target_groups() {
+        let arn = group.target_group_arn().context("a group without an ARN")?;
+        if !is_ours(group.target_group_name().unwrap_or_default()) {
+            arns.push(arn.to_owned());
+            found.insert(arn.to_owned(), format!("{group:?}"));
+        }
+    }
+    for batch in arns.chunks(20) {
+        let tags = stage
+            .elb
+            .describe_tags()
+            .set_resource_arns(Some(batch.to_vec()));
+        for description in tags.send().await?.tag_descriptions() {
+            let described = found.get_mut(description.resource_arn().unwrap_or_default());
+            *described.context("tags of nothing")? += &format!("{:?}", description.tags());
+        }
+    }
+    let mut names = Vec::new();
+    let mut pages = stage
+        .ecs
+        .list_services()
+        .cluster(&stage.environment)
+        .into_paginator()
+        .send();
+    while let Some(page) = pages.next().await {
+        names.extend(page?.service_arns.unwrap_or_default());
+    }
+    for batch in names.chunks(10) {
+        let services = stage
+            .ecs
+            .describe_services()
+            .cluster(&stage.environment)
+            .set_services(Some(batch.to_vec()))
+            .include(ServiceField::Tags);
+        for service in services.send().await?.services() {
+            if !is_ours(service.service_name().unwrap_or_default()) {
+                let arn = service.service_arn().context("a service without an ARN")?;
+                found.insert(arn.to_owned(), format!("{service:?}"));
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn elb_tags(tags: &[(&str, &str)]) -> Option<Vec<Tag>> {
+    let tags: Vec<_> = tags
+        .iter()
+        .map(|(key, value)| Tag::builder().key(*key).value(*value).build())
+        .collect();
+    (!tags.is_empty()).then_some(tags)
+}
+
+fn ecs_tags(tags: &[(&str, &str)]) -> Option<Vec<aws_sdk_ecs::types::Tag>> {
+    let tags: Vec<_> = tags
+        .iter()
+        .map(|(key, value)| {
+            aws_sdk_ecs::types::Tag::builder()
+                .key(*key)
+                .value(*value)
+                .build()
+        })
+        .collect();
+    (!tags.is_empty()).then_some(tags)
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# Runs the commands of the README's walk-through as a reader would: `make local` in one terminal, the rest in another.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+work=$(mktemp -d)
+trap 'end' EXIT
+
+# Ends `make local` as Ctrl-C would, and sees that it leaves nothing behind.
+end() {
+  local status=$?
+  trap - EXIT
+  if [[ -n ${local_cloud:-} ]]; then
+    kill -INT -- "-$local_cloud" 2>/dev/null || true
+    wait "$local_cloud" 2>/dev/null || true
+    if pgrep -g "$local_cloud" >/dev/null 2>&1; then
+      echo "walkthrough: make local left processes behind:" >&2
+      ps -o pid,args -g "$local_cloud" >&2
+      status=1
+    fi
+  fi
+  [[ $status == 0 ]] || cat "$work/local" >&2
+  rm -rf "$work"
+  exit "$status"
+}
+
+# The `$ ` lines of the console blocks below a heading of the README.
+commands_below() {
+  awk -v heading="## $1" '
+    /^## / { below = ($0 == heading) }
+    /^ *```/ { block = below && /console/; next }
+    block && /^\$ / { print substr($0, 3) }
+  ' README.md
+}
+
+set -m
+make local >"$work/local" 2>&1 &
+local_cloud=$!
+set +m
+for _ in $(seq 900); do
+  if grep -q "The local cloud is up" "$work/local"; then
+    break
+  fi
+  kill -0 "$local_cloud" 2>/dev/null || { echo "walkthrough: make local ended early" >&2; exit 1; }
+  sleep 1
+done
+grep -q "The local cloud is up" "$work/local"
+
+commands_below "Try it: your own pushes" >"$work/commands"
+[[ $(wc -l <"$work/commands") -ge 5 ]] || { echo "walkthrough: the README's commands were not found" >&2; exit 1; }
+cat "$work/commands"
+bash -euo pipefail "$work/commands"
+echo "walkthrough: the README's commands did what they say"

@@ -23,6 +23,8 @@ pub struct Call {
     pub operation: String,
     /// The ARN of the caller, as far as the service checks it; empty for registry requests.
     pub caller: String,
+    /// The function that called, if one did.
+    pub function: Option<String>,
     /// The status of the answer; absent if the connection was dropped instead.
     pub status: Option<u16>,
     /// Milliseconds from the local cloud's start to the call's arrival.

@@ -22,6 +22,10 @@ pub enum Fault {
     ConnectionReset,
     /// The call takes effect, then the connection is dropped.
     AnswerLost,
+    /// The function that calls is killed before the call takes effect. Nobody else is killed.
+    KilledBeforeCall,
+    /// The call takes effect, then the function that called is killed. Nobody else is killed.
+    KilledAfterCall,
     /// The call takes effect after a delay.
     Slow {
         /// The delay, in milliseconds of the machine's clock.
@@ -40,6 +44,9 @@ pub struct FaultRule {
     /// The operation, for example `CreateService`; every operation of the service when absent.
     #[serde(default)]
     pub operation: Option<String>,
+    /// The name of the function that calls; every caller when absent.
+    #[serde(default)]
+    pub function: Option<String>,
     /// The first matching call that fails, counted from 1 since the rule was added.
     #[serde(default = "one")]
     pub nth: u32,
@@ -64,9 +71,18 @@ impl FaultRule {
         Self {
             service: service.to_owned(),
             operation: Some(operation.to_owned()),
+            function: None,
             nth: 1,
             times: once(),
             fault,
+        }
+    }
+
+    /// The same fault for the calls of that function only.
+    pub fn of(self, function: &str) -> Self {
+        Self {
+            function: Some(function.to_owned()),
+            ..self
         }
     }
 
@@ -91,8 +107,13 @@ impl FaultRule {
         }
     }
 
-    fn matches(&self, operation: &Operation) -> bool {
-        self.service == operation.service
+    fn matches(&self, operation: &Operation, function: Option<&str>) -> bool {
+        let kills = matches!(self.fault, Fault::KilledBeforeCall | Fault::KilledAfterCall);
+        let by = match &self.function {
+            Some(name) => function == Some(name),
+            None => !kills || function.is_some(),
+        };
+        by && self.service == operation.service
             && self
                 .operation
                 .as_ref()
@@ -120,11 +141,11 @@ impl Faults {
         self.lock().clone()
     }
 
-    /// Counts the call and says what befalls it; with several faults, the one added first.
-    pub(super) fn befall(&self, operation: &Operation) -> Option<Fault> {
+    /// Counts the call, which that function makes if one does, and says what befalls it; with several faults, the one added first.
+    pub(super) fn befall(&self, operation: &Operation, function: Option<&str>) -> Option<Fault> {
         let mut found = None;
         for (rule, seen) in self.lock().iter_mut() {
-            if rule.matches(operation) {
+            if rule.matches(operation, function) {
                 *seen += 1;
                 let until = rule
                     .times
@@ -186,11 +207,38 @@ mod tests {
     use crate::front_door::operation::Protocol;
 
     fn call(faults: &Faults, name: &str) -> Option<Fault> {
-        faults.befall(&Operation {
+        call_of(faults, name, None)
+    }
+
+    fn call_of(faults: &Faults, name: &str, function: Option<&str>) -> Option<Fault> {
+        let operation = Operation {
             service: "ecs".into(),
             name: name.into(),
             protocol: Protocol::Json,
-        })
+        };
+        faults.befall(&operation, function)
+    }
+
+    #[test]
+    fn a_fault_of_a_function_befalls_and_counts_no_other_callers_calls() {
+        let faults = Faults::default();
+        let second = FaultRule::next("ecs", "CreateService", Fault::Throttled).at(2);
+        faults.add(second.of("test-create-service"));
+        let call = |function| call_of(&faults, "CreateService", function);
+        assert_eq!(call(Some("test-create-service")), None);
+        assert_eq!(call(Some("test-restore-deployment")), None);
+        assert_eq!(call(None), None);
+        assert_eq!(call(Some("test-create-service")), Some(Fault::Throttled));
+    }
+
+    #[test]
+    fn only_functions_are_killed() {
+        let faults = Faults::default();
+        let kill = FaultRule::next("ecs", "CreateService", Fault::KilledAfterCall);
+        faults.add(kill);
+        assert_eq!(call(&faults, "CreateService"), None);
+        let killed = call_of(&faults, "CreateService", Some("test-create-service"));
+        assert_eq!(killed, Some(Fault::KilledAfterCall));
     }
 
     #[test]

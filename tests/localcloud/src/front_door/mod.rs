@@ -19,6 +19,7 @@ use tokio::{
 };
 
 pub mod answer;
+pub mod caller;
 pub mod calls;
 pub mod ecr;
 pub mod ecs;
@@ -28,6 +29,7 @@ pub mod forward;
 pub mod operation;
 
 use answer::{Answer, AwsError, with_body};
+use caller::{FunctionProcess, Peer};
 use calls::{Call, Calls};
 use ecr::Ecr;
 use elbv2::Elbv2;
@@ -172,9 +174,13 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
+    let Ok(address) = stream.peer_addr() else {
+        return; // It has gone away.
+    };
+    let peer = Arc::new(Peer::new(address));
     let service = service_fn(move |request| {
-        let state = state.clone();
-        async move { state.respond(request).await }
+        let (state, peer) = (state.clone(), peer.clone());
+        async move { state.respond(request, peer).await }
     });
     // An error is the client going away, or a fault that drops the connection.
     let _ = http1::Builder::new()
@@ -187,6 +193,7 @@ impl State {
     async fn respond(
         self: Arc<Self>,
         request: Request<IncomingBody>,
+        peer: Arc<Peer>,
     ) -> Result<Response<Full<Bytes>>, Dropped> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
@@ -197,7 +204,7 @@ impl State {
             return Ok(self.own(&parts.method, path, &body).map(Full::new));
         }
         // A call runs to its end even if the caller hangs up, as it does on AWS.
-        let call = tokio::spawn(self.call(Incoming::new(parts, body)));
+        let call = tokio::spawn(self.call(Incoming::new(parts, body), peer));
         match call.await {
             Ok(Some(answer)) => Ok(answer.map(Full::new)),
             _ => Err(Dropped),
@@ -205,14 +212,26 @@ impl State {
     }
 
     /// Answers a call with the faults that befall it, and records it. `None`: drop the connection.
-    async fn call(self: Arc<Self>, incoming: Incoming) -> Option<Answer> {
+    async fn call(self: Arc<Self>, incoming: Incoming, peer: Arc<Peer>) -> Option<Answer> {
         let arrived = Instant::now();
-        let fault = self.faults.befall(&incoming.operation);
+        let process = peer.function().await;
+        let function = process.map(|process| process.function.as_str());
+        let fault = self.faults.befall(&incoming.operation, function);
+        let kill = || process.map(FunctionProcess::kill);
         let answer = match fault {
             None => Some(self.answer(&incoming).await),
             Some(Fault::ConnectionReset) => None,
             Some(Fault::AnswerLost) => {
                 self.answer(&incoming).await;
+                None
+            }
+            Some(Fault::KilledBeforeCall) => {
+                kill();
+                None
+            }
+            Some(Fault::KilledAfterCall) => {
+                self.answer(&incoming).await;
+                kill();
                 None
             }
             Some(Fault::Slow { milliseconds }) => {
@@ -233,6 +252,7 @@ impl State {
             service,
             operation: name,
             caller: incoming.caller.into_inner().unwrap_or_default(),
+            function: function.map(str::to_owned),
             status: answer.as_ref().map(|answer| answer.status().as_u16()),
             at_milliseconds: 0,
             milliseconds: 0,

@@ -1,0 +1,135 @@
+//! The function at the other end of a connection: a child process of MiniStack, told by its
+//! environment, as Lambda sets it.
+//! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime>
+
+use std::{ffi::OsStr, net::SocketAddr};
+
+use procfs::{
+    net::tcp,
+    process::{FDTarget, Process, all_processes},
+};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::sync::OnceCell;
+
+/// A function's running process.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FunctionProcess {
+    /// The function's name.
+    pub function: String,
+    pid: i32,
+}
+
+impl FunctionProcess {
+    /// The function whose process holds the socket of that address; none if that is anybody else.
+    pub fn at(socket: SocketAddr) -> Option<Self> {
+        let inode = tcp()
+            .ok()?
+            .into_iter()
+            .find(|entry| entry.local_address == socket)?
+            .inode;
+        // A process that ends while it is looked at is passed over.
+        all_processes()
+            .ok()?
+            .flatten()
+            .filter_map(|process| Some((function(&process)?, process)))
+            .find(|(_, process)| holds(process, inode))
+            .map(|(function, process)| Self {
+                function,
+                pid: process.pid(),
+            })
+    }
+
+    /// Kills it, as Lambda does with one that runs out of memory: without a word to it.
+    pub fn kill(&self) {
+        if let Some(pid) = Pid::from_raw(self.pid) {
+            // An error means that it has ended already.
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
+
+/// Who is at the other end of a connection, looked up when first asked for.
+#[derive(Debug)]
+pub struct Peer {
+    address: SocketAddr,
+    function: OnceCell<Option<FunctionProcess>>,
+}
+
+impl Peer {
+    /// The peer of that address.
+    pub fn new(address: SocketAddr) -> Self {
+        Self {
+            address,
+            function: OnceCell::new(),
+        }
+    }
+
+    /// The function that calls, if one does.
+    pub async fn function(&self) -> Option<&FunctionProcess> {
+        let address = self.address;
+        let look_up = async || {
+            let found = tokio::task::spawn_blocking(move || FunctionProcess::at(address));
+            found.await.unwrap_or_default()
+        };
+        self.function.get_or_init(look_up).await.as_ref()
+    }
+}
+
+fn function(process: &Process) -> Option<String> {
+    let environment = process.environ().ok()?;
+    let name = environment.get(OsStr::new("AWS_LAMBDA_FUNCTION_NAME"))?;
+    Some(name.to_str()?.to_owned())
+}
+
+fn holds(process: &Process, inode: u64) -> bool {
+    let Ok(descriptors) = process.fd() else {
+        return false;
+    };
+    descriptors
+        .flatten()
+        .any(|descriptor| descriptor.target == FDTarget::Socket(inode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        net::TcpListener,
+        os::unix::process::ExitStatusExt,
+        process::{Command, Stdio},
+    };
+
+    /// A process that connects to the address and waits, with these variables in its environment.
+    fn connected(address: SocketAddr, variables: &[(&str, &str)]) -> std::process::Child {
+        let script = format!("exec 3<>/dev/tcp/{}/{}; read", address.ip(), address.port());
+        Command::new("bash")
+            .args(["-c", &script])
+            .envs(variables.iter().copied())
+            .stdin(Stdio::piped())
+            .spawn()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_functions_process_is_found_by_its_connection_and_can_be_killed() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let name = [("AWS_LAMBDA_FUNCTION_NAME", "test-create-service")];
+        let mut child = connected(listener.local_addr().unwrap(), &name);
+        let (_stream, peer) = listener.accept().unwrap();
+        let found = FunctionProcess::at(peer).unwrap();
+        assert_eq!(found.function, "test-create-service");
+        assert_eq!(found.pid, child.id() as i32);
+        found.kill();
+        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    }
+
+    #[test]
+    fn who_is_no_function_is_not_taken_for_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut child = connected(listener.local_addr().unwrap(), &[]);
+        let (_stream, peer) = listener.accept().unwrap();
+        assert_eq!(FunctionProcess::at(peer), None);
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

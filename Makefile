@@ -67,8 +67,9 @@ bench: build sample-app ## Measure deployments on the local cloud
 	cargo run --quiet --locked --package scenarios --bin bench
 
 .PHONY: faults
-faults: build sample-app ## Fail every AWS call of a deployment in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_ONLY)
-	cargo run --quiet --locked --package scenarios --bin faults
+faults: build sample-app ## Fail every AWS call in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_PAIRS, FAULTS_ONLY, FAULTS_STAGES)
+	cargo build --quiet --locked --package scenarios --bins
+	target/debug/faults
 
 .PHONY: lint-templates
 lint-templates: $(VENV_READY) ## Check templates, state machines and scripts

@@ -11,7 +11,7 @@ use lifecycle::aws_error::failed;
 use lifecycle::listener::DeploymentTargetGroup;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener, tags};
 use serde::{Deserialize, Serialize};
-use time::UtcDateTime;
+use time::{Duration, UtcDateTime};
 
 /// What is to be deleted.
 #[derive(Debug, Clone, Deserialize)]
@@ -57,7 +57,8 @@ pub struct Clients {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
-/// Deletes what can be deleted now.
+/// Deletes what can be deleted now; `settle` is how long the load balancer may go on routing by rules
+/// that are deleted.
 ///
 /// # Errors
 /// `DeploymentActive` when the default action names the deployment; `DeploymentWasLive` when it was
@@ -65,6 +66,7 @@ pub struct Clients {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
+    settle: Duration,
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
@@ -72,6 +74,7 @@ pub async fn run(
     let delete = Delete {
         clients,
         settings,
+        settle,
         now,
         id: &id,
     };
@@ -81,6 +84,7 @@ pub async fn run(
 struct Delete<'a> {
     clients: &'a Clients,
     settings: &'a Settings,
+    settle: Duration,
     now: UtcDateTime,
     id: &'a DeploymentId,
 }
@@ -104,7 +108,7 @@ impl Delete<'_> {
                 ));
             }
             if !group.tags.contains_key(tags::DELETING_SINCE) {
-                self.mark_as_deleting(&group.arn).await?;
+                self.mark(&group.arn, tags::DELETING_SINCE).await?;
                 if group.tags.contains_key(tags::READY_AT) {
                     // A switch that read the tags before the mark may still act on them. It has done
                     // so by the next call, and then the listener says it.
@@ -119,15 +123,16 @@ impl Delete<'_> {
         let rules = create_listener_rule::undo(elb, self.settings, self.id).await?;
         let was_live = group
             .as_ref()
-            .is_some_and(|group| group.tags.contains_key(tags::LIVE_SINCE));
-        if rules > 0 && was_live {
-            // The load balancer still routes by the rules for some seconds; the tasks must outlive them.
-            return Ok(self.deleting(format!("the load balancer to forget {rules} rules")));
+            .filter(|group| group.tags.contains_key(tags::LIVE_SINCE));
+        if let Some(group) = was_live
+            && !self.is_forgotten(group, rules).await?
+        {
+            return Ok(self.deleting("the load balancer to forget its rules".to_owned()));
         }
 
         self.refuse_if_active(group.as_ref()).await?;
         if input.force
-            && was_live
+            && was_live.is_some()
             && let Some(what) = one_by_one::stop_next(ecs, self.settings, self.id).await?
         {
             return Ok(self.deleting(what));
@@ -207,26 +212,46 @@ impl Delete<'_> {
         ))
     }
 
+    /// Whether the load balancer has had the time to forget the rules, of which that many were just
+    /// deleted: it goes on routing by them for some seconds, and the tasks must outlive that.
+    ///
+    /// The time counts from when a call first found no rule left and said so on the target group, since
+    /// the call that deleted them may not have lived to tell.
+    async fn is_forgotten(
+        &self,
+        group: &DeploymentTargetGroup,
+        rules: usize,
+    ) -> Result<bool, StepError> {
+        match tags::time(&group.tags, tags::UNROUTED_SINCE) {
+            Some(since) if rules == 0 => Ok(self.now - since >= self.settle),
+            _ => {
+                self.mark(&group.arn, tags::UNROUTED_SINCE).await?;
+                Ok(false)
+            }
+        }
+    }
+
     async fn take_mark_back(&self, target_group_arn: &str) -> Result<(), StepError> {
         self.clients
             .elb
             .remove_tags()
             .resource_arns(target_group_arn)
             .tag_keys(tags::DELETING_SINCE)
+            .tag_keys(tags::UNROUTED_SINCE)
             .send()
             .await
             .map(drop)
             .map_err(|error| failed(format_args!("untag target group {target_group_arn}"), error))
     }
 
-    async fn mark_as_deleting(&self, target_group_arn: &str) -> Result<(), StepError> {
+    async fn mark(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
         self.clients
             .elb
             .add_tags()
             .resource_arns(target_group_arn)
             .tags(
                 Tag::builder()
-                    .key(tags::DELETING_SINCE)
+                    .key(key)
                     .value(tags::timestamp(self.now))
                     .build(),
             )

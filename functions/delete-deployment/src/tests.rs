@@ -26,6 +26,8 @@ use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 
 const ID: &str = "test-20251027-122112Z";
 const OTHER: &str = "test-20251027-122113Z";
+const NOW: UtcDateTime = time::macros::utc_datetime!(2025-10-27 12:30:00);
+const SETTLE: Duration = Duration::seconds(60);
 
 /// One deployment as AWS would keep it, and what was done to it, in order.
 #[derive(Debug, Default)]
@@ -336,8 +338,7 @@ async fn call(world: World, input: Input) -> (Result<Output, StepError>, World) 
             ]
         ),
     };
-    let now = time::macros::utc_datetime!(2025-10-27 12:30:00);
-    let output = run(&clients, &Settings::for_tests(), now, input).await;
+    let output = run(&clients, &Settings::for_tests(), SETTLE, NOW, input).await;
     let end = std::mem::take(&mut *world.lock().unwrap());
     (output, end)
 }
@@ -396,7 +397,10 @@ async fn the_active_deployment_is_refused_and_left_whole() {
     )
     .await;
     assert_eq!(output.unwrap_err().name, ErrorName::DeploymentActive);
-    assert_eq!(end.done, ["unmark pulse:deleting-since"]);
+    assert_eq!(
+        end.done,
+        ["unmark pulse:deleting-since", "unmark pulse:unrouted-since"]
+    );
 }
 
 #[tokio::test]
@@ -430,7 +434,11 @@ async fn one_that_was_switched_to_after_the_mark_is_kept_and_unmarked() {
     assert_eq!(output.unwrap_err().name, ErrorName::DeploymentActive);
     assert_eq!(
         world.done,
-        ["mark pulse:deleting-since", "unmark pulse:deleting-since"]
+        [
+            "mark pulse:deleting-since",
+            "unmark pulse:deleting-since",
+            "unmark pulse:unrouted-since"
+        ]
     );
     assert_eq!(world.rules.len(), 2);
 }
@@ -441,19 +449,72 @@ async fn tasks_outlive_the_rules_of_a_deployment_that_was_live() {
     let output = output.unwrap();
     assert_eq!(output.verdict, Verdict::Deleting);
     assert!(
-        output.reason.contains("forget 2 rules"),
+        output.reason.contains("forget its rules"),
         "{}",
         output.reason
     );
     assert_eq!(world.service, Some("ACTIVE"));
+    assert_eq!(
+        world.done,
+        [
+            "delete rule/1",
+            "delete rule/2",
+            "mark pulse:unrouted-since"
+        ]
+    );
 }
 
-/// Live before, past its deadline, its rules gone.
+#[tokio::test]
+async fn tasks_outlive_rules_whose_deletion_nobody_could_tell_of() {
+    // The call that deleted the rules was killed before it wrote when.
+    let mut world = marked(&[tags::LIVE_SINCE, tags::DELETING_SINCE]);
+    world.rules.clear();
+    for done in [&["mark pulse:unrouted-since"][..], &[]] {
+        let (output, end) = delete(world, false).await;
+        assert_eq!(output.unwrap().verdict, Verdict::Deleting);
+        assert_eq!(end.done, done);
+        assert_eq!(end.service, Some("ACTIVE"));
+        world = World {
+            done: Vec::new(),
+            ..end
+        };
+    }
+    let (_, world) = delete(unrouted_for(world, SETTLE), false).await;
+    assert_eq!(world.done, ["delete service"]);
+}
+
+#[tokio::test]
+async fn the_time_counts_anew_when_rules_were_deleted_once_more() {
+    let world = marked(&[tags::LIVE_SINCE, tags::DELETING_SINCE]);
+    let (output, world) = delete(unrouted_for(world, SETTLE), false).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Deleting);
+    assert_eq!(
+        world.done,
+        [
+            "delete rule/1",
+            "delete rule/2",
+            "mark pulse:unrouted-since"
+        ]
+    );
+    let group = world.group.unwrap();
+    assert_eq!(group[tags::UNROUTED_SINCE], tags::timestamp(NOW));
+}
+
+/// The same world, so long after its rules were seen gone.
+fn unrouted_for(mut world: World, time: Duration) -> World {
+    let since = tags::timestamp(NOW - time);
+    let group = world.group.as_mut().unwrap();
+    group.insert(tags::UNROUTED_SINCE.into(), since);
+    world
+}
+
+/// Live before, past its deadline, its rules gone and forgotten.
 fn without_rules() -> World {
-    World {
+    let world = World {
         rules: Vec::new(),
         ..marked(&[tags::READY_AT, tags::LIVE_SINCE, tags::DELETING_SINCE])
-    }
+    };
+    unrouted_for(world, SETTLE)
 }
 
 #[tokio::test]
@@ -511,7 +572,14 @@ async fn forced_tasks_outlive_the_rules_too() {
     let world = marked(&[tags::READY_AT, tags::LIVE_SINCE, tags::DELETING_SINCE]);
     let (output, world) = force(world).await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleting);
-    assert_eq!(world.done, ["delete rule/1", "delete rule/2"]);
+    assert_eq!(
+        world.done,
+        [
+            "delete rule/1",
+            "delete rule/2",
+            "mark pulse:unrouted-since"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -547,7 +615,10 @@ async fn one_that_is_being_rolled_back_to_is_kept_and_unmarked() {
             false => delete(world, false).await,
         };
         assert_eq!(output.unwrap_err().name, ErrorName::DeploymentActive);
-        assert_eq!(world.done, ["unmark pulse:deleting-since"]);
+        assert_eq!(
+            world.done,
+            ["unmark pulse:deleting-since", "unmark pulse:unrouted-since"]
+        );
         // Again, as by a retry.
         let (output, world) = force(World {
             done: Vec::new(),

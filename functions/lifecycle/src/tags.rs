@@ -21,6 +21,9 @@ pub const READY_AT: &str = "pulse:ready-at";
 pub const LIVE_SINCE: &str = "pulse:live-since";
 /// When its deletion began; it is not switched to any more.
 pub const DELETING_SINCE: &str = "pulse:deleting-since";
+/// When its deletion found that no rule leads to it any more; the load balancer may route by the rules
+/// for some seconds longer, and its tasks outlive that.
+pub const UNROUTED_SINCE: &str = "pulse:unrouted-since";
 /// When it was rolled back; it is not switched to any more.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 

@@ -21,14 +21,17 @@ pub const DELETING: Marks = 4;
 pub const ROLLED_BACK: Marks = 8;
 /// `pulse:restoring-since`.
 pub const RESTORING: Marks = 16;
+/// `pulse:unrouted-since`.
+pub const UNROUTED: Marks = 32;
 
 /// The tags behind the bits.
-pub const MARKS: [&str; 5] = [
+pub const MARKS: [&str; 6] = [
     tags::READY_AT,
     tags::LIVE_SINCE,
     tags::DELETING_SINCE,
     tags::ROLLED_BACK_AT,
     tags::RESTORING_SINCE,
+    tags::UNROUTED_SINCE,
 ];
 
 /// A deployment by its age: 0 is the oldest.

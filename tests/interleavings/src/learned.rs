@@ -16,6 +16,7 @@ use aws_smithy_types::body::SdkBody;
 use delete_deployment::{Clients, Verdict};
 use lifecycle::{Settings, StepError};
 use switch_traffic::Outcome;
+use time::Duration;
 
 use crate::call::{Answer, Call, Deployment, NOW, group_arn, id};
 
@@ -97,7 +98,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 only_if_never_live,
                 force: false,
             };
-            match delete_deployment::run(&clients, &settings, NOW, input).await {
+            match delete_deployment::run(&clients, &settings, Duration::ZERO, NOW, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,

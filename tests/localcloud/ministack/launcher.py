@@ -449,7 +449,8 @@ def load_balancing():
         "listeners": list(alb._listeners.values()),
         "rules": list(alb._rules.values()),
         "targetGroups": [
-            {**group, "Attributes": {a["Key"]: str(a["Value"]) for a in alb._tg_attrs.get(arn, [])}}
+            {**group, "Attributes": {a["Key"]: str(a["Value"]) for a in alb._tg_attrs.get(arn, [])},
+             "Tags": {tag["Key"]: tag["Value"] for tag in alb._tags.get(arn, [])}}
             for arn, group in alb._tgs.items()],
     }
 

@@ -1,34 +1,45 @@
-//! The sweep: a deployment for every call that can fail and every way in which it can.
+//! The sweep: a run for every call that can fail and every way in which it can.
 
+pub mod broken_function;
+pub mod cleanup;
+pub mod deployment;
 pub mod foreign;
 pub mod invariants;
 pub mod plan;
+pub mod rollback;
+pub mod run;
+pub mod summary;
 pub mod watcher;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use http::Method;
+use localcloud::Options;
 use serde_json::{Value, json};
 
-use crate::visitors::Pin;
-use crate::{Stage, Steady};
+use crate::Stage;
+use crate::machines::planned;
 use foreign::Foreign;
-use invariants::{End, Observation, Violation};
-use plan::{Case, Point};
-use watcher::Watcher;
+use invariants::Observation;
+use plan::{Case, Point, Workflow};
+pub use summary::Summary;
 
-/// Requests per second during a run.
-const TRAFFIC: u32 = 20;
+/// Only the sweep starts cleanups, and the load balancer has applied a change after a second.
+const PARAMETERS: &str = "SettleSeconds=1 CleanupState=DISABLED";
 
-/// One environment on which deployments fail in one way after the other.
+/// One environment on which things go wrong in one way after the other.
 pub struct Sweep {
     /// Where it takes place.
     pub stage: Stage,
     /// What is not ours.
     pub foreign: Foreign,
-    base: String,
+    /// The deployment that is active between two runs.
+    active: String,
+    /// Its other deployments, oldest first.
+    others: Vec<String>,
+    /// What was run last, which left the environment as its next run wants it.
+    workflow: Workflow,
     listener: String,
 }
 
@@ -38,56 +49,44 @@ impl Sweep {
     /// # Errors
     /// When the local cloud does not start or the first deployment fails.
     pub async fn prepare() -> anyhow::Result<Sweep> {
-        let stage = Stage::set_for_cleanups_by_hand().await?;
-        let base = stage.deploy_live(&[]).await?.name;
+        let parameters = [("PIPELINE_PARAMETERS", PARAMETERS)];
+        let stage = Stage::set_as(Options::default(), &parameters).await?;
+        let active = stage.deploy_live(&[]).await?.name;
         Ok(Sweep {
-            foreign: Foreign::make(&stage, &base).await?,
+            foreign: Foreign::make(&stage, &active).await?,
             listener: stage.listener_arn().await?,
-            base,
+            active,
+            others: Vec::new(),
+            workflow: Workflow::Deploy,
             stage,
         })
     }
 
-    /// The calls of a clean deployment, which has to keep every invariant itself.
+    /// The calls of a clean run, which has to keep every invariant itself.
     ///
     /// # Errors
     /// When it does not, or cannot be run.
-    pub async fn record(&mut self) -> anyhow::Result<Vec<Point>> {
-        let (observation, points) = self.observe(None, async || Ok(())).await?;
+    pub async fn record(&mut self, workflow: Workflow) -> anyhow::Result<Vec<Point>> {
+        let clean = Case::clean(workflow);
+        let (observation, points) = self.observe(&clean, async || Ok(())).await?;
         let violations = observation.violations();
         ensure!(
             violations.is_empty(),
-            "a clean deployment does not hold: {violations:?}"
+            "a clean {workflow} does not hold: {violations:?}"
         );
+        ensure!(!points.is_empty(), "a clean {workflow} makes no calls");
         Ok(points)
     }
 
-    /// The calls that undo a deployment.
-    ///
-    /// # Errors
-    /// As [`Sweep::record`].
-    pub async fn record_undo(&mut self) -> anyhow::Result<Vec<Point>> {
-        let undo = Case::undo();
-        let (observation, points) = self.observe(Some(&undo), async || Ok(())).await?;
-        let violations = observation.violations();
-        ensure!(
-            violations.is_empty() && observation.first.ending == "RolledBack",
-            "a plain undo does not hold: {violations:?}"
-        );
-        let points = plan::after_the_failure(&points);
-        ensure!(!points.is_empty(), "the undo made no calls");
-        Ok(points.to_vec())
-    }
-
-    /// Runs a deployment with one fault.
+    /// Runs a case.
     ///
     /// # Errors
     /// When the run itself is not possible; a broken invariant is no error here.
     pub async fn run(&mut self, case: &Case) -> anyhow::Result<Observation> {
-        Ok(self.observe(Some(case), async || Ok(())).await?.0)
+        Ok(self.observe(case, async || Ok(())).await?.0)
     }
 
-    /// As [`Sweep::run`], while `meanwhile` happens.
+    /// As [`Sweep::run`] for a deployment, while `meanwhile` happens.
     ///
     /// # Errors
     /// As [`Sweep::run`], and those of `meanwhile`.
@@ -96,116 +95,60 @@ impl Sweep {
         case: &Case,
         meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<Observation> {
-        Ok(self.observe(Some(case), meanwhile).await?.0)
+        Ok(self.observe(case, meanwhile).await?.0)
     }
 
     async fn observe(
         &mut self,
-        case: Option<&Case>,
+        case: &Case,
         meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>,
     ) -> anyhow::Result<(Observation, Vec<Point>)> {
-        let (stage, base) = (&self.stage, self.base.clone());
-        let id = stage.new_id();
-        stage.push_unnoticed(&id, &[]).await?;
-        let foreign = self.foreign.described(stage).await?;
-        // Refreshes what a stale read of the listener answers to the state of this run.
-        let active = stage.active().await?;
-        ensure!(active.as_ref() == Some(&base), "{base} is not live");
-        let pins = vec![
-            Pin::None,
-            Pin::Header(base.clone()),
-            Pin::Cookie(base.clone()),
-        ];
-        let traffic = Steady::traffic(stage, TRAFFIC, pins)?;
-        let watcher = Watcher::of(stage, self.listener.clone());
-
-        let before = stage.cloud.calls().newest();
-        for rule in case.map(Case::rules).unwrap_or_default() {
-            stage.cloud.faults().add(rule);
+        let workflow = case.workflow;
+        if workflow != self.workflow {
+            for other in std::mem::take(&mut self.others) {
+                let left = self.delete(&other).await?;
+                ensure!(left.is_empty(), "of {other} there is still {left:?}");
+            }
+            self.workflow = workflow;
         }
-        let input = json!({"deploymentId": id}).to_string();
-        let (ended, meanwhile) = tokio::join!(stage.start_by_hand(&id, &input), meanwhile());
-        meanwhile?;
-        stage.cloud.faults().clear();
-        let first = self.end(&id, ended).await?;
-        let calls = stage.cloud.calls().since(before);
-        let befell = self.befell(case, before).await;
-
-        let mut again = self.start_again("again", &id, &input).await?;
-        // What a failed undo left is removed first, by the undo of the execution that meets it.
-        if first.ending == "RollbackFailed" && again.ending == "RolledBack" && again.left.is_empty()
-        {
-            again = self.start_again("once-more", &id, &input).await?;
+        match workflow {
+            Workflow::Rollback | Workflow::Restore => rollback::run(self, case).await,
+            Workflow::Cleanup => cleanup::run(self, case).await,
+            Workflow::Deploy | Workflow::Undo | Workflow::Push => {
+                deployment::run(self, case, meanwhile).await
+            }
         }
-        let live = stage.active().await?.context("nothing is live")?;
-        if live == id {
-            stage.reaches_visitors(&id).await?;
-        }
-        let watched = watcher.stop();
-        let (met, _) = traffic.stop().await?;
-        let foreign = (foreign, self.foreign.described(stage).await?);
-        let mut left_of_base = Vec::new();
-        if live == id {
-            left_of_base = self.delete(&base).await?;
-        } else {
-            // What did not go live must not stand in the way of the next run.
-            self.delete(&id).await?;
-        }
-        self.base = live;
-        let observation = Observation {
-            case: case.cloned(),
-            befell,
-            base,
-            id,
-            watched,
-            met,
-            first,
-            again,
-            foreign,
-            left_of_base,
-        };
-        Ok((observation, plan::points(&calls)))
     }
 
-    async fn start_again(&self, word: &str, id: &str, input: &str) -> anyhow::Result<End> {
-        let name = format!("{word}-{id}");
-        let ended = self.stage.start_by_hand(&name, input).await;
-        self.end(id, ended).await
+    /// Deploys one more, with nothing going wrong.
+    async fn deploy_another(&mut self) -> anyhow::Result<()> {
+        let live = self.stage.deploy_live(&[]).await?.name;
+        self.others.push(std::mem::replace(&mut self.active, live));
+        Ok(())
     }
 
-    async fn end(&self, id: &str, ended: anyhow::Result<crate::Execution>) -> anyhow::Result<End> {
-        let stage = &self.stage;
-        let (active, left) = (stage.active().await?, stage.leftovers(id).await?);
-        Ok(match ended {
-            Ok(execution) => End {
-                ending: execution.ending().to_owned(),
-                switching: execution.entered("SwitchTraffic").is_some(),
-                cause: execution.cause,
-                active,
-                left,
-            },
-            // That it does not end is what the invariants judge.
-            Err(why) => End {
-                cause: format!("{why:#}"),
-                active,
-                left,
-                ..End::default()
-            },
-        })
+    /// Whether draining it has begun.
+    async fn is_draining(&self, id: &str) -> anyhow::Result<bool> {
+        let marks = self.stage.marks(id).await?;
+        Ok(marks.contains_key("pulse:draining-since"))
     }
 
-    /// Whether the fault befell a call; a slow call is waited for, since it takes effect late.
-    async fn befell(&self, case: Option<&Case>, before: u64) -> bool {
-        let Some(case) = case else {
-            return false;
-        };
-        let asked_for = case.rules().len();
-        let recorded = async || {
-            let calls = self.stage.cloud.calls().since(before);
-            Ok(calls.iter().filter(|call| call.fault.is_some()).count() == asked_for)
-        };
-        let limit = Duration::from_secs(8);
-        self.stage.within(limit, recorded).await.is_ok()
+    /// Waits until a cleanup would do that with the deployment.
+    async fn is_planned(&self, id: &str, action: &str) -> anyhow::Result<()> {
+        let asked = async || Ok(planned(&self.stage.plan().await?, id)?.1 == action);
+        self.stage.within(Duration::from_secs(20), asked).await
+    }
+
+    /// What the next cleanup would do, but for draining those.
+    async fn due(&self, draining: &[&str]) -> anyhow::Result<Vec<String>> {
+        let plan = self.stage.plan().await?;
+        let items = plan["deployments"].as_array();
+        let due = items.into_iter().flatten().filter(|item| {
+            let id = item["deploymentId"].as_str().unwrap_or_default();
+            let drains = item["action"] == "drain" && draining.contains(&id);
+            item["action"] != "keep" && !drains
+        });
+        Ok(due.map(Value::to_string).collect())
     }
 
     /// Deletes a deployment by the function that does, and gives what is left of it.
@@ -234,84 +177,4 @@ impl Sweep {
     pub async fn strike(self) {
         self.stage.strike().await;
     }
-}
-
-/// What came of many runs.
-#[derive(Debug, Default)]
-pub struct Summary {
-    /// Runs in which the fault befell its call, by fault and ending.
-    pub run: BTreeMap<(&'static str, String), usize>,
-    /// Cases whose call was not made in their run.
-    pub not_reached: Vec<String>,
-    /// Cases in which an invariant did not hold.
-    pub violated: Vec<(String, Vec<Violation>)>,
-    /// Cases that could not be run to their end.
-    pub broken: Vec<String>,
-}
-
-impl Summary {
-    /// Adds a run; gives one line about it.
-    pub fn add(&mut self, case: &Case, observed: anyhow::Result<Observation>) -> String {
-        let observation = match observed {
-            Ok(observation) => observation,
-            Err(why) => {
-                let line = format!("{case}: could not be run: {why:#}");
-                self.broken.push(line.clone());
-                return line;
-            }
-        };
-        let violations = observation.violations();
-        let ending = observation.first.ending;
-        let line = match (violations.is_empty(), observation.befell) {
-            (true, true) => format!("{case}: held, {ending}"),
-            (true, false) => format!("{case}: held, but no such call was made, {ending}"),
-            (false, _) => format!("{case}: VIOLATED, {ending}\n  {}", lines(&violations)),
-        };
-        if observation.befell {
-            let kind = plan::name_of(case.fault);
-            *self.run.entry((kind, ending)).or_default() += 1;
-        } else {
-            self.not_reached.push(case.to_string());
-        }
-        if !violations.is_empty() {
-            self.violated.push((case.to_string(), violations));
-        }
-        line
-    }
-
-    /// Whether every run was possible and every invariant held.
-    pub fn holds(&self) -> bool {
-        self.violated.is_empty() && self.broken.is_empty()
-    }
-}
-
-impl std::fmt::Display for Summary {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let run: usize = self.run.values().sum();
-        writeln!(
-            f,
-            "{run} faults befell a call; {} cases violated an invariant, {} did not reach their call, {} could not be run",
-            self.violated.len(),
-            self.not_reached.len(),
-            self.broken.len()
-        )?;
-        for ((fault, ending), number) in &self.run {
-            writeln!(f, "  {fault:<17} {ending:<15} {number}")?;
-        }
-        for (case, violations) in &self.violated {
-            writeln!(f, "violated by {case}:\n  {}", lines(violations))?;
-        }
-        for case in &self.not_reached {
-            writeln!(f, "not reached: {case}")?;
-        }
-        for case in &self.broken {
-            writeln!(f, "not run: {case}")?;
-        }
-        Ok(())
-    }
-}
-
-fn lines(violations: &[Violation]) -> String {
-    let lines: Vec<_> = violations.iter().map(Violation::to_string).collect();
-    lines.join("\n  ")
 }

@@ -5,11 +5,14 @@
 use std::{ffi::OsStr, net::SocketAddr};
 
 use procfs::{
-    net::tcp,
+    net::{TcpNetEntry, tcp},
     process::{FDTarget, Process, all_processes},
 };
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
+
+/// How often the kernel's table of sockets is read until the socket is in it.
+const LOOKS: u32 = 10;
 
 /// A function's running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,11 +25,8 @@ pub struct FunctionProcess {
 impl FunctionProcess {
     /// The function whose process holds the socket of that address; none if that is anybody else.
     pub fn at(socket: SocketAddr) -> Option<Self> {
-        let inode = tcp()
-            .ok()?
-            .into_iter()
-            .find(|entry| entry.local_address == socket)?
-            .inode;
+        // The kernel's table may leave a socket out while others come and go.
+        let inode = (0..LOOKS).find_map(|_| inode(socket))?;
         // A process that ends while it is looked at is passed over.
         all_processes()
             .ok()?
@@ -73,6 +73,12 @@ impl Peer {
         };
         self.function.get_or_init(look_up).await.as_ref()
     }
+}
+
+fn inode(socket: SocketAddr) -> Option<u64> {
+    let entries = tcp().ok()?;
+    let of_the_socket = |entry: &TcpNetEntry| entry.local_address == socket;
+    Some(entries.into_iter().find(of_the_socket)?.inode)
 }
 
 fn function(process: &Process) -> Option<String> {

@@ -1,51 +1,101 @@
-//! Every call of a deployment failing in every way, one at a time: `make faults`.
+//! Every call of every workflow failing in every way, one at a time and in pairs: `make faults`.
 //!
-//! `FAULTS_SEED` and `FAULTS_CASES` draw a sample that the same seed draws again; `FAULTS_ONLY` keeps
-//! the cases whose name holds a text, as in `FAULTS_ONLY='CreateService #1'`.
+//! `FAULTS_SEED` draws the order and the pairs, the same from the same seed. `FAULTS_CASES` and
+//! `FAULTS_PAIRS` say how many cases and pairs are run, `FAULTS_ONLY` keeps the cases whose name holds
+//! a text, as in `FAULTS_ONLY='cleanup: drain-deployment'`, and `FAULTS_STAGES` says on how many
+//! environments they run side by side.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::env::VarError;
 use std::str::FromStr;
 
 use anyhow::{Context, ensure};
-use scenarios::sweep::{Summary, Sweep, plan};
+use futures_util::future::join_all;
+use scenarios::sweep::plan::{self, Case, Workflow};
+use scenarios::sweep::{Summary, Sweep};
+
+struct Settings {
+    seed: u64,
+    cases: usize,
+    pairs: usize,
+    only: String,
+    stages: usize,
+}
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    let seed: u64 = setting("FAULTS_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000));
-    let number: usize = setting("FAULTS_CASES")?.unwrap_or(usize::MAX);
-    let only: String = setting("FAULTS_ONLY")?.unwrap_or_default();
-    let mut sweep = Sweep::prepare().await?;
-    let summary = run(&mut sweep, seed, number, &only).await;
-    sweep.strike().await;
-    let summary = summary?;
+    let settings = Settings {
+        seed: setting("FAULTS_SEED")?.unwrap_or_else(|| fastrand::u64(..1_000_000)),
+        cases: setting("FAULTS_CASES")?.unwrap_or(usize::MAX),
+        pairs: setting("FAULTS_PAIRS")?.unwrap_or(40),
+        only: setting("FAULTS_ONLY")?.unwrap_or_default(),
+        stages: setting("FAULTS_STAGES")?.unwrap_or(2),
+    };
+    let cases = draw(&settings).await?;
+    let number = cases.len();
+    let queue = RefCell::new((1..).zip(cases).collect());
+    let stages = (0..settings.stages.max(1)).map(|_| work(&queue, number));
+    let mut summary = Summary::default();
+    for worked in join_all(stages).await {
+        summary.merge(worked?);
+    }
     print!("{summary}");
-    println!("seed {seed}");
+    println!("seed {}", settings.seed);
     ensure!(summary.holds(), "not everything held");
     Ok(())
 }
 
-async fn run(sweep: &mut Sweep, seed: u64, number: usize, only: &str) -> anyhow::Result<Summary> {
-    let points = sweep.record().await?;
-    let undo = sweep.record_undo().await?;
-    let mut all = plan::cases(&points, false);
-    all.extend(plan::cases(&undo, true));
-    println!(
-        "{} calls of a deployment and {} of an undo, {} cases, seed {seed}",
-        points.len(),
-        undo.len(),
-        all.len()
-    );
-    let wanted = all
-        .into_iter()
-        .filter(|case| case.to_string().contains(only))
-        .collect();
-    let cases = plan::sample(wanted, seed, number);
-    let mut summary = Summary::default();
-    for (run, case) in (1..).zip(&cases) {
-        let observed = sweep.run(case).await;
-        println!("{run}/{} {}", cases.len(), summary.add(case, observed));
+/// Records clean runs of the workflows that are asked for, and draws the cases from them.
+async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
+    let Settings {
+        seed, pairs, only, ..
+    } = settings;
+    let mut sweep = Sweep::prepare().await?;
+    let mut all = Vec::new();
+    for workflow in Workflow::ALL {
+        let named = only.contains(':');
+        if named && !only.starts_with(&workflow.to_string()) {
+            continue;
+        }
+        let points = sweep.record(workflow).await?;
+        let cases = plan::cases(workflow, &points);
+        println!("{workflow}: {} calls, {} cases", points.len(), cases.len());
+        all.extend(cases);
     }
+    sweep.strike().await;
+    let drawn_pairs = plan::pairs(&all, *seed, *pairs);
+    let wanted = |case: &Case| case.to_string().contains(only.as_str());
+    let singles = all.into_iter().filter(wanted).collect();
+    let mut cases = plan::sample(singles, *seed, settings.cases);
+    cases.extend(drawn_pairs.into_iter().filter(wanted));
+    // One workflow after the other: each leaves the environment as its next run wants it.
+    cases.sort_by_key(|case| case.workflow);
+    println!("{} cases are run, seed {seed}", cases.len());
+    Ok(cases)
+}
+
+/// Takes cases from the queue until none is left.
+async fn work(queue: &RefCell<VecDeque<(usize, Case)>>, number: usize) -> anyhow::Result<Summary> {
+    let mut summary = Summary::default();
+    let mut sweep = Sweep::prepare().await?;
+    while let Some((run, case)) = next(queue) {
+        let observed = sweep.run(&case).await;
+        let broken = observed.is_err();
+        println!("{run}/{number} {}", summary.add(&case, observed));
+        if broken {
+            // Nobody knows in what state it is.
+            std::mem::replace(&mut sweep, Sweep::prepare().await?)
+                .strike()
+                .await;
+        }
+    }
+    sweep.strike().await;
     Ok(summary)
+}
+
+fn next(queue: &RefCell<VecDeque<(usize, Case)>>) -> Option<(usize, Case)> {
+    queue.borrow_mut().pop_front()
 }
 
 /// An environment variable's value, if it is set.

@@ -1,17 +1,17 @@
 //! What must hold whatever call fails.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use localcloud::front_door::faults::Fault;
 
-use super::plan::Case;
+use super::plan::{Case, Workflow};
 use crate::visitors::{Pin, Tally};
 
 /// What must hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// (a) The default action never names a group without a healthy target.
+    /// (a) The default action never names a group without a healthy target, nor one that is being
+    /// deleted.
     Routed,
     /// (b) No visitor's request fails, and who is pinned stays on their version.
     Unnoticed,
@@ -19,7 +19,7 @@ pub enum Invariant {
     Ended,
     /// (d) What is not ours is as it was.
     Foreign,
-    /// (e) The same deployment started again goes live, and deleting the one before leaves nothing.
+    /// (e) One cleanup leaves nothing more to do, and the same thing run again gets there.
     Converged,
 }
 
@@ -41,7 +41,7 @@ impl fmt::Display for Violation {
 /// How an execution ended and what was there right after.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct End {
-    /// The ending; empty if the execution did not end in time.
+    /// The ending; empty if the execution did not end in time, [`NEVER_STARTED`] if none began.
     pub ending: String,
     /// The cause of a failure.
     pub cause: String,
@@ -49,43 +49,53 @@ pub struct End {
     pub switching: bool,
     /// The deployment that the default action names.
     pub active: Option<String>,
-    /// What exists of the new deployment.
+    /// What exists of what should be gone then: of a new deployment that did not go live, or of one
+    /// that was to be deleted.
     pub left: Vec<String>,
 }
+
+/// The ending of what no execution was started for.
+pub const NEVER_STARTED: &str = "never started";
 
 /// What the watcher of the default action saw.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watched {
     /// How often it looked.
     pub looks: usize,
-    /// Each time that a group without a healthy target was named.
-    pub unhealthy: Vec<String>,
+    /// Each time that something was wrong.
+    pub wrong: Vec<String>,
 }
+
+/// A way to ask for a page, and the deployments that may answer it.
+pub type Welcome = (Pin, Vec<String>);
 
 /// All that was seen of one run.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// The fault that was asked for; none in a clean run.
-    pub case: Option<Case>,
-    /// Whether the fault befell a call; a run may take another way than the recorded one.
+    /// What was run and what was to go wrong.
+    pub case: Case,
+    /// Whether all of that befell a call; a run may take another way than the recorded one.
     pub befell: bool,
-    /// The deployment that was live before.
-    pub base: String,
-    /// The new deployment.
-    pub id: String,
+    /// The deployment that was active before.
+    pub before: String,
+    /// The deployment that is active when the run ends well.
+    pub after: String,
+    /// Who may be answered by whom.
+    pub welcome: Vec<Welcome>,
     /// The default action during the run.
     pub watched: Watched,
-    /// What visitors met, pinned to the deployment before or not at all.
+    /// What visitors met.
     pub met: Tally,
-    /// The end of the execution with the fault.
+    /// The end of the execution in which something went wrong.
     pub first: End,
-    /// The end of the last execution that was started again without a fault: the first one, or the
-    /// second one after an undo that failed.
+    /// What is left over or still due after one cleanup.
+    pub due: Vec<String>,
+    /// The end of the execution that was started again with nothing going wrong.
     pub again: End,
     /// What is not ours, before and after.
     pub foreign: (String, String),
-    /// What was left of the deployment before after it was deleted.
-    pub left_of_base: Vec<String>,
+    /// What was left of deployments that were deleted when the run was over.
+    pub left: Vec<String>,
 }
 
 impl Observation {
@@ -106,7 +116,7 @@ impl Observation {
     }
 
     fn unrouted(&self) -> Vec<String> {
-        let mut found = self.watched.unhealthy.clone();
+        let mut found = self.watched.wrong.clone();
         // A watcher that saw nothing proves nothing.
         if self.watched.looks == 0 {
             found.push("nobody watched the default action".to_owned());
@@ -120,11 +130,8 @@ impl Observation {
             found.push("no visitor was answered".to_owned());
         }
         for (pin, deployment) in self.met.answered.keys() {
-            let wanted = match pin {
-                Pin::None => [&self.base, &self.id].contains(&deployment),
-                Pin::Header(id) | Pin::Cookie(id) => id == deployment,
-            };
-            if !wanted {
+            let welcome = self.welcome.iter().find(|(asked, _)| asked == pin);
+            if !welcome.is_some_and(|(_, by)| by.contains(deployment)) {
                 found.push(format!("{pin:?} was answered by {deployment}"));
             }
         }
@@ -132,54 +139,95 @@ impl Observation {
     }
 
     fn badly_ended(&self) -> Vec<String> {
+        let End { ending, cause, .. } = &self.first;
+        let said = format!("ended as {ending:?} ({cause})");
+        let found = match self.case.workflow {
+            Workflow::Deploy | Workflow::Undo | Workflow::Push => self.badly_deployed(),
+            Workflow::Rollback | Workflow::Restore => self.badly_rolled_back(),
+            Workflow::Cleanup => self.badly_cleaned_up(),
+        };
+        let found = found.into_iter();
+        found.map(|what| format!("{said}, but {what}")).collect()
+    }
+
+    /// What an ending of a deployment says and is not so.
+    fn badly_deployed(&self) -> Vec<String> {
         let End {
             ending,
-            cause,
             switching,
-            active,
             left,
+            ..
         } = &self.first;
-        let said = format!("ended as {ending:?} ({cause})");
-        let passing = self.case.as_ref().is_none_or(Case::is_passing);
-        let denied = self
-            .case
-            .as_ref()
-            .is_some_and(|case| case.fault == Fault::AccessDenied);
-        let outdated = self
-            .case
-            .as_ref()
-            .is_some_and(|case| case.undoing && case.fault == Fault::StaleRead);
-        let undoing = self.case.as_ref().is_some_and(|case| case.undoing);
-        let mut found = Vec::new();
+        let undoing = self.case.workflow == Workflow::Undo;
+        let passing = self.case.is_passing();
         match ending.as_str() {
-            "Succeeded" if undoing => found.push(said),
-            "Succeeded" if active.as_ref() != Some(&self.id) => {
-                found.push(format!("{said}, but {active:?} is active"));
-            }
-            "Succeeded" => {}
+            "Succeeded" if !undoing => self.active_is(&[&self.after]),
             // What passes by itself is tried again and costs nobody a deployment.
-            "RolledBack" | "Refused" if passing && !undoing => found.push(said),
-            "RolledBack" | "Refused" => {
-                if active.as_ref() != Some(&self.base) {
-                    found.push(format!("{said}, but {active:?} is active"));
-                }
-                // A list that is old hides a revision from the undo; the next one or a cleanup finds it.
+            "RolledBack" | "Refused" if undoing || !passing => {
+                let mut found = self.active_is(&[&self.before]);
+                // A list that is old hides a revision from the undo; the next cleanup finds it.
+                let outdated = undoing && self.case.has(Fault::StaleRead);
                 let hidden = |what: &&String| outdated && what.starts_with("task definition ");
                 if left.iter().any(|what| !hidden(&what)) {
-                    found.push(format!("{said}, but there is still {left:?}"));
+                    found.push(format!("there is still {left:?}"));
+                }
+                found
+            }
+            // Documented for functions that cannot do what the switch or the undo needs.
+            "RollbackFailed" if self.case.has_broken_function() && (*switching || undoing) => {
+                match switching {
+                    true => self.active_is(&[&self.before, &self.after]),
+                    false => self.active_is(&[&self.before]),
                 }
             }
-            // Documented for a role that may not do what the switch or the undo needs.
-            "RollbackFailed" if denied && (*switching || undoing) => {
-                let mut known = BTreeSet::from([&self.base]);
-                known.extend(switching.then_some(&self.id));
-                if !active.as_ref().is_some_and(|active| known.contains(active)) {
-                    found.push(format!("{said}, but {active:?} is active"));
-                }
+            NEVER_STARTED if !passing => {
+                let mut found = self.active_is(&[&self.before]);
+                found.extend((!left.is_empty()).then(|| format!("there is {left:?}")));
+                found
             }
-            _ => found.push(said),
+            _ => vec!["it has to end otherwise".to_owned()],
+        }
+    }
+
+    /// What an ending of a rollback says and is not so.
+    fn badly_rolled_back(&self) -> Vec<String> {
+        let End {
+            ending, switching, ..
+        } = &self.first;
+        let passing = self.case.is_passing();
+        match ending.as_str() {
+            "Succeeded" => self.active_is(&[&self.after]),
+            "Refused" if !passing => self.active_is(&[&self.before]),
+            "RollbackFailed" if !passing => match switching {
+                true => self.active_is(&[&self.before, &self.after]),
+                false => self.active_is(&[&self.before]),
+            },
+            _ => vec!["it has to end otherwise".to_owned()],
+        }
+    }
+
+    /// What an ending of a cleanup says and is not so.
+    fn badly_cleaned_up(&self) -> Vec<String> {
+        let End { ending, left, .. } = &self.first;
+        let passing = self.case.is_passing();
+        let mut found = self.active_is(&[&self.before]);
+        match ending.as_str() {
+            "CleanedUp" if !left.is_empty() && passing => {
+                found.push(format!("there is still {left:?}"));
+            }
+            "CleanedUp" => {}
+            "CleanupFailed" if !passing => {}
+            _ => found.push("it has to end otherwise".to_owned()),
         }
         found
+    }
+
+    fn active_is(&self, wanted: &[&String]) -> Vec<String> {
+        let active = &self.first.active;
+        match active {
+            Some(active) if wanted.contains(&active) => Vec::new(),
+            _ => vec![format!("{active:?} is active")],
+        }
     }
 
     fn foreign_changes(&self) -> Vec<String> {
@@ -198,17 +246,26 @@ impl Observation {
             active,
             ..
         } = &self.again;
-        if ending != "Succeeded" || active.as_ref() != Some(&self.id) {
+        let well = match self.case.workflow {
+            Workflow::Deploy | Workflow::Undo | Workflow::Push => ending == "Succeeded",
+            // What is active already is nothing to go back to.
+            Workflow::Rollback | Workflow::Restore => ending == "Succeeded" || ending == "Refused",
+            Workflow::Cleanup => ending == "CleanedUp",
+        };
+        if !well || active.as_ref() != Some(&self.after) {
             found.push(format!(
-                "started again it ended as {ending:?} ({cause}) with {active:?} active"
+                "run again it ended as {ending:?} ({cause}) with {active:?} active"
             ));
         }
-        if !self.left_of_base.is_empty() {
-            found.push(format!(
-                "deleting the one before left {:?}",
-                self.left_of_base
-            ));
+        if !self.due.is_empty() {
+            found.push(format!("after one cleanup there is {:?}", self.due));
+        }
+        if !self.left.is_empty() {
+            found.push(format!("deleting what is over left {:?}", self.left));
         }
         found
     }
 }
+
+#[cfg(test)]
+mod tests;

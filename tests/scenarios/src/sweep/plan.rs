@@ -1,6 +1,6 @@
-//! Which fault befalls which call.
+//! What goes wrong in which run.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 
 use localcloud::front_door::calls::Call;
@@ -10,27 +10,97 @@ use localcloud::front_door::faults::{Fault, FaultRule};
 /// the machine's clock): the first attempt is given up and takes effect after the second.
 const TOO_SLOW_MILLISECONDS: u64 = 6_000;
 
-/// A call that a clean deployment makes.
+/// What is run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Workflow {
+    /// A deployment that is started by hand and goes live.
+    Deploy,
+    /// A deployment that has to be undone, because its role may not create the service.
+    Undo,
+    /// A deployment that a push event starts.
+    Push,
+    /// A rollback to a deployment that is warm.
+    Rollback,
+    /// A rollback to a deployment that drains and gets fresh tasks.
+    Restore,
+    /// A cleanup that begins to drain one deployment and deletes another.
+    Cleanup,
+}
+
+/// A call that a run makes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
+    /// The function that makes it, without the environment's name.
+    pub function: String,
     /// The service as signatures name it.
     pub service: String,
     /// The operation.
     pub operation: String,
-    /// Which of its calls since the deployment began, counted from 1.
+    /// Which of the function's calls of that operation in the run, counted from 1.
     pub nth: u32,
 }
 
-/// One run of the sweep: one fault at one call.
+/// One thing that goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Trouble {
+    /// A call fails, or its caller is killed.
+    Call(Point, Fault),
+    /// The function, named without the environment, panics whenever it is invoked.
+    Panic(String),
+    /// The push event is delivered twice.
+    EventTwice,
+    /// The push event is lost.
+    EventNever,
+}
+
+/// One run of the sweep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// The call.
-    pub point: Point,
-    /// What goes wrong with it.
-    pub fault: Fault,
-    /// Whether the deployment is one that has to be undone, because its role may not create the
-    /// service; the call is then one of the undo.
-    pub undoing: bool,
+    /// What is run.
+    pub workflow: Workflow,
+    /// What goes wrong: nothing in a clean run, two things in a pair.
+    pub troubles: Vec<Trouble>,
+}
+
+impl Workflow {
+    /// Every workflow.
+    pub const ALL: [Workflow; 6] = [
+        Workflow::Deploy,
+        Workflow::Undo,
+        Workflow::Push,
+        Workflow::Rollback,
+        Workflow::Restore,
+        Workflow::Cleanup,
+    ];
+
+    /// The functions whose calls fail in it. What a deployment does after a push and before an undo
+    /// is told by [`Workflow::Deploy`].
+    pub fn functions(self) -> &'static [&'static str] {
+        match self {
+            Workflow::Deploy => &[
+                "validate-deployment",
+                "register-task-definition",
+                "create-target-group",
+                "create-listener-rule",
+                "create-service",
+                "check-target-health",
+                "switch-traffic",
+            ],
+            Workflow::Undo => &["delete-deployment"],
+            Workflow::Push => &["start-deployment"],
+            Workflow::Rollback | Workflow::Restore => &[
+                "restore-deployment",
+                "check-target-health",
+                "switch-traffic",
+            ],
+            Workflow::Cleanup => &["find-deployments", "drain-deployment", "delete-deployment"],
+        }
+    }
+
+    /// Whether it is a deployment, however it is started and however it ends.
+    pub fn deploys(self) -> bool {
+        matches!(self, Workflow::Deploy | Workflow::Undo | Workflow::Push)
+    }
 }
 
 impl Point {
@@ -39,58 +109,136 @@ impl Point {
         let reading = ["Describe", "List", "Get", "BatchGet"];
         reading.iter().any(|verb| self.operation.starts_with(verb))
     }
+
+    /// The fault at this call, in an environment.
+    fn rule(&self, environment: &str, fault: Fault) -> FaultRule {
+        FaultRule::next(&self.service, &self.operation, fault)
+            .of(&format!("{environment}-{}", self.function))
+            .at(self.nth)
+    }
 }
 
-impl Case {
-    /// The fault that has a deployment undone once its rules and target group are there.
-    pub fn undo() -> Case {
-        Case {
-            point: Point {
-                service: "ecs".to_owned(),
-                operation: "CreateService".to_owned(),
-                nth: 1,
-            },
-            fault: Fault::AccessDenied,
-            undoing: false,
+impl Trouble {
+    /// Whether it passes by itself, so that trying again must do.
+    fn passes(&self) -> bool {
+        match self {
+            Trouble::Call(_, fault) => !matches!(fault, Fault::AccessDenied | Fault::StaleRead),
+            Trouble::EventTwice => true,
+            Trouble::Panic(_) | Trouble::EventNever => false,
         }
     }
 
-    /// The rules that bring the faults about, added when nothing of the run has been called.
-    pub fn rules(&self) -> Vec<FaultRule> {
-        let undo = self.undoing.then(|| Case::undo().rule());
-        undo.into_iter().chain([self.rule()]).collect()
+    /// Its kind in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Trouble::Call(_, fault) => name_of(*fault),
+            Trouble::Panic(_) => "panic",
+            Trouble::EventTwice => "event twice",
+            Trouble::EventNever => "event lost",
+        }
+    }
+}
+
+impl Case {
+    /// A run in which nothing goes wrong.
+    pub fn clean(workflow: Workflow) -> Case {
+        let troubles = Vec::new();
+        Case { workflow, troubles }
     }
 
-    fn rule(&self) -> FaultRule {
+    /// The rules that bring the faults about, added when nothing of the run has been called.
+    pub fn rules(&self, environment: &str) -> Vec<FaultRule> {
+        let mut rules = Vec::new();
+        if self.workflow == Workflow::Undo {
+            rules.push(FaultRule::next("ecs", "CreateService", Fault::AccessDenied));
+        }
+        rules.extend(self.troubles.iter().filter_map(|trouble| match trouble {
+            Trouble::Call(point, fault) => Some(point.rule(environment, *fault)),
+            _ => None,
+        }));
+        rules
+    }
+
+    /// The function that panics, if one does.
+    pub fn panicking(&self) -> Option<&str> {
+        self.troubles.iter().find_map(|trouble| match trouble {
+            Trouble::Panic(function) => Some(function.as_str()),
+            _ => None,
+        })
+    }
+
+    /// Whether all that goes wrong passes by itself.
+    pub fn is_passing(&self) -> bool {
+        self.troubles.iter().all(Trouble::passes)
+    }
+
+    /// Whether one of the faults is that one.
+    pub fn has(&self, fault: Fault) -> bool {
+        self.troubles
+            .iter()
+            .any(|trouble| matches!(trouble, Trouble::Call(_, f) if *f == fault))
+    }
+
+    /// Whether something goes on going wrong in a function, so that it cannot do its work: a missing
+    /// permission or a panic.
+    pub fn has_broken_function(&self) -> bool {
+        self.has(Fault::AccessDenied) || self.panicking().is_some()
+    }
+
+    /// What goes wrong in a word or two.
+    pub fn kind(&self) -> &'static str {
+        match &self.troubles[..] {
+            [] => "nothing",
+            [one] => one.kind(),
+            _ => "two at once",
+        }
+    }
+}
+
+impl fmt::Display for Workflow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Workflow::Deploy => "deploy",
+            Workflow::Undo => "undo",
+            Workflow::Push => "push",
+            Workflow::Rollback => "rollback",
+            Workflow::Restore => "restore",
+            Workflow::Cleanup => "cleanup",
+        })
+    }
+}
+
+impl fmt::Display for Point {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Point {
+            function,
             service,
             operation,
             nth,
-        } = &self.point;
-        FaultRule::next(service, operation, self.fault).at(*nth)
+        } = self;
+        write!(f, "{function} {service}:{operation} #{nth}")
     }
+}
 
-    /// Whether the fault passes by itself, so that trying again must do.
-    pub fn is_passing(&self) -> bool {
-        !matches!(self.fault, Fault::AccessDenied | Fault::StaleRead)
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Trouble::Call(point, fault) => write!(f, "{point} {}", name_of(*fault)),
+            Trouble::Panic(function) => write!(f, "{function} panic"),
+            Trouble::EventTwice | Trouble::EventNever => f.write_str(self.kind()),
+        }
     }
 }
 
 impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Point {
-            service,
-            operation,
-            nth,
-        } = &self.point;
-        let when = if self.undoing { "undo: " } else { "" };
-        let what = name_of(self.fault);
-        write!(f, "{when}{service}:{operation} #{nth} {what}")
+        let troubles: Vec<_> = self.troubles.iter().map(Trouble::to_string).collect();
+        write!(f, "{}: {}", self.workflow, troubles.join(" and "))
     }
 }
 
 /// The fault in a word or two.
-pub fn name_of(fault: Fault) -> &'static str {
+fn name_of(fault: Fault) -> &'static str {
     match fault {
         Fault::Throttled => "throttled",
         Fault::InternalError => "500",
@@ -98,18 +246,22 @@ pub fn name_of(fault: Fault) -> &'static str {
         Fault::AccessDenied => "access denied",
         Fault::ConnectionReset => "connection reset",
         Fault::AnswerLost => "answer lost",
+        Fault::KilledBeforeCall => "killed before",
+        Fault::KilledAfterCall => "killed after",
         Fault::Slow { .. } => "too slow",
         Fault::StaleRead => "stale read",
     }
 }
 
 /// Every kind of fault.
-pub const FAULTS: [Fault; 8] = [
+pub const FAULTS: [Fault; 10] = [
     Fault::Throttled,
     Fault::InternalError,
     Fault::Unavailable,
     Fault::ConnectionReset,
     Fault::AnswerLost,
+    Fault::KilledBeforeCall,
+    Fault::KilledAfterCall,
     Fault::Slow {
         milliseconds: TOO_SLOW_MILLISECONDS,
     },
@@ -117,63 +269,111 @@ pub const FAULTS: [Fault; 8] = [
     Fault::AccessDenied,
 ];
 
-/// The calls of functions among those recorded, in order; the n-th counts every caller, as fault
-/// rules do.
-pub fn points(calls: &[Call]) -> Vec<Point> {
-    let mut seen: HashMap<(&str, &str), u32> = HashMap::new();
-    let mut points = Vec::new();
+/// Functions that are asked again until what they wait for is there; how often depends on the time.
+const POLLED: [&str; 2] = ["check-target-health", "delete-deployment"];
+
+/// How many reads of a polled function are points: the first look, and one that can be answered as
+/// the look before.
+const LOOKS: u32 = 2;
+
+/// The calls of the workflow's functions among those recorded, each once, in an order of their own:
+/// the same for every recording of the same workflow.
+pub fn points(workflow: Workflow, environment: &str, calls: &[Call]) -> Vec<Point> {
+    let mut seen: HashMap<(&str, &str, &str), u32> = HashMap::new();
+    let mut points = BTreeSet::new();
     for call in calls {
-        let nth = seen.entry((&call.service, &call.operation)).or_default();
+        let name = call.function.as_deref().unwrap_or_default();
+        let Some(function) = name
+            .strip_prefix(environment)
+            .and_then(|name| name.strip_prefix('-'))
+            .filter(|name| workflow.functions().contains(name))
+        else {
+            continue;
+        };
+        let nth = seen
+            .entry((function, &call.service, &call.operation))
+            .or_default();
         *nth += 1;
-        // A call that a fault befell may have no caller, because nobody got to look at it.
-        if call.caller.contains("assumed-role") || call.fault.is_some() {
-            points.push(Point {
-                service: call.service.clone(),
-                operation: call.operation.clone(),
-                nth: *nth,
-            });
+        let point = Point {
+            function: function.to_owned(),
+            service: call.service.clone(),
+            operation: call.operation.clone(),
+            nth: *nth,
+        };
+        if !(POLLED.contains(&function) && point.reads() && *nth > LOOKS) {
+            points.insert(point);
         }
     }
-    points
+    points.into_iter().collect()
 }
 
-/// The calls after that of [`Case::undo`], in whose run the others were recorded.
-pub fn after_the_failure(points: &[Point]) -> &[Point] {
-    let failed = points.iter().position(|point| *point == Case::undo().point);
-    failed.map_or(&[], |at| &points[at + 1..])
-}
-
-/// Every fault at every call; stale answers only where something is read.
-pub fn cases(points: &[Point], undoing: bool) -> Vec<Case> {
-    let mut cases = Vec::new();
+/// Everything that can go wrong once in the workflow: every fault at every call, stale answers only
+/// where something is read, a panic of every function, and what can become of an event.
+pub fn cases(workflow: Workflow, points: &[Point]) -> Vec<Case> {
+    let mut troubles = Vec::new();
     for point in points {
         for fault in FAULTS {
             if fault != Fault::StaleRead || point.reads() {
-                let point = point.clone();
-                cases.push(Case {
-                    point,
-                    fault,
-                    undoing,
-                });
+                troubles.push(Trouble::Call(point.clone(), fault));
             }
         }
     }
-    cases
+    let panics = |function: &&str| Trouble::Panic((*function).to_owned());
+    troubles.extend(workflow.functions().iter().map(panics));
+    if workflow == Workflow::Push {
+        troubles.extend([Trouble::EventTwice, Trouble::EventNever]);
+    }
+    let case = |trouble| Case {
+        workflow,
+        troubles: vec![trouble],
+    };
+    troubles.into_iter().map(case).collect()
 }
 
 /// As many cases as asked for, drawn without repetition, from each kind of fault as many as from any
 /// other while there are some; the same seed draws the same ones in the same order.
 pub fn sample(mut cases: Vec<Case>, seed: u64, number: usize) -> Vec<Case> {
-    // In an order of their own: two concurrent calls may be recorded either way round.
-    cases.sort_by_cached_key(|case| (case.undoing, case.point.clone(), name_of(case.fault)));
-    cases.dedup();
     fastrand::Rng::with_seed(seed).shuffle(&mut cases);
     let mut drawn: HashMap<_, usize> = HashMap::new();
     cases.sort_by_cached_key(|case| {
-        let of_its_kind = drawn.entry(name_of(case.fault)).or_default();
+        let of_its_kind = drawn.entry((case.workflow, case.kind())).or_default();
         *of_its_kind += 1;
         *of_its_kind
     });
     cases.truncate(number);
     cases
 }
+
+/// As many pairs of faults at two calls of one workflow as asked for, drawn with the seed.
+pub fn pairs(cases: &[Case], seed: u64, number: usize) -> Vec<Case> {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let calls: Vec<_> = cases.iter().filter_map(call).collect();
+    let mut pairs = Vec::new();
+    // Few draws are refused; the bound is for workflows with one call only.
+    for _ in 0..number.saturating_mul(20) {
+        if pairs.len() == number {
+            break;
+        }
+        let (Some(one), Some(other)) = (random.choice(&calls), random.choice(&calls)) else {
+            break;
+        };
+        if one.0 == other.0 && one.1 != other.1 {
+            pairs.push(Case {
+                workflow: one.0,
+                troubles: vec![one.2.clone(), other.2.clone()],
+            });
+        }
+    }
+    pairs
+}
+
+/// The workflow, the call and the fault of a case of one fault.
+fn call(case: &Case) -> Option<(Workflow, &Point, &Trouble)> {
+    match &case.troubles[..] {
+        [trouble @ Trouble::Call(point, _)] => Some((case.workflow, point, trouble)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

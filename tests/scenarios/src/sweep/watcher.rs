@@ -15,6 +15,9 @@ use crate::Stage;
 /// Time between two looks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
+/// The mark of what is being deleted (`lifecycle::tags::DELETING_SINCE`).
+const DELETING_SINCE: &str = "pulse:deleting-since";
+
 /// A watcher; it ends when it is dropped.
 pub struct Watcher {
     watched: Arc<Mutex<Watched>>,
@@ -33,12 +36,12 @@ impl Watcher {
             let mut ticks = tokio::time::interval(INTERVAL);
             loop {
                 ticks.tick().await;
-                let Some(unhealthy) = look(&client, &targets, &listener).await else {
+                let Some(wrong) = look(&client, &targets, &listener).await else {
                     continue;
                 };
                 let mut seen = seen.lock().expect("no panic while watching");
                 seen.looks += 1;
-                seen.unhealthy.extend(unhealthy);
+                seen.wrong.extend(wrong);
             }
         });
         Watcher { watched, task }
@@ -57,23 +60,35 @@ impl Drop for Watcher {
     }
 }
 
-/// The groups without a healthy target that the default action names; `None` when the state could
-/// not be read.
+/// What is wrong with the default action: that it names a group without a healthy target, or one that
+/// is being deleted; `None` when the state could not be read.
 async fn look(client: &Client, targets: &Targets, listener: &str) -> Option<Vec<String>> {
-    let state = Snapshot::read(client).await.ok()?.control_plane();
-    let listener = state.listeners.into_iter().find(|l| l.arn == listener)?;
-    let mut unhealthy = Vec::new();
+    let state = Snapshot::read(client).await.ok()?;
+    let control_plane = state.control_plane();
+    let mut listeners = control_plane.listeners.into_iter();
+    let listener = listeners.find(|l| l.arn == listener)?;
+    let mut wrong = Vec::new();
     for action in listener.default_actions {
-        match action {
-            Action::Forward(groups) => unhealthy.extend(
-                groups
-                    .into_iter()
-                    .map(|group| (targets.health(&group.arn), group.arn))
-                    .filter(|(health, _)| !health.iter().any(|target| target.state == "healthy"))
-                    .map(|(health, arn)| format!("{arn} is the default and has {health:?}")),
-            ),
-            other => unhealthy.push(format!("the default is {other:?}")),
+        let groups = match action {
+            Action::Forward(groups) => groups,
+            other => {
+                wrong.push(format!("the default is {other:?}"));
+                continue;
+            }
+        };
+        for arn in groups.into_iter().map(|group| group.arn) {
+            let health = targets.health(&arn);
+            if !health.iter().any(|target| target.state == "healthy") {
+                wrong.push(format!("{arn} is the default and has {health:?}"));
+            }
+            match state.target_group(&arn) {
+                Some(group) if group.tags.contains_key(DELETING_SINCE) => {
+                    wrong.push(format!("{arn} is the default and is being deleted"));
+                }
+                Some(_) => {}
+                None => wrong.push(format!("{arn} is the default and does not exist")),
+            }
         }
     }
-    Some(unhealthy)
+    Some(wrong)
 }

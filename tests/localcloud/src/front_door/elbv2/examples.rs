@@ -99,5 +99,6 @@ fn target_group(arn: &str) -> TargetGroup {
             http_code: "200".into(),
         },
         attributes: Default::default(),
+        tags: Default::default(),
     }
 }

@@ -183,6 +183,9 @@ pub struct TargetGroup {
     /// Attributes such as `deregistration_delay.timeout_seconds`.
     #[serde(default)]
     pub attributes: BTreeMap<String, String>,
+    /// Tags.
+    #[serde(default)]
+    pub tags: BTreeMap<String, String>,
 }
 
 /// The status codes that pass a health check.

@@ -1,0 +1,58 @@
+//! A function whose code is exchanged for one that panics.
+
+use std::io::{Cursor, Write};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use http::Method;
+use serde_json::json;
+use zip::write::SimpleFileOptions;
+
+use crate::Stage;
+
+/// Gives the function the code that panics.
+///
+/// # Errors
+/// When that code is not built or Lambda does not take it.
+pub async fn break_function(stage: &Stage, function: &str) -> anyhow::Result<()> {
+    let binary = std::fs::read(beside("panicking-function")?)?;
+    let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
+    let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("bootstrap", stored.unix_permissions(0o755))?;
+    zip.write_all(&binary)?;
+    update(stage, function, &zip.finish()?.into_inner()).await
+}
+
+/// Gives the function its own code back.
+///
+/// # Errors
+/// When that code is not built or Lambda does not take it.
+pub async fn mend_function(stage: &Stage, function: &str) -> anyhow::Result<()> {
+    let path = beside(&format!("lambda/{function}/bootstrap.zip"))?;
+    update(stage, function, &std::fs::read(path)?).await
+}
+
+async fn update(stage: &Stage, function: &str, zip: &[u8]) -> anyhow::Result<()> {
+    let path = format!(
+        "/2015-03-31/functions/{}-{function}/code",
+        stage.environment
+    );
+    let body = json!({ "ZipFile": BASE64_STANDARD.encode(zip) }).to_string();
+    let client = stage.cloud.client();
+    client
+        .rest("lambda", Method::PUT, &path, body.into())
+        .await?;
+    Ok(())
+}
+
+/// A file that was built into the folder of this binary or one above.
+fn beside(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let found = here.ancestors().map(|folder| folder.join(name));
+    found
+        .into_iter()
+        .find(|path| Path::is_file(path))
+        .with_context(|| format!("{name} is not built"))
+}

@@ -41,6 +41,8 @@ pub enum Verdict {
     Draining,
     /// Nobody is on it.
     Drained,
+    /// Another cleanup has deleted it.
+    Gone,
 }
 
 /// What this sweep found.
@@ -103,7 +105,32 @@ struct Drain<'a> {
 }
 
 impl Drain<'_> {
+    /// Two cleanups may be at work. The other one may have drained the deployment and deleted it since
+    /// this one's plan, and then whatever fails here is no failure.
     async fn run(&self) -> Result<Output, StepError> {
+        match self.sweep().await {
+            Err(error) if error.name != ErrorName::DeploymentActive && self.is_gone().await => {
+                Ok(Output {
+                    verdict: Verdict::Gone,
+                    reason: "another cleanup has deleted it".to_owned(),
+                    tasks: Vec::new(),
+                })
+            }
+            swept => swept,
+        }
+    }
+
+    /// Whether neither target group nor service is there any more. Not if that cannot be read: what
+    /// failed before is what is told.
+    async fn is_gone(&self) -> bool {
+        let Clients { ecs, elb, .. } = self.clients;
+        let arn = self.target_group_arn.to_owned();
+        let tags = listener::tags(elb, std::slice::from_ref(&arn)).await;
+        tags.is_ok_and(|tags| tags.is_empty())
+            && matches!(service::find(ecs, self.settings, self.id).await, Ok(None))
+    }
+
+    async fn sweep(&self) -> Result<Output, StepError> {
         let Clients { ecs, secrets, .. } = self.clients;
         let tags = self.tags().await?;
         self.refuse_if_kept(&tags).await?;

@@ -218,6 +218,10 @@ fn elb(world: &Arc<Mutex<World>>) -> aws_sdk_elasticloadbalancingv2::Client {
     let described = mock!(Client::describe_tags).then_compute_output(move |request| {
         assert_eq!(request.resource_arns(), [arn(ID)]);
         let world = kept.lock().unwrap();
+        // As for a target group that is gone.
+        if world.tags.is_empty() {
+            return DescribeTagsOutput::builder().build();
+        }
         let tags = world
             .tags
             .iter()
@@ -669,6 +673,32 @@ async fn what_does_not_carry_our_tags_is_not_drained() {
     assert_eq!(output.unwrap_err().name, ErrorName::ResourceConflict);
     assert!(world.done.is_empty());
     assert!(application.asked().is_empty());
+}
+
+#[tokio::test]
+async fn what_another_cleanup_has_deleted_is_gone_and_no_failure() {
+    let delete: fn(&mut World) = |world| {
+        world.tags.clear();
+        world.service = None;
+    };
+    for after in ["the plan", "list", "secret"] {
+        let application = Application::with(0).await;
+        let mut world = World::with(&[application.address()]);
+        match after {
+            "the plan" => delete(&mut world),
+            _ => world.meanwhile = Some((after, delete)),
+        }
+        let (output, _) = sweep(world).await;
+        assert_eq!(output.unwrap().verdict, Verdict::Gone, "{after}");
+        assert!(application.asked().is_empty(), "{after}");
+    }
+
+    // With its service still there, it is not gone: somebody has deleted the target group.
+    let application = Application::with(0).await;
+    let mut world = World::with(&[application.address()]);
+    world.tags.clear();
+    let (output, _) = sweep(world).await;
+    assert_eq!(output.unwrap_err().name, ErrorName::ResourceConflict);
 }
 
 #[tokio::test]

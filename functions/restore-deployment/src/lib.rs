@@ -42,6 +42,9 @@ pub struct Output {
     pub restored: bool,
     /// The deployment that is active now.
     pub left_deployment_id: Option<DeploymentId>,
+    /// All that the rollback leaves, as it is now: what is active, and what is ready and newer than the
+    /// target. What gets ready later was not meant by whoever started the rollback, and wins.
+    pub leaves: Vec<DeploymentId>,
 }
 
 /// The clients that the step works with.
@@ -131,6 +134,7 @@ impl Restore<'_> {
             // Fresh tasks that an earlier call started have to be waited for as well.
             restored: needed || is_rolling(&service),
             left_deployment_id: self.seen.active.clone(),
+            leaves: self.seen.left_for(id),
         })
     }
 

@@ -106,6 +106,24 @@ impl Seen {
         })
     }
 
+    /// What a rollback to that deployment leaves: the active one, and what is ready and newer.
+    pub fn left_for(&self, target: &DeploymentId) -> Vec<DeploymentId> {
+        let ready = self.deployments.iter().filter(|group| {
+            group.deployment > *target
+                && group.tags.contains_key(tags::READY_AT)
+                && !group.tags.contains_key(tags::DELETING_SINCE)
+        });
+        let mut left: Vec<_> = self
+            .active
+            .iter()
+            .chain(ready.map(|group| &group.deployment))
+            .cloned()
+            .collect();
+        left.sort();
+        left.dedup();
+        left
+    }
+
     /// The refusal, with the deployments that can be named instead.
     pub fn refused(&self, why: String) -> StepError {
         let mut choices: Vec<_> = self.choices().map(|group| &group.deployment).collect();

@@ -314,6 +314,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 desired_count: 3,
                 restored: false,
                 left_deployment_id: Some(NEW.parse().unwrap()),
+                leaves: vec![NEW.parse().unwrap()],
             }
         );
         assert_eq!(world.restarts(), 0);
@@ -322,6 +323,26 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
             "2025-10-27T12:30:00Z"
         );
     }
+}
+
+#[tokio::test]
+async fn a_rollback_leaves_what_is_active_and_what_is_ready_and_newer_when_it_begins() {
+    let deleting = [LIVE, &[tags::DELETING_SINCE]].concat();
+    let world = World::with(&[
+        (OLDEST, LIVE),
+        (OLD, LIVE),
+        (NEW, LIVE),
+        (NEWEST, &[tags::READY_AT]),
+        ("test-20251027-122115Z", &[]),
+        ("test-20251027-122116Z", &deleting),
+    ])
+    .active(NEW);
+    let (output, world) = to_previous(world).await;
+    let [new, newest]: [DeploymentId; 2] = [NEW, NEWEST].map(|id| id.parse().unwrap());
+    assert_eq!(output.unwrap().leaves, [new.clone(), newest.clone()]);
+    // Further back, more is left.
+    let (output, _) = restore(world, json!({"deploymentId": OLDEST})).await;
+    assert_eq!(output.unwrap().leaves, [OLD.parse().unwrap(), new, newest]);
 }
 
 #[tokio::test]
@@ -557,12 +578,13 @@ fn the_answer_is_as_documented() {
         desired_count: 2,
         restored: true,
         left_deployment_id: None,
+        leaves: vec![NEW.parse().unwrap()],
     };
     assert_eq!(
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": arn(OLD), "desiredCount": 2,
-            "restored": true, "leftDeploymentId": null
+            "restored": true, "leftDeploymentId": null, "leaves": [NEW]
         })
     );
 }

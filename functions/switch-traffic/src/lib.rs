@@ -24,10 +24,15 @@ pub struct Input {
     pub deployment_id: DeploymentId,
     /// Its target group.
     pub target_group_arn: String,
-    /// Roll back to it: what is active and what is ready and newer is marked as rolled back first, so
-    /// that nothing switches forward to it again.
+    /// Roll back to it: what the rollback leaves is marked as rolled back first, so that nothing
+    /// switches forward to it again.
     #[serde(default)]
     pub roll_back: bool,
+    /// What the rollback leaves, as it was when it began; nothing else is marked, so that a newer
+    /// deployment that got ready since wins. Without it, from a machine that does not say it yet, what
+    /// is active or ready and newer now.
+    #[serde(default)]
+    pub leaves: Option<Vec<DeploymentId>>,
 }
 
 /// How it ended.
@@ -90,7 +95,7 @@ impl Switch<'_> {
             return self.unhealthy(&id).await;
         }
         let left = match input.roll_back {
-            true => self.roll_back(&id).await?,
+            true => self.roll_back(&id, input.leaves.as_deref()).await?,
             false => Vec::new(),
         };
         self.mark(&input.target_group_arn, tags::READY_AT).await?;
@@ -98,6 +103,9 @@ impl Switch<'_> {
         for _ in 0..MOST_ROUNDS {
             let seen = self.look().await?;
             let own = seen.deployment(&id)?;
+            if self.leave_again(&seen, &left).await? {
+                continue;
+            }
             let Some(choice) = self.choose(&seen, &left).await? else {
                 return self.unhealthy(&id).await;
             };

@@ -82,18 +82,32 @@ fn forward(arn: &str) -> Action {
 }
 
 async fn switch(world: World, id: &str) -> (Result<Output, StepError>, World) {
-    call(world, id, false).await
+    call(world, id, None).await
 }
 
 async fn roll_back(world: World, id: &str) -> (Result<Output, StepError>, World) {
-    call(world, id, true).await
+    call(world, id, Some(None)).await
+}
+
+async fn roll_back_from(
+    world: World,
+    leaves: &[&str],
+    id: &str,
+) -> (Result<Output, StepError>, World) {
+    let leaves = leaves.iter().map(|id| id.parse().unwrap()).collect();
+    call(world, id, Some(Some(leaves))).await
 }
 
 fn id_of(arn: &str) -> &str {
     listener::target_group_name(arn).unwrap()
 }
 
-async fn call(mut world: World, id: &str, roll_back: bool) -> (Result<Output, StepError>, World) {
+/// `roll_back` has what the rollback leaves, if it says so.
+async fn call(
+    mut world: World,
+    id: &str,
+    roll_back: Option<Option<Vec<DeploymentId>>>,
+) -> (Result<Output, StepError>, World) {
     world.marks.clear();
     world.switches.clear();
     let world = Arc::new(Mutex::new(world));
@@ -239,7 +253,8 @@ async fn call(mut world: World, id: &str, roll_back: bool) -> (Result<Output, St
     let input = Input {
         deployment_id: id.parse().unwrap(),
         target_group_arn: arn(id),
-        roll_back,
+        roll_back: roll_back.is_some(),
+        leaves: roll_back.flatten(),
     };
     let now = time::macros::utc_datetime!(2025-10-27 12:30:00);
     let output = run(&elb, &Settings::for_tests(), now, input).await;
@@ -521,6 +536,51 @@ async fn a_candidate_that_gets_ready_after_the_marks_wins_over_a_rollback() {
     let (output, world) = roll_back(world, OLD).await;
     assert_eq!(output.unwrap().outcome, Outcome::Superseded);
     assert_eq!(world.default, Some(arn(NEWEST)));
+}
+
+#[tokio::test]
+async fn one_that_went_live_since_the_rollback_began_stays_and_the_rollback_says_so() {
+    let world = World::with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]).active(NEWEST);
+    let (output, world) = roll_back_from(world, &[NEW], OLD).await;
+    let output = output.unwrap();
+    assert_eq!(output.outcome, Outcome::Superseded);
+    assert_eq!(output.reason, format!("{NEWEST} is newer and active"));
+    assert!(world.switches.is_empty());
+    assert!(!world.tags[&arn(NEWEST)].contains_key(tags::ROLLED_BACK_AT));
+    // What was meant is taken back all the same.
+    assert!(world.tags[&arn(NEW)].contains_key(tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn one_that_got_ready_since_the_rollback_began_goes_live_instead() {
+    let world = World::with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, &[tags::READY_AT])]).active(NEW);
+    let (output, world) = roll_back_from(world, &[NEW], OLD).await;
+    assert_eq!(output.unwrap().outcome, Outcome::Superseded);
+    assert_eq!(world.default, Some(arn(NEWEST)));
+    assert!(world.tags[&arn(NEW)].contains_key(tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn one_that_a_rollback_at_the_same_time_gave_free_is_marked_again() {
+    let mut world = World::with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]).active(NEWEST);
+    world.meanwhile = vec![|world| {
+        let tags = world.tags.get_mut(&arn(NEW)).unwrap();
+        tags.remove(tags::ROLLED_BACK_AT);
+    }];
+    let (output, world) = roll_back(world, OLD).await;
+    assert_eq!(output.unwrap().outcome, Outcome::Switched);
+    assert_eq!(world.default, Some(arn(OLD)));
+    for left in [NEW, NEWEST] {
+        assert!(world.tags[&arn(left)].contains_key(tags::ROLLED_BACK_AT));
+    }
+}
+
+#[tokio::test]
+async fn one_that_was_ready_when_the_rollback_began_is_left_with_the_active_one() {
+    let world = World::with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]).active(NEWEST);
+    let (output, world) = roll_back_from(world, &[NEW, NEWEST], OLD).await;
+    assert_eq!(output.unwrap().outcome, Outcome::Switched);
+    assert_eq!(world.default, Some(arn(OLD)));
 }
 
 #[tokio::test]

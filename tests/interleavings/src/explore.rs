@@ -50,10 +50,14 @@ impl Plan {
         !matches!(self, Plan::Switch(_) | Plan::RollBack(_))
     }
 
-    fn switch(self) -> Invocation {
+    /// `world` is how the cloud was when the execution began: what a rollback leaves is chosen then.
+    fn switch(self, world: &World) -> Invocation {
         Invocation::Switch {
             deployment: self.deployment(),
-            roll_back: matches!(self, Plan::RollBack(_)),
+            roll_back: match self {
+                Plan::RollBack(target) => Some(left_for(target, world)),
+                _ => None,
+            },
         }
     }
 
@@ -63,6 +67,17 @@ impl Plan {
             only_if_never_live: !matches!(self, Plan::CleanUp(_)),
         }
     }
+}
+
+/// What a rollback to that deployment leaves, as bits: `restore-deployment` says so before the switch.
+fn left_for(target: Deployment, world: &World) -> u8 {
+    let ready = (0..).zip(&world.groups).filter(|(deployment, group)| {
+        *deployment > target && group.marks & READY != 0 && group.marks & DELETING == 0
+    });
+    ready
+        .map(|(deployment, _): (Deployment, _)| deployment)
+        .chain(world.default)
+        .fold(0, |left, deployment| left | 1 << deployment)
 }
 
 /// What is explored.
@@ -229,7 +244,7 @@ impl Exploration<'_> {
             .map(|plan| Execution {
                 stage: match plan {
                     Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) => {
-                        Stage::Switching(self.learned.begin(plan.switch()))
+                        Stage::Switching(self.learned.begin(plan.switch(&self.scenario.world)))
                     }
                     Plan::Undo(_) | Plan::CleanUp(_) => {
                         Stage::Undoing(self.learned.begin(plan.delete()))
@@ -433,7 +448,9 @@ impl Exploration<'_> {
             (Some(Death::GivenUp), Stage::Switching(_)) if plan.deletes() => {
                 Stage::Undoing(self.learned.begin(plan.delete()))
             }
-            (_, Stage::Switching(_)) => Stage::Switching(self.learned.begin(plan.switch())),
+            (_, Stage::Switching(_)) => {
+                Stage::Switching(self.learned.begin(plan.switch(&self.scenario.world)))
+            }
             _ => Stage::Undoing(self.learned.begin(plan.delete())),
         };
         acted(state, execution);
@@ -471,7 +488,7 @@ impl Exploration<'_> {
             state.executions[execution].switch = Some(ending);
         }
         let again = |learned: &mut Learned| match switches {
-            true => Stage::Switching(learned.begin(plan.switch())),
+            true => Stage::Switching(learned.begin(plan.switch(&self.scenario.world))),
             false => Stage::Undoing(learned.begin(plan.delete())),
         };
         state.executions[execution].stage = match ending {

@@ -27,8 +27,8 @@ pub enum Invocation {
     Switch {
         /// For which deployment.
         deployment: Deployment,
-        /// Whether it is a rollback to it.
-        roll_back: bool,
+        /// What it leaves, as bits, if it is a rollback to it.
+        roll_back: Option<u8>,
     },
     /// `delete-deployment`.
     Delete {
@@ -78,7 +78,11 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let input = switch_traffic::Input {
                 deployment_id: id(deployment),
                 target_group_arn: group_arn(deployment),
-                roll_back,
+                roll_back: roll_back.is_some(),
+                leaves: roll_back.map(|left| {
+                    let deployments = (0..8).filter(|deployment| left & (1 << deployment) != 0);
+                    deployments.map(id).collect()
+                }),
             };
             match switch_traffic::run(&clients.elb, &settings, NOW, input).await {
                 Ok(output) => match output.outcome {

@@ -115,6 +115,18 @@ fn a_rollback_and_switches_at_the_same_time() {
 }
 
 #[test]
+fn two_rollbacks_at_the_same_time() {
+    let world = World {
+        default: Some(2),
+        groups: vec![Group::with(READY | LIVE); 3],
+    };
+    for plans in [[0, 0], [0, 1]] {
+        let plans = plans.map(Plan::RollBack);
+        holds(&Scenario::new("two rollbacks", world.clone(), &plans));
+    }
+}
+
+#[test]
 fn a_rollback_that_dies_after_any_call_and_is_called_again() {
     let mut world = candidates(2);
     world.groups[1] = Group::with(READY | LIVE);

@@ -1,7 +1,9 @@
 //! What the scenarios stand on: a local cloud with an environment deployed to it by the same script
 //! as on AWS, clients for it, and visitors who count every failed request.
 
+pub mod crowd;
 pub mod execution;
+pub mod hold;
 pub mod leftovers;
 pub mod machines;
 pub mod stage;
@@ -9,6 +11,7 @@ pub mod sweep;
 pub mod visitors;
 pub mod websocket;
 
+pub use crowd::Crowd;
 pub use execution::Execution;
 pub use stage::Stage;
 pub use visitors::{Steady, Visitor};

@@ -1,0 +1,393 @@
+//! What happens at the same time, in the orders that matter: pushes, cleanups, rollbacks, and updates
+//! of the stacks. A race is placed by holding an AWS call up, and whichever order it then takes, what
+//! people and operators are told has to be so.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use futures_util::future::try_join_all;
+use scenarios::hold::{HOLD, HOLD_ATTEMPT};
+use scenarios::machines::{drain_record, outcome};
+use scenarios::sweep::foreign::Foreign;
+use scenarios::websocket::Socket;
+use scenarios::{Crowd, Execution, Stage};
+use serde_json::{Value, json};
+
+/// Of a deployment that is whole: two rules, target group, service, two tasks, task definition.
+const PARTS: usize = 7;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither_it_nor_each_other()
+-> Result<()> {
+    let stage = Stage::set_for_cleanups_by_hand().await?;
+    let seed = match std::env::var("RACES_SEED") {
+        Ok(seed) => seed.parse()?,
+        Err(_) => fastrand::u64(..1_000_000),
+    };
+    println!("RACES_SEED={seed}");
+    let base = stage.deploy_live(&[]).await?.name;
+    let foreign = Foreign::make(&stage, &base).await?;
+    let untouched = foreign.described(&stage).await?;
+
+    let crowd = Crowd::on(&stage, &[&base]).await?;
+    let mut live = Vec::new();
+    let in_order = |number: usize| -> Vec<String> { (0..number).map(|_| stage.new_id()).collect() };
+    let (two, mut newest_first, mut shuffled) = (in_order(2), in_order(2), in_order(5));
+    newest_first.reverse();
+    fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
+    for ids in [two, newest_first, shuffled] {
+        let newest = pushed_at_once(&stage, &ids).await?;
+        crowd.also_on(&newest);
+        live.push(newest);
+    }
+    println!("pushes: {} requests answered", crowd.leaves().await?);
+
+    let [first, second, third] = &live[..] else {
+        panic!("three were live: {live:?}");
+    };
+    // Somebody stays on two of the old ones; on the other one nobody has been for long.
+    let last_one = Socket::open(&stage, &base).await?;
+    let mut socket = Socket::open(&stage, second).await?;
+    stage.mark(first, "pulse:idle-since", LONG_AGO).await?;
+    stage.mark(second, "pulse:rolled-back-at", LONG_AGO).await?;
+    let crowd = Crowd::on(&stage, &[third]).await?;
+    let input = json!({});
+    let starts = [(); 2].map(|()| stage.start("cleanup", &input));
+    let cleanups = both_clean_up(&stage, &try_join_all(starts).await?).await?;
+    assert!(cleanups.iter().any(|it| is_deleted(it, first)));
+    assert_eq!(stage.leftovers(first).await?, Vec::<String>::new());
+    for id in [&base, second] {
+        assert_eq!(parts(&stage, id).await?.len(), PARTS, "{id}");
+        assert!(stage.marks(id).await?.contains_key("pulse:draining-since"));
+    }
+    socket.talk("after both").await?;
+
+    // One of them is past its deadline while an image is pushed.
+    stage.mark(&base, "pulse:draining-since", LONG_AGO).await?;
+    let fourth = pushed_during_a_cleanup(&stage, third).await?;
+    crowd.also_on(&fourth);
+    drop(last_one);
+    assert_eq!(stage.leftovers(&base).await?, Vec::<String>::new());
+    socket.talk("after the push").await?;
+    socket.close().await?;
+    is_left(&stage, second).await?;
+
+    // One that is held up between its plan and what it planned, until the other one has done it.
+    stage.mark(second, "pulse:idle-since", LONG_AGO).await?;
+    let late = stage.hold("states", "ListExecutions", 1, HOLD_ATTEMPT);
+    stage.hold("states", "ListExecutions", 3, HOLD_ATTEMPT);
+    let slow = stage.start("cleanup", &json!({})).await?;
+    stage.holds(&late).await?;
+    let quick = stage.start("cleanup", &json!({})).await?;
+    let cleanups = both_clean_up(&stage, &[slow, quick]).await?;
+    assert!(cleanups.iter().any(|it| is_deleted(it, second)));
+    assert_eq!(stage.leftovers(second).await?, Vec::<String>::new());
+
+    for id in [third, &fourth] {
+        assert_eq!(parts(&stage, id).await?.len(), PARTS, "{id}");
+        is_not_drained(&stage, id).await?;
+    }
+    assert_eq!(stage.active().await?, Some(fourth));
+    assert_eq!(foreign.described(&stage).await?, untouched);
+    println!("cleanups: {} requests answered", crowd.leaves().await?);
+    stage.strike().await;
+    Ok(())
+}
+
+/// So long ago that a drain deadline is over, and a sweep that found nobody was another one.
+const LONG_AGO: &str = "2026-01-01T00:00:00Z";
+
+/// The tag of what may have carried traffic.
+const LIVE_SINCE: &str = "pulse:live-since";
+
+/// Delivers the events of pushes in this order, one right after the other. Gives the newest, which is
+/// live then.
+async fn pushed_at_once(stage: &Stage, ids: &[String]) -> Result<String> {
+    // Packing takes longer than a second, so the images are there before the events are.
+    let mut pushed = Vec::new();
+    for id in ids {
+        pushed.push(stage.push_unnoticed(id, &[]).await?);
+    }
+    let begun = Instant::now();
+    for event in &pushed {
+        stage.cloud.push_events().deliver(event).await?;
+    }
+    println!("{} events in {:.2?}: {ids:?}", ids.len(), begun.elapsed());
+    let ended = try_join_all(ids.iter().map(|id| stage.end_of(id))).await?;
+    let newest = ids.iter().max().context("nothing was pushed")?;
+    for execution in &ended {
+        let Execution { name, cause, .. } = execution;
+        let left = parts(stage, name).await?;
+        println!("{name}: {}, {} parts", execution.ending(), left.len());
+        // One that was live for a moment is whole, whatever its execution heard of that.
+        let was_live = !left.is_empty() && stage.marks(name).await?.contains_key(LIVE_SINCE);
+        match execution.ending() {
+            "Succeeded" => assert!(was_live, "{name}: {left:?}"),
+            "Superseded" => assert!(name != newest, "{}", execution.output),
+            other => panic!("{name} ended as {other}: {cause}"),
+        }
+        assert_eq!(left.len(), if was_live { PARTS } else { 0 }, "{left:?}");
+    }
+    let executions = stage.executions().await?;
+    for id in ids {
+        let of_it = executions.iter().filter(|name| *name == id).count();
+        assert_eq!(of_it, 1, "{id}: {executions:?}");
+    }
+    assert_eq!(stage.active().await?.as_ref(), Some(newest));
+    stage.reaches_visitors(newest).await?;
+    Ok(newest.clone())
+}
+
+/// What exists of a deployment, whether or not it is active.
+async fn parts(stage: &Stage, id: &str) -> Result<Vec<String>> {
+    let mut parts = stage.leftovers(id).await?;
+    parts.retain(|part| part != "rule default");
+    Ok(parts)
+}
+
+/// A cleanup reads what there is while the candidate has half of its parts, and looks which executions
+/// run when this one's may be over: neither the candidate nor what is active is touched.
+async fn pushed_during_a_cleanup(stage: &Stage, active: &str) -> Result<String> {
+    let candidate = stage.new_id();
+    let group = stage.hold("elasticloadbalancing", "CreateRule", 1, HOLD / 4);
+    stage.push(&candidate, &[]).await?;
+    stage.holds(&group).await?;
+    // Twice, which is longer than a deployment takes.
+    for nth in 1..=2 {
+        stage.hold("states", "ListExecutions", nth, HOLD_ATTEMPT);
+    }
+    let cleanup = stage.start("cleanup", &json!({})).await?;
+    let deployed = stage.end_of(&candidate).await?;
+    let cleanup = stage.ended(&cleanup).await?;
+    stage.cloud.faults().clear();
+    assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
+    assert_eq!(cleanup.ending(), "CleanedUp", "{}", cleanup.cause);
+    println!("during a push: {}", cleanup.output);
+    for id in [candidate.as_str(), active] {
+        assert!(outcome(&cleanup, id).is_err(), "{}", cleanup.output);
+        is_not_drained(stage, id).await?;
+    }
+    stage.reaches_visitors(&candidate).await?;
+    Ok(candidate)
+}
+
+/// The ends of both cleanups, which are good ones.
+async fn both_clean_up(stage: &Stage, arns: &[String]) -> Result<[Execution; 2]> {
+    let ended = try_join_all(arns.iter().map(|arn| stage.ended(arn))).await?;
+    stage.cloud.faults().clear();
+    for cleanup in &ended {
+        println!("{}: {}", cleanup.ending(), cleanup.output["deployments"]);
+        ensure!(
+            cleanup.ending() == "CleanedUp",
+            "a cleanup ended as {}: {}",
+            cleanup.ending(),
+            cleanup.cause
+        );
+    }
+    ended.try_into().ok().context("not two cleanups")
+}
+
+/// Whether the cleanup says that the deployment is deleted.
+fn is_deleted(cleanup: &Execution, id: &str) -> bool {
+    outcome(cleanup, id).is_ok_and(|(what, _)| what == "deleted")
+}
+
+/// Waits until every task of the deployment has noticed that nobody is on it any more.
+async fn is_left(stage: &Stage, id: &str) -> Result<()> {
+    for task in stage.tasks(id).await? {
+        stage
+            .within(Duration::from_secs(20), async || {
+                let page = reqwest::get(format!("http://{}:8000/", task.address)).await?;
+                let page: Value = serde_json::from_str(&page.text().await?)?;
+                Ok(page["activeSessions"] == 0)
+            })
+            .await
+            .with_context(|| format!("somebody is on {task:?}"))?;
+    }
+    Ok(())
+}
+
+/// Two tasks run, and nobody asked them to drain.
+async fn is_not_drained(stage: &Stage, id: &str) -> Result<()> {
+    for task in stage.tasks_running(id, 2).await? {
+        assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins_and_says_so()
+-> Result<()> {
+    let stage = Stage::set_for_cleanups_by_hand().await?;
+    let old = stage.deploy_live(&[]).await?.name;
+    let bad = stage.deploy_live(&[]).await?.name;
+    let crowd = Crowd::on(&stage, &[&old, &bad]).await?;
+
+    // The candidate gets ready when the rollback has begun, and the rollback switches after it.
+    let ready = stage.hold("elasticloadbalancing", "AddTags", 1, HOLD / 2);
+    let candidate = stage.new_id();
+    stage.push(&candidate, &[]).await?;
+    stage.holds(&ready).await?;
+    stage.hold("elasticloadbalancing", "DescribeTargetHealth", 1, HOLD);
+    let race = rollback_against(&stage, json!({}), &candidate).await?;
+    println!("ready after the rollback began: {race:?}");
+
+    // Now the rollback overwrites the switch of the candidate, which got ready after its marks.
+    let ready = stage.hold("elasticloadbalancing", "AddTags", 1, HOLD / 2);
+    let candidate = stage.new_id();
+    stage.push(&candidate, &[]).await?;
+    stage.holds(&ready).await?;
+    stage.hold("elasticloadbalancing", "ModifyListener", 1, HOLD);
+    let race = rollback_against(&stage, json!({}), &candidate).await?;
+    println!("ready before the rollback's switch: {race:?}");
+
+    // Now the candidate overwrites the switch of a rollback that began and ended within its own.
+    let switch = stage.hold("elasticloadbalancing", "ModifyListener", 1, HOLD);
+    let candidate = stage.new_id();
+    stage.push(&candidate, &[]).await?;
+    stage.holds(&switch).await?;
+    let back = json!({"deploymentId": old});
+    let race = rollback_against(&stage, back, &candidate).await?;
+    println!("a rollback within the switch: {race:?}");
+
+    // Two at once, to the same deployment and to two.
+    let live = stage.deploy_live(&[]).await?.name;
+    two_rollbacks(&stage, [json!({}), json!({})]).await?;
+    assert_ne!(stage.active().await?.as_ref(), Some(&live));
+    let named = [&live, &bad].map(|id| json!({"deploymentId": id}));
+    two_rollbacks(&stage, named).await?;
+
+    // Whatever was rolled back, the next one goes live, even while both stacks are updated.
+    pushed_during_an_update(&stage).await?;
+    println!("{} requests answered", crowd.leaves().await?);
+    stage.strike().await;
+    Ok(())
+}
+
+/// How a deployment and a rollback at the same time ended.
+#[derive(Debug)]
+enum Won {
+    /// The candidate, which was ready after the rollback had begun.
+    Newer,
+    /// The rollback: the candidate was ready when it began.
+    Rollback,
+}
+
+/// Starts the rollback and waits for both ends. What was active when it began is not active any more,
+/// and what both say is so.
+async fn rollback_against(stage: &Stage, input: Value, candidate: &str) -> Result<Won> {
+    let rollback = stage.start("rollback", &input).await?;
+    let (rollback, deployed) = tokio::try_join!(stage.ended(&rollback), stage.end_of(candidate))?;
+    stage.cloud.faults().clear();
+    let active = stage.active().await?.context("nothing is active")?;
+    println!(
+        "active: {active}; rollback {} {}{}; {candidate} {} {}{}",
+        rollback.ending(),
+        rollback.cause,
+        rollback.output,
+        deployed.ending(),
+        deployed.cause,
+        deployed.output
+    );
+    stage.reaches_visitors(&active).await?;
+    if active == candidate {
+        assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
+        if rollback.ending() != "Succeeded" {
+            assert_eq!(rollback.ending(), "RollbackFailed");
+            let newer = format!("{candidate} is newer and active");
+            assert!(rollback.cause.contains(&newer), "{}", rollback.cause);
+        }
+        return Ok(Won::Newer);
+    }
+    assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
+    assert_eq!(rollback.output["deploymentId"], active.as_str());
+    match deployed.ending() {
+        // It was live first, and that is what the rollback left.
+        "Succeeded" => assert_eq!(rollback.output["leftDeploymentId"], candidate),
+        ending => {
+            assert!(["RolledBack", "RollbackFailed"].contains(&ending));
+            let why = format!("{candidate} was rolled back; {active} stays active");
+            assert!(deployed.cause.contains(&why), "{}", deployed.cause);
+        }
+    }
+    Ok(Won::Rollback)
+}
+
+/// Two rollbacks at the same moment, each held up before its switch.
+async fn two_rollbacks(stage: &Stage, inputs: [Value; 2]) -> Result<()> {
+    for nth in 1..=2 {
+        stage.hold("elasticloadbalancing", "ModifyListener", nth, HOLD / 3);
+    }
+    let arns = try_join_all(inputs.iter().map(|input| stage.start("rollback", input))).await?;
+    let ended = try_join_all(arns.iter().map(|arn| stage.ended(arn))).await?;
+    stage.cloud.faults().clear();
+    let active = stage.active().await?.context("nothing is active")?;
+    println!("two rollbacks: {active} is active");
+    let mut to = BTreeSet::new();
+    for rollback in &ended {
+        println!(
+            "{} {}{}",
+            rollback.ending(),
+            rollback.cause,
+            rollback.output
+        );
+        if rollback.ending() == "Succeeded" {
+            to.insert(rollback.output["deploymentId"].as_str());
+        } else {
+            assert_eq!(rollback.ending(), "RollbackFailed", "{}", rollback.cause);
+            assert!(rollback.cause.contains(&active), "{}", rollback.cause);
+        }
+    }
+    assert!(to.contains(&Some(active.as_str())), "{to:?}");
+    assert!(
+        !stage
+            .marks(&active)
+            .await?
+            .contains_key("pulse:rolled-back-at")
+    );
+    stage.reaches_visitors(&active).await
+}
+
+/// A push while the stacks are updated, functions and machines with them.
+async fn pushed_during_an_update(stage: &Stage) -> Result<()> {
+    let before = stage.active().await?;
+    let changed = [
+        (
+            "BASELINE_PARAMETERS",
+            "NatGateway=false LogRetentionDays=7 ContainerInsights=enabled",
+        ),
+        (
+            "PIPELINE_PARAMETERS",
+            "HealthTimeoutSeconds=300 LogRetentionDays=7",
+        ),
+    ];
+    let candidate = stage.new_id();
+    let begun = Instant::now();
+    let update = async {
+        stage
+            .cloud
+            .deploy_with(&stage.environment, &changed)
+            .await?;
+        println!("updated after {:.1} s", begun.elapsed().as_secs_f64());
+        anyhow::Ok(())
+    };
+    let deployment = async {
+        stage.push(&candidate, &[]).await?;
+        let ended = stage.end_of(&candidate).await?;
+        println!("ended after {:.1} s", begun.elapsed().as_secs_f64());
+        anyhow::Ok(ended)
+    };
+    let ((), deployed) = tokio::try_join!(update, deployment)?;
+    println!("during an update: {} {}", deployed.ending(), deployed.cause);
+    if deployed.ending() != "Succeeded" {
+        assert!(["RolledBack", "Refused"].contains(&deployed.ending()));
+        assert_eq!(stage.leftovers(&candidate).await?, Vec::<String>::new());
+        assert_eq!(stage.active().await?, before);
+        let input = json!({"deploymentId": candidate}).to_string();
+        let again = stage.start_by_hand("again", &input).await?;
+        assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
+    }
+    assert_eq!(stage.active().await?.as_ref(), Some(&candidate));
+    stage.reaches_visitors(&candidate).await
+}

@@ -14,7 +14,7 @@ mod service;
 mod tasks;
 
 use aws_sdk_elasticloadbalancingv2::types::Tag;
-use futures_util::stream::{self, StreamExt};
+use futures_util::future::join_all;
 use lifecycle::aws_error::failed;
 use lifecycle::brief::{brief, first_of};
 use lifecycle::tags::{self, Tags};
@@ -136,13 +136,13 @@ impl Drain<'_> {
             self.give_way(begins).await?;
             return Err(refusal);
         }
-        let reports = running
-            .iter()
-            .map(|task| ask::ask(&self.clients.http, task, &secret));
-        let reports: Vec<Report> = stream::iter(reports)
-            .buffered(defaults::TASKS_ASKED_AT_ONCE)
-            .collect()
-            .await;
+        let mut reports = Vec::new();
+        for some in running.chunks(defaults::TASKS_ASKED_AT_ONCE) {
+            let asked = some
+                .iter()
+                .map(|task| ask::ask(&self.clients.http, task, &secret));
+            reports.extend(join_all(asked).await);
+        }
         let mut output = self.judge(&tags, reports).await?;
         tell_of_some(&mut output.tasks);
         Ok(output)

@@ -90,14 +90,16 @@ impl Execution {
         })
     }
 
-    /// How many events it would have on AWS. The local cloud leaves out `TaskStarted`, and whatever
-    /// happens in a Map but for its tasks: for a machine with a Map this is too few.
+    /// How many tasks it scheduled, tries that were made again among them.
+    pub fn tasks(&self) -> usize {
+        let scheduled = |event: &&HistoryEvent| event.r#type().as_str() == "TaskScheduled";
+        self.history.iter().filter(scheduled).count()
+    }
+
+    /// How many events it would have on AWS, where each task has a `TaskStarted` as well. For a
+    /// machine with a Map this is too few: the local cloud tells nothing of its states but the tasks.
     pub fn events_on_aws(&self) -> usize {
-        let tasks = self.history.iter().filter(|event| {
-            event.task_scheduled_event_details().is_some()
-                || event.r#type().as_str() == "TaskScheduled"
-        });
-        self.history.len() + tasks.count()
+        self.history.len() + self.tasks()
     }
 
     /// The most bytes that a state took or gave, and where.

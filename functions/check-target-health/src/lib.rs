@@ -9,6 +9,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     TargetHealth, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
 use lifecycle::aws_error::{code, failed};
+use lifecycle::brief::brief;
 use lifecycle::{DeploymentId, Settings, StepError, defaults};
 use serde::{Deserialize, Serialize};
 
@@ -170,7 +171,8 @@ fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> O
         verdict,
         healthy,
         desired,
-        reason,
+        // Log lines and AWS's own words are in it, which may be of any length.
+        reason: brief(reason),
     }
 }
 

@@ -3,7 +3,7 @@
 
 mod affinity;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Rule, Tag};
@@ -51,8 +51,8 @@ pub struct ListenerRule {
 /// priorities.
 ///
 /// # Errors
-/// `QuotaExceeded` when the listener has no room for another rule, `Transient` when every priority
-/// that it tried went to another deployment, else as [`lifecycle::aws_error::CODES`] say.
+/// `QuotaExceeded` when the load balancer has no room for another rule, `Transient` when an older
+/// deployment is about to give some back or every priority that it tried went to another, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let step = async {
         let mut rules = listener::rules(elb, &settings.listener_arn).await?;
@@ -132,6 +132,10 @@ async fn adopt_or_create(
                 refused.insert(priority);
                 *rules = listener::rules(elb, &settings.listener_arn).await?;
             }
+            Err(error) if code(&error) == Some("TooManyRules") => {
+                *rules = listener::rules(elb, &settings.listener_arn).await?;
+                return Err(out_of_room(deployment, rules, failed(attempt, error)));
+            }
             Err(error) => return Err(failed(attempt, error)),
         }
     }
@@ -142,6 +146,37 @@ async fn adopt_or_create(
              {deployment} could have one"
         ),
     ))
+}
+
+/// The failure of a deployment for which there is no room.
+///
+/// Of several that came for the last room and got a rule each, none would go live if all gave up.
+/// The newest tries again, and by then the others have given way: they fail and are undone.
+fn out_of_room(deployment: &DeploymentId, rules: &[Rule], mut error: StepError) -> StepError {
+    let mut rules_of: BTreeMap<DeploymentId, usize> = BTreeMap::new();
+    for rule in rules {
+        let groups: BTreeSet<DeploymentId> = listener::forwards(rule.actions())
+            .iter()
+            .filter_map(|group| {
+                listener::named_like_ours(group.target_group_arn()?, deployment.environment())
+            })
+            .collect();
+        for id in groups {
+            *rules_of.entry(id).or_default() += 1;
+        }
+    }
+    let newest_other = rules_of
+        .iter()
+        .filter(|(id, rules)| **rules == 1 && *id != deployment)
+        .map(|(id, _)| id)
+        .max();
+    if let Some(other) = newest_other
+        && other < deployment
+    {
+        error.name = ErrorName::Transient;
+        error.message += &format!("; {other} is older, has no room either and gives way");
+    }
+    error
 }
 
 /// The rule that a run before this one made: same condition, same target group, our tags.

@@ -399,6 +399,37 @@ async fn a_full_listener_says_so() {
     assert!(error.message.contains(ID), "{error}");
 }
 
+#[tokio::test]
+async fn of_those_that_came_for_the_last_room_the_newest_waits_for_the_others_to_give_way() {
+    let (older, newer) = ("test-20251027-122111Z", "test-20251027-122113Z");
+    for (others, name) in [
+        (vec![older], ErrorName::Transient),
+        (vec![newer], ErrorName::QuotaExceeded),
+        (vec![older, newer], ErrorName::QuotaExceeded),
+        // With both of its rules it is past this step and gives nothing back.
+        (vec![older, older], ErrorName::QuotaExceeded),
+        (
+            vec!["prod-20251027-122111Z", "somebody-elses"],
+            ErrorName::QuotaExceeded,
+        ),
+    ] {
+        let elb = Elb::default();
+        // This one's own rule and those of the others are there already.
+        elb.add(&request(Affinity::Header, ID, 100, &OURS));
+        for (number, other) in others.iter().enumerate() {
+            let mut rule = request(Affinity::Header, older, 101 + number as u32, &[]);
+            rule.actions = Some(vec![forward(&group(other))]);
+            elb.add(&rule);
+        }
+        let full = mock!(Client::create_rule)
+            .then_error(|| CreateRuleError::generic(says("TooManyRules")));
+        let error = ran(&elb.client(&[&full])).await.unwrap_err();
+        assert_eq!(error.name, name, "{others:?}: {error}");
+        assert_eq!(full.num_calls(), 1);
+        assert!(error.message.contains("clean up older"), "{error}");
+    }
+}
+
 #[test]
 fn a_header_rule_never_takes_a_cookie_rules_priority() {
     let taken = |range: std::ops::RangeInclusive<u32>| -> Vec<Rule> {

@@ -16,6 +16,7 @@ mod tasks;
 use aws_sdk_elasticloadbalancingv2::types::Tag;
 use futures_util::future::join_all;
 use lifecycle::aws_error::failed;
+use lifecycle::brief::{brief, first_of};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener};
 use serde::{Deserialize, Serialize};
@@ -53,7 +54,7 @@ pub struct Output {
     pub verdict: Verdict,
     /// Why, in words that a person can act on.
     pub reason: String,
-    /// What each task said.
+    /// What each task said; of very many, those that keep the deployment first.
     pub tasks: Vec<Report>,
 }
 
@@ -162,11 +163,16 @@ impl Drain<'_> {
             self.give_way(begins).await?;
             return Err(refusal);
         }
-        let reports = running
-            .iter()
-            .map(|task| ask::ask(&self.clients.http, task, &secret));
-        let reports = join_all(reports).await;
-        self.judge(&tags, reports).await
+        let mut reports = Vec::new();
+        for some in running.chunks(defaults::TASKS_ASKED_AT_ONCE) {
+            let asked = some
+                .iter()
+                .map(|task| ask::ask(&self.clients.http, task, &secret));
+            reports.extend(join_all(asked).await);
+        }
+        let mut output = self.judge(&tags, reports).await?;
+        tell_of_some(&mut output.tasks);
+        Ok(output)
     }
 
     /// The verdict, with the mark that the next sweep judges by.
@@ -306,20 +312,31 @@ impl Drain<'_> {
     }
 }
 
-/// Why the deployment is not idle: the sessions, and every task that did not say how many it has.
+/// Keeps as many reports as a state machine can hold, those of tasks that are not idle first.
+fn tell_of_some(tasks: &mut Vec<Report>) {
+    if tasks.len() > defaults::TASKS_TOLD_OF {
+        tasks.sort_by_key(Report::is_idle);
+        tasks.truncate(defaults::TASKS_TOLD_OF);
+    }
+}
+
+/// How many tasks that did not answer the reason names.
+const NAMED_IN_THE_REASON: usize = 10;
+
+/// Why the deployment is not idle: the sessions, and the tasks that did not say how many they have.
 fn in_words(tasks: &[Report]) -> String {
     let sessions: u64 = tasks.iter().filter_map(|task| task.active_sessions).sum();
-    let mut parts = vec![format!("{sessions} sessions on {} tasks", tasks.len())];
-    parts.extend(
-        tasks
-            .iter()
-            .filter(|task| task.active_sessions.is_none() && task.answer != Answer::Unavailable)
-            .map(|task| format!("task {}: {}", task.task_id, task.detail)),
-    );
-    if parts.len() > 1 {
-        parts.push("what does not answer ends by the drain deadline".to_owned());
+    let silent: Vec<String> = tasks
+        .iter()
+        .filter(|task| task.active_sessions.is_none() && task.answer != Answer::Unavailable)
+        .map(|task| format!("task {}: {}", task.task_id, task.detail))
+        .collect();
+    let mut reason = format!("{sessions} sessions on {} tasks", tasks.len());
+    if !silent.is_empty() {
+        let named = first_of(silent.iter().map(String::as_str), NAMED_IN_THE_REASON);
+        reason += &format!("; {named}; what does not answer ends by the drain deadline");
     }
-    parts.join("; ")
+    brief(reason)
 }
 
 #[cfg(test)]

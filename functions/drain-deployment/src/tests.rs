@@ -555,8 +555,37 @@ async fn tasks_are_asked_past_every_page() {
     let application = Application::with(0).await;
     let addresses = vec![application.address(); 205];
     let (output, _) = sweep(World::with(&addresses)).await;
-    assert_eq!(output.unwrap().tasks.len(), 205);
+    let output = output.unwrap();
+    assert!(
+        output.reason.contains("no session on 205 tasks"),
+        "{output:?}"
+    );
     assert_eq!(application.asked().len(), 205);
+}
+
+#[tokio::test]
+async fn a_thousand_tasks_are_asked_some_at_a_time_and_told_of_in_few_bytes() {
+    let application = Application::with(0).await;
+    let most = defaults::MOST_TASKS as usize;
+    let mut world = World::with(&vec![application.address(); most]);
+    // The last ones do not run yet, so that they say nothing of sessions.
+    let waiting = 300;
+    for (_, task) in world.tasks.iter_mut().skip(most - waiting) {
+        *task = ("PROVISIONING".into(), None);
+    }
+    let (output, _) = sweep(world).await;
+    let output = output.unwrap();
+    assert_eq!(application.asked().len(), most - waiting);
+    assert_eq!(output.verdict, Verdict::Draining);
+    assert_eq!(output.tasks.len(), defaults::TASKS_TOLD_OF);
+    // Those that keep it come first.
+    assert!(output.tasks.iter().all(|task| !task.is_idle()));
+    for words in ["0 sessions on 1000 tasks", "and 290 more", "drain deadline"] {
+        assert!(output.reason.contains(words), "{}", output.reason);
+    }
+    let bytes = serde_json::to_string(&output).unwrap().len();
+    // A tenth of what Step Functions takes as the data of a state.
+    assert!(bytes < 262_144 / 10, "{bytes}");
 }
 
 /// What keeps a deployment from being drained, by the world that it is in.

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use lifecycle::DeploymentId;
+use lifecycle::brief::first_of;
 use lifecycle::tags::{self, Tags};
+use lifecycle::{DeploymentId, defaults};
 use serde::Serialize;
 use time::{Duration, UtcDateTime};
 
@@ -30,8 +31,10 @@ pub struct Plan {
     pub active_deployment_id: Option<DeploymentId>,
     /// What the default action should be pointed at again, because it names nothing.
     pub repair: Option<Repair>,
-    /// All deployments, newest first.
+    /// All deployments, newest first; no more than [`defaults::MOST_PLANNED`].
     pub deployments: Vec<Planned>,
+    /// How many more there are, which are left to the next runs.
+    pub left_out: usize,
 }
 
 /// A deployment that the default action should be pointed at.
@@ -97,30 +100,51 @@ pub enum Action {
 /// Decides what is due for each deployment at the time `now`.
 pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
     let planner = Planner::new(facts, policy, now);
+    let all = facts
+        .deployments
+        .iter()
+        .map(|deployment| {
+            let due = planner.due(deployment);
+            Planned {
+                deployment_id: deployment.id.clone(),
+                state: planner.state(deployment),
+                action: due.action,
+                reason: due.reason,
+                force: due.force,
+                target_group_arn: match &deployment.target_group {
+                    TargetGroup::Ours { arn, .. } | TargetGroup::NotOurs { arn } => {
+                        Some(arn.clone())
+                    }
+                    TargetGroup::Absent => None,
+                },
+            }
+        })
+        .collect();
+    let (deployments, left_out) = as_many_as_one_run_takes(all);
     Plan {
         active_deployment_id: planner.active.cloned(),
         repair: planner.repair(),
-        deployments: facts
-            .deployments
-            .iter()
-            .map(|deployment| {
-                let due = planner.due(deployment);
-                Planned {
-                    deployment_id: deployment.id.clone(),
-                    state: planner.state(deployment),
-                    action: due.action,
-                    reason: due.reason,
-                    force: due.force,
-                    target_group_arn: match &deployment.target_group {
-                        TargetGroup::Ours { arn, .. } | TargetGroup::NotOurs { arn } => {
-                            Some(arn.clone())
-                        }
-                        TargetGroup::Absent => None,
-                    },
-                }
-            })
-            .collect(),
+        deployments,
+        left_out,
     }
+}
+
+/// The deployments that one run lists, newest first, and how many it leaves to the next.
+///
+/// What people may be on goes first, and parts that were left behind wait: should those not be
+/// deletable at all, they are in nobody's way. The oldest wait least.
+fn as_many_as_one_run_takes(mut all: Vec<Planned>) -> (Vec<Planned>, usize) {
+    let left_out = all.len().saturating_sub(defaults::MOST_PLANNED);
+    if left_out > 0 {
+        all.sort_by_key(|it| {
+            let waits = it.state == State::Orphaned;
+            let is_idle = it.action == Action::Keep && it.state != State::Active;
+            (waits, is_idle, it.deployment_id.clone())
+        });
+        all.truncate(defaults::MOST_PLANNED);
+        all.sort_by(|one, other| other.deployment_id.cmp(&one.deployment_id));
+    }
+    (all, left_out)
 }
 
 struct Due {
@@ -331,7 +355,7 @@ impl<'a> Planner<'a> {
         if !executions.unknown.is_empty() {
             return keep(format!(
                 "it is not known whether an execution is at work on it: the input of {} could not be read",
-                executions.unknown.join(", ")
+                first_of(executions.unknown.iter().map(String::as_str), 3)
             ));
         }
         due()

@@ -68,6 +68,7 @@ fn the_output_is_as_the_state_machine_reads_it() {
                 force: false,
                 target_group_arn: None,
             }],
+            left_out: 0,
         },
     };
     let expected: Value = json!({
@@ -81,7 +82,8 @@ fn the_output_is_as_the_state_machine_reads_it() {
             "reason": "why",
             "force": false,
             "targetGroupArn": null
-        }]
+        }],
+        "leftOut": 0
     });
     assert_eq!(serde_json::to_value(output).unwrap(), expected);
 }

@@ -4,6 +4,9 @@ use std::time::Duration;
 
 /// Tasks of a deployment: one per availability zone of the baseline.
 pub const DESIRED_COUNT: u32 = 2;
+/// The most tasks of a deployment, which are ELB's targets per target group:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>.
+pub const MOST_TASKS: u32 = 1000;
 /// Fargate CPU units: the smallest size there is.
 pub const CPU: u32 = 256;
 /// Memory in MiB: the least that goes with [`CPU`].
@@ -71,15 +74,29 @@ pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
 pub const SWEEPS_APART: time::Duration = time::Duration::seconds(10);
 /// The time one task has to answer `POST /drain`; it only counts its sessions.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many tasks are asked at once: a function may have 1,024 files open, and sockets are files.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/gettingstarted-limits.html>
+pub const TASKS_ASKED_AT_ONCE: usize = 250;
+/// How many tasks the answer of a sweep tells of one by one. A state machine takes 256 KiB as the
+/// data of a state, and a thousand tasks would be more.
+pub const TASKS_TOLD_OF: usize = 100;
 /// The grace period of a service that drains, in seconds: the most that ECS takes, so that a task
 /// which answers 503 is not replaced by a fresh one that does not drain.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>
 pub const DRAINING_GRACE_PERIOD_SECONDS: i32 = i32::MAX;
 
+/// The most deployments that one cleanup plans for. Each takes up to a kilobyte of the 256 KiB that a
+/// state machine takes as the data of a state. A load balancer routes to 100 target groups, so only
+/// what was left behind, in large numbers, ever waits for the next run.
+pub const MOST_PLANNED: usize = 200;
+
 /// A deployment's id may lie this far in the future, for a clock that runs fast. Beyond that it would
 /// stay the newest, and nothing else could go live until then.
 pub const CLOCK_SKEW: time::Duration = time::Duration::hours(24);
 
+/// A step is stopped this long before Lambda's timeout would kill the function, so that the state
+/// machine is told `TransientError` and why, and the process stays for the next try.
+pub const STOP_BEFORE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A call that has no answer after this time is tried again. Shorter than the functions' timeouts,
 /// so that the function, not Lambda, says what hung.
 pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -4,6 +4,8 @@ use std::fmt;
 
 use lambda_runtime::Diagnostic;
 
+use crate::brief::brief;
+
 /// The names that `ErrorEquals` in a state machine may hold. `docs/errors.md` says what each means
 /// for the person who reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -109,7 +111,7 @@ impl From<StepError> for Diagnostic {
     fn from(error: StepError) -> Self {
         Diagnostic {
             error_type: error.name.as_str().to_owned(),
-            error_message: error.message,
+            error_message: brief(error.message),
         }
     }
 }
@@ -123,6 +125,15 @@ mod tests {
         let diagnostic = Diagnostic::from(StepError::new(ErrorName::QuotaExceeded, "no room"));
         assert_eq!(diagnostic.error_type, "QuotaExceededError");
         assert_eq!(diagnostic.error_message, "no room");
+    }
+
+    #[test]
+    fn a_message_without_end_does_not_burst_the_state_machine() {
+        let echoed = "x".repeat(250_000);
+        let error = StepError::new(ErrorName::InvalidInput, format!("unknown field `{echoed}`"));
+        let message = Diagnostic::from(error).error_message;
+        assert!(message.starts_with("unknown field `xxx"), "{message}");
+        assert!(message.len() < 5_000, "{}", message.len());
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! something, `undo`. Waiting is not done here: it belongs to the state machines.
 
 pub mod aws_error;
+pub mod brief;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;

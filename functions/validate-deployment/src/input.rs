@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use lifecycle::{DeploymentId, ErrorName, StepError, defaults};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use crate::fargate;
 
@@ -38,10 +39,8 @@ pub struct Deployment {
     pub environment: BTreeMap<String, String>,
 }
 
-/// ELB's targets per target group:
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>.
-const MOST_TASKS: u32 = 1000;
-/// Half of a task definition's 64 KiB, so that the rest of it always fits.
+/// Half of a task definition's 64 KiB, so that the rest of it always fits:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
 const MOST_ENVIRONMENT_BYTES: usize = 32 * 1024;
 
 impl Input {
@@ -88,10 +87,10 @@ impl Input {
             }
         }
         let desired_count = self.desired_count.unwrap_or(defaults::DESIRED_COUNT);
-        if !(1..=MOST_TASKS).contains(&desired_count) {
+        if !(1..=defaults::MOST_TASKS).contains(&desired_count) {
             return Err(refused(
                 "desiredCount",
-                format!("must be between 1 and {MOST_TASKS}"),
+                format!("must be between 1 and {}", defaults::MOST_TASKS),
             ));
         }
         let cpu = self.cpu.unwrap_or(defaults::CPU);
@@ -136,17 +135,25 @@ fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepE
             ));
         }
     }
-    let bytes: usize = environment
-        .iter()
-        .map(|(name, value)| name.len() + value.len())
-        .sum();
+    let bytes = bytes_in_a_task_definition(environment);
     if bytes > MOST_ENVIRONMENT_BYTES {
         return Err(refused(
             "environment",
-            format!("holds {bytes} bytes; {MOST_ENVIRONMENT_BYTES} fit"),
+            format!(
+                "takes {bytes} bytes of the task definition; {MOST_ENVIRONMENT_BYTES} are left for it"
+            ),
         ));
     }
     Ok(())
+}
+
+/// ECS writes `{"name":"A","value":"x"},` for each. Much is longer there than it looks: a line break
+/// takes two bytes, other control characters take six.
+fn bytes_in_a_task_definition(environment: &BTreeMap<String, String>) -> usize {
+    environment
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}).to_string().len() + ",".len())
+        .sum()
 }
 
 fn refused(field: &str, why: String) -> StepError {
@@ -160,7 +167,7 @@ fn refused(field: &str, why: String) -> StepError {
 mod tests {
     use super::*;
     use lifecycle::{Settings, input::decode};
-    use serde_json::{Value, json};
+    use serde_json::Value;
 
     fn check(input: Value) -> Result<Deployment, StepError> {
         let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
@@ -235,7 +242,21 @@ mod tests {
                 json!({"PORT": "x"}),
                 "set by the deployment itself",
             ),
-            ("environment", json!({"A": "x".repeat(40_000)}), "fit"),
+            (
+                "environment",
+                json!({"A": "x".repeat(40_000)}),
+                "left for it",
+            ),
+            (
+                "environment",
+                json!({"A": "\u{1}".repeat(6_000)}),
+                "left for it",
+            ),
+            (
+                "environment",
+                (0..1_200).map(|n| (format!("A{n}"), "x")).collect(),
+                "left for it",
+            ),
             ("count", json!(2), "unknown field"),
         ] {
             let mut input = json!({"deploymentId": "test-20251027-122112Z"});

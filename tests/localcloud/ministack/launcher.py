@@ -19,6 +19,9 @@ corrections, each with the AWS page it follows:
    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
    https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html#setting-up-execution-role
 7. `rate(...)` schedules run at the local cloud's pace, as Step Functions' waits do; `cron(...)` names times of day.
+8. A state of an execution takes and gives 256 KiB at most, and States.ALL does not catch what breaks that.
+   https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+   https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 
 The process ends when its standard input ends, so that it never outlives the local cloud.
 """
@@ -553,6 +556,36 @@ def parse_rate_seconds_at_pace(expression):
 eventbridge._parse_rate_seconds = parse_rate_seconds_at_pace
 # How often it looks what is due.
 scheduler._SCHEDULE_TICK_INTERVAL = max(0.2, scheduler._SCHEDULE_TICK_INTERVAL * PACE)
+
+
+# --- 8. The data of a state ---------------------------------------------------------------------
+
+MOST_DATA = 262_144
+UNCAUGHT = ("States.DataLimitExceeded", "States.Runtime")
+
+add_event, error_matches = stepfunctions._add_event, stepfunctions._error_matches
+
+
+def add_event_within_the_data_limit(execution, event_type, details=None):
+    for detail in (details or {}).values():
+        for field in ("input", "output"):
+            data = str(detail.get(field) or "")
+            # Counted as UTF-8, and MiniStack escapes what is not ASCII.
+            if len(data) > MOST_DATA and len(json.dumps(json.loads(data), ensure_ascii=False).encode()) > MOST_DATA:
+                raise stepfunctions._ExecutionError(
+                    "States.DataLimitExceeded",
+                    "The state/task returned a result with a size exceeding the maximum number of bytes service limit.")
+    return add_event(execution, event_type, details)
+
+
+def error_matches_but_what_nothing_catches(error_equals, error):
+    if error in UNCAUGHT:
+        return error in error_equals
+    return error_matches(error_equals, error)
+
+
+stepfunctions._add_event = add_event_within_the_data_limit
+stepfunctions._error_matches = error_matches_but_what_nothing_catches
 
 
 # --- The process --------------------------------------------------------------------------------

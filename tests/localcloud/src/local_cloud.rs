@@ -147,6 +147,11 @@ impl LocalCloud {
         self.front_door.ecr().events()
     }
 
+    /// Sets the quota of rules per load balancer, as AWS does on request.
+    pub fn set_rules_per_load_balancer(&self, quota: usize) {
+        self.front_door.elbv2().set_rules_per_load_balancer(quota);
+    }
+
     /// The targets of all target groups.
     pub fn targets(&self) -> &Targets {
         &self.targets

@@ -70,6 +70,9 @@ async fn the_rule_over_the_quota_is_refused() {
         .iter()
         .find(|l| l.name() == Some("rules-per-application-load-balancer"));
     assert_eq!(rules.and_then(|limit| limit.max()), Some("3"));
+    cloud.set_rules_per_load_balancer(4);
+    balancer.rule(4, &group).await.expect("the quota is raised");
+    assert_eq!(balancer.rule(5, &group).await, Err("TooManyRules".into()));
     cloud.stop().await;
 }
 

@@ -80,6 +80,12 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         let began = std::time::Instant::now();
         let sweep = stage.clean_up().await?;
         println!("{} deleted in {:.0} s", due, began.elapsed().as_secs_f64());
+        let (bytes, whose) = sweep.largest_data();
+        // A task that looks has nine events with its choice and its wait, an item some of its own.
+        let events = sweep.history.len() + 9 * sweep.tasks() + 20 * due;
+        println!("| {due} deletions | {events} events | {bytes} bytes, {whose} |");
+        // A fifth of what AWS allows an execution, for more than half of what fits a load balancer.
+        assert!(events < 25_000 / 5 && bytes < 262_144 / 5);
         let done = sweep.output["deployments"].as_array().context("nothing")?;
         assert_eq!(done.len(), group.len());
         for item in done {

@@ -621,3 +621,76 @@ fn everything_is_removed_when_asked_except_what_the_default_action_names() {
         assert!(planned(&plan, day).force);
     }
 }
+
+/// So many task definitions without anything else, newest last, all older than the others here.
+fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
+    (0..number).map(|number| Deployment {
+        id: format!(
+            "test-202509{:02}-{:02}{:02}00Z",
+            1 + number / 1440,
+            number / 60 % 24,
+            number % 60
+        )
+        .parse()
+        .unwrap(),
+        target_group: TargetGroup::Absent,
+        has_service: false,
+        has_task_definition: true,
+        is_protected: false,
+    })
+}
+
+#[test]
+fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_goes_first() {
+    let live = [live(4, 1, &[]), live(3, 2, &[]), live(2, 3, &[])];
+    let all = facts(Some(4), live.into_iter().chain(orphans(230)));
+    let plan = planned_with(&all);
+    assert_eq!(plan.deployments.len(), defaults::MOST_PLANNED);
+    assert_eq!(plan.left_out, 33);
+    assert_eq!(due(&plan, 4), (State::Active, Action::Keep));
+    assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Drain));
+    assert!(
+        plan.deployments
+            .is_sorted_by(|one, other| one.deployment_id > other.deployment_id)
+    );
+    // The oldest of what was left behind; when they are gone, the others have their turn.
+    let planned: Vec<_> = plan.deployments[3..].iter().rev().collect();
+    let oldest: Vec<_> = orphans(197).map(|it| it.id).collect();
+    assert!(planned.iter().map(|it| &it.deployment_id).eq(&oldest));
+    let rest = facts(Some(4), orphans(230).skip(197));
+    assert_eq!(planned_with(&rest).left_out, 0);
+}
+
+#[test]
+fn the_longest_plan_takes_less_than_half_of_what_a_state_machine_can_hold() {
+    // The longest ids and reasons there are.
+    let mut all = facts(None, []);
+    all.deployments = orphans(defaults::MOST_PLANNED + 50)
+        .map(|orphan| {
+            let id = orphan.id.as_str().replace("test", "fifteen-letters");
+            let region = "arn:aws:elasticloadbalancing:ap-southeast-2:123456789012";
+            let arn = format!("{region}:targetgroup/{id}/0123456789abcdef");
+            Deployment {
+                id: id.parse().unwrap(),
+                target_group: TargetGroup::NotOurs { arn },
+                ..orphan
+            }
+        })
+        .collect();
+    let plan = planned_with(&all);
+    let bytes = serde_json::to_string(&plan).unwrap().len();
+    println!("{bytes} bytes for {} deployments", plan.deployments.len());
+    assert!(bytes < 262_144 / 2, "{bytes}");
+}
+
+#[test]
+fn of_many_executions_that_cannot_be_read_the_reason_names_some() {
+    let mut all = facts(None, orphans(1));
+    all.executions.unknown = (0..500).map(|n| format!("{n:080}")).collect();
+    let plan = planned_with(&all);
+    let reason = &plan.deployments[0].reason;
+    assert_eq!(plan.deployments[0].action, Action::Keep);
+    assert!(reason.contains("and 497 more"), "{reason}");
+    assert!(reason.len() < 500, "{reason}");
+}

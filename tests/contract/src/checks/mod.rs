@@ -10,6 +10,7 @@ pub mod documents;
 pub mod events;
 pub mod functions;
 pub mod inputs;
+pub mod limits;
 pub mod machines;
 pub mod permissions;
 pub mod pipeline;

@@ -279,77 +279,13 @@ pub fn uses(repository: &Repository) -> Result<Vec<String>> {
         .collect())
 }
 
-/// A function gives up before the state that waits for it, and after its own calls: then the
-/// function says what hung, not Lambda, and not Step Functions.
-///
-/// # Errors
-/// When the template or a machine cannot be read.
-pub fn timeouts(repository: &Repository) -> Result<Vec<String>> {
-    let template = repository.template("pipeline")?;
-    let shared = template.value["Globals"]["Function"]["Timeout"].as_u64();
-    let timeout_of = |function: &str| {
-        template.properties(&format!("{function}Function"))["Timeout"]
-            .as_u64()
-            .or(shared)
-            // Lambda's own default:
-            // https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
-            .unwrap_or(3)
-    };
-    let mut problems = Vec::new();
-    for step in repository.steps() {
-        let timeout = timeout_of(&step.pascal());
-        let call = lifecycle::defaults::CALL_TIMEOUT.as_secs();
-        if timeout <= call {
-            problems.push(format!(
-                "{} times out after {timeout} s, no later than one of its calls ({call} s)",
-                step.name
-            ));
-        }
-    }
-    for machine in repository.machines()? {
-        for (name, state) in machine.states() {
-            let Some(function) = function_of(state) else {
-                continue;
-            };
-            let timeout = timeout_of(function);
-            match state["TimeoutSeconds"].as_u64() {
-                Some(seconds) if seconds > timeout => {}
-                Some(seconds) => problems.push(format!(
-                    "{}: {name} waits {seconds} s, no longer than its function may take ({timeout} s)",
-                    machine.name
-                )),
-                None => problems.push(format!("{}: {name} has no TimeoutSeconds and waits for ever", machine.name)),
-            }
-        }
-    }
-    Ok(problems)
-}
-
-/// The machine's time is twice the longest wait for health, so that an undo still fits: a machine
-/// that runs out of time undoes nothing.
-///
-/// # Errors
-/// When the template or a machine cannot be read.
-pub fn deadlines(repository: &Repository) -> Result<Vec<String>> {
-    let template = repository.template("pipeline")?;
-    let longest = template.value["Parameters"]["HealthTimeoutSeconds"]["MaxValue"].as_u64();
-    let mut problems = Vec::new();
-    for machine in repository.machines()? {
-        match (machine.definition["TimeoutSeconds"].as_u64(), longest) {
-            (None, _) => problems.push(format!(
-                "{}: no TimeoutSeconds, so an execution may hang for a year",
-                machine.name
-            )),
-            (Some(whole), Some(longest))
-                if machine.text.contains("${HealthTimeoutSeconds}") && whole < 2 * longest =>
-            {
-                problems.push(format!(
-                    "{}: {whole} s in all are less than twice the {longest} s that HealthTimeoutSeconds may be",
-                    machine.name
-                ));
-            }
-            _ => {}
-        }
-    }
-    Ok(problems)
+/// A function's timeout in seconds, by the name of its resource without `Function`.
+pub(super) fn timeout_of(template: &Template, function: &str) -> u64 {
+    let shared = &template.value["Globals"]["Function"]["Timeout"];
+    template.properties(&format!("{function}Function"))["Timeout"]
+        .as_u64()
+        .or(shared.as_u64())
+        // Lambda's own default:
+        // https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
+        .unwrap_or(3)
 }

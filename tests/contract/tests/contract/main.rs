@@ -6,7 +6,7 @@ mod mutations;
 
 use contract::Repository;
 use contract::checks::{
-    Check, baseline, documents, events, functions, inputs, machines, permissions, pipeline,
+    Check, baseline, documents, events, functions, inputs, limits, machines, permissions, pipeline,
     references, variables,
 };
 
@@ -50,8 +50,12 @@ contract! {
     every_parameter_says_what_it_is_for: pipeline::parameters;
     machines_get_their_placeholders_and_may_invoke_what_they_call: pipeline::machines;
     every_function_is_run_by_something: pipeline::uses;
-    functions_time_out_before_the_states_that_wait_for_them: pipeline::timeouts;
-    a_machine_has_time_for_its_undo: pipeline::deadlines;
+
+    functions_time_out_before_the_states_that_wait_for_them: limits::timeouts;
+    the_largest_deployment_can_be_drained_in_time: limits::drain;
+    a_machine_has_time_for_its_undo: limits::deadlines;
+    a_machine_has_time_for_every_try_of_a_step: limits::tries;
+    the_longest_execution_has_fewer_events_than_aws_allows: limits::history;
 
     actions_are_allowed_one_by_one: permissions::actions;
     any_resource_is_allowed_only_where_aws_knows_no_other: permissions::resources;

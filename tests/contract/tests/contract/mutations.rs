@@ -3,7 +3,7 @@
 
 use contract::Repository;
 use contract::checks::{
-    Check, baseline, documents, events, functions, inputs, machines, permissions, pipeline,
+    Check, baseline, documents, events, functions, inputs, limits, machines, permissions, pipeline,
     references, variables,
 };
 
@@ -94,14 +94,29 @@ mistakes! {
         "StartDeploymentFunction is in what its role may invoke but not";
     a_function_that_nothing_runs: pipeline::uses, PIPELINE,
         "Arn: !GetAtt StartDeploymentFunction.Arn" => "Arn: !GetAtt DeadLetterQueue.Arn", "runs start-deployment";
-    a_function_that_outlasts_its_state: pipeline::timeouts, PIPELINE,
+    a_function_that_outlasts_its_state: limits::timeouts, PIPELINE,
         "Timeout: 50" => "Timeout: 60", "no longer than its function";
-    a_function_that_ends_before_its_calls: pipeline::timeouts, PIPELINE,
+    a_function_that_ends_before_its_calls: limits::timeouts, PIPELINE,
         "Timeout: 30" => "Timeout: 15", "no later than one of its calls";
-    a_state_that_waits_for_ever: pipeline::timeouts, MACHINE,
+    a_state_that_waits_for_ever: limits::timeouts, MACHINE,
         "\"TimeoutSeconds\": 60," => "", "waits for ever";
-    a_health_timeout_that_leaves_no_time_to_undo: pipeline::deadlines, PIPELINE,
+    a_health_timeout_that_leaves_no_time_to_undo: limits::deadlines, PIPELINE,
         "MaxValue: 3600" => "MaxValue: 7200", "less than twice";
+    a_function_that_cannot_stop_before_lambda_kills_it: limits::timeouts, PIPELINE,
+        "Timeout: 30" => "Timeout: 16", "no later than one of its calls";
+    a_function_whose_cold_start_outlasts_its_state: limits::timeouts, PIPELINE,
+        "Timeout: 50" => "Timeout: 51", "10 s to start and 51 s to run";
+    a_drain_that_cannot_ask_every_task: limits::drain, PIPELINE,
+        "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 50"
+            => "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 35", "asking 1000 tasks may take 36 s";
+    a_step_that_is_tried_past_the_machines_end: limits::tries, MACHINE,
+        "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 1200,", "all tries of ValidateDeployment may take";
+    a_deployment_that_looks_too_often: limits::history, MACHINE,
+        "\"Seconds\": 5," => "\"Seconds\": 2,", "deploy: an execution may have";
+    a_cleanup_that_looks_too_often: limits::history, CLEANUP,
+        "\"Seconds\": 20," => "\"Seconds\": 5,", "cleanup: an execution may have";
+    a_cleanup_of_too_many_at_once: limits::history, CLEANUP,
+        "\"MaxConcurrency\": 5," => "", "cleanup: an execution may have";
 
     a_wildcard_action: permissions::actions, PIPELINE,
         "Action: states:StartExecution" => "Action: states:*", "allows states:*";

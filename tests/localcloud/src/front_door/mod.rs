@@ -148,6 +148,11 @@ impl FrontDoor {
         &self.state.services.ecr
     }
 
+    /// ELBv2's rules.
+    pub fn elbv2(&self) -> &Elbv2 {
+        &self.state.services.elbv2
+    }
+
     /// Stops serving and drops all connections.
     pub async fn stop(self) {
         self.server.abort();

@@ -1,6 +1,8 @@
 //! ELBv2's rules. MiniStack keeps the state; what it does not check is checked here, and targets
 //! are the local cloud's own.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::Mutex;
 
 mod account_limits;
@@ -33,7 +35,7 @@ pub struct Elbv2 {
     client: Client,
     targets: Targets,
     feed: ControlPlaneFeed,
-    rules_per_load_balancer: usize,
+    rules_per_load_balancer: AtomicUsize,
     /// Held while a changing call is checked and carried out, so that no other comes in between.
     changing: Mutex<()>,
 }
@@ -51,9 +53,19 @@ impl Elbv2 {
             targets,
             feed,
             rules_per_load_balancer: rules_per_load_balancer
-                .unwrap_or(quotas::RULES_PER_LOAD_BALANCER),
+                .unwrap_or(quotas::RULES_PER_LOAD_BALANCER)
+                .into(),
             changing: Mutex::new(()),
         }
+    }
+
+    /// Sets the quota of rules per load balancer, as AWS does on request.
+    pub fn set_rules_per_load_balancer(&self, quota: usize) {
+        self.rules_per_load_balancer.store(quota, Ordering::Relaxed);
+    }
+
+    fn rules_per_load_balancer(&self) -> usize {
+        self.rules_per_load_balancer.load(Ordering::Relaxed)
     }
 
     /// Has the state read again soon, because a call may have changed it behind our back.
@@ -94,7 +106,7 @@ impl Elbv2 {
             "CreateRule" => {
                 conditions::check(&params)?;
                 priority::of_a_new_rule(&params, &state)?;
-                quotas::of_rules(&params, &state, self.rules_per_load_balancer)?;
+                quotas::of_rules(&params, &state, self.rules_per_load_balancer())?;
                 quotas::of_target_groups(&params, &state)?;
             }
             "ModifyRule" | "ModifyListener" | "CreateListener" => {
@@ -110,7 +122,7 @@ impl Elbv2 {
             }
             "DeleteTargetGroup" => target_group_in_use::refuse_deletion(&params, &state)?,
             "DescribeAccountLimits" => {
-                return Ok(account_limits::answer(self.rules_per_load_balancer));
+                return Ok(account_limits::answer(self.rules_per_load_balancer()));
             }
             "DescribeTags" => tag_batches::check(&params)?,
             "RegisterTargets" | "DeregisterTargets" | "DescribeTargetHealth" => {

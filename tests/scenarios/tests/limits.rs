@@ -1,0 +1,562 @@
+//! Up to AWS's limits and one further: room on the load balancer, the history and the data of an
+//! execution, and the time of a function.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aws_sdk_elasticloadbalancingv2::types::Rule;
+use bytes::Bytes;
+use http::Method;
+use localcloud::front_door::faults::{Fault, FaultRule};
+use localcloud::{Options, pace::Pace};
+use scenarios::machines::{BY_HAND, outcome};
+use scenarios::{Execution, Stage};
+use serde_json::{Value, json};
+
+/// Events that an execution may have, and bytes that a state may take or give:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
+const MOST_EVENTS: usize = 25_000;
+const MOST_BYTES: usize = 262_144;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_last_room_is_given_out_once_and_what_has_none_is_refused_with_what_to_do() -> Result<()>
+{
+    let parameters = format!("{BY_HAND} KeepPrevious=0");
+    let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
+    let stage = Stage::set_as(Options::default(), &parameters).await?;
+    let mut ours = vec![stage.deploy_live(&[]).await?.name];
+    let mut others = Others::on(&stage, &ours[0]).await?;
+
+    // 98 of 100 rules: room for one.
+    others.fill_up_to(98).await?;
+    ours.push(stage.deploy_live(&[]).await?.name);
+    assert_eq!(rules(&stage).await?.len(), 100);
+    let advice = ["run the cleanup machine", "raise the quota \"Rules per"];
+    is_refused(
+        &stage,
+        "needs 2 more rules, and the load balancer has 100 of 100",
+        &advice,
+    )
+    .await?;
+    others.remove_rules(1).await?;
+    is_refused(
+        &stage,
+        "needs 2 more rules, and the load balancer has 99 of 100",
+        &advice,
+    )
+    .await?;
+    others.remove_rules(1).await?;
+    ours.push(race_for_the_last_room(&stage).await?);
+    assert_eq!(rules(&stage).await?.len(), 100);
+
+    // 99 of 100 target groups: room for one.
+    others.remove_rules(usize::MAX).await?;
+    others.route_to_groups(99 - ours.len()).await?;
+    assert_eq!(groups(&rules(&stage).await?).len(), 99);
+    ours.push(stage.deploy_live(&[]).await?.name);
+    assert_eq!(groups(&rules(&stage).await?).len(), 100);
+    let advice = ["run the cleanup machine", "cannot be raised"];
+    let why = "needs 1 more target groups, and the load balancer has 100 of 100";
+    is_refused(&stage, why, &advice).await?;
+    others.remove_rules(usize::MAX).await?;
+
+    ours.push(a_function_that_is_short_of_time_is_tried_again(&stage).await?);
+    ours.push(the_largest_environment_goes_through_the_machine(&stage).await?);
+    a_thousand_rules(&stage, &mut others, ours).await?;
+    stage.strike().await;
+    Ok(())
+}
+
+/// A deployment ends as refused, with this reason and this advice, and changed nothing.
+async fn is_refused(stage: &Stage, why: &str, advice: &[&str]) -> Result<()> {
+    let id = stage.new_id();
+    let active = stage.active().await?;
+    stage.push_unnoticed(&id, &[]).await?;
+    let before = stage.cloud.calls().newest();
+    let input = json!({"deploymentId": id}).to_string();
+    let ended = stage.start_by_hand(&id, &input).await?;
+    println!("{}: {}", ended.error, ended.cause);
+    assert_eq!(
+        (ended.ending(), ended.error.as_str()),
+        ("Refused", "Refused")
+    );
+    assert!(
+        ended.cause.starts_with("QuotaExceededError: "),
+        "{}",
+        ended.cause
+    );
+    for words in [why].iter().chain(advice) {
+        assert!(ended.cause.contains(words), "no `{words}`: {}", ended.cause);
+    }
+    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    assert_eq!(stage.leftovers(&id).await?, Vec::<String>::new());
+    assert_eq!(stage.active().await?, active);
+    Ok(())
+}
+
+/// Two deployments come for the room of one; gives the one that is live.
+async fn race_for_the_last_room(stage: &Stage) -> Result<String> {
+    let ids = [stage.new_id(), stage.new_id()];
+    for id in &ids {
+        stage.push_unnoticed(id, &[]).await?;
+    }
+    // Both find room before either takes it, and then each may well take half of it.
+    let slow = |milliseconds| Fault::Slow { milliseconds };
+    let faults = stage.cloud.faults();
+    faults.add(FaultRule::next("ecs", "RegisterTaskDefinition", slow(2_000)).times(2));
+    faults.add(FaultRule::next("elasticloadbalancing", "CreateRule", slow(1_000)).at(3));
+    let mut executions = Vec::new();
+    for id in &ids {
+        executions.push(stage.start("deploy", &json!({"deploymentId": id})).await?);
+    }
+    let (one, other) = tokio::try_join!(stage.ended(&executions[0]), stage.ended(&executions[1]))?;
+    faults.clear();
+    let mut live = Vec::new();
+    for (id, ended) in ids.iter().zip([&one, &other]) {
+        println!(
+            "{id}: {} {:?} {}",
+            ended.ending(),
+            ended.task_errors(),
+            ended.cause
+        );
+        if ended.ending() == "Succeeded" {
+            live.push(id.clone());
+            continue;
+        }
+        assert!(
+            ["RolledBack", "Refused"].contains(&ended.ending()),
+            "{}",
+            ended.ending()
+        );
+        assert!(
+            ended.cause.contains("QuotaExceededError"),
+            "{}",
+            ended.cause
+        );
+        assert_eq!(stage.leftovers(id).await?, Vec::<String>::new());
+    }
+    ensure!(live.len() == 1, "not one but these are live: {live:?}");
+    assert_eq!(stage.active().await?.as_ref(), live.first());
+    stage.reaches_visitors(&live[0]).await?;
+    Ok(live.remove(0))
+}
+
+/// With the quota raised to 1,000 rules: priorities, pages, deploying, undoing and cleaning up.
+async fn a_thousand_rules(stage: &Stage, others: &mut Others<'_>, ours: Vec<String>) -> Result<()> {
+    const RAISED: usize = 1_000;
+    stage.cloud.set_rules_per_load_balancer(RAISED);
+    // Somebody else's stand where ours would be, from the first of each kind on.
+    let taken = rules(stage).await?;
+    let taken: BTreeSet<u32> = taken.iter().filter_map(priority).collect();
+    let free = |from: u32| (from..).filter(|priority| !taken.contains(priority));
+    let more = RAISED - 2 - taken.len();
+    let at: Vec<u32> = (free(100).take(more / 2))
+        .chain(free(20_100).take(more - more / 2))
+        .collect();
+    others.rules_at(&at).await?;
+    let (header, cookie) = (free(100).nth(more / 2), free(20_100).nth(more - more / 2));
+    let began = std::time::Instant::now();
+    let last = stage.deploy_live(&[]).await?;
+    println!(
+        "deployed beside 998 rules in {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    assert_eq!(priorities(&last)?, (header, cookie));
+    assert_eq!(rules(stage).await?.len(), RAISED);
+    let why = "needs 2 more rules, and the load balancer has 1000 of 1000";
+    is_refused(stage, why, &["run the cleanup machine"]).await?;
+
+    // In the gaps that others leave, and undone from there.
+    others.remove_rules_at(&[300, 20_300]).await?;
+    let crashed = stage.deploy(&[("CRASH_ON_START", "3")]).await?;
+    assert_eq!(crashed.ending(), "RolledBack", "{}", crashed.cause);
+    assert_eq!(priorities(&crashed)?, (Some(300), Some(20_300)));
+    assert_eq!(stage.leftovers(&crashed.name).await?, Vec::<String>::new());
+
+    // A cleanup began with all the others of ours and died.
+    for id in &ours {
+        stage
+            .mark(id, "pulse:deleting-since", "2026-01-01T00:00:00Z")
+            .await?;
+    }
+    let before = stage.cloud.calls().newest();
+    stage.plan().await?;
+    let calls = stage.cloud.calls().since(before);
+    let pages = calls
+        .iter()
+        .filter(|call| call.operation == "DescribeRules" && !call.caller.ends_with(":root"));
+    // The two that crashed are gone, and the default rule is a rule.
+    assert_eq!(pages.count(), (RAISED - 2 + 1usize).div_ceil(400));
+    let sweep = stage.clean_up().await?;
+    for id in &ours {
+        assert_eq!(outcome(&sweep, id)?.0, "deleted");
+        assert_eq!(stage.leftovers(id).await?, Vec::<String>::new());
+    }
+    assert_eq!(rules(stage).await?.len(), RAISED - 2 - 2 * ours.len());
+    stage.reaches_visitors(&last.name).await?;
+    Ok(())
+}
+
+/// The priorities that the deployment's rules got.
+fn priorities(execution: &Execution) -> Result<(Option<u32>, Option<u32>)> {
+    let made = execution.given_by("CreateListenerRule")?;
+    let of = |rule: &str| {
+        let priority = made["Payload"][rule]["priority"].as_u64();
+        priority.and_then(|priority| u32::try_from(priority).ok())
+    };
+    Ok((of("headerRule"), of("cookieRule")))
+}
+
+/// A function waits for a call longer than it may run, and another is stuck until Lambda kills it.
+async fn a_function_that_is_short_of_time_is_tried_again(stage: &Stage) -> Result<String> {
+    let function = format!("{}-create-target-group", stage.environment);
+    let path = format!("/2015-03-31/functions/{function}/configuration");
+    let timeout = Bytes::from(json!({"Timeout": 3}).to_string());
+    stage
+        .cloud
+        .client()
+        .rest("lambda", Method::PUT, &path, timeout)
+        .await?;
+
+    let slow = Fault::Slow {
+        milliseconds: 4_000,
+    };
+    let fault = FaultRule::next("elasticloadbalancing", "CreateTargetGroup", slow);
+    stage.cloud.faults().add(fault);
+    let waited = stage.deploy_live(&[]).await?;
+    assert_eq!(waited.task_errors(), ["TransientError"]);
+    let why = waited
+        .history
+        .iter()
+        .find_map(|event| event.task_failed_event_details()?.cause());
+    let why = why.unwrap_or_default();
+    assert!(why.contains("stopped before Lambda's timeout"), "{why}");
+
+    // It is idle now, and stays so whatever it is sent.
+    let frozen = process_of(stage, &function)?;
+    let stop = tokio::process::Command::new("kill")
+        .args(["-STOP", &frozen])
+        .status();
+    ensure!(stop.await?.success(), "process {frozen} is gone");
+    let stuck = stage.deploy_live(&[]).await?;
+    assert_eq!(stuck.task_errors(), ["Sandbox.Timedout"]);
+    // Both are there, and each once.
+    for id in [&waited.name, &stuck.name] {
+        let all = rules(stage).await?;
+        let own = all
+            .iter()
+            .filter(|rule| groups([*rule]).iter().any(|arn| arn.contains(id.as_str())));
+        assert_eq!(own.count(), 2, "{id}");
+    }
+    // The caller cleans up the newest; the other goes here.
+    stage
+        .mark(&waited.name, "pulse:deleting-since", "2026-01-01T00:00:00Z")
+        .await?;
+    let sweep = stage.clean_up().await?;
+    ensure!(!sweep.output.is_null(), "the cleanup says nothing");
+    Ok(stuck.name)
+}
+
+/// The process that runs a function of this stage.
+fn process_of(stage: &Stage, function: &str) -> Result<String> {
+    let wanted = [
+        format!("AWS_LAMBDA_FUNCTION_NAME={function}"),
+        format!("AWS_ENDPOINT_URL={}", stage.cloud.endpoint_url()),
+    ];
+    let is_it = |folder: &PathBuf| {
+        let environment = std::fs::read(folder.join("environ")).unwrap_or_default();
+        let variables: Vec<_> = environment.split(|byte| *byte == 0).collect();
+        wanted
+            .iter()
+            .all(|wanted| variables.contains(&wanted.as_bytes()))
+    };
+    std::fs::read_dir("/proc")?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .find(is_it)
+        .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
+        .with_context(|| format!("no process runs {function}"))
+}
+
+/// As many variables as are taken, and one more is refused by the name of the field.
+async fn the_largest_environment_goes_through_the_machine(stage: &Stage) -> Result<String> {
+    // What ECS writes for each is 32 bytes long.
+    let variables = |number: usize| -> Value {
+        let each = (0..number).map(|n| (format!("V{n:04}"), Value::from("12345678")));
+        Value::Object(each.collect())
+    };
+    let start = async |number| -> Result<Execution> {
+        let id = stage.new_id();
+        stage.push_unnoticed(&id, &[]).await?;
+        let input = json!({"deploymentId": id, "environment": variables(number)});
+        stage.start_by_hand(&id, &input.to_string()).await
+    };
+    let refused = start(1_025).await?;
+    assert_eq!(refused.ending(), "Refused");
+    assert!(
+        refused.cause.contains("`environment`: takes 32800 bytes"),
+        "{}",
+        refused.cause
+    );
+    let live = start(1_024).await?;
+    assert_eq!(live.ending(), "Succeeded", "{}", live.cause);
+    let (bytes, whose) = live.largest_data();
+    println!("| the largest environment | {bytes} bytes, {whose} |");
+    assert!(bytes > 20_000 && bytes < MOST_BYTES / 4, "{bytes}");
+    Ok(live.name)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution_may_hold()
+-> Result<()> {
+    let options = Options {
+        pace: Pace(0.02),
+        ..Options::default()
+    };
+    let stage = Stage::set_as(options, &[("PIPELINE_PARAMETERS", BY_HAND)]).await?;
+
+    // As much as Step Functions lets in, echoed by the function that refuses it.
+    let id = stage.new_id();
+    for (name, input) in [
+        (
+            "long-field",
+            json!({"deploymentId": id, "x".repeat(250_000): 1}),
+        ),
+        ("long-id", json!({"deploymentId": "x".repeat(250_000)})),
+        (
+            "long-value",
+            json!({"deploymentId": id, "cpu": "\u{1}".repeat(40_000)}),
+        ),
+    ] {
+        let ended = stage.start_by_hand(name, &input.to_string()).await?;
+        assert_eq!(
+            ended.ending(),
+            "Refused",
+            "{name}: {} {}",
+            ended.error,
+            ended.cause
+        );
+        assert!(
+            ended
+                .cause
+                .starts_with("InvalidInputError: invalid input: "),
+            "{name}"
+        );
+        assert!(ended.cause.len() < 4_200, "{name}: {}", ended.cause.len());
+    }
+
+    // The image never comes, so that tasks are pending for as long as anybody waits.
+    let event = stage.push_unnoticed(&id, &[]).await?;
+    let pull = format!("GET /v2/{}/manifests/{}", stage.environment, event.digest);
+    let slow = Fault::Slow {
+        milliseconds: 600_000,
+    };
+    stage
+        .cloud
+        .faults()
+        .add(FaultRule::next("ecr", &pull, slow).forever());
+    let input = json!({"deploymentId": id}).to_string();
+    let ended = stage.start_by_hand(&id, &input).await?;
+    println!("{}", ended.cause);
+    assert_eq!(ended.ending(), "RolledBack", "{}", ended.cause);
+    for words in ["OutOfTime", "not healthy after 600 s"] {
+        assert!(ended.cause.contains(words), "{}", ended.cause);
+    }
+    assert_eq!(stage.leftovers(&id).await?, Vec::<String>::new());
+    let looks = ended
+        .path()
+        .iter()
+        .filter(|state| **state == "CheckTargetHealth")
+        .count();
+    assert_eq!(looks, 600 / 5);
+    let (events, (bytes, whose)) = (ended.events_on_aws(), ended.largest_data());
+    println!("| {looks} looks and the undo | {events} events | {bytes} bytes, {whose} |");
+    assert!(events > 9 * looks && events < MOST_EVENTS / 10, "{events}");
+    assert!(bytes < MOST_BYTES / 10, "{bytes}");
+    stage.strike().await;
+    Ok(())
+}
+
+/// Rules and target groups of somebody else's, made past the front door, where a thousand take
+/// little time.
+struct Others<'a> {
+    stage: &'a Stage,
+    listener: String,
+    vpc: String,
+    /// Priorities and ARNs.
+    rules: Vec<(u32, String)>,
+    groups: usize,
+}
+
+impl Others<'_> {
+    /// None yet; `like` is a deployment in whose network they are.
+    async fn on<'a>(stage: &'a Stage, like: &str) -> Result<Others<'a>> {
+        let described = stage
+            .elb
+            .describe_target_groups()
+            .names(like)
+            .send()
+            .await?;
+        let vpc = described
+            .target_groups()
+            .first()
+            .and_then(|group| group.vpc_id());
+        Ok(Others {
+            stage,
+            listener: stage.listener_arn().await?,
+            vpc: vpc.context("no VPC")?.to_owned(),
+            rules: Vec::new(),
+            groups: 0,
+        })
+    }
+
+    /// Makes rules until the listener has so many, ours among them.
+    async fn fill_up_to(&mut self, number: usize) -> Result<()> {
+        let more = number - rules(self.stage).await?.len();
+        let at: Vec<u32> = (30_000..).take(more).collect();
+        self.rules_at(&at).await?;
+        assert_eq!(rules(self.stage).await?.len(), number);
+        Ok(())
+    }
+
+    async fn rules_at(&mut self, priorities: &[u32]) -> Result<()> {
+        for priority in priorities {
+            let answer = [
+                ("Actions.member.1.Type", "fixed-response"),
+                ("Actions.member.1.FixedResponseConfig.StatusCode", "404"),
+            ];
+            self.rule(*priority, &answer).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes so many target groups and routes to them, five a rule, which is the most that AWS allows.
+    async fn route_to_groups(&mut self, number: usize) -> Result<()> {
+        let mut groups = Vec::new();
+        for _ in 0..number {
+            self.groups += 1;
+            let name = format!("others-{}", self.groups);
+            let create = [
+                ("Name", name.as_str()),
+                ("Protocol", "HTTP"),
+                ("Port", "8000"),
+                ("TargetType", "ip"),
+                ("VpcId", &self.vpc),
+            ];
+            groups.push(
+                self.call("CreateTargetGroup", &create, "TargetGroupArn")
+                    .await?,
+            );
+        }
+        for (number, groups) in (31_000..).zip(groups.chunks(5)) {
+            let forward: Vec<(String, &String)> = (1..)
+                .zip(groups)
+                .map(|(n, arn)| {
+                    let field = format!("ForwardConfig.TargetGroups.member.{n}.TargetGroupArn");
+                    (format!("Actions.member.1.{field}"), arn)
+                })
+                .collect();
+            let mut action = vec![("Actions.member.1.Type", "forward")];
+            action.extend(
+                forward
+                    .iter()
+                    .map(|(field, arn)| (field.as_str(), arn.as_str())),
+            );
+            self.rule(number, &action).await?;
+        }
+        Ok(())
+    }
+
+    async fn rule(&mut self, priority: u32, action: &[(&str, &str)]) -> Result<()> {
+        let (number, path) = (priority.to_string(), format!("/other/{priority}"));
+        let mut create = vec![
+            ("ListenerArn", self.listener.as_str()),
+            ("Priority", &number),
+            ("Conditions.member.1.Field", "path-pattern"),
+            (
+                "Conditions.member.1.PathPatternConfig.Values.member.1",
+                &path,
+            ),
+        ];
+        create.extend(action);
+        let arn = self.call("CreateRule", &create, "RuleArn").await?;
+        self.rules.push((priority, arn));
+        Ok(())
+    }
+
+    /// Removes so many rules, the newest first.
+    async fn remove_rules(&mut self, number: usize) -> Result<()> {
+        for _ in 0..number.min(self.rules.len()) {
+            let (_, arn) = self.rules.pop().context("no rule")?;
+            self.delete(&arn).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove_rules_at(&mut self, priorities: &[u32]) -> Result<()> {
+        for priority in priorities {
+            let position = self.rules.iter().position(|(at, _)| at == priority);
+            let (_, arn) = self.rules.remove(position.context("no rule there")?);
+            self.delete(&arn).await?;
+        }
+        Ok(())
+    }
+
+    async fn delete(&self, rule: &str) -> Result<()> {
+        let client = self.stage.cloud.client();
+        let delete = [("Action", "DeleteRule"), ("RuleArn", rule)];
+        client
+            .query("elasticloadbalancing", "2015-12-01", &delete)
+            .await?;
+        Ok(())
+    }
+
+    /// Gives the first value of a field in the answer.
+    async fn call(&self, action: &str, parameters: &[(&str, &str)], field: &str) -> Result<String> {
+        let mut all = vec![("Action", action)];
+        all.extend(parameters);
+        let client = self.stage.cloud.client();
+        let xml = client
+            .query("elasticloadbalancing", "2015-12-01", &all)
+            .await?;
+        let value = xml
+            .split_once(&format!("<{field}>"))
+            .and_then(|(_, rest)| rest.split_once('<'));
+        Ok(value
+            .with_context(|| format!("{action}: {xml}"))?
+            .0
+            .to_owned())
+    }
+}
+
+/// The listener's rules but for the default one, past every page.
+async fn rules(stage: &Stage) -> Result<Vec<Rule>> {
+    let listener = stage.listener_arn().await?;
+    let list = stage
+        .elb
+        .describe_rules()
+        .listener_arn(listener)
+        .page_size(400);
+    let mut pages = list.into_paginator().items().send();
+    let mut found = Vec::new();
+    while let Some(rule) = pages.next().await {
+        found.push(rule?);
+    }
+    found.retain(|rule| rule.is_default() != Some(true));
+    Ok(found)
+}
+
+fn priority(rule: &Rule) -> Option<u32> {
+    rule.priority()?.parse().ok()
+}
+
+/// The target groups that these rules forward to.
+fn groups<'a>(rules: impl IntoIterator<Item = &'a Rule>) -> BTreeSet<String> {
+    rules
+        .into_iter()
+        .flat_map(|rule| rule.actions())
+        .filter_map(|action| action.forward_config())
+        .flat_map(|config| config.target_groups())
+        .filter_map(|group| group.target_group_arn().map(str::to_owned))
+        .collect()
+}

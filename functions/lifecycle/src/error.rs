@@ -4,6 +4,13 @@ use std::fmt;
 
 use lambda_runtime::Diagnostic;
 
+use crate::printable;
+
+/// The most characters of a message. What comes from outside may be in it, and a step that answers
+/// with more than 256 KiB ends the execution with `States.DataLimitExceeded`, which `States.ALL` does
+/// not catch: <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>.
+const MOST_OF_A_MESSAGE: usize = 2000;
+
 /// The names that `ErrorEquals` in a state machine may hold. `docs/errors.md` says what each means
 /// for the person who reads it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -80,11 +87,11 @@ pub struct StepError {
 }
 
 impl StepError {
-    /// An error of that name with that message.
+    /// An error of that name with that message, as far as it can be shown.
     pub fn new(name: ErrorName, message: impl Into<String>) -> Self {
         StepError {
             name,
-            message: message.into(),
+            message: printable(&message.into(), MOST_OF_A_MESSAGE),
         }
     }
 
@@ -123,6 +130,13 @@ mod tests {
         let diagnostic = Diagnostic::from(StepError::new(ErrorName::QuotaExceeded, "no room"));
         assert_eq!(diagnostic.error_type, "QuotaExceededError");
         assert_eq!(diagnostic.error_message, "no room");
+    }
+
+    #[test]
+    fn a_message_neither_floods_nor_rewrites_a_log() {
+        let error = StepError::new(ErrorName::Unexpected, "\u{1b}[2Jx\n".repeat(100_000));
+        assert!(error.message.chars().count() <= MOST_OF_A_MESSAGE + 1);
+        assert!(!error.message.contains(char::is_control));
     }
 
     #[test]

@@ -8,8 +8,10 @@ pub mod aws_error;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;
+mod image_digest;
 pub mod input;
 pub mod listener;
+mod printable;
 pub mod sdk;
 pub mod serve;
 pub mod settings;
@@ -18,4 +20,6 @@ pub mod tasks;
 
 pub use deployment_id::{DeploymentId, Environment};
 pub use error::{ErrorName, StepError};
+pub use image_digest::is_image_digest;
+pub use printable::printable;
 pub use settings::Settings;

@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
-use crate::{ErrorName, StepError, input};
+use crate::{ErrorName, StepError, input::Payload};
 
 /// Runs the Lambda loop: decodes each payload, calls `step`, logs a failure once.
 ///
@@ -25,11 +24,11 @@ where
 {
     lambda_runtime::tracing::init_default_subscriber();
     let step = Arc::new(step);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Payload>| {
         let step = Arc::clone(&step);
         async move {
             let answer = async {
-                let input = input::decode(event.payload)?;
+                let input = event.payload.decode()?;
                 match tokio::spawn(async move { step(input).await }).await {
                     Ok(answer) => answer,
                     Err(crash) => Err(StepError::new(

@@ -17,7 +17,7 @@ use aws_sdk_elasticloadbalancingv2::types::Tag;
 use futures_util::future::join_all;
 use lifecycle::aws_error::failed;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener, printable};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -155,8 +155,10 @@ impl Drain<'_> {
                 tasks,
             });
         }
-        let (verdict, reason) = match tags::time(tags, tags::IDLE_SINCE) {
-            Some(since) if self.now >= since + defaults::SWEEPS_APART => (
+        // A mark in the future is none of a sweep's, and would count as none until then.
+        let idle_since = tags::time(tags, tags::IDLE_SINCE).filter(|since| *since <= self.now);
+        let (verdict, reason) = match idle_since {
+            Some(since) if self.now - since >= defaults::SWEEPS_APART => (
                 Verdict::Drained,
                 format!(
                     "no session on {number} tasks, and none since {}",
@@ -279,9 +281,16 @@ impl Drain<'_> {
     }
 }
 
+/// The most characters of a reason; what each task said stands beside it.
+const MOST_OF_A_REASON: usize = 1000;
+
 /// Why the deployment is not idle: the sessions, and every task that did not say how many it has.
 fn in_words(tasks: &[Report]) -> String {
-    let sessions: u64 = tasks.iter().filter_map(|task| task.active_sessions).sum();
+    // An application may say any number.
+    let sessions = tasks
+        .iter()
+        .filter_map(|task| task.active_sessions)
+        .fold(0_u64, u64::saturating_add);
     let mut parts = vec![format!("{sessions} sessions on {} tasks", tasks.len())];
     parts.extend(
         tasks
@@ -292,7 +301,8 @@ fn in_words(tasks: &[Report]) -> String {
     if parts.len() > 1 {
         parts.push("what does not answer ends by the drain deadline".to_owned());
     }
-    parts.join("; ")
+    // A thousand tasks may be as many parts.
+    printable(&parts.join("; "), MOST_OF_A_REASON)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     TargetHealth, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
 use lifecycle::aws_error::{code, failed};
-use lifecycle::{DeploymentId, Settings, StepError, defaults};
+use lifecycle::{DeploymentId, Settings, StepError, defaults, printable};
 use serde::{Deserialize, Serialize};
 
 /// What is checked.
@@ -165,12 +165,15 @@ async fn check(clients: &Clients, settings: &Settings, input: Input) -> Result<O
     Ok(judged(Verdict::Waiting, reason))
 }
 
+/// The most characters of a reason: the last log lines and as much again around them.
+const MOST_OF_A_REASON: usize = 6000;
+
 fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> Output {
     Output {
         verdict,
         healthy,
         desired,
-        reason,
+        reason: printable(&reason, MOST_OF_A_REASON),
     }
 }
 

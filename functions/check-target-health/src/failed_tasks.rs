@@ -2,6 +2,7 @@
 
 use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
 use lifecycle::aws_error::failed;
+use lifecycle::printable::printable;
 use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
 
 /// The deployment's stopped tasks that ECS still shows (an hour at least), newest first.
@@ -114,7 +115,7 @@ async fn last_log_lines(
             .events()
             .iter()
             .filter_map(|event| event.message())
-            .map(|line| line.trim_end().chars().take(SHOWN_OF_A_LINE).collect())
+            .map(|line| printable(&line.trim_end().replace('\t', " "), SHOWN_OF_A_LINE))
             .collect()),
         // The stream is made with the first line.
         Err(error) if lifecycle::aws_error::code(&error) == Some("ResourceNotFoundException") => {

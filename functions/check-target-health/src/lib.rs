@@ -9,7 +9,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     TargetHealth, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
 use lifecycle::aws_error::{code, failed};
-use lifecycle::brief::brief;
+use lifecycle::printable::{MOST_OF_A_TEXT, printable};
 use lifecycle::{DeploymentId, Settings, StepError, defaults};
 use serde::{Deserialize, Serialize};
 
@@ -172,7 +172,7 @@ fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> O
         healthy,
         desired,
         // Log lines and AWS's own words are in it, which may be of any length.
-        reason: brief(reason),
+        reason: printable(&reason, MOST_OF_A_TEXT),
     }
 }
 

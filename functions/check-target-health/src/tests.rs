@@ -241,6 +241,29 @@ async fn two_crashed_tasks_fail_with_exit_code_and_log_lines() {
 }
 
 #[tokio::test]
+async fn a_log_line_is_shown_without_what_moves_the_cursor() {
+    let crash = stopped(
+        TaskStopCode::EssentialContainerExited,
+        "Essential container in task exited",
+        Some(3),
+    );
+    let output = verdict(Aws {
+        service: Some(active()),
+        stopped: vec![crash.clone(), crash],
+        log: vec!["\u{1b}[31mERROR\tno\u{0} \u{202e}database\r\n"],
+        ..Aws::default()
+    })
+    .await;
+    assert!(
+        output
+            .reason
+            .ends_with(r"its last log lines: \u{1b}[31mERROR no\0 \u{202e}database"),
+        "{}",
+        output.reason
+    );
+}
+
+#[tokio::test]
 async fn one_crashed_task_may_be_bad_luck() {
     let crash = stopped(
         TaskStopCode::EssentialContainerExited,

@@ -16,7 +16,7 @@ mod tasks;
 use aws_sdk_elasticloadbalancingv2::types::Tag;
 use futures_util::future::join_all;
 use lifecycle::aws_error::failed;
-use lifecycle::brief::{brief, first_of};
+use lifecycle::printable::{MOST_OF_A_TEXT, first_of, printable};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener};
 use serde::{Deserialize, Serialize};
@@ -188,8 +188,10 @@ impl Drain<'_> {
                 tasks,
             });
         }
-        let (verdict, reason) = match tags::time(tags, tags::IDLE_SINCE) {
-            Some(since) if self.now >= since + defaults::SWEEPS_APART => (
+        // A mark in the future is none of a sweep's, and would count as none until then.
+        let idle_since = tags::time(tags, tags::IDLE_SINCE).filter(|since| *since <= self.now);
+        let (verdict, reason) = match idle_since {
+            Some(since) if self.now - since >= defaults::SWEEPS_APART => (
                 Verdict::Drained,
                 format!(
                     "no session on {number} tasks, and none since {}",
@@ -325,7 +327,11 @@ const NAMED_IN_THE_REASON: usize = 10;
 
 /// Why the deployment is not idle: the sessions, and the tasks that did not say how many they have.
 fn in_words(tasks: &[Report]) -> String {
-    let sessions: u64 = tasks.iter().filter_map(|task| task.active_sessions).sum();
+    // An application may say any number.
+    let sessions = tasks
+        .iter()
+        .filter_map(|task| task.active_sessions)
+        .fold(0_u64, u64::saturating_add);
     let silent: Vec<String> = tasks
         .iter()
         .filter(|task| task.active_sessions.is_none() && task.answer != Answer::Unavailable)
@@ -336,7 +342,7 @@ fn in_words(tasks: &[Report]) -> String {
         let named = first_of(silent.iter().map(String::as_str), NAMED_IN_THE_REASON);
         reason += &format!("; {named}; what does not answer ends by the drain deadline");
     }
-    brief(reason)
+    printable(&reason, MOST_OF_A_TEXT)
 }
 
 #[cfg(test)]

@@ -422,10 +422,18 @@ async fn a_sweep_that_is_run_again_at_once_counts_once() {
 #[tokio::test]
 async fn an_idle_mark_that_is_no_time_is_written_anew() {
     let application = Application::with(0).await;
-    let world = World::with(&[application.address()]).tagged(tags::IDLE_SINCE, "long ago");
-    let (output, world) = sweep(world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
-    assert_eq!(world.tags[tags::IDLE_SINCE], "2025-10-27T12:30:00Z");
+    for mark in [
+        "long ago",
+        "",
+        "2025-02-30T12:00:00Z",
+        "2025-10-27T12:30:01Z",
+        "9999-12-31T23:59:59Z",
+    ] {
+        let world = World::with(&[application.address()]).tagged(tags::IDLE_SINCE, mark);
+        let (output, world) = sweep(world).await;
+        assert_eq!(output.unwrap().verdict, Verdict::Draining, "{mark}");
+        assert_eq!(world.tags[tags::IDLE_SINCE], "2025-10-27T12:30:00Z");
+    }
 }
 
 #[tokio::test]
@@ -478,6 +486,7 @@ async fn what_does_not_say_how_many_are_left_is_reported_and_keeps_the_deploymen
         (200, "drained", Answer::Unexpected),
         (200, r#"{"status": "ok"}"#, Answer::Unexpected),
         (200, r#"{"activeSessions": -1}"#, Answer::Unexpected),
+        (200, r#"["ok", 0]"#, Answer::Unexpected),
     ] {
         let application = Application::answering(status, body).await;
         let mut world = World::with(&[application.address()]);
@@ -495,6 +504,18 @@ async fn what_does_not_say_how_many_are_left_is_reported_and_keeps_the_deploymen
         }
         assert!(!world.tags.contains_key(tags::IDLE_SINCE));
     }
+}
+
+#[tokio::test]
+async fn any_number_of_sessions_can_be_counted() {
+    let [one, two] = [
+        Application::with(u64::MAX).await,
+        Application::with(2).await,
+    ];
+    let (output, _) = sweep(World::with(&[one.address(), two.address()])).await;
+    let output = output.unwrap();
+    assert_eq!(output.verdict, Verdict::Draining);
+    assert_eq!(output.reason, "18446744073709551615 sessions on 2 tasks");
 }
 
 #[tokio::test]

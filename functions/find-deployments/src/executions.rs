@@ -63,6 +63,13 @@ enum Whose {
     Ended,
 }
 
+/// The deployment that an execution's input names, if that can be told: a person may have typed
+/// anything.
+pub fn asked_for(input: &str) -> Option<DeploymentId> {
+    let input: Value = serde_json::from_str(input).ok()?;
+    input["deploymentId"].as_str()?.parse().ok()
+}
+
 async fn deployment_of(sfn: &Client, execution: &ExecutionListItem) -> Result<Whose, StepError> {
     let answer = sfn
         .describe_execution()
@@ -72,8 +79,7 @@ async fn deployment_of(sfn: &Client, execution: &ExecutionListItem) -> Result<Wh
     match answer {
         Ok(answer) => Ok(answer
             .input
-            .and_then(|input| serde_json::from_str::<Value>(&input).ok())
-            .and_then(|input| input["deploymentId"].as_str()?.parse().ok())
+            .and_then(|input| asked_for(&input))
             .map_or(Whose::Unknown, Whose::Deployment)),
         Err(error) if error.code() == Some("ExecutionDoesNotExist") => Ok(Whose::Ended),
         Err(error) => {

@@ -3,7 +3,7 @@
 //! [`facts`] reads what there is, in as few calls as AWS's batch limits allow; [`plan`] decides,
 //! without a call, so that a dry run and a real one cannot differ.
 
-mod executions;
+pub mod executions;
 pub mod facts;
 pub mod plan;
 

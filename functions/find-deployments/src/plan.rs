@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use lifecycle::brief::first_of;
+use lifecycle::printable::{first_of, printable};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, defaults};
 use serde::Serialize;
@@ -153,28 +153,28 @@ struct Due {
     force: bool,
 }
 
-fn keep(reason: impl Into<String>) -> Due {
+/// The most characters of a reason. Tags and names of executions are in it, which people write, and
+/// the reasons of all deployments have to fit into one state's output.
+const MOST_OF_A_REASON: usize = 500;
+
+fn due(action: Action, reason: impl Into<String>) -> Due {
     Due {
-        action: Action::Keep,
-        reason: reason.into(),
+        action,
+        reason: printable(&reason.into(), MOST_OF_A_REASON),
         force: false,
     }
+}
+
+fn keep(reason: impl Into<String>) -> Due {
+    due(Action::Keep, reason)
 }
 
 fn drain(reason: impl Into<String>) -> Due {
-    Due {
-        action: Action::Drain,
-        reason: reason.into(),
-        force: false,
-    }
+    due(Action::Drain, reason)
 }
 
 fn delete(reason: impl Into<String>) -> Due {
-    Due {
-        action: Action::Delete,
-        reason: reason.into(),
-        force: false,
-    }
+    due(Action::Delete, reason)
 }
 
 fn force(due: Due) -> Due {

@@ -6,6 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use time::{Date, Month, PrimitiveDateTime, Time, UtcDateTime};
 
+use crate::printable::printable;
+
 /// The name of an environment: `[a-z][a-z0-9-]{0,13}[a-z0-9]`.
 ///
 /// At most 15 characters, so that a deployment id fits a target group's name (32).
@@ -39,7 +41,7 @@ impl FromStr for Environment {
             Err(format!(
                 "`{}` is not the name of an environment: 2 to 15 lower-case letters, digits and hyphens, \
                  beginning with a letter and not ending with a hyphen",
-                shortened(text)
+                printable(text, MOST_SHOWN)
             ))
         }
     }
@@ -61,6 +63,8 @@ pub struct DeploymentId {
     text: String,
 }
 
+/// The most characters of a text that is no id which its refusal shows.
+const MOST_SHOWN: usize = 64;
 /// The characters of `-YYYYMMDD-HHMMSSZ`.
 const SUFFIX_LENGTH: usize = 17;
 
@@ -93,7 +97,7 @@ impl FromStr for DeploymentId {
             format!(
                 "`{}` is not a deployment id: it must look like `test-20251027-122112Z` \
                  ({{environment}}-{{YYYYMMDD}}-{{HHMMSS}}Z)",
-                shortened(text)
+                printable(text, MOST_SHOWN)
             )
         };
         let split = text
@@ -167,14 +171,6 @@ impl<'de> Deserialize<'de> for DeploymentId {
         String::deserialize(deserializer)?
             .parse()
             .map_err(de::Error::custom)
-    }
-}
-
-/// Text from outside, cut to what a message can carry.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(64) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
     }
 }
 

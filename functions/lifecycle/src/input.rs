@@ -1,11 +1,50 @@
 //! Decoding what comes in, so that bad input gets our error and names the field.
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
+use crate::printable::printable;
 use crate::{ErrorName, StepError};
 
-/// Decodes a payload.
+/// The most characters of a refusal that come from the payload.
+const MOST_SHOWN: usize = 400;
+/// The most characters of a field's path that are shown.
+const MOST_OF_A_PATH: usize = 100;
+
+/// A payload as it came, be it JSON or not.
+///
+/// The runtime decodes before it calls a handler, and answers what it cannot decode with the name of
+/// a type of its own, which no state machine knows. So this can be decoded from anything, and says
+/// later what was wrong: Lambda itself lets some through that is not read here, such as half a
+/// surrogate pair, a number too large for a float, or very deep nesting.
+#[derive(Debug)]
+pub struct Payload(Result<Value, String>);
+
+impl Payload {
+    /// Decodes it.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is no JSON that can be read, else as [`decode`].
+    pub fn decode<T: DeserializeOwned>(self) -> Result<T, StepError> {
+        decode(self.0.map_err(|why| {
+            StepError::new(
+                ErrorName::InvalidInput,
+                format!("invalid input: it cannot be read as JSON: {why}"),
+            )
+        })?)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Payload(
+            Value::deserialize(deserializer).map_err(|error| error.to_string()),
+        ))
+    }
+}
+
+/// Decodes a payload. Of a field that stands in it twice the last counts, as everywhere in JSON.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field by its path and what it should have been.
@@ -24,9 +63,12 @@ pub fn decode<T: DeserializeOwned>(payload: Value) -> Result<T, StepError> {
         if let Some(start) = why.strip_suffix("expected u32") {
             why = format!("{start}expected a whole number");
         }
-        let message = if path == "." || why.contains(&format!("`{path}`")) {
+        let is_named = path == "." || why.contains(&format!("`{path}`"));
+        let why = printable(&why, MOST_SHOWN);
+        let message = if is_named {
             format!("invalid input: {why}")
         } else {
+            let path = printable(&path, MOST_OF_A_PATH);
             format!("invalid input: field `{path}`: {why}")
         };
         StepError::new(ErrorName::InvalidInput, message)
@@ -42,7 +84,6 @@ mod tests {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase", deny_unknown_fields)]
     struct Sample {
-        #[allow(dead_code)]
         desired_count: u32,
     }
 
@@ -66,6 +107,54 @@ mod tests {
             message(json!({})),
             "invalid input: missing field `desiredCount`"
         );
+    }
+
+    /// As the runtime does it.
+    fn arrived(body: &[u8]) -> Result<Sample, StepError> {
+        let json = &mut serde_json::Deserializer::from_slice(body);
+        serde_path_to_error::deserialize::<_, Payload>(json)
+            .expect("every payload reaches the handler")
+            .decode()
+    }
+
+    #[test]
+    fn what_is_no_json_is_refused_by_our_name() {
+        let deep = format!("{}1{}", "[".repeat(500), "]".repeat(500));
+        for (body, why) in [
+            (&b""[..], "EOF"),
+            (b"{\"desiredCount\": 2", "EOF"),
+            (b"\xef\xbb\xbf{\"desiredCount\": 2}", "expected value"),
+            (b"{\"desiredCount\": \"\xff\"}", "invalid unicode"),
+            (b"{\"desiredCount\": \"\\ud800\"}", "hex escape"),
+            (b"{\"desiredCount\": 1e999}", "out of range"),
+            (b"{\"desiredCount\": NaN}", "expected value"),
+            (deep.as_bytes(), "recursion limit"),
+        ] {
+            let error = arrived(body).unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+            assert!(error.message.contains("cannot be read as JSON"));
+            assert!(error.message.contains(why), "{}", error.message);
+        }
+        assert_eq!(arrived(b"{\"desiredCount\": 2}").unwrap().desired_count, 2);
+    }
+
+    #[test]
+    fn of_a_field_that_is_there_twice_the_last_counts() {
+        let twice = arrived(b"{\"desiredCount\": 2, \"desiredCount\": 3}");
+        assert_eq!(twice.unwrap().desired_count, 3);
+    }
+
+    #[test]
+    fn a_refusal_shows_both_ends_of_what_is_too_long_and_escapes_what_is_no_text() {
+        let mut wrong = json!({"desiredCount": 2});
+        wrong["\u{1b}[2J".repeat(100_000)] = json!(3);
+        let message = message(wrong);
+        assert!(
+            message.starts_with(r"invalid input: unknown field `\u{1b}[2J"),
+            "{message}"
+        );
+        assert!(message.ends_with("`, expected `desiredCount`"), "{message}");
+        assert!(message.len() < 500, "{}", message.len());
     }
 
     #[test]

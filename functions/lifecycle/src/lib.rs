@@ -5,12 +5,13 @@
 //! something, `undo`. Waiting is not done here: it belongs to the state machines.
 
 pub mod aws_error;
-pub mod brief;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;
+mod image_digest;
 pub mod input;
 pub mod listener;
+pub mod printable;
 pub mod sdk;
 pub mod serve;
 pub mod settings;
@@ -19,4 +20,5 @@ pub mod tasks;
 
 pub use deployment_id::{DeploymentId, Environment};
 pub use error::{ErrorName, StepError};
+pub use image_digest::is_image_digest;
 pub use settings::Settings;

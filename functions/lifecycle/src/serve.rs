@@ -7,9 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
 
-use crate::{ErrorName, StepError, defaults, input};
+use crate::{ErrorName, StepError, defaults, input::Payload};
 
 /// Runs the Lambda loop: decodes each payload, calls `step`, logs a failure once.
 ///
@@ -27,12 +26,12 @@ where
 {
     lambda_runtime::tracing::init_default_subscriber();
     let step = Arc::new(step);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Value>| {
+    lambda_runtime::run(service_fn(move |event: LambdaEvent<Payload>| {
         let step = Arc::clone(&step);
         async move {
             let time = time_until(event.context.deadline());
             let answer = async {
-                let input = input::decode(event.payload)?;
+                let input = event.payload.decode()?;
                 within(time, Box::pin(async move { step(input).await })).await
             };
             answer.await.inspect_err(|error| {

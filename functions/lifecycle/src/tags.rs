@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use time::UtcDateTime;
 use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcDateTime};
 
 use crate::{DeploymentId, Environment, defaults};
 
@@ -74,7 +74,11 @@ pub fn timestamp(time: UtcDateTime) -> String {
 ///
 /// A person can write anything into a tag, so whoever decides by one has to hold both.
 pub fn time(tags: &Tags, key: &str) -> Option<UtcDateTime> {
-    UtcDateTime::parse(tags.get(key)?, &Rfc3339).ok()
+    // With its offset first: parsed as UTC at once, the last hours of the year 9999 in a western offset
+    // are a panic of the library.
+    OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
+        .ok()?
+        .checked_to_utc()
 }
 
 /// Whether a rollback to the deployment with these tags is under way.
@@ -130,6 +134,17 @@ mod tests {
         assert_eq!(time(&tags, LIVE_SINCE), Some(moment));
         assert_eq!(time(&tags, READY_AT), None);
         assert_eq!(time(&tags, IDLE_SINCE), None);
+    }
+
+    #[test]
+    fn a_time_past_the_end_of_all_times_is_none() {
+        for text in ["9999-12-31T23:59:59-00:01", "9999-12-31T00:01:00-23:59"] {
+            assert_eq!(
+                time(&tags(&[(IDLE_SINCE, text)]), IDLE_SINCE),
+                None,
+                "{text}"
+            );
+        }
     }
 
     #[test]

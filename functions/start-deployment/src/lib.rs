@@ -4,9 +4,11 @@ use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::error::ProvideErrorMetadata;
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, Environment, StepError, input};
+use lifecycle::{
+    DeploymentId, Environment, ErrorName, StepError, input, is_image_digest, printable::printable,
+};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What the function knows of its environment, read once at start.
 #[derive(Debug, Clone)]
@@ -50,6 +52,9 @@ struct ImageAction {
     image_tag: Option<String>,
 }
 
+/// The most characters of an event's field that a reason shows; ECR's own are shorter.
+const MOST_SHOWN: usize = 64;
+
 /// What became of the event.
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase", tag = "outcome")]
@@ -79,22 +84,22 @@ pub enum Output {
 /// # Errors
 /// `InvalidInput` when the payload is no ECR event, else as AWS answers StartExecution.
 pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Output, StepError> {
-    let event: EventBridgeEvent<ImageAction> = input::decode(event)?;
-    let (deployment_id, digest) = match asked_for(settings, event.detail) {
-        Ok(asked) => asked,
-        Err(reason) => return Ok(Output::Ignored { reason }),
+    let execution = match read(settings, event)? {
+        Asked::For(execution) => execution,
+        Asked::Nothing { reason } => return Ok(Output::Ignored { reason }),
     };
-    // Only what is the same in every delivery of the event may be in the input: another input under
-    // the same name would be refused even while the first execution runs.
-    let mut input = json!({"deploymentId": deployment_id});
-    if let Some(digest) = digest {
-        input["imageDigest"] = digest.into();
-    }
+    let input = serde_json::to_string(&execution).map_err(|error| {
+        StepError::new(
+            ErrorName::Unexpected,
+            format!("could not write the execution's input: {error}"),
+        )
+    })?;
+    let deployment_id = execution.deployment_id;
     let started = sfn
         .start_execution()
         .state_machine_arn(&settings.state_machine_arn)
         .name(deployment_id.as_str())
-        .input(input.to_string())
+        .input(input)
         .send()
         .await;
     match started {
@@ -109,21 +114,75 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
     }
 }
 
+/// What an event asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// An execution of the deploy machine.
+    For(Execution),
+    /// Nothing that this function does.
+    Nothing {
+        /// Why not.
+        reason: String,
+    },
+}
+
+/// The input of an execution of the deploy machine.
+///
+/// Only what is the same in every delivery of an event may be in it: another input under the same
+/// name would be refused even while the first execution runs.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Execution {
+    /// What was pushed; also the execution's name.
+    pub deployment_id: DeploymentId,
+    /// The image itself, if the event says which.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image_digest: Option<String>,
+}
+
+/// Reads an event.
+///
+/// # Errors
+/// `InvalidInput` when it is no ECR event.
+pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
+    // serde would take a list for the fields in the order of their declaration.
+    if event.get("detail").is_some_and(Value::is_array) {
+        return Err(StepError::new(
+            ErrorName::InvalidInput,
+            "invalid input: field `detail`: it must be a JSON object, with each field by its name",
+        ));
+    }
+    let event: EventBridgeEvent<ImageAction> = input::decode(event)?;
+    let asked = match asked_for(settings, event.detail) {
+        Ok(execution) => execution,
+        Err(reason) => return Ok(Asked::Nothing { reason }),
+    };
+    match asked.image_digest.as_deref() {
+        Some(digest) if !is_image_digest(digest) => Err(StepError::new(
+            ErrorName::InvalidInput,
+            "invalid input: field `detail.image-digest`: must be `sha256:` and 64 lower-case hexadecimal digits",
+        )),
+        _ => Ok(Asked::For(asked)),
+    }
+}
+
 /// The deployment that the event asks for, or why it asks for none.
-fn asked_for(
-    settings: &Settings,
-    action: ImageAction,
-) -> Result<(DeploymentId, Option<String>), String> {
+fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, String> {
+    let shown = |text: &str| printable(text, MOST_SHOWN);
     if action.action_type != "PUSH" {
-        return Err(format!("the action is {}, not PUSH", action.action_type));
+        return Err(format!(
+            "the action is {}, not PUSH",
+            shown(&action.action_type)
+        ));
     }
     if action.result != "SUCCESS" {
-        return Err(format!("the push ended with {}", action.result));
+        return Err(format!("the push ended with {}", shown(&action.result)));
     }
     if action.repository_name != settings.repository_name {
         return Err(format!(
             "the repository {} is not {}",
-            action.repository_name, settings.repository_name
+            shown(&action.repository_name),
+            settings.repository_name
         ));
     }
     let tag = action
@@ -138,7 +197,10 @@ fn asked_for(
             settings.environment
         ));
     }
-    Ok((deployment_id, action.image_digest))
+    Ok(Execution {
+        deployment_id,
+        image_digest: action.image_digest,
+    })
 }
 
 impl std::fmt::Display for Output {
@@ -162,7 +224,7 @@ mod tests {
     use aws_sdk_sfn::primitives::DateTime;
     use aws_sdk_sfn::types::error::{ExecutionAlreadyExists, StateMachineDoesNotExist};
     use aws_smithy_mocks::{RuleMode, mock, mock_client};
-    use lifecycle::ErrorName;
+    use serde_json::json;
 
     const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 
@@ -276,9 +338,32 @@ mod tests {
     #[tokio::test]
     async fn what_is_no_event_is_refused() {
         let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, []);
-        for payload in [json!({}), json!([]), json!({"detail": {"action-type": 5}})] {
+        for payload in [
+            json!({}),
+            json!([]),
+            json!({"detail": {"action-type": 5}}),
+            json!({
+                "detail-type": "ECR Image Action", "source": "aws.ecr",
+                "detail": ["PUSH", "SUCCESS", "test", DIGEST, "test-20251027-122112Z"]
+            }),
+            with_detail("image-digest", "sha256:7f5b"),
+            with_detail("image-digest", &"f".repeat(200_000)),
+        ] {
             let error = run(&sfn, &settings(), payload).await.unwrap_err();
             assert_eq!(error.name, ErrorName::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_reason_neither_floods_nor_rewrites_a_log() {
+        let hostile = "\u{1b}[2J\n".repeat(50_000);
+        for field in ["action-type", "result", "repository-name", "image-tag"] {
+            let Ok(Asked::Nothing { reason }) = read(&settings(), with_detail(field, &hostile))
+            else {
+                panic!("{field} was taken");
+            };
+            assert!(!reason.contains(char::is_control), "{reason}");
+            assert!(reason.len() < 300, "{field}: {}", reason.len());
         }
     }
 

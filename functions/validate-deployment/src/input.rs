@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use lifecycle::{DeploymentId, ErrorName, StepError, defaults};
+use lifecycle::printable::printable;
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, is_image_digest};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -73,18 +74,15 @@ impl Input {
                 ),
             ));
         }
-        if let Some(digest) = &self.image_digest {
-            let hex = digest.strip_prefix("sha256:").unwrap_or_default();
-            if hex.len() != 64
-                || !hex
-                    .bytes()
-                    .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-            {
-                return Err(refused(
-                    "imageDigest",
-                    "must be `sha256:` and 64 lower-case hexadecimal digits".into(),
-                ));
-            }
+        if self
+            .image_digest
+            .as_deref()
+            .is_some_and(|digest| !is_image_digest(digest))
+        {
+            return Err(refused(
+                "imageDigest",
+                "must be `sha256:` and 64 lower-case hexadecimal digits".into(),
+            ));
         }
         let desired_count = self.desired_count.unwrap_or(defaults::DESIRED_COUNT);
         if !(1..=defaults::MOST_TASKS).contains(&desired_count) {
@@ -115,8 +113,8 @@ impl Input {
 }
 
 fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepError> {
-    for name in environment.keys() {
-        let shown: String = name.chars().take(64).collect();
+    for (name, value) in environment {
+        let shown = printable(name, 64);
         let valid = !name.starts_with(|first: char| first.is_ascii_digit())
             && !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -132,6 +130,13 @@ fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepE
             return Err(refused(
                 "environment",
                 format!("`{shown}` is set by the deployment itself"),
+            ));
+        }
+        // No process can be started with one; ECS would say so only by a task that never starts.
+        if value.contains('\0') {
+            return Err(refused(
+                "environment",
+                format!("the value of `{shown}` holds the character NUL, which no variable can"),
             ));
         }
     }
@@ -257,6 +262,7 @@ mod tests {
                 (0..1_200).map(|n| (format!("A{n}"), "x")).collect(),
                 "left for it",
             ),
+            ("environment", json!({"A": "x\0y"}), "the character NUL"),
             ("count", json!(2), "unknown field"),
         ] {
             let mut input = json!({"deploymentId": "test-20251027-122112Z"});

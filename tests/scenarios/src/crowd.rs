@@ -52,9 +52,9 @@ impl Crowd {
         let (met, _) = self.traffic.stop().await?;
         ensure!(met.failed.is_empty(), "visitors failed: {:#?}", met.failed);
         ensure!(
-            watched.unhealthy.is_empty(),
+            watched.wrong.is_empty(),
             "the default action led nowhere: {:#?}",
-            watched.unhealthy
+            watched.wrong
         );
         ensure!(watched.looks > 0, "nobody watched the default action");
         ensure!(met.answers() > 0, "no visitor was answered");

@@ -10,7 +10,7 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
     // The image is there: it is the input alone that is refused.
     let id = stage.new_id();
     stage.push_unnoticed(&id, &[]).await?;
-    let table: [(&str, Value, &[&str]); 14] = [
+    let table: [(&str, Value, &[&str]); 15] = [
         (
             "unknown-field",
             json!({"deploymentId": id, "count": 3}),
@@ -73,6 +73,15 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
             &["unknown field `Comment`", "`deploymentId`"],
         ),
         ("not-an-object", json!([id]), &["must be a JSON object"]),
+        (
+            "oversized-field",
+            json!({"deploymentId": id, "x".repeat(200_000): 3}),
+            &[
+                "unknown field `xxx",
+                "x…x",
+                "expected one of `deploymentId`",
+            ],
+        ),
     ];
     let before = stage.cloud.calls().newest();
     for (name, input, words) in &table {
@@ -93,6 +102,7 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
             "{name}: {}",
             ended.cause
         );
+        assert!(ended.cause.len() < 1000, "{name}: {}", ended.cause.len());
         assert!(
             !ended.cause.contains(['\n', '\\']),
             "{name}: {}",

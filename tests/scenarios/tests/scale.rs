@@ -84,8 +84,9 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         // A task that looks has nine events with its choice and its wait, an item some of its own.
         let events = sweep.history.len() + 9 * sweep.tasks() + 20 * due;
         println!("| {due} deletions | {events} events | {bytes} bytes, {whose} |");
-        // A fifth of what AWS allows an execution, for more than half of what fits a load balancer.
-        assert!(events < 25_000 / 5 && bytes < 262_144 / 5);
+        // Half of the events that AWS allows and a tenth of the bytes, for half of what fits a load
+        // balancer. The looks grow with the time that ECS takes, so their number has room.
+        assert!(events < 25_000 / 2 && bytes < 262_144 / 10);
         let done = sweep.output["deployments"].as_array().context("nothing")?;
         assert_eq!(done.len(), group.len());
         for item in done {

@@ -1,0 +1,7 @@
+//! The fuzz target: all properties, over what libFuzzer finds. `make fuzz` builds and runs it.
+
+#![no_main]
+// The macro declares the function that libFuzzer calls.
+#![allow(unsafe_code)]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| properties::hold(bytes));

@@ -1,0 +1,542 @@
+//! The cases that are known to hurt, each by its name.
+
+use std::collections::BTreeSet;
+
+use lifecycle::tags::{self, Tags};
+use lifecycle::{DeploymentId, StepError};
+use properties::console_input::{STEPS, validated};
+use properties::messages::refuses_the_input;
+use properties::{console_input, drain_answers, payload, push_events};
+use serde_json::{Value, json};
+use start_deployment::Asked;
+
+const ID: &str = "test-20251027-122112Z";
+const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+const ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/test-20251027-122112Z/abc";
+
+/// An input that the step takes, with every field that it knows.
+fn whole_input(step: &str) -> Value {
+    match step {
+        "check-target-health" => {
+            json!({"deploymentId": ID, "targetGroupArn": ARN, "desiredCount": 2, "freshTasks": true})
+        }
+        "create-listener-rule" | "drain-deployment" => {
+            json!({"deploymentId": ID, "targetGroupArn": ARN})
+        }
+        "create-service" => {
+            json!({"deploymentId": ID, "targetGroupArn": ARN, "taskDefinitionArn": "arn", "desiredCount": 2})
+        }
+        "create-target-group" | "restore-deployment" => json!({"deploymentId": ID}),
+        "delete-deployment" => {
+            json!({"deploymentId": ID, "onlyIfNeverLive": true, "force": true})
+        }
+        "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
+        "register-task-definition" => {
+            json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
+        }
+        "switch-traffic" => {
+            json!({"deploymentId": ID, "targetGroupArn": ARN, "rollBack": true})
+        }
+        "validate-deployment" => {
+            json!({"deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
+        }
+        other => panic!("say what {other} takes"),
+    }
+}
+
+fn whole_event() -> Value {
+    json!({
+        "version": "0", "id": "13cde686-328b-6117-af20-0e5566167482",
+        "detail-type": "ECR Image Action", "source": "aws.ecr", "account": "123456789012",
+        "time": "2019-11-16T01:54:34Z", "region": "us-west-2", "resources": [],
+        "detail": {
+            "result": "SUCCESS", "repository-name": "test", "image-digest": DIGEST,
+            "action-type": "PUSH", "image-tag": ID
+        }
+    })
+}
+
+fn read_event(body: &[u8]) -> Result<Asked, StepError> {
+    start_deployment::read(&push_events::settings(), payload::arrive(body)?)
+}
+
+/// Everything that reads JSON from outside refuses it; gives the messages.
+fn refused_by_all(body: &[u8]) -> BTreeSet<String> {
+    let mut messages = BTreeSet::new();
+    for (step, take) in STEPS {
+        let error = take(body).expect_err(step);
+        refuses_the_input(&error);
+        messages.insert(error.message);
+    }
+    let error = read_event(body).expect_err("start-deployment");
+    refuses_the_input(&error);
+    messages.insert(error.message);
+    drain_answers::hold(body);
+    let (_, sessions, _) = drain_deployment::ask::read(body);
+    assert_eq!(sessions, None);
+    let text = String::from_utf8_lossy(body);
+    assert_eq!(find_deployments::executions::asked_for(&text), None);
+    messages
+}
+
+fn one_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// One of each type of JSON.
+fn one_of_each() -> [Value; 6] {
+    [
+        json!(null),
+        json!(true),
+        json!(7),
+        json!("7"),
+        json!([7]),
+        json!({"7": 7}),
+    ]
+}
+
+fn is_id(text: &str) -> bool {
+    properties::deployment_ids::hold(text);
+    text.parse::<DeploymentId>().is_ok()
+}
+
+#[test]
+fn the_whole_inputs_are_taken() {
+    for (step, take) in STEPS {
+        assert_eq!(
+            take(whole_input(step).to_string().as_bytes()),
+            Ok(()),
+            "{step}"
+        );
+    }
+    let event = whole_event().to_string();
+    assert!(matches!(read_event(event.as_bytes()), Ok(Asked::For(_))));
+    push_events::hold(event.as_bytes());
+}
+
+#[test]
+fn every_field_of_every_step_refuses_every_other_type_by_its_name() {
+    for (step, take) in STEPS {
+        let whole = whole_input(step);
+        for (field, right) in whole.as_object().unwrap() {
+            for wrong in one_of_each() {
+                if one_of(&wrong) == one_of(right) {
+                    continue;
+                }
+                let mut input = whole.clone();
+                input[field] = wrong.clone();
+                let taken = take(input.to_string().as_bytes());
+                // What may be left out may also be null.
+                input.as_object_mut().unwrap().remove(field);
+                let is_optional = take(input.to_string().as_bytes()).is_ok();
+                match taken {
+                    Ok(()) => assert!(is_optional && wrong.is_null(), "{step} {field} {wrong}"),
+                    Err(error) => {
+                        refuses_the_input(&error);
+                        assert!(
+                            error.message.contains(&format!("`{field}`")),
+                            "{step}: {error}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_field_of_a_push_event_refuses_every_other_type_by_its_name() {
+    let whole = whole_event();
+    let fields = |prefix: &str, value: &Value| -> Vec<String> {
+        let fields = value.as_object().unwrap().keys();
+        fields.map(|field| format!("{prefix}/{field}")).collect()
+    };
+    let mut all = fields("", &whole);
+    all.extend(fields("/detail", &whole["detail"]));
+    for pointer in all {
+        let path = pointer[1..].replace('/', ".");
+        for wrong in one_of_each() {
+            let mut event = whole.clone();
+            let place = event.pointer_mut(&pointer).unwrap();
+            if one_of(&wrong) == one_of(place) {
+                continue;
+            }
+            *place = wrong.clone();
+            match read_event(event.to_string().as_bytes()) {
+                Err(error) => {
+                    refuses_the_input(&error);
+                    assert!(error.message.contains(&path), "{path} {wrong}: {error}");
+                }
+                // What a deployment does not need.
+                Ok(_) => assert!(wrong.is_null(), "{path} {wrong}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn megabytes_are_refused_in_a_sentence() {
+    let long = "a".repeat(2_000_000);
+    let messages = [
+        refused_by_all(
+            json!({&long: 1, "deploymentId": 1, "detail": []})
+                .to_string()
+                .as_bytes(),
+        ),
+        refused_by_all(long.as_bytes()),
+        refused_by_all(json!(&long).to_string().as_bytes()),
+        refused_by_all(format!("[{}1]", "1,".repeat(50_000)).as_bytes()),
+    ];
+    for message in messages.into_iter().flatten() {
+        assert!(message.len() < 1000, "{message}");
+    }
+    for (field, value) in [
+        ("deploymentId", json!(&long)),
+        ("imageDigest", json!(&long)),
+        ("desiredCount", json!(&long)),
+        ("environment", json!({&long: "b"})),
+        ("environment", json!({"A": &long})),
+        ("environment", json!({&long: 1})),
+    ] {
+        let mut input = whole_input("validate-deployment");
+        input[field] = value;
+        let error = validated(input.to_string().as_bytes()).unwrap_err();
+        refuses_the_input(&error);
+        assert!(error.message.len() < 1000, "{field}: {error}");
+        assert!(error.message.contains(field), "{field}: {error}");
+    }
+    let answer = json!({"status": &long, "activeSessions": 0}).to_string();
+    drain_answers::hold(answer.as_bytes());
+    assert!(!is_id(&long));
+    assert!(!is_id(&"é".repeat(1_000_000)));
+}
+
+#[test]
+fn deep_nesting_is_refused() {
+    for depth in [129, 100_000] {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
+            refused_by_all(deep.as_bytes());
+            // Not even closed.
+            refused_by_all(open.repeat(depth).as_bytes());
+            let inside = format!(
+                "{{\"deploymentId\": {deep}, \"dryRun\": {deep}, \"activeSessions\": {deep}}}"
+            );
+            refused_by_all(inside.as_bytes());
+        }
+    }
+}
+
+#[test]
+fn wrong_encodings_are_refused() {
+    let input = json!({"deploymentId": ID, "dryRun": true, "activeSessions": 0}).to_string();
+    let with_mark = [b"\xef\xbb\xbf", input.as_bytes()].concat();
+    let utf16: Vec<u8> = input.encode_utf16().flat_map(u16::to_le_bytes).collect();
+    refused_by_all(&with_mark);
+    refused_by_all(&utf16);
+    refused_by_all(&[b"\xff\xfe", utf16.as_slice()].concat());
+    for text in [
+        // Latin 1, an overlong slash, a surrogate and more than Unicode has.
+        &b"\xe9"[..],
+        b"\xc0\xaf",
+        b"\xed\xa0\x80",
+        b"\xf4\x90\x80\x80",
+        b"\x80",
+        // Control characters have to be escaped in JSON.
+        b"\0",
+        b"\n",
+        b"\\x41",
+        b"\\ud800",
+        b"\\udc00",
+        b"\\ud800\\ud800",
+        b"\\ud800x",
+        b"\\u12",
+    ] {
+        let body = [
+            &b"{\"deploymentId\": \""[..],
+            text,
+            b"\", \"dryRun\": \"",
+            text,
+            b"\", \"status\": \"",
+            text,
+            b"\", \"activeSessions\": 0}",
+        ];
+        refused_by_all(&body.concat());
+    }
+    refused_by_all(b"");
+    refused_by_all(b"\0");
+}
+
+#[test]
+fn unusual_characters_make_no_id() {
+    for text in [
+        "test-２０２５1027-122112Z",
+        "test-20251027-12211٢Z",
+        "test-20251027-122112Ｚ",
+        "test\u{2010}20251027-122112Z",
+        "test-20251027\u{2212}122112Z",
+        "tést-20251027-122112Z",
+        "te\u{301}st-20251027-122112Z",
+        // A dotless and a dotted i of Turkish, and a Cyrillic e.
+        "lıve-20251027-122112Z",
+        "lİve-20251027-122112Z",
+        "t\u{435}st-20251027-122112Z",
+        "\u{202e}test-20251027-122112Z",
+        "test-20251027-122112Z\u{200f}",
+        "test\u{200b}-20251027-122112Z",
+        "\u{feff}test-20251027-122112Z",
+        "test\0-20251027-122112Z",
+        "test-20251027-122112Z\0",
+        "test-20251027-122112Z\n",
+        " test-20251027-122112Z",
+        "test-20251027-122112z",
+        "test-20251027T122112Z",
+        "test_20251027_122112Z",
+        "-2025-20251027-122112Z",
+        "test--20251027-122112Z",
+        "1est-20251027-122112Z",
+        "test- 2251027-122112Z",
+        "test-+2251027-122112Z",
+        "test--2251027-122112Z",
+        "𝟚est-20251027-122112Z",
+        "test-20251027-1221\u{1F600}Z",
+    ] {
+        assert!(!is_id(text), "{text:?}");
+        let input = json!({"deploymentId": text, "dryRun": text, "activeSessions": text});
+        let mut event = whole_event();
+        event["detail"]["image-tag"] = json!(text);
+        match read_event(event.to_string().as_bytes()) {
+            Ok(Asked::Nothing { reason }) => assert!(reason.contains("not "), "{reason}"),
+            other => panic!("{text:?}: {other:?}"),
+        }
+        push_events::hold(event.to_string().as_bytes());
+        console_input::hold(input.to_string().as_bytes());
+        let mut tags = Tags::from([(tags::ENVIRONMENT.to_owned(), "test".to_owned())]);
+        tags.insert(tags::DEPLOYMENT_ID.to_owned(), text.to_owned());
+        assert_eq!(tags::deployment(&tags, &"test".parse().unwrap()), None);
+    }
+}
+
+#[test]
+fn an_id_has_at_most_32_characters() {
+    for (environment, is_right) in [
+        ("a", false),
+        ("ab", true),
+        ("a1", true),
+        ("a-", false),
+        ("abcdefghijklmno", true),
+        ("a-------------1", true),
+        ("abcdefghijklmnop", false),
+    ] {
+        let text = format!("{environment}-20251027-122112Z");
+        assert_eq!(is_id(&text), is_right, "{text}");
+        assert!(!is_right || text.len() <= 32);
+    }
+    assert_eq!("abcdefghijklmno-20251027-122112Z".len(), 32);
+    assert_eq!("abcdefghijklmnop-20251027-122112Z".len(), 33);
+}
+
+#[test]
+fn an_id_names_a_time_that_exists() {
+    for (time, exists) in [
+        ("20240229-000000", true),
+        ("20000229-000000", true),
+        ("20230229-000000", false),
+        ("19000229-000000", false),
+        ("21000229-000000", false),
+        ("20250230-000000", false),
+        ("20250431-000000", false),
+        ("20251301-000000", false),
+        ("20250001-000000", false),
+        ("20250100-000000", false),
+        ("20250132-000000", false),
+        ("20251027-235959", true),
+        ("20251027-240000", false),
+        ("20251027-236000", false),
+        // UTC had this second, and clocks that count none since 1970 have not.
+        ("20161231-235960", false),
+        ("20251027-999999", false),
+        // The calendar is counted backwards; such an id is only ever superseded.
+        ("00000101-000000", true),
+        ("00000229-000000", true),
+        ("00010101-000000", true),
+        ("99991231-235959", true),
+    ] {
+        assert_eq!(is_id(&format!("test-{time}Z")), exists, "{time}");
+    }
+}
+
+#[test]
+fn a_time_in_a_tag_is_one_that_exists() {
+    for (text, exists) in [
+        ("2025-10-27T12:21:12Z", true),
+        ("2025-10-27t12:21:12z", true),
+        ("2025-10-27T12:21:12+02:00", true),
+        ("2024-02-29T00:00:00Z", true),
+        ("0000-01-01T00:00:00Z", true),
+        ("9999-12-31T23:59:59Z", true),
+        ("2023-02-29T00:00:00Z", false),
+        ("2025-02-30T00:00:00Z", false),
+        ("2025-10-27T24:00:00Z", false),
+        ("2025-10-27T12:21:60Z", false),
+        ("2025-10-27", false),
+        ("2025-10-27T12:21:12", false),
+        ("20251027T122112Z", false),
+        ("٢٠٢٥-10-27T12:21:12Z", false),
+        ("2025-10-27T12:21:12Z\0", false),
+        ("\u{feff}2025-10-27T12:21:12Z", false),
+        ("1761567672", false),
+        ("NaN", false),
+        ("", false),
+    ] {
+        properties::tags::hold(text);
+        let tags = Tags::from([(tags::READY_AT.to_owned(), text.to_owned())]);
+        assert_eq!(
+            tags::time(&tags, tags::READY_AT).is_some(),
+            exists,
+            "{text}"
+        );
+    }
+    // What is past the end or before the beginning in UTC is no time, and above all no panic.
+    for text in [
+        "9999-12-31T23:59:59-23:59",
+        "0000-01-01T00:00:00+23:59",
+        "9999-12-31T23:59:60Z",
+        "2016-12-31T23:59:60Z",
+    ] {
+        properties::tags::hold(text);
+    }
+    properties::tags::hold(&"9".repeat(1_000_000));
+}
+
+#[test]
+fn numbers_are_whole_and_not_negative() {
+    for number in [
+        "2.0",
+        "2e0",
+        "0.5",
+        "-1",
+        "-0",
+        "-0.0",
+        "1e308",
+        "4294967296",
+        "18446744073709551615",
+        "18446744073709551616",
+        "-9223372036854775809",
+        "\"2\"",
+        "\"NaN\"",
+        "\"Infinity\"",
+        "\"２\"",
+    ] {
+        for field in ["desiredCount", "cpu", "memory"] {
+            let body = format!("{{\"deploymentId\": \"{ID}\", \"{field}\": {number}}}");
+            let error = validated(body.as_bytes()).expect_err(&body);
+            refuses_the_input(&error);
+            assert!(
+                error.message.contains(&format!("`{field}`")),
+                "{body}: {error}"
+            );
+        }
+        // One number may be too large for a task and is still one that can be told.
+        if number != "4294967296" && number != "18446744073709551615" {
+            let answer = format!("{{\"activeSessions\": {number}}}");
+            let (_, sessions, _) = drain_deployment::ask::read(answer.as_bytes());
+            assert_eq!(sessions, None, "{answer}");
+        }
+    }
+    // No JSON at all, for everybody.
+    for number in [
+        "NaN",
+        "Infinity",
+        "-Infinity",
+        "+2",
+        "02",
+        "2.",
+        ".5",
+        "0x2",
+        "1_000",
+        "1e999",
+        "２",
+    ] {
+        refused_by_all(
+            format!("{{\"deploymentId\": \"{ID}\", \"cpu\": {number}, \"dryRun\": {number}, \"activeSessions\": {number}}}").as_bytes(),
+        );
+    }
+}
+
+#[test]
+fn of_a_field_that_is_there_twice_the_last_counts_for_an_input() {
+    let other = "test-20251027-122111Z";
+    let twice = format!("{{\"deploymentId\": \"{other}\", \"deploymentId\": \"{ID}\"}}");
+    assert_eq!(
+        validated(twice.as_bytes()).unwrap().deployment_id.as_str(),
+        ID
+    );
+    let twice = format!("{{\"deploymentId\": \"{ID}\", \"deploymentId\": 7}}");
+    refuses_the_input(&validated(twice.as_bytes()).unwrap_err());
+    let twice = b"{\"dryRun\": false, \"dryRun\": \"no\"}";
+    refuses_the_input(&payload::arrive::<find_deployments::Input>(twice).unwrap_err());
+}
+
+#[test]
+fn an_answer_that_says_two_numbers_says_none() {
+    for answer in [
+        r#"{"activeSessions": 0, "activeSessions": 5}"#,
+        r#"{"activeSessions": 5, "activeSessions": 0}"#,
+        r#"{"activeSessions": 0, "active\u0053essions": 5}"#,
+        r#"["ok", 0]"#,
+        r#"[{"activeSessions": 0}]"#,
+        r#"{"activeSessions": 0} {"activeSessions": 5}"#,
+        r#"{"activesessions": 0}"#,
+        r#"{"active_sessions": 0}"#,
+        r#"{"activeSessions": null}"#,
+        r#"{"activeSessions": false}"#,
+        r#"{"status": 0, "activeSessions": 0}"#,
+        r#"{"ACTIVESESSIONS": 0}"#,
+        "\u{feff}{\"activeSessions\": 0}",
+        "0",
+    ] {
+        drain_answers::hold(answer.as_bytes());
+        let (_, sessions, _) = drain_deployment::ask::read(answer.as_bytes());
+        assert_eq!(sessions, None, "{answer}");
+    }
+}
+
+#[test]
+fn a_name_in_the_input_does_not_reach_a_log_as_it_is() {
+    let hostile = "A\u{1b}[2J\r\n\0\u{202e}\u{200f}";
+    let escaped = r"A\u{1b}[2J\r\n\0\u{202e}\u{200f}";
+    let mut unknown = whole_input("validate-deployment");
+    unknown[hostile] = json!(1);
+    let mut variable = whole_input("validate-deployment");
+    variable["environment"] = json!({hostile: "b"});
+    let mut path = whole_input("validate-deployment");
+    path["environment"] = json!({hostile: 1});
+    let mut id = whole_input("validate-deployment");
+    id["deploymentId"] = json!(hostile);
+    for input in [unknown, variable, path, id] {
+        let error = validated(input.to_string().as_bytes()).unwrap_err();
+        refuses_the_input(&error);
+        assert!(error.message.contains(escaped), "{error}");
+    }
+}
+
+#[test]
+fn every_seed_of_the_fuzzer_holds() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
+    let mut number = 0;
+    for seed in std::fs::read_dir(seeds).unwrap() {
+        let path = seed.unwrap().path();
+        println!("{}", path.display());
+        properties::hold(&std::fs::read(path).unwrap());
+        number += 1;
+    }
+    assert!(number >= 10, "{number} seeds in {seeds}");
+}

@@ -4,8 +4,10 @@
 pub mod execution;
 pub mod leftovers;
 pub mod machines;
+pub mod queues;
 pub mod stage;
 pub mod sweep;
+pub mod traces;
 pub mod visitors;
 pub mod websocket;
 

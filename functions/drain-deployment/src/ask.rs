@@ -1,5 +1,7 @@
 //! Asks one task, by its private address, to take nobody new in and to count its sessions.
 
+use std::net::Ipv4Addr;
+
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, USER_AGENT};
@@ -120,6 +122,10 @@ pub type Told = (Answer, Option<u64>, String);
 
 async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Told {
     let unreachable = |why: String| (Answer::Unreachable, None, why);
+    // A name would be looked up, and the secret sent to whoever answers to it.
+    let Ok(address) = address.parse::<Ipv4Addr>() else {
+        return unreachable(format!("`{address}` is no address"));
+    };
     let request = Request::builder()
         .method(Method::POST)
         .uri(format!("http://{address}:{}{PATH}", defaults::PORT))
@@ -129,7 +135,7 @@ async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Told {
         .body(Empty::new());
     let request = match request {
         Ok(request) => request,
-        Err(_) => return unreachable(format!("`{address}` is no address")),
+        Err(error) => return unreachable(causes(&error)),
     };
     let response = match client.request(request).await {
         Ok(response) => response,

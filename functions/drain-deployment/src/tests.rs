@@ -1,4 +1,5 @@
 mod application;
+mod elsewhere;
 mod leaks;
 
 use std::collections::BTreeMap;
@@ -150,6 +151,7 @@ fn ecs(world: &Arc<Mutex<World>>) -> aws_sdk_ecs::Client {
     let listed = mock!(Client::list_tasks).then_compute_output(move |request| {
         assert_eq!(request.desired_status(), Some(&DesiredStatus::Running));
         assert_eq!(request.service_name(), Some(ID));
+        assert_eq!(request.cluster(), Some("test"));
         let mut world = kept.lock().unwrap();
         let from: usize = request
             .next_token()
@@ -171,6 +173,7 @@ fn ecs(world: &Arc<Mutex<World>>) -> aws_sdk_ecs::Client {
     let kept = Arc::clone(world);
     let described = mock!(Client::describe_tasks).then_compute_output(move |request| {
         assert!(request.tasks().len() <= 100);
+        assert_eq!(request.cluster(), Some("test"));
         let world = kept.lock().unwrap();
         let tasks = request.tasks().iter().filter_map(|arn| {
             let (status, address) = world.tasks.get(arn.rsplit('/').next()?)?;

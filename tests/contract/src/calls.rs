@@ -41,15 +41,44 @@ enum Before {
     Segment(String),
 }
 
-/// The operations that a step's `run` can reach, as AWS spells them.
+/// What a crate's functions mention.
+#[derive(Debug, Default)]
+struct Crate {
+    bodies: BTreeMap<Function, Body>,
+    /// What its files import.
+    imports: BTreeSet<String>,
+}
+
+/// The operations that each step's `run` can reach, as AWS spells them.
+pub type Called = BTreeMap<Step, BTreeSet<String>>;
+
+/// Reads every crate once and follows each step's `run` through those it depends on.
 ///
 /// # Errors
 /// When a source file is no Rust or a manifest no TOML.
-pub fn of(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
-    let crates = reached(repository, step)?;
-    let mut bodies: BTreeMap<Function, Body> = BTreeMap::new();
-    let mut imports = BTreeSet::new();
-    for folder in &crates {
+pub fn of_every_step(repository: &Repository) -> Result<Called> {
+    let mut read = BTreeMap::new();
+    let mut called = Called::new();
+    for step in repository.steps() {
+        let reached = reached(repository, &step)?;
+        for folder in &reached {
+            if !read.contains_key(folder) {
+                read.insert(folder.clone(), Crate::read(repository, folder)?);
+            }
+        }
+        let crates = reached
+            .iter()
+            .map(|folder| (folder.as_str(), &read[folder]))
+            .collect();
+        let operations = follow(&step, &crates);
+        called.insert(step, operations);
+    }
+    Ok(called)
+}
+
+impl Crate {
+    fn read(repository: &Repository, folder: &str) -> Result<Crate> {
+        let mut read = Crate::default();
         for (path, text) in repository.below(&format!("functions/{folder}/src/")) {
             if path.ends_with("/tests.rs") || path.ends_with("/main.rs") {
                 continue;
@@ -59,20 +88,33 @@ pub fn of(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
             let mut reader = Reader {
                 folder,
                 file: file_name.trim_end_matches(".rs"),
-                bodies: &mut bodies,
-                imports: &mut imports,
+                into: &mut read,
             };
             reader.visit_file(&file);
         }
+        Ok(read)
+    }
+}
+
+/// The operations in the bodies that lead from one to the next, from the step's `run` on.
+fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
+    let mut named: BTreeMap<&str, Vec<&Function>> = BTreeMap::new();
+    for function in crates.values().flat_map(|read| read.bodies.keys()) {
+        named.entry(&function.2).or_default().push(function);
     }
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
-    let mut open = vec![(step.name.clone(), "lib".to_owned(), "run".to_owned())];
+    let start = (step.name.clone(), "lib".to_owned(), "run".to_owned());
+    let mut open = vec![&start];
     while let Some(function) = open.pop() {
-        let Some(body) = bodies.get(&function) else {
+        let (home, file, _) = function;
+        let Some(read) = crates.get(home.as_str()) else {
             continue;
         };
-        if !seen.insert(function.clone()) {
+        let Some(body) = read.bodies.get(function) else {
+            continue;
+        };
+        if !seen.insert(function) {
             continue;
         }
         found.extend(
@@ -80,33 +122,28 @@ pub fn of(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
                 .iter()
                 .map(|operation| operation.to_upper_camel_case()),
         );
-        let (home, file, _) = &function;
         for Name {
             name,
             before,
             called,
         } in &body.names
         {
-            let imported = *called && imports.contains(&(home.clone(), name.clone()));
-            open.extend(
-                bodies
-                    .keys()
-                    .filter(|(_, _, its_name)| its_name == name)
-                    .filter(|(its_home, its_file, _)| match before {
-                        Before::Dot => its_home == home,
-                        Before::Segment(segment) => {
-                            *its_home == segment.replace('_', "-")
-                                || its_file == segment
-                                // A type or `self`: its functions may stand in any file.
-                                || (its_home == home && !crates.contains(&segment.replace('_', "-")))
-                        }
-                        Before::Nothing => (its_home == home && its_file == file) || imported,
-                    })
-                    .cloned(),
-            );
+            let imported = *called && read.imports.contains(name);
+            let candidates = named.get(name.as_str()).into_iter().flatten();
+            open.extend(candidates.filter(|(its_home, its_file, _)| match before {
+                Before::Dot => its_home == home,
+                Before::Segment(segment) => {
+                    let folder = segment.replace('_', "-");
+                    *its_home == folder
+                        || its_file == segment
+                        // A type or `self`: its functions may stand in any file.
+                        || (its_home == home && !crates.contains_key(folder.as_str()))
+                }
+                Before::Nothing => (its_home == home && its_file == file) || imported,
+            }));
         }
     }
-    Ok(found)
+    found
 }
 
 /// The step's folder and those of what it depends on.
@@ -137,9 +174,7 @@ fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
 struct Reader<'a> {
     folder: &'a str,
     file: &'a str,
-    bodies: &'a mut BTreeMap<Function, Body>,
-    /// What the crate's files import.
-    imports: &'a mut BTreeSet<(String, String)>,
+    into: &'a mut Crate,
 }
 
 impl Reader<'_> {
@@ -151,7 +186,7 @@ impl Reader<'_> {
         );
         read(
             body.to_token_stream(),
-            self.bodies.entry(function).or_default(),
+            self.into.bodies.entry(function).or_default(),
         );
     }
 }
@@ -168,8 +203,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_use_name(&mut self, item: &'ast syn::UseName) {
-        self.imports
-            .insert((self.folder.to_owned(), item.ident.to_string()));
+        self.into.imports.insert(item.ident.to_string());
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
@@ -257,7 +291,8 @@ mod tests {
             )
             .with("functions/a-step/src/lib.rs", main);
         let step = repository.steps().remove(0);
-        of(&repository, &step).unwrap().into_iter().collect()
+        let mut called = of_every_step(&repository).unwrap();
+        called.remove(&step).unwrap().into_iter().collect()
     }
 
     #[test]

@@ -73,13 +73,12 @@ pub async fn drain(
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_string()
     };
-    let authorization = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-    let Some(given) = authorization.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+    let Some(given) = bearer(&headers) else {
         return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed");
     };
     // Without a secret of its own, no secret is the right one.
     let known = app.settings.drain_secret.as_deref().map(str::as_bytes);
-    if !known.is_some_and(|known| bool::from(known.ct_eq(given))) {
+    if !known.is_some_and(|known| is_secret(known, given)) {
         return refused(StatusCode::FORBIDDEN, "wrong secret");
     }
     let record = Record {
@@ -97,6 +96,23 @@ pub async fn drain(
     Json(json!({"status": status, "activeSessions": sessions})).into_response()
 }
 
+/// The token of the request's one `Authorization`; with several it is not said which one counts.
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut all = headers.get_all(AUTHORIZATION).iter();
+    match (all.next(), all.next()) {
+        (Some(only), None) => only.as_bytes().strip_prefix(b"Bearer "),
+        _ => None,
+    }
+}
+
+/// Whether it is the secret. How long that takes tells its length at most, not how much was right.
+fn is_secret(known: &[u8], given: &[u8]) -> bool {
+    known.ct_eq(given).into()
+}
+
 fn refused(status: StatusCode, why: &str) -> Response {
     (status, Json(json!({"status": "refused", "reason": why}))).into_response()
 }
+
+#[cfg(test)]
+mod timing;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use reqwest::header::HeaderValue;
 use reqwest::{Method, Response, StatusCode};
 use sample_app::settings::Settings;
 use tokio::net::TcpListener;
@@ -79,6 +80,20 @@ impl Running {
         response.text().await.unwrap()
     }
 
+    /// Asks to drain with these `Authorization` headers, whatever bytes they are.
+    async fn ask_to_drain(&self, authorizations: &[&[u8]]) -> StatusCode {
+        let mut request = self.http.post(format!("http://{}/drain", self.address));
+        for value in authorizations {
+            request = request.header("authorization", HeaderValue::from_bytes(value).unwrap());
+        }
+        request.send().await.unwrap().status()
+    }
+
+    async fn is_draining(&self) -> bool {
+        let record = self.get("/drain-record", &[]).await.text().await.unwrap();
+        record != r#"{"draining":false}"#
+    }
+
     async fn active_sessions(&self) -> String {
         let page = self.get("/", &[]).await.text().await.unwrap();
         let (_, after) = page.split_once("\"activeSessions\":").unwrap();
@@ -133,24 +148,51 @@ async fn the_header_is_echoed() {
 #[tokio::test]
 async fn only_who_knows_the_secret_can_drain() {
     let app = start(&[]).await;
-    assert_eq!(app.post("/drain", &[]).await.status(), 401);
-    for wrong in ["Bearer", "Basic YTpi"] {
-        let response = app.post("/drain", &[("authorization", wrong)]).await;
-        assert_eq!(response.status(), 401, "{wrong}");
+    let right = format!("Bearer {SECRET}");
+    let right = right.as_bytes();
+    // No header, or none that one token can be taken from.
+    let malformed: [&[&[u8]]; 12] = [
+        &[],
+        &[b""],
+        &[b"Bearer"],
+        // What an empty secret looks like: spaces at the end of a header do not count.
+        &[b"Bearer "],
+        &[b"Basic YTpi"],
+        &[b"a secret"],
+        &[b"Bearera secret"],
+        &[b"Bearer\ta secret"],
+        &["Bear\u{e9}r a secret".as_bytes()],
+        &[right, b"Bearer b secret"],
+        &[b"Bearer b secret", right],
+        &[right, right],
+    ];
+    for authorizations in malformed {
+        let status = app.ask_to_drain(authorizations).await;
+        assert_eq!(status, 401, "{authorizations:?}");
     }
-    for wrong in [
-        "Bearer a",
-        "Bearer a secret and more",
-        "Bearer b secret",
-        "Bearer ?",
-    ] {
-        let response = app.post("/drain", &[("authorization", wrong)]).await;
-        assert_eq!(response.status(), 403, "{wrong}");
+    let wrong: [&[u8]; 13] = [
+        b"Bearer a",
+        b"Bearer a secre",
+        b"Bearer a secret and more",
+        b"Bearer a secretx",
+        b"Bearer b secret",
+        b"Bearer a secreT",
+        b"Bearer A SECRET",
+        b"Bearer  a secret",
+        b"Bearer a%20secret",
+        b"Bearer YSBzZWNyZXQ=",
+        b"Bearer ?",
+        "Bearer \u{e4} secret".as_bytes(),
+        b"Bearer \xff\xfe",
+    ];
+    for authorization in wrong {
+        let status = app.ask_to_drain(&[authorization]).await;
+        assert_eq!(status, 403, "{}", authorization.escape_ascii());
     }
     assert_eq!(app.status("/drain").await, 405);
-    let record = app.get("/drain-record", &[]).await.text().await.unwrap();
-    assert_eq!(record, r#"{"draining":false}"#);
+    assert!(!app.is_draining().await);
     assert_eq!(app.drain().await, r#"{"status":"ok","activeSessions":0}"#);
+    assert!(app.is_draining().await);
     assert_eq!(
         app.drain().await,
         r#"{"status":"already_draining","activeSessions":0}"#
@@ -160,8 +202,11 @@ async fn only_who_knows_the_secret_can_drain() {
 #[tokio::test]
 async fn without_a_secret_of_its_own_nobody_can_drain_it() {
     let app = start(&[("DRAIN_SECRET", "")]).await;
-    let response = app.post("/drain", &[("authorization", "Bearer x")]).await;
-    assert_eq!(response.status(), 403);
+    for (authorization, status) in [("Bearer", 401), ("Bearer ", 401), ("Bearer x", 403)] {
+        let answered = app.ask_to_drain(&[authorization.as_bytes()]).await;
+        assert_eq!(answered, status, "{authorization}");
+    }
+    assert!(!app.is_draining().await);
 }
 
 #[tokio::test]

@@ -6,8 +6,11 @@ pub mod execution;
 pub mod hold;
 pub mod leftovers;
 pub mod machines;
+pub mod queues;
+pub mod roles;
 pub mod stage;
 pub mod sweep;
+pub mod traces;
 pub mod visitors;
 pub mod websocket;
 

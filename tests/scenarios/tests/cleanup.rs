@@ -9,6 +9,7 @@ use localcloud::Options;
 use localcloud::front_door::faults::{Fault, FaultRule};
 use localcloud::pace::Pace;
 use scenarios::machines::{BY_HAND, outcome, planned};
+use scenarios::queues::{messages, receive, subscribe, subscribe_to_failures};
 use scenarios::{Execution, Stage};
 use serde_json::{Value, json};
 use tokio::process::Command;
@@ -309,106 +310,4 @@ async fn destroy(stage: &Stage, variables: &[(&str, &str)]) -> Result<Output> {
         .kill_on_drop(true)
         .output()
         .await?)
-}
-
-/// A queue that every event of the environment is sent to.
-async fn subscribe(stage: &Stage) -> Result<String> {
-    let client = stage.cloud.client();
-    let (url, arn) = queue(stage, "heard", "events.amazonaws.com").await?;
-    let pattern = json!({"source": ["pulse.deploy"], "detail": {"environment": ["test"]}});
-    client
-        .json(
-            "events",
-            "AWSEvents.PutRule",
-            json!({"Name": "heard", "EventPattern": pattern.to_string()}),
-        )
-        .await?;
-    client
-        .json(
-            "events",
-            "AWSEvents.PutTargets",
-            json!({"Rule": "heard", "Targets": [{"Id": "heard", "Arn": arn}]}),
-        )
-        .await?;
-    Ok(url)
-}
-
-/// A queue that hears of every failure, by the environment's topic.
-async fn subscribe_to_failures(stage: &Stage) -> Result<String> {
-    let (url, arn) = queue(stage, "failures", "sns.amazonaws.com").await?;
-    let topic = "arn:aws:sns:us-east-1:000000000000:test-pulse-failures";
-    let subscription = [
-        ("Action", "Subscribe"),
-        ("TopicArn", topic),
-        ("Protocol", "sqs"),
-        ("Endpoint", &arn),
-    ];
-    stage
-        .cloud
-        .client()
-        .query("sns", "2010-03-31", &subscription)
-        .await?;
-    Ok(url)
-}
-
-/// A queue that a service may send to: its URL and ARN.
-async fn queue(stage: &Stage, name: &str, sender: &str) -> Result<(String, String)> {
-    let arn = format!("arn:aws:sqs:us-east-1:000000000000:{name}");
-    let policy = json!({
-        "Version": "2012-10-17",
-        "Statement": [{
-            "Effect": "Allow",
-            "Principal": {"Service": sender},
-            "Action": "sqs:SendMessage",
-            "Resource": arn,
-        }],
-    });
-    let made = stage
-        .cloud
-        .client()
-        .json(
-            "sqs",
-            "AmazonSQS.CreateQueue",
-            json!({"QueueName": name, "Attributes": {"Policy": policy.to_string()}}),
-        )
-        .await?;
-    let url = made["QueueUrl"].as_str().context("no queue")?.to_owned();
-    Ok((url, arn))
-}
-
-async fn messages(stage: &Stage, queue: &str) -> Result<usize> {
-    let attributes = stage
-        .cloud
-        .client()
-        .json(
-            "sqs",
-            "AmazonSQS.GetQueueAttributes",
-            json!({"QueueUrl": queue, "AttributeNames": ["ApproximateNumberOfMessages"]}),
-        )
-        .await?;
-    let number = attributes["Attributes"]["ApproximateNumberOfMessages"].as_str();
-    Ok(number.unwrap_or("0").parse()?)
-}
-
-async fn receive(stage: &Stage, queue: &str) -> Result<Vec<Value>> {
-    let mut events = Vec::new();
-    loop {
-        let received = stage
-            .cloud
-            .client()
-            .json(
-                "sqs",
-                "AmazonSQS.ReceiveMessage",
-                json!({"QueueUrl": queue, "MaxNumberOfMessages": 10}),
-            )
-            .await?;
-        let Some(batch) = received["Messages"].as_array().filter(|it| !it.is_empty()) else {
-            return Ok(events);
-        };
-        for message in batch {
-            events.push(serde_json::from_str(
-                message["Body"].as_str().context("no body")?,
-            )?);
-        }
-    }
 }

@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
+use axum::http::header::LOCATION;
+use axum::response::IntoResponse;
 use lifecycle::defaults;
 
 /// One request as the application got it.
@@ -23,6 +25,7 @@ enum Behaviour {
     /// Keeps the contract, with so many sessions.
     Sessions(u64),
     Says(u16, String),
+    Redirects(u16, String),
     Hangs,
 }
 
@@ -69,6 +72,10 @@ impl Application {
         Application::start(Behaviour::Says(status, body.to_owned()))
     }
 
+    pub async fn redirecting(status: u16, location: &str) -> Application {
+        Application::start(Behaviour::Redirects(status, location.to_owned()))
+    }
+
     pub async fn hanging() -> Application {
         Application::start(Behaviour::Hangs)
     }
@@ -90,9 +97,16 @@ impl Application {
                         let body = format!(
                             r#"{{"status": "{status}", "activeSessions": {sessions}, "more": 1}}"#
                         );
-                        (StatusCode::OK, body)
+                        body.into_response()
                     }
-                    Behaviour::Says(status, body) => (StatusCode::from_u16(status).unwrap(), body),
+                    Behaviour::Says(status, body) => {
+                        (StatusCode::from_u16(status).unwrap(), body).into_response()
+                    }
+                    Behaviour::Redirects(status, location) => (
+                        StatusCode::from_u16(status).unwrap(),
+                        [(LOCATION, location)],
+                    )
+                        .into_response(),
                     Behaviour::Hangs => std::future::pending().await,
                 }
             }

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use anyhow::Result;
 
-use crate::template::{Statement, strings};
-use crate::{Repository, calls};
+use crate::Repository;
+use crate::calls::{self, Called};
+use crate::template::{Statement, Template, strings};
 
 /// Actions that AWS ties to no resource, so that only `*` allows them, as the Service Authorization
 /// Reference says:
@@ -181,12 +182,20 @@ pub fn comments(repository: &Repository) -> Result<Vec<String>> {
 /// When the template, a manifest or a source file cannot be read.
 pub fn calls(repository: &Repository) -> Result<Vec<String>> {
     let template = repository.template("pipeline")?;
+    Ok(allowed_as_called(
+        &template,
+        &calls::of_every_step(repository)?,
+    ))
+}
+
+/// [`calls`] of a template, and of code that was read before.
+pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
+    let statements = template.statements();
     let mut problems = Vec::new();
-    for step in repository.steps() {
+    for (step, called) in called {
         let role = format!("{}Role", step.pascal());
         let mut allowed = BTreeSet::new();
-        for statement in template
-            .statements()
+        for statement in statements
             .iter()
             .filter(|statement| statement.resource == role)
         {
@@ -201,7 +210,6 @@ pub fn calls(repository: &Repository) -> Result<Vec<String>> {
                 }
             }
         }
-        let called = calls::of(repository, &step)?;
         problems.extend(super::differences(
             &format!("{}: the operation", step.name),
             ("what it calls", called.iter().map(String::as_str)),
@@ -211,7 +219,7 @@ pub fn calls(repository: &Repository) -> Result<Vec<String>> {
             ),
         ));
     }
-    Ok(problems)
+    problems
 }
 
 /// What a call needs beside its own action when it sets tags or hands a role on.
@@ -257,6 +265,14 @@ const FOR_LOG_DELIVERY: [&str; 8] = [
 /// When the template cannot be read.
 pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
     let template = repository.template("pipeline")?;
+    Ok(allowed_as_aws_needs(
+        &template,
+        &calls::of_every_step(repository)?,
+    ))
+}
+
+/// [`what_aws_needs`] of a template, and of code that was read before.
+pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String> {
     let statements = template.statements();
     let mut problems = Vec::new();
     let mut demand = |role: String, needed: Vec<&'static str>| {
@@ -279,8 +295,7 @@ pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
         demand(role, vec!["sts:AssumeRole"]);
     }
     // Tags given with a creation, and roles handed on, need an action of their own.
-    for step in repository.steps() {
-        let called = calls::of(repository, &step)?;
+    for (step, called) in called {
         let needed = WITH_A_CALL
             .iter()
             .filter(|(call, _)| called.contains(*call))
@@ -315,5 +330,5 @@ pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
         let needed = vec!["states:StartExecution", "sqs:SendMessage"];
         demand(format!("{}Role", schedule.trim_end_matches("Rule")), needed);
     }
-    Ok(problems)
+    problems
 }

@@ -135,10 +135,16 @@ pub fn parameters(repository: &Repository) -> Result<Vec<String>> {
 /// # Errors
 /// When the template or a machine cannot be read.
 pub fn machines(repository: &Repository) -> Result<Vec<String>> {
+    Ok(machines_in(
+        &repository.template("pipeline")?,
+        &repository.machines()?,
+    ))
+}
+
+/// [`machines`] of a template, and of machines that were read before.
+pub fn machines_in(template: &Template, machines: &[Machine]) -> Vec<String> {
     static PLACEHOLDER: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\$\{(\w+)\}").expect("a regex"));
-    let template = repository.template("pipeline")?;
-    let machines = repository.machines()?;
     let expected: Vec<_> = machines.iter().map(resource_of).collect();
     let declared = template.resources_of(STATE_MACHINE);
     let mut problems = differences(
@@ -206,7 +212,7 @@ pub fn machines(repository: &Repository) -> Result<Vec<String>> {
             .filter_map(|(_, state)| function_of(state))
             .map(|function| format!("{function}Function"))
             .collect();
-        let allowed = may_invoke(&template, &format!("{resource}Role"));
+        let allowed = may_invoke(template, &format!("{resource}Role"));
         problems.extend(differences(
             &format!("{name}: the function"),
             ("the machine", called.iter().map(String::as_str)),
@@ -216,7 +222,7 @@ pub fn machines(repository: &Repository) -> Result<Vec<String>> {
             ),
         ));
     }
-    Ok(problems)
+    problems
 }
 
 fn resource_of(machine: &Machine) -> String {

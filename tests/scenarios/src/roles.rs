@@ -1,0 +1,106 @@
+//! Rights of the environment's own roles, taken away and given back while it runs.
+
+use anyhow::{Context, Result, ensure};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+
+use crate::Stage;
+
+/// A right that a role does not have for now.
+#[must_use = "the role is without it until it is given back"]
+pub struct TakenRight<'a> {
+    stage: &'a Stage,
+    role: String,
+    policy: String,
+    document: String,
+}
+
+impl Stage {
+    /// Takes an action out of every statement of a role, which is named as in `infra/pipeline.yaml`.
+    ///
+    /// # Errors
+    /// When there is no such role, or it has not got the right.
+    pub async fn take_right(&self, role: &str, action: &str) -> Result<TakenRight<'_>> {
+        let stack = format!("{}-pipeline", self.environment);
+        let ask = [
+            ("Action", "DescribeStackResource"),
+            ("StackName", stack.as_str()),
+            ("LogicalResourceId", role),
+        ];
+        let client = self.cloud.client();
+        let resource = client.query("cloudformation", "2010-05-15", &ask).await?;
+        let name = element(&resource, "PhysicalResourceId")?.to_owned();
+        let ask = [("Action", "ListRolePolicies"), ("RoleName", &name)];
+        let policies = client.query("iam", "2010-05-08", &ask).await?;
+        let policy = element(&policies, "member")?.to_owned();
+        let ask = [
+            ("Action", "GetRolePolicy"),
+            ("RoleName", name.as_str()),
+            ("PolicyName", &policy),
+        ];
+        let answer = client.query("iam", "2010-05-08", &ask).await?;
+        let document = percent_decode_str(element(&answer, "PolicyDocument")?)
+            .decode_utf8()?
+            .into_owned();
+        let right = TakenRight {
+            stage: self,
+            role: name,
+            policy,
+            document,
+        };
+        let without = without(&right.document, action).with_context(|| role.to_owned())?;
+        right.put(&without).await?;
+        Ok(right)
+    }
+}
+
+impl TakenRight<'_> {
+    /// Gives the role back what it had.
+    ///
+    /// # Errors
+    /// When IAM refuses it.
+    pub async fn give_back(self) -> Result<()> {
+        self.put(&self.document).await
+    }
+
+    async fn put(&self, document: &str) -> Result<()> {
+        let ask = [
+            ("Action", "PutRolePolicy"),
+            ("RoleName", self.role.as_str()),
+            ("PolicyName", &self.policy),
+            ("PolicyDocument", document),
+        ];
+        let client = self.stage.cloud.client();
+        client.query("iam", "2010-05-08", &ask).await?;
+        Ok(())
+    }
+}
+
+/// The policy without an action, and without statements that have none left.
+fn without(policy: &str, action: &str) -> Result<String> {
+    let mut policy: Value = serde_json::from_str(policy)?;
+    let statements = policy["Statement"]
+        .as_array_mut()
+        .context("no statements")?;
+    let before = json!(statements);
+    for statement in statements.iter_mut() {
+        match &mut statement["Action"] {
+            Value::Array(actions) => actions.retain(|one| one != action),
+            one if one == action => *one = json!([]),
+            _ => {}
+        }
+    }
+    statements.retain(|statement| statement["Action"] != json!([]));
+    ensure!(
+        json!(statements) != before,
+        "the policy does not allow {action}"
+    );
+    Ok(policy.to_string())
+}
+
+/// The text of the first element of that name.
+fn element<'a>(xml: &'a str, name: &str) -> Result<&'a str> {
+    let after = xml.split_once(&format!("<{name}>"));
+    let text = after.and_then(|(_, rest)| rest.split_once(&format!("</{name}>")));
+    Ok(text.with_context(|| format!("no {name} in {xml}"))?.0)
+}

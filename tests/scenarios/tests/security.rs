@@ -1,0 +1,228 @@
+//! The drain secret goes from Secrets Manager to the tasks and to the function that drains them, and
+//! is nowhere else to be read, whatever the machines do.
+
+use std::borrow::Cow;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use http::Method;
+use localcloud::Options;
+use percent_encoding::percent_decode_str;
+use scenarios::machines::{BY_HAND, drain_record, outcome};
+use scenarios::queues::{dead_letters, messages, subscribe, subscribe_to_failures};
+use scenarios::traces::{Trace, drain_secret, read};
+use scenarios::{Execution, Stage};
+use serde_json::{Value, json};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do() -> Result<()> {
+    let parameters = format!("{BY_HAND} KeepPrevious=0");
+    let variables = [("PIPELINE_PARAMETERS", parameters.as_str())];
+    let stage = Stage::set_as(Options::default(), &variables).await?;
+    let events = subscribe(&stage).await?;
+    let failures = subscribe_to_failures(&stage).await?;
+    let secret = drain_secret(&stage).await?;
+    assert!(secret.len() >= 32, "a secret of {}", secret.len());
+
+    // Two deployments, a rollback, and what was left is drained and deleted.
+    let first = stage.deploy_live(&[]).await?.name;
+    let second = stage.deploy_live(&[]).await?.name;
+    let rollback = stage.run("rollback", &json!({})).await?;
+    assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
+    let tasks = stage.tasks_running(&second, 2).await?;
+    let sweep = stage.clean_up().await?;
+    assert_eq!(outcome(&sweep, &second)?.0, "draining");
+    for task in &tasks {
+        // They took the secret that Secrets Manager has.
+        assert_eq!(drain_record(task).await?["draining"], true, "{task:?}");
+    }
+    let sweep = stage.clean_up_later().await?;
+    assert_eq!(outcome(&sweep, &second)?.0, "deleted");
+    // One that is refused, one that crashes, and one whose event reaches nobody.
+    let refused = stage.start_by_hand("refused", r#"{"drainSecret": 1}"#);
+    assert_eq!(refused.await?.ending(), "Refused");
+    let crashed = stage.deploy(&[("CRASH_ON_START", "3")]).await?;
+    assert_eq!(crashed.ending(), "RolledBack", "{}", crashed.cause);
+    let unheard = push_that_starts_nothing(&stage).await?;
+    stage
+        .within(Duration::from_secs(60), async || {
+            Ok(messages(&stage, &failures).await? >= 1)
+        })
+        .await
+        .context("nobody was told of the failure")?;
+
+    let found = read(&stage, &[("event", &events), ("failure", &failures)]).await?;
+    println!("{} places", found.len());
+    // Something is found in each sort of place, so that the search is known to look there.
+    let Execution { name: crashed, .. } = crashed;
+    let expected = [
+        ("machine", "DrainDeployment"),
+        ("execution", second.as_str()),
+        ("execution", "drainSecret"),
+        ("history", &first),
+        ("history", &second),
+        ("log", &first),
+        ("log", &second),
+        ("log", &crashed),
+        ("event", &second),
+        ("failure", &crashed),
+        ("dead letter", &unheard),
+        ("dead letter", "NO_PERMISSIONS"),
+        ("push event", &first),
+        ("task definition", &first),
+        ("task definition", &crashed),
+        ("service", &first),
+        ("task", &first),
+        ("target group", &first),
+        ("rule", &first),
+        ("tags", &first),
+        ("function", "DRAIN_SECRET_ARN"),
+        ("stack", "DrainSecret"),
+        ("secret", "drain-secret"),
+    ];
+    for (kind, marker) in expected {
+        assert!(
+            found
+                .iter()
+                .any(|trace| trace.kind == kind && trace.text.contains(marker)),
+            "no {marker} in any {kind}"
+        );
+    }
+    let kinds: BTreeSet<_> = found.iter().map(|trace| trace.kind).collect();
+    assert_eq!(kinds, BTreeSet::from(expected.map(|(kind, _)| kind)));
+    for function in ["drain-deployment", "switch-traffic", "delete-deployment"] {
+        let group = format!("/aws/lambda/test-{function} ");
+        let log = found
+            .iter()
+            .find(|trace| trace.name.starts_with(&group) && !trace.text.is_empty());
+        assert!(log.is_some(), "nothing was logged by {function}");
+    }
+
+    let search = Search::of(&secret);
+    assert_eq!(search.in_all(&found), Vec::<String>::new());
+    // And it would have been found, in any of these places and in any form.
+    for (form, text) in written(&secret) {
+        for kind in &kinds {
+            let mut planted = found.clone();
+            let place = planted
+                .iter_mut()
+                .find(|trace| trace.kind == *kind)
+                .context("no such place")?;
+            let middle = place.text.len() / 2;
+            let middle = (middle..).find(|at| place.text.is_char_boundary(*at));
+            place.text.insert_str(middle.unwrap_or_default(), &text);
+            let told = search.in_all(&planted);
+            assert_eq!(told.len(), 1, "{form} in {kind}: {told:?}");
+        }
+    }
+    stage.strike().await;
+    Ok(())
+}
+
+/// Takes away the rule's right to invoke start-deployment and pushes: the event ends in the
+/// dead-letter queue.
+async fn push_that_starts_nothing(stage: &Stage) -> Result<String> {
+    let path = "/2015-03-31/functions/test-start-deployment/policy";
+    let client = stage.cloud.client();
+    let policy = client
+        .rest("lambda", Method::GET, path, Bytes::new())
+        .await?;
+    let policy: Value = serde_json::from_slice(&policy)?;
+    let policy: Value = serde_json::from_str(policy["Policy"].as_str().context("no policy")?)?;
+    for statement in policy["Statement"].as_array().into_iter().flatten() {
+        let id = statement["Sid"].as_str().context("no statement id")?;
+        let path = format!("{path}/{id}");
+        client
+            .rest("lambda", Method::DELETE, &path, Bytes::new())
+            .await?;
+    }
+    let started = stage.executions().await?.len();
+    let id = stage.new_id();
+    stage.push(&id, &[]).await?;
+    let queue = dead_letters(stage).await?;
+    stage
+        .within(Duration::from_secs(60), async || {
+            Ok(messages(stage, &queue).await? >= 1)
+        })
+        .await
+        .context("the event that nobody could take is in no dead-letter queue")?;
+    ensure!(
+        stage.executions().await?.len() == started,
+        "it was started without the right to"
+    );
+    Ok(id)
+}
+
+/// Finds a secret as it is and in base64, both of them percent-encoded or not.
+struct Search {
+    forms: Vec<String>,
+}
+
+impl Search {
+    fn of(secret: &str) -> Search {
+        let mut forms = vec![secret.to_owned()];
+        // In base64 three bytes are four characters, so that the same text looks different wherever
+        // it begins; the characters at its edges are left out, because they hold bits of what is beside.
+        for before in 0..3 {
+            let bytes = [&vec![0; before], secret.as_bytes()].concat();
+            for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
+                let text = engine.encode(&bytes);
+                forms.push(text[[0, 2, 3][before]..bytes.len() * 8 / 6].to_owned());
+            }
+        }
+        Search { forms }
+    }
+
+    fn is_in(&self, text: &str) -> bool {
+        let decoded = percent_decode_str(text).decode_utf8_lossy();
+        [Cow::Borrowed(text), decoded]
+            .iter()
+            .any(|text| self.forms.iter().any(|form| text.contains(form)))
+    }
+
+    /// The places that it is in.
+    fn in_all(&self, traces: &[Trace]) -> Vec<String> {
+        traces
+            .iter()
+            .filter(|trace| self.is_in(&trace.text) || self.is_in(&trace.name))
+            .map(|trace| format!("{} {}", trace.kind, trace.name))
+            .collect()
+    }
+}
+
+/// Ways in which somebody might write a secret down without meaning to.
+fn written(secret: &str) -> Vec<(&'static str, String)> {
+    let percent: String = secret.bytes().map(|b| format!("%{b:02x}")).collect();
+    let header = format!("Bearer {secret}");
+    let basic = STANDARD_NO_PAD.encode(format!("drain:{secret}"));
+    vec![
+        ("as it is", secret.to_owned()),
+        ("as a header", header.clone()),
+        ("in base64", STANDARD_NO_PAD.encode(secret)),
+        ("as a header in base64", URL_SAFE_NO_PAD.encode(header)),
+        ("with a name in base64", basic.clone()),
+        ("percent-encoded", percent),
+        ("with a name in base64, percent-encoded", {
+            basic.bytes().map(|b| format!("%{b:02X}")).collect()
+        }),
+    ]
+}
+
+#[test]
+fn a_secret_is_found_in_every_form_and_nothing_else_is_taken_for_it() {
+    for secret in ["8f3kQzR1vWx7", "a secret/with+more?", "xyz"] {
+        let search = Search::of(secret);
+        for (form, text) in written(secret) {
+            assert!(search.is_in(&text), "{form}: {text}");
+            assert!(search.is_in(&format!("before {text} after")), "{form}");
+        }
+        for other in ["", "another", "8f3kQzR1vWx", "Bearer 8f3kQzR1vWy7"] {
+            assert!(!search.is_in(other), "{other}");
+            assert!(!search.is_in(&STANDARD_NO_PAD.encode(other)), "{other}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Everything that the stacks, the state machines and the functions do together, on the local cloud.
+//!
+//! One binary, so that it is linked once and tests of different files run side by side:
+//! `cargo test -p scenarios --test end_to_end zero_downtime` runs those of one file.
+
+mod baseline_update;
+mod cleanup;
+mod deploy;
+mod drain;
+mod events;
+mod failures;
+mod faults;
+mod input;
+mod limits;
+mod races;
+mod roles;
+mod rollback;
+mod scale;
+mod security;
+mod survival;
+mod zero_downtime;

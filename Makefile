@@ -68,7 +68,8 @@ sample-app:
 
 .PHONY: test
 test: build sample-app ## Run everything that must hold
-	cargo test --workspace --locked
+	# Most of the time is waiting: for tasks to start, for traffic to settle.
+	cargo test --workspace --locked -- --test-threads=4
 
 .PHONY: bench
 bench: build sample-app ## Measure deployments on the local cloud

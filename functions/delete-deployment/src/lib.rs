@@ -9,7 +9,7 @@ use aws_sdk_elasticloadbalancingv2::types::Tag;
 use create_service::Undone;
 use lifecycle::aws_error::failed;
 use lifecycle::listener::DeploymentTargetGroup;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener, tags};
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, listener, settings, tags};
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
 
@@ -57,8 +57,30 @@ pub struct Clients {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
-/// Deletes what can be deleted now; `settle` is how long the load balancer may go on routing by rules
-/// that are deleted.
+/// What the function knows of its environment, read once at start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The baseline's resources.
+    pub baseline: lifecycle::Settings,
+    /// How long the load balancer may go on routing by rules that are deleted.
+    pub settle: Duration,
+}
+
+impl Settings {
+    /// Reads the settings through `variable`, which gives the value of an environment variable.
+    ///
+    /// # Errors
+    /// `Configuration`, naming the first variable that is missing or wrong.
+    pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
+        let settle = settings::number(&variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?;
+        Ok(Settings {
+            baseline: lifecycle::Settings::read(&variable)?,
+            settle: Duration::seconds(i64::from(settle)),
+        })
+    }
+}
+
+/// Deletes what can be deleted now.
 ///
 /// # Errors
 /// `DeploymentActive` when the default action names the deployment; `DeploymentWasLive` when it was
@@ -66,15 +88,14 @@ pub struct Clients {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
-    settle: Duration,
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
     let id = input.deployment_id.clone();
     let delete = Delete {
         clients,
-        settings,
-        settle,
+        settings: &settings.baseline,
+        settle: settings.settle,
         now,
         id: &id,
     };
@@ -83,7 +104,7 @@ pub async fn run(
 
 struct Delete<'a> {
     clients: &'a Clients,
-    settings: &'a Settings,
+    settings: &'a lifecycle::Settings,
     settle: Duration,
     now: UtcDateTime,
     id: &'a DeploymentId,

@@ -2,16 +2,13 @@
 
 use std::sync::Arc;
 
-use delete_deployment::Clients;
-use lifecycle::{Settings, defaults, sdk, serve::serve, settings};
-use time::{Duration, UtcDateTime};
+use delete_deployment::{Clients, Settings};
+use lifecycle::{sdk, serve::serve};
+use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::from_env()?);
-    let variable = |name: &str| std::env::var(name).ok();
-    let settle = settings::number(variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?;
-    let settle = Duration::seconds(i64::from(settle));
+    let settings = Arc::new(Settings::read(|name| std::env::var(name).ok())?);
     let config = sdk::config().await;
     let clients = Arc::new(Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
@@ -19,9 +16,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     });
     serve(move |input| {
         let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));
-        async move {
-            delete_deployment::run(&clients, &settings, settle, UtcDateTime::now(), input).await
-        }
+        async move { delete_deployment::run(&clients, &settings, UtcDateTime::now(), input).await }
     })
     .await
 }

@@ -338,7 +338,11 @@ async fn call(world: World, input: Input) -> (Result<Output, StepError>, World) 
             ]
         ),
     };
-    let output = run(&clients, &Settings::for_tests(), SETTLE, NOW, input).await;
+    let settings = Settings {
+        baseline: lifecycle::Settings::for_tests(),
+        settle: SETTLE,
+    };
+    let output = run(&clients, &settings, NOW, input).await;
     let end = std::mem::take(&mut *world.lock().unwrap());
     (output, end)
 }

@@ -102,7 +102,12 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 only_if_never_live,
                 force: false,
             };
-            match delete_deployment::run(&clients, &settings, Duration::ZERO, NOW, input).await {
+            // The time of this world stands still.
+            let settings = delete_deployment::Settings {
+                baseline: settings,
+                settle: Duration::ZERO,
+            };
+            match delete_deployment::run(&clients, &settings, NOW, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,

@@ -57,6 +57,18 @@ fn gives(characters: u32, character: char) -> Value {
 async fn a_state_gives_256_kib_at_most_and_nothing_catches_what_is_more() {
     let cloud = cloud::start().await;
     let client = cloud.client();
+    let trust = json!({"Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": "states.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }]});
+    let make_role = [
+        ("Action", "CreateRole"),
+        ("RoleName", "machine"),
+        ("AssumeRolePolicyDocument", &trust.to_string()),
+    ];
+    let made = client.query("iam", "2010-05-08", &make_role).await;
+    made.expect("created");
     // With the quotes and the brackets around it.
     let fits = end_of(client, "fits", gives(262_140, 'x')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");

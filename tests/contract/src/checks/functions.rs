@@ -32,9 +32,16 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
         if package.and_then(|name| name.as_str()) != Some(&step.name) {
             problems.push(format!("{path}: the package is not called {}", step.name));
         }
-        // Without these, cargo calls the binary like the package and the library like both.
-        for section in ["bin", "lib"] {
-            if manifest.contains_key(section) {
+        // Left alone, cargo calls the binary like the package and the library like both.
+        let binaries = manifest.get("bin").and_then(|binaries| binaries.as_array());
+        let sections = manifest
+            .get("lib")
+            .into_iter()
+            .map(|library| ("lib", library));
+        let sections = sections.chain(binaries.into_iter().flatten().map(|bin| ("bin", bin)));
+        for (section, target) in sections {
+            let name = target.get("name").and_then(|name| name.as_str());
+            if name.is_some_and(|name| section == "lib" || name != step.name) {
                 problems.push(format!("{path}: [{section}] gives the step another name"));
             }
         }
@@ -84,7 +91,10 @@ pub fn shape(repository: &Repository) -> Result<Vec<String>> {
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 
 /// Steps with settings of their own. All others read [`lifecycle::Settings`].
-const OWN_SETTINGS: [(&str, Read); 2] = [
+const OWN_SETTINGS: [(&str, Read); 3] = [
+    ("delete-deployment", |variable| {
+        delete_deployment::Settings::read(variable).is_ok()
+    }),
     ("find-deployments", |variable| {
         find_deployments::Settings::read(variable).is_ok()
     }),

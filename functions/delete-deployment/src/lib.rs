@@ -162,7 +162,17 @@ impl Delete<'_> {
             return Ok(self.deleting("ECS to stop the tasks".to_owned()));
         }
 
-        create_target_group::undo(elb, self.settings, self.id).await?;
+        match create_target_group::undo(elb, self.settings, self.id).await {
+            Ok(_) => {}
+            // An old list may have hidden the rules that still lead to it.
+            Err(error) if error.name == ErrorName::ResourceConflict => {
+                return match create_listener_rule::undo(elb, self.settings, self.id).await? {
+                    0 => Err(error),
+                    _ => Ok(self.deleting("the listener to let go of the target group".to_owned())),
+                };
+            }
+            Err(error) => return Err(error),
+        }
         let revisions = register_task_definition::undo(ecs, self.settings, self.id).await?;
         Ok(Output {
             verdict: Verdict::Deleted,

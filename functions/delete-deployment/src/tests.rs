@@ -13,7 +13,9 @@ use aws_sdk_ecs::operation::update_service::{UpdateServiceError, UpdateServiceOu
 use aws_sdk_ecs::types::{DesiredStatus, Service, Task, TaskDefinition, TaskDefinitionStatus};
 use aws_sdk_elasticloadbalancingv2::operation::add_tags::AddTagsOutput;
 use aws_sdk_elasticloadbalancingv2::operation::delete_rule::DeleteRuleOutput;
-use aws_sdk_elasticloadbalancingv2::operation::delete_target_group::DeleteTargetGroupOutput;
+use aws_sdk_elasticloadbalancingv2::operation::delete_target_group::{
+    DeleteTargetGroupError, DeleteTargetGroupOutput,
+};
 use aws_sdk_elasticloadbalancingv2::operation::describe_listeners::DescribeListenersOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_rules::DescribeRulesOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsOutput;
@@ -42,6 +44,8 @@ struct World {
     running: i32,
     /// Told to stop and not stopped yet.
     stopping: usize,
+    /// The next list of rules is older than the rules.
+    hides_rules_once: bool,
     /// The next UpdateService is carried out and its answer lost.
     loses_an_answer: bool,
     task_definition: bool,
@@ -167,7 +171,8 @@ async fn call(world: World, input: Input) -> (Result<Output, StepError>, World) 
             .build()
     });
     let rules = answer!(Elb::describe_rules, |world, _request| {
-        let rules = world.rules.iter().map(|rule| {
+        let hidden = std::mem::take(&mut world.hides_rules_once);
+        let rules = world.rules.iter().filter(|_| !hidden).map(|rule| {
             Rule::builder()
                 .rule_arn(rule)
                 .priority("100")
@@ -224,11 +229,22 @@ async fn call(world: World, input: Input) -> (Result<Output, StepError>, World) 
             .retain(|rule| Some(rule.as_str()) != request.rule_arn());
         DeleteRuleOutput::builder().build()
     });
-    let group_deleted = answer!(Elb::delete_target_group, |world, _request| {
-        world.done.push("delete target group".into());
-        world.group = None;
-        DeleteTargetGroupOutput::builder().build()
-    });
+    let group_deleted = {
+        let world = Arc::clone(&world);
+        mock!(Elb::delete_target_group).then_compute_response(move |_request| {
+            let mut world = world.lock().unwrap();
+            if !world.rules.is_empty() {
+                return MockResponse::Error(DeleteTargetGroupError::generic(
+                    aws_sdk_ecs::error::ErrorMetadata::builder()
+                        .code("ResourceInUse")
+                        .build(),
+                ));
+            }
+            world.done.push("delete target group".into());
+            world.group = None;
+            MockResponse::Output(DeleteTargetGroupOutput::builder().build())
+        })
+    };
     let services = answer!(Ecs::describe_services, |world, _request| {
         let service = world.service.map(|status| {
             Service::builder()
@@ -388,6 +404,21 @@ async fn what_is_gone_already_is_success() {
     let (output, end) = delete(nothing, true).await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleted);
     assert!(end.done.is_empty());
+}
+
+#[tokio::test]
+async fn rules_that_an_old_list_hid_are_deleted_when_the_target_group_is_in_use() {
+    let world = World {
+        hides_rules_once: true,
+        service: None,
+        ..marked(&[tags::DELETING_SINCE])
+    };
+    let (output, world) = delete(world, false).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Deleting);
+    assert_eq!(world.done, ["delete rule/1", "delete rule/2"]);
+    let (output, world) = delete(world, false).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Deleted);
+    assert!(world.group.is_none() && !world.task_definition);
 }
 
 #[tokio::test]

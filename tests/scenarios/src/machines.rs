@@ -214,6 +214,20 @@ impl Stage {
         Ok(())
     }
 
+    /// Removes a tag of the deployment's target group, as a person could.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn unmark(&self, id: &str, key: &str) -> anyhow::Result<()> {
+        self.elb
+            .remove_tags()
+            .resource_arns(self.target_group(id).await?)
+            .tag_keys(key)
+            .send()
+            .await?;
+        Ok(())
+    }
+
     /// How many tasks the deployment's service wants.
     ///
     /// # Errors

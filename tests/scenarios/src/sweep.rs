@@ -106,6 +106,8 @@ impl Sweep {
         let workflow = case.workflow;
         if workflow != self.workflow {
             for other in std::mem::take(&mut self.others) {
+                // What a rollback left that failed after its switch; it would keep it for two hours.
+                self.stage.unmark(&other, "pulse:restoring-since").await?;
                 let left = self.delete(&other).await?;
                 ensure!(left.is_empty(), "of {other} there is still {left:?}");
             }

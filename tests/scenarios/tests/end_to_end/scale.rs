@@ -264,13 +264,7 @@ impl Pattern {
 
     async fn unprotect(&self, stage: &Stage, ids: &[String]) -> Result<()> {
         for id in ids {
-            stage
-                .elb
-                .remove_tags()
-                .resource_arns(stage.target_group(id).await?)
-                .tag_keys("pulse:protected")
-                .send()
-                .await?;
+            stage.unmark(id, "pulse:protected").await?;
         }
         Ok(())
     }

@@ -93,19 +93,6 @@ fuzz: ## Fuzz everything that is read from outside (FUZZ_SECONDS=300); needs a C
 	target/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
 		-dict=tests/properties/dictionary -artifact_prefix=$(FUZZ_SEEDS)/ target/corpus $(FUZZ_SEEDS)
 
-# Coverage for libFuzzer. Stable Rust has it; only sanitizers, which code without `unsafe` hardly needs, would take a nightly.
-FUZZ_SECONDS ?= 300
-FUZZ_COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
-FUZZ_SEEDS := tests/properties/seeds
-fuzz: FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
-
-.PHONY: fuzz
-fuzz: ## Fuzz everything that is read from outside (FUZZ_SECONDS=300); needs a C++ compiler
-	RUSTFLAGS="$(FUZZ_COVERAGE)" cargo build --locked --profile fuzz --target $(FUZZ_HOST) --package properties --features fuzz --bin fuzz
-	mkdir -p target/corpus
-	target/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
-		-dict=tests/properties/dictionary -artifact_prefix=$(FUZZ_SEEDS)/ target/corpus $(FUZZ_SEEDS)
-
 .PHONY: lint-templates
 lint-templates: $(VENV_READY) $(LINT_VENV_READY) ## Check templates, state machines and scripts
 	$(VENV)/bin/cfn-lint

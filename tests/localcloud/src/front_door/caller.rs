@@ -14,6 +14,15 @@ use tokio::sync::OnceCell;
 /// How often the kernel's table of sockets is read until the socket is in it.
 const LOOKS: u32 = 10;
 
+/// The two ends of a connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Connection {
+    /// Where it was made.
+    pub from: SocketAddr,
+    /// Where it was accepted.
+    pub to: SocketAddr,
+}
+
 /// A function's running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionProcess {
@@ -23,10 +32,10 @@ pub struct FunctionProcess {
 }
 
 impl FunctionProcess {
-    /// The function whose process holds the socket of that address; none if that is anybody else.
-    pub fn at(socket: SocketAddr) -> Option<Self> {
+    /// The function whose process holds the far end of that connection; none if that is anybody else.
+    pub fn at(far_end: Connection) -> Option<Self> {
         // The kernel's table may leave a socket out while others come and go.
-        let inode = (0..LOOKS).find_map(|_| inode(socket))?;
+        let inode = (0..LOOKS).find_map(|_| inode(far_end))?;
         // A process that ends while it is looked at is passed over.
         all_processes()
             .ok()?
@@ -51,34 +60,37 @@ impl FunctionProcess {
 /// Who is at the other end of a connection, looked up when first asked for.
 #[derive(Debug)]
 pub struct Peer {
-    address: SocketAddr,
+    connection: Connection,
     function: OnceCell<Option<FunctionProcess>>,
 }
 
 impl Peer {
-    /// The peer of that address.
-    pub fn new(address: SocketAddr) -> Self {
+    /// Who made that connection.
+    pub fn new(connection: Connection) -> Self {
         Self {
-            address,
+            connection,
             function: OnceCell::new(),
         }
     }
 
     /// The function that calls, if one does.
     pub async fn function(&self) -> Option<&FunctionProcess> {
-        let address = self.address;
+        let connection = self.connection;
         let look_up = async || {
-            let found = tokio::task::spawn_blocking(move || FunctionProcess::at(address));
+            let found = tokio::task::spawn_blocking(move || FunctionProcess::at(connection));
             found.await.unwrap_or_default()
         };
         self.function.get_or_init(look_up).await.as_ref()
     }
 }
 
-fn inode(socket: SocketAddr) -> Option<u64> {
+fn inode(Connection { from, to }: Connection) -> Option<u64> {
     let entries = tcp().ok()?;
-    let of_the_socket = |entry: &TcpNetEntry| entry.local_address == socket;
-    Some(entries.into_iter().find(of_the_socket)?.inode)
+    // A port is used for several connections at a time, some of them closed and nobody's.
+    let is_it = |entry: &TcpNetEntry| {
+        entry.local_address == from && entry.remote_address == to && entry.inode != 0
+    };
+    Some(entries.into_iter().find(is_it)?.inode)
 }
 
 fn function(process: &Process) -> Option<String> {
@@ -121,8 +133,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = [("AWS_LAMBDA_FUNCTION_NAME", "test-create-service")];
         let mut child = connected(listener.local_addr().unwrap(), &name);
-        let (_stream, peer) = listener.accept().unwrap();
-        let found = FunctionProcess::at(peer).unwrap();
+        let (_stream, from) = listener.accept().unwrap();
+        let to = listener.local_addr().unwrap();
+        let found = FunctionProcess::at(Connection { from, to }).unwrap();
         assert_eq!(found.function, "test-create-service");
         assert_eq!(found.pid, child.id() as i32);
         found.kill();
@@ -133,8 +146,9 @@ mod tests {
     fn who_is_no_function_is_not_taken_for_one() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut child = connected(listener.local_addr().unwrap(), &[]);
-        let (_stream, peer) = listener.accept().unwrap();
-        assert_eq!(FunctionProcess::at(peer), None);
+        let (_stream, from) = listener.accept().unwrap();
+        let to = listener.local_addr().unwrap();
+        assert_eq!(FunctionProcess::at(Connection { from, to }), None);
         child.kill().unwrap();
         child.wait().unwrap();
     }

@@ -29,7 +29,7 @@ pub mod forward;
 pub mod operation;
 
 use answer::{Answer, AwsError, with_body};
-use caller::{FunctionProcess, Peer};
+use caller::{Connection, FunctionProcess, Peer};
 use calls::{Call, Calls};
 use ecr::Ecr;
 use elbv2::Elbv2;
@@ -179,10 +179,10 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
-    let Ok(address) = stream.peer_addr() else {
+    let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else {
         return; // It has gone away.
     };
-    let peer = Arc::new(Peer::new(address));
+    let peer = Arc::new(Peer::new(Connection { from, to }));
     let service = service_fn(move |request| {
         let (state, peer) = (state.clone(), peer.clone());
         async move { state.respond(request, peer).await }

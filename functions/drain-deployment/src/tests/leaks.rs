@@ -54,7 +54,9 @@ async fn the_secret_is_in_no_log_line_error_or_answer() {
         .with_max_level(tracing::Level::TRACE)
         .with_writer(log.clone())
         .finish();
-    let _logged = tracing::subscriber::set_default(subscriber);
+    // For all threads: tests that run at the same time without one would turn places to log from off
+    // for this one too. What those tests log is searched as well.
+    tracing::subscriber::set_global_default(subscriber).expect("no other test sets one");
 
     let repeats = format!("you said Bearer {SECRET}");
     let applications = [

@@ -65,6 +65,15 @@ impl Stage {
         Execution::read(&self.sfn, arn).await
     }
 
+    /// Stops an execution as from the console.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn stop(&self, arn: &str) -> anyhow::Result<()> {
+        self.sfn.stop_execution().execution_arn(arn).send().await?;
+        Ok(())
+    }
+
     /// Runs a machine to its end.
     ///
     /// # Errors

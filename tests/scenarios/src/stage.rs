@@ -91,7 +91,7 @@ impl Stage {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        let image = image::pack_binary(&sample_app()?, &variables)?;
+        let image = image::pack_binary(&built("sample-app")?, &variables)?;
         image::push(&self.cloud.registry(), &self.environment, id, &image).await
     }
 
@@ -352,12 +352,14 @@ async fn administrator(endpoint_url: &str) -> SdkConfig {
         .await
 }
 
-/// The sample application's binary, built beside this one.
-fn sample_app() -> anyhow::Result<PathBuf> {
+/// A file that was built into the folder of this binary or one above.
+///
+/// # Errors
+/// When it was not built; `make` says how.
+pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
-    let found = here
-        .ancestors()
-        .map(|folder| folder.join("sample-app"))
-        .find(|path| Path::is_file(path));
-    found.context("the sample application is not built: cargo build -p sample-app")
+    let mut found = here.ancestors().map(|folder| folder.join(name));
+    found
+        .find(|path| Path::is_file(path))
+        .with_context(|| format!("{name} is not built: make build sample-app"))
 }

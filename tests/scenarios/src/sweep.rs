@@ -141,6 +141,14 @@ impl Sweep {
         self.stage.within(Duration::from_secs(20), asked).await
     }
 
+    /// Has a cleanup drain it, once the switch has settled.
+    async fn drain(&self, id: &str) -> anyhow::Result<()> {
+        self.is_planned(id, "drain").await?;
+        self.stage.clean_up().await?;
+        ensure!(self.is_draining(id).await?, "{id} does not drain");
+        Ok(())
+    }
+
     /// What the next cleanup would do, but for draining those.
     async fn due(&self, draining: &[&str]) -> anyhow::Result<Vec<String>> {
         let plan = self.stage.plan().await?;

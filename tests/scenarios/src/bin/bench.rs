@@ -8,15 +8,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use aws_sdk_ecs::types::{
-    AwsVpcConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, TaskDefinition,
-};
+use aws_sdk_ecs::types::{LaunchType, LoadBalancer};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition,
     TargetHealthStateEnum, TargetTypeEnum,
 };
 use localcloud::pace::Pace;
-use scenarios::{Execution, Stage};
+use scenarios::{Blueprint, Execution, Stage};
 
 /// Deployments of each kind; odd, so that the median is one of them.
 const RUNS: usize = 7;
@@ -59,10 +57,10 @@ async fn measure(stage: &Stage) -> anyhow::Result<()> {
         }
         last = id;
     }
-    let blueprint = Blueprint::of(stage, &last).await?;
+    let bare = Script(Blueprint::of(stage, &last).await?);
     let mut script = Vec::new();
     for _ in 0..RUNS {
-        script.push(blueprint.deploy(stage).await?);
+        script.push(bare.deploy(stage).await?);
     }
 
     println!(
@@ -110,59 +108,16 @@ fn durations(execution: &Execution) -> BTreeMap<String, f64> {
     spent
 }
 
-/// What a script would have in its variables.
-struct Blueprint {
-    definition: TaskDefinition,
-    network: NetworkConfiguration,
-    listener: String,
-    vpc: String,
-}
+/// A script that deploys after this blueprint.
+struct Script(Blueprint);
 
-impl Blueprint {
-    /// Reads from a deployment how one is made here.
-    async fn of(stage: &Stage, id: &str) -> anyhow::Result<Blueprint> {
-        let services = stage
-            .ecs
-            .describe_services()
-            .cluster(&stage.environment)
-            .services(id)
-            .send()
-            .await?;
-        let service = services.services().first().context("no service")?;
-        let definition = stage
-            .ecs
-            .describe_task_definition()
-            .task_definition(service.task_definition().unwrap_or_default())
-            .send()
-            .await?;
-        let groups = stage.elb.describe_target_groups().names(id).send().await?;
-        let vpc = groups
-            .target_groups()
-            .first()
-            .and_then(|group| group.vpc_id());
-        let aws: &AwsVpcConfiguration = service
-            .network_configuration()
-            .and_then(|network| network.awsvpc_configuration())
-            .context("no network configuration")?;
-        Ok(Blueprint {
-            definition: definition.task_definition.context("no task definition")?,
-            network: NetworkConfiguration::builder()
-                .awsvpc_configuration(aws.clone())
-                .build(),
-            listener: stage.listener_arn().await?,
-            vpc: vpc.context("no VPC")?.to_owned(),
-        })
-    }
-
+impl Script {
     /// Deploys as a bare script does and gives the seconds it took.
     async fn deploy(&self, stage: &Stage) -> anyhow::Result<f64> {
         let id = stage.new_id();
         let begun = Instant::now();
-        stage.cloud.push_events().suppress(true);
-        let pushed = stage.push(&id, &[]).await;
-        stage.cloud.push_events().suppress(false);
-        pushed?;
-        let definition = &self.definition;
+        stage.push_unnoticed(&id, &[]).await?;
+        let definition = &self.0.definition;
         let registered = stage
             .ecs
             .register_task_definition()
@@ -185,7 +140,7 @@ impl Blueprint {
             .target_type(TargetTypeEnum::Ip)
             .protocol(ProtocolEnum::Http)
             .port(8000)
-            .vpc_id(&self.vpc)
+            .vpc_id(&self.0.vpc)
             .health_check_path("/_health")
             .send()
             .await?;
@@ -211,7 +166,7 @@ impl Blueprint {
         stage
             .elb
             .create_rule()
-            .listener_arn(&self.listener)
+            .listener_arn(&self.0.listener)
             .priority(priority)
             .conditions(condition)
             .actions(forward.clone())
@@ -225,7 +180,7 @@ impl Blueprint {
             .set_task_definition(definition)
             .desired_count(2)
             .launch_type(LaunchType::Fargate)
-            .network_configuration(self.network.clone())
+            .network_configuration(self.0.network.clone())
             .load_balancers(
                 LoadBalancer::builder()
                     .target_group_arn(group)
@@ -256,7 +211,7 @@ impl Blueprint {
         stage
             .elb
             .modify_listener()
-            .listener_arn(&self.listener)
+            .listener_arn(&self.0.listener)
             .default_actions(forward)
             .send()
             .await?;

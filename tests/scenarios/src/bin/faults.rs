@@ -54,8 +54,9 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     let mut sweep = Sweep::prepare().await?;
     let mut all = Vec::new();
     for workflow in Workflow::ALL {
-        let named = only.contains(':');
-        if named && !only.starts_with(&workflow.to_string()) {
+        // The name of a case begins with its workflow.
+        let starts_with = |workflow: &Workflow| only.starts_with(&format!("{workflow}: "));
+        if Workflow::ALL.iter().any(starts_with) && !starts_with(&workflow) {
             continue;
         }
         let points = sweep.record(workflow).await?;
@@ -71,6 +72,7 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     cases.extend(drawn_pairs.into_iter().filter(wanted));
     // One workflow after the other: each leaves the environment as its next run wants it.
     cases.sort_by_key(|case| case.workflow);
+    ensure!(!cases.is_empty(), "no case has `{only}` in its name");
     println!("{} cases are run, seed {seed}", cases.len());
     Ok(cases)
 }

@@ -1,9 +1,7 @@
 //! A function whose code is exchanged for one that panics.
 
 use std::io::{Cursor, Write};
-use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use http::Method;
@@ -11,13 +9,14 @@ use serde_json::json;
 use zip::write::SimpleFileOptions;
 
 use crate::Stage;
+use crate::stage::built;
 
 /// Gives the function the code that panics.
 ///
 /// # Errors
 /// When that code is not built or Lambda does not take it.
 pub async fn break_function(stage: &Stage, function: &str) -> anyhow::Result<()> {
-    let binary = std::fs::read(beside("panicking-function")?)?;
+    let binary = std::fs::read(built("panicking-function")?)?;
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     zip.start_file("bootstrap", stored.unix_permissions(0o755))?;
@@ -30,7 +29,7 @@ pub async fn break_function(stage: &Stage, function: &str) -> anyhow::Result<()>
 /// # Errors
 /// When that code is not built or Lambda does not take it.
 pub async fn mend_function(stage: &Stage, function: &str) -> anyhow::Result<()> {
-    let path = beside(&format!("lambda/{function}/bootstrap.zip"))?;
+    let path = built(&format!("lambda/{function}/bootstrap.zip"))?;
     update(stage, function, &std::fs::read(path)?).await
 }
 
@@ -45,14 +44,4 @@ async fn update(stage: &Stage, function: &str, zip: &[u8]) -> anyhow::Result<()>
         .rest("lambda", Method::PUT, &path, body.into())
         .await?;
     Ok(())
-}
-
-/// A file that was built into the folder of this binary or one above.
-fn beside(name: &str) -> anyhow::Result<PathBuf> {
-    let here = std::env::current_exe()?;
-    let found = here.ancestors().map(|folder| folder.join(name));
-    found
-        .into_iter()
-        .find(|path| Path::is_file(path))
-        .with_context(|| format!("{name} is not built"))
 }

@@ -1,6 +1,5 @@
 //! A cleanup in which something goes wrong, and then another one.
 
-use anyhow::ensure;
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, UtcDateTime};
@@ -72,9 +71,7 @@ async fn prepare(sweep: &mut Sweep) -> anyhow::Result<Line> {
     }
     let idle = sweep.others[0].clone();
     if !sweep.is_draining(&idle).await? {
-        sweep.is_planned(&idle, "drain").await?;
-        sweep.stage.clean_up().await?;
-        ensure!(sweep.is_draining(&idle).await?, "{idle} does not drain");
+        sweep.drain(&idle).await?;
     }
     sweep.deploy_another().await?;
     let [_, outdated, previous] = &sweep.others[..] else {

@@ -104,7 +104,8 @@ async fn start(
         true => STARTS_WITHIN,
         false => MAY_START_WITHIN,
     };
-    let begun = async || Ok(stage.executions().await?.contains(&id.to_owned()));
+    let arn = stage.execution_arn(id);
+    let begun = async || Ok(Execution::read(&stage.sfn, &arn).await.is_ok());
     match stage.within(limit, begun).await {
         Ok(()) => stage.end_of(id).await.map(Some),
         Err(_) => Ok(None),

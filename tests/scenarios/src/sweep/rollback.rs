@@ -37,7 +37,7 @@ pub async fn run(sweep: &mut Sweep, case: &Case) -> anyhow::Result<(Observation,
     };
     // What was left is drained; in the warm case not yet, for it is the next one to go back to.
     if restoring {
-        drain(sweep, &left).await?;
+        sweep.drain(&left).await?;
     }
     let due = sweep.due(&[&left]).await?;
     let story = Story {
@@ -72,18 +72,10 @@ async fn prepare(sweep: &mut Sweep, draining: bool) -> anyhow::Result<String> {
         );
         let left = std::mem::replace(&mut sweep.active, target);
         sweep.others = vec![left.clone()];
-        drain(sweep, &left).await?;
+        sweep.drain(&left).await?;
         return Ok(left);
     }
     Ok(target)
-}
-
-/// Has a cleanup drain it, once the switch has settled.
-async fn drain(sweep: &Sweep, id: &str) -> anyhow::Result<()> {
-    sweep.is_planned(id, "drain").await?;
-    sweep.stage.clean_up().await?;
-    ensure!(sweep.is_draining(id).await?, "{id} does not drain");
-    Ok(())
 }
 
 fn welcome(before: &str, target: &str) -> Vec<Welcome> {

@@ -32,12 +32,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
         .await?;
     // While it runs, it is left alone.
     assert_eq!(planned(&stage.plan().await?, &stopped)?.1, "keep");
-    stage
-        .sfn
-        .stop_execution()
-        .execution_arn(&arn)
-        .send()
-        .await?;
+    stage.stop(&arn).await?;
 
     let before = stage.cloud.calls().newest();
     let plan = stage.plan().await?;

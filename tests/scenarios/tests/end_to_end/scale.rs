@@ -3,17 +3,15 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aws_sdk_ecs::types::{
-    AwsVpcConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, ServiceField,
-};
+use aws_sdk_ecs::types::{LaunchType, LoadBalancer, ServiceField};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, FixedResponseActionConfig, HttpHeaderConditionConfig,
     PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetTypeEnum,
 };
 use localcloud::Options;
-use scenarios::Stage;
 use scenarios::machines::BY_HAND;
 use scenarios::visitors::AFFINITY;
+use scenarios::{Blueprint, Stage};
 use serde_json::json;
 
 /// More than a page of services, and with ours more than a page of rules.
@@ -31,7 +29,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     let parameters = format!("{BY_HAND} KeepPrevious=0");
     let stage = Stage::set_as(options, &[("PIPELINE_PARAMETERS", parameters.as_str())]).await?;
     let live = stage.deploy_live(&[]).await?.name;
-    let pattern = Pattern::of(&stage, &live).await?;
+    let maker = Maker::of(&stage, &live).await?;
 
     // Protected ones need nothing, and are read like all others.
     let mut ids = Vec::new();
@@ -39,7 +37,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     println!("|---|---|---|");
     for (number, documented) in [(10, 9), (30, 12), (60, 16)] {
         while ids.len() + 1 < number {
-            ids.push(pattern.make(&stage, ids.len()).await?);
+            ids.push(maker.make(&stage, ids.len()).await?);
         }
         let calls = one_idle_cleanup(&stage).await?;
         let total: usize = calls.values().sum();
@@ -48,7 +46,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         assert_eq!(total, formula(&Counts::ours(number)), "{calls:?}");
     }
 
-    pattern.make_foreign(&stage).await?;
+    maker.make_foreign(&stage).await?;
     let foreign = foreign(&stage, &ids, &live).await?;
     assert_eq!(
         foreign.len(),
@@ -72,7 +70,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     // Some of them, then all that are left.
     let (some, rest) = ids.split_at(12);
     for group in [some, rest] {
-        pattern.unprotect(&stage, group).await?;
+        maker.unprotect(&stage, group).await?;
         let plan = stage.plan().await?;
         let due = plan["deployments"].as_array().context("no plan")?;
         let due = due.iter().filter(|item| item["action"] != "keep").count();
@@ -169,48 +167,17 @@ fn in_words(calls: &BTreeMap<String, usize>) -> String {
     words.join(", ")
 }
 
-/// What deployments are made after: the live one.
-struct Pattern {
+/// Makes deployments after the live one, and things of others.
+struct Maker {
     environment: String,
-    listener: String,
-    vpc: String,
-    network: AwsVpcConfiguration,
-    definition: aws_sdk_ecs::types::TaskDefinition,
+    blueprint: Blueprint,
 }
 
-impl Pattern {
-    async fn of(stage: &Stage, live: &str) -> Result<Pattern> {
-        let groups = stage
-            .elb
-            .describe_target_groups()
-            .names(live)
-            .send()
-            .await?;
-        let group = groups.target_groups().first().context("no target group")?;
-        let services = stage
-            .ecs
-            .describe_services()
-            .cluster(&stage.environment)
-            .services(live)
-            .send()
-            .await?;
-        let service = services.services().first().context("no service")?;
-        let network = service.network_configuration();
-        let described = stage
-            .ecs
-            .describe_task_definition()
-            .task_definition(service.task_definition().context("no task definition")?)
-            .send()
-            .await?;
-        Ok(Pattern {
+impl Maker {
+    async fn of(stage: &Stage, live: &str) -> Result<Maker> {
+        Ok(Maker {
             environment: stage.environment.clone(),
-            listener: stage.listener_arn().await?,
-            vpc: group.vpc_id().context("no VPC")?.to_owned(),
-            network: network
-                .and_then(|network| network.awsvpc_configuration())
-                .context("no network")?
-                .clone(),
-            definition: described.task_definition.context("no definition")?,
+            blueprint: Blueprint::of(stage, live).await?,
         })
     }
 
@@ -320,12 +287,14 @@ impl Pattern {
             .ecs
             .register_task_definition()
             .family(family)
-            .set_container_definitions(self.definition.container_definitions.clone())
-            .set_requires_compatibilities(self.definition.requires_compatibilities.clone())
-            .set_network_mode(self.definition.network_mode.clone())
-            .set_cpu(self.definition.cpu.clone())
-            .set_memory(self.definition.memory.clone())
-            .set_execution_role_arn(self.definition.execution_role_arn.clone())
+            .set_container_definitions(self.blueprint.definition.container_definitions.clone())
+            .set_requires_compatibilities(
+                self.blueprint.definition.requires_compatibilities.clone(),
+            )
+            .set_network_mode(self.blueprint.definition.network_mode.clone())
+            .set_cpu(self.blueprint.definition.cpu.clone())
+            .set_memory(self.blueprint.definition.memory.clone())
+            .set_execution_role_arn(self.blueprint.definition.execution_role_arn.clone())
             .set_tags(ecs_tags(tags))
             .send()
             .await?;
@@ -343,7 +312,7 @@ impl Pattern {
             .name(name)
             .protocol(ProtocolEnum::Http)
             .port(8000)
-            .vpc_id(&self.vpc)
+            .vpc_id(&self.blueprint.vpc)
             .target_type(TargetTypeEnum::Ip)
             .health_check_path("/_health")
             .set_tags(elb_tags(tags))
@@ -367,7 +336,7 @@ impl Pattern {
         stage
             .elb
             .create_rule()
-            .listener_arn(&self.listener)
+            .listener_arn(&self.blueprint.listener)
             .priority(priority)
             .conditions(condition)
             .actions(action)
@@ -401,11 +370,7 @@ impl Pattern {
             .desired_count(0)
             .launch_type(LaunchType::Fargate)
             .set_load_balancers(balanced)
-            .network_configuration(
-                NetworkConfiguration::builder()
-                    .awsvpc_configuration(self.network.clone())
-                    .build(),
-            )
+            .network_configuration(self.blueprint.network.clone())
             .set_tags(ecs_tags(tags))
             .send()
             .await?;

@@ -33,12 +33,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
         })
         .await?;
     let arn = stage.execution_arn(&second);
-    stage
-        .sfn
-        .stop_execution()
-        .execution_arn(&arn)
-        .send()
-        .await?;
+    stage.stop(&arn).await?;
     let killed = Execution::read(&stage.sfn, &arn).await?;
     assert_eq!(killed.status.as_str(), "ABORTED");
     assert_eq!(killed.ending(), "SwitchTraffic", "{:?}", killed.path());

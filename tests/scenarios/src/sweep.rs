@@ -3,6 +3,7 @@
 pub mod broken_function;
 pub mod cleanup;
 pub mod deployment;
+pub mod first_looks;
 pub mod foreign;
 pub mod invariants;
 pub mod plan;

@@ -164,6 +164,12 @@ impl Ecs {
             .collect()
     }
 
+    /// Keeps tasks that start from now on in PENDING, as when images are slow to pull, until it is
+    /// called with `false`.
+    pub fn hold_starts(&self, hold: bool) {
+        self.shared.starts_held.send_replace(hold);
+    }
+
     /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether there
     /// were any.
     pub async fn kill(&self, task_id: &str) -> bool {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 use super::model::{Service, State, Task};
 use super::network::LoopbackNetwork;
@@ -27,6 +27,8 @@ pub struct Shared {
     processes: Mutex<Processes>,
     /// Wakes the scheduler.
     pub wake: Notify,
+    /// Whether tasks stay PENDING for now.
+    pub starts_held: watch::Sender<bool>,
     /// The rest of the cloud.
     pub surroundings: Arc<dyn Surroundings>,
     /// Where tasks get their addresses.
@@ -41,6 +43,7 @@ impl Shared {
             state: Mutex::default(),
             processes: Mutex::default(),
             wake: Notify::new(),
+            starts_held: watch::Sender::new(false),
             surroundings,
             network,
             pace,

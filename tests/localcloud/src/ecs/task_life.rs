@@ -156,6 +156,9 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
         task.times.pull_started_at = Some(Timestamp::now());
     });
     shared.pause(steps::PENDING).await;
+    // The sender lives as long as `shared`.
+    let mut held = shared.starts_held.subscribe();
+    let _ = held.wait_for(|held| !held).await;
     let mut prepared = Vec::new();
     for container in facts.containers() {
         let container = prepare_container(shared, facts, role.as_ref(), container, &address);

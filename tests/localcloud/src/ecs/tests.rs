@@ -567,6 +567,26 @@ async fn an_image_that_does_not_exist_fails_the_task_before_it_starts() {
 }
 
 #[tokio::test]
+async fn tasks_whose_start_is_held_stay_pending_and_run_once_they_may() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ecs.hold_starts(true);
+    ok(&ecs, "CreateService", request("app:1")).await;
+    until(
+        "two pending tasks",
+        || service(&ecs),
+        |service| service["pendingCount"] == 2,
+    )
+    .await;
+    // Far longer than a start takes at this pace.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(service(&ecs).await["pendingCount"], 2);
+    ecs.hold_starts(false);
+    steady(&ecs).await;
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
 async fn each_right_that_the_execution_role_lacks_is_named_in_the_stopped_reason() {
     for (action, start_of_reason) in [
         (

@@ -1,4 +1,4 @@
-//! A function whose code is exchanged for one that panics.
+//! A function whose code is exchanged for one that does not do its work.
 
 use std::io::{Cursor, Write};
 
@@ -11,12 +11,18 @@ use zip::write::SimpleFileOptions;
 use crate::Stage;
 use crate::stage::built;
 
-/// Gives the function the code that panics.
+/// The code that panics, a binary of this crate.
+pub const PANICKING: &str = "panicking-function";
+
+/// The code that switches without a look, a binary of this crate.
+pub const HEEDLESS_SWITCH: &str = "heedless-switch";
+
+/// Gives the function the code of that binary.
 ///
 /// # Errors
 /// When that code is not built or Lambda does not take it.
-pub async fn break_function(stage: &Stage, function: &str) -> anyhow::Result<()> {
-    let binary = std::fs::read(built("panicking-function")?)?;
+pub async fn break_function(stage: &Stage, function: &str, binary: &str) -> anyhow::Result<()> {
+    let binary = std::fs::read(built(binary)?)?;
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     zip.start_file("bootstrap", stored.unix_permissions(0o755))?;

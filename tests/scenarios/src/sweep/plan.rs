@@ -273,8 +273,8 @@ pub const FAULTS: [Fault; 10] = [
 const POLLED: [&str; 2] = ["check-target-health", "delete-deployment"];
 
 /// How many reads of a polled function are points: the first look, and one that can be answered as
-/// the look before.
-const LOOKS: u32 = 2;
+/// the look before. [`super::first_looks`] sees to it that there are so many.
+pub const LOOKS: u32 = 2;
 
 /// The calls of the workflow's functions among those recorded, each once, in an order of their own:
 /// the same for every recording of the same workflow.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use super::broken_function::{break_function, mend_function};
+use super::broken_function::{PANICKING, break_function, mend_function};
+use super::first_looks::FirstLooks;
 use super::invariants::{End, NEVER_STARTED, Observation, Welcome};
 use super::plan::{self, Case, Point};
 use super::watcher::Watcher;
@@ -20,6 +21,7 @@ pub struct Run<'a> {
     welcome: Vec<Welcome>,
     traffic: Steady,
     watcher: Watcher,
+    first_looks: Option<FirstLooks>,
     foreign_before: String,
     before: u64,
 }
@@ -48,6 +50,7 @@ impl<'a> Run<'a> {
             foreign_before: foreign.described(stage).await?,
             traffic: Steady::traffic(stage, TRAFFIC, pins)?,
             watcher: Watcher::of(stage, sweep.listener.clone()),
+            first_looks: None,
             before: stage.cloud.calls().newest(),
             stage,
             foreign,
@@ -62,9 +65,10 @@ impl<'a> Run<'a> {
     /// When a function cannot be exchanged.
     pub async fn trouble(&mut self) -> anyhow::Result<()> {
         if let Some(function) = self.case.panicking() {
-            break_function(self.stage, function).await?;
+            break_function(self.stage, function, PANICKING).await?;
         }
         self.before = self.stage.cloud.calls().newest();
+        self.first_looks = Some(FirstLooks::hold(self.stage));
         for rule in self.case.rules(&self.stage.environment) {
             self.stage.cloud.faults().add(rule);
         }
@@ -75,7 +79,8 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When a function cannot be mended.
-    pub async fn over(&self) -> anyhow::Result<Seen> {
+    pub async fn over(&mut self) -> anyhow::Result<Seen> {
+        self.first_looks = None;
         self.stage.cloud.faults().clear();
         if let Some(function) = self.case.panicking() {
             mend_function(self.stage, function).await?;

@@ -1,14 +1,13 @@
 //! Calls that fail, functions that are killed and events that come twice: a sample of what
 //! `make faults` runs, and proof that what the sweep looks for would be seen.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use localcloud::front_door::faults::Fault;
+use scenarios::sweep::broken_function::{HEEDLESS_SWITCH, break_function, mend_function};
 use scenarios::sweep::invariants::{Invariant, Observation};
 use scenarios::sweep::plan::{Case, Point, Trouble, Workflow};
 use scenarios::sweep::{Summary, Sweep};
+use serde_json::Value;
 
 use Workflow::{Cleanup, Deploy, Push, Restore, Rollback, Undo};
 
@@ -95,8 +94,10 @@ async fn whatever_fails_in_a_deployment_nobody_notices_and_what_breaks_a_promise
     let mut sweep = Sweep::prepare().await?;
     everything_holds(&mut sweep, &cases).await;
 
-    somebody_who_breaks_traffic_and_foreign_things_is_caught(&mut sweep).await?;
+    somebody_who_deletes_a_foreign_rule_is_caught(&mut sweep).await?;
     a_machine_that_does_not_undo_is_caught(&mut sweep).await?;
+    // Last, for what it makes live lacks the marks of a real switch.
+    a_switch_that_does_not_heed_health_is_caught(&mut sweep).await?;
     sweep.strike().await;
     Ok(())
 }
@@ -193,32 +194,36 @@ async fn a_cleanup_that_does_not_delete_is_caught(sweep: &mut Sweep) -> Result<(
     Ok(())
 }
 
-/// New visitors are sent to a group without targets for a moment, and a rule of somebody else goes.
-async fn somebody_who_breaks_traffic_and_foreign_things_is_caught(sweep: &mut Sweep) -> Result<()> {
-    let (elb, foreign) = (sweep.stage.elb.clone(), sweep.foreign.clone());
-    let listener = sweep.stage.listener_arn().await?;
-    let break_things = async || {
-        let read = elb.describe_listeners().listener_arns(&listener);
-        let read = read.send().await?;
-        let before = read.listeners().first().context("no listener")?;
-        let nowhere = Action::builder()
-            .r#type(ActionTypeEnum::Forward)
-            .target_group_arn(&foreign.group)
-            .build();
-        let modify = || elb.modify_listener().listener_arn(&listener);
-        modify().default_actions(nowhere).send().await?;
-        // Longer than the load balancer takes to apply a change at the local cloud's pace.
-        tokio::time::sleep(Duration::from_millis(2_500)).await;
-        modify()
-            .set_default_actions(before.default_actions.clone())
-            .send()
-            .await?;
-        elb.delete_rule().rule_arn(&foreign.rule).send().await?;
+/// A rule of somebody else goes. No function could do it: their roles are bound to our tags.
+async fn somebody_who_deletes_a_foreign_rule_is_caught(sweep: &mut Sweep) -> Result<()> {
+    let (elb, rule) = (sweep.stage.elb.clone(), sweep.foreign.rule.clone());
+    let delete = async || {
+        elb.delete_rule().rule_arn(&rule).send().await?;
         Ok(())
     };
-    let observation = sweep.run_while(&with(Deploy, []), break_things).await?;
-    let caught = caught(&observation);
-    for invariant in [Invariant::Routed, Invariant::Unnoticed, Invariant::Foreign] {
+    let observation = sweep.run_while(&with(Deploy, []), delete).await?;
+    assert_eq!(caught(&observation), [Invariant::Foreign]);
+    Ok(())
+}
+
+/// Health that could not be read is taken for good, and the switch does not look at it either.
+async fn a_switch_that_does_not_heed_health_is_caught(sweep: &mut Sweep) -> Result<()> {
+    let machine = definition(sweep, "deploy").await?;
+    let mut broken: Value = serde_json::from_str(&machine)?;
+    let unread = broken.pointer_mut("/States/CheckTargetHealth/Catch/0/Next");
+    *unread.context("no catch")? = "SwitchTraffic".into();
+    mend(sweep, "deploy", broken.to_string()).await?;
+    break_function(&sweep.stage, "switch-traffic", HEEDLESS_SWITCH).await?;
+    let unreadable = (
+        Deploy,
+        "check-target-health elasticloadbalancing:DescribeTargetHealth #1",
+        Fault::AccessDenied,
+    );
+    let observation = sweep.run(&at(unreadable)).await;
+    mend_function(&sweep.stage, "switch-traffic").await?;
+    mend(sweep, "deploy", machine).await?;
+    let caught = caught(&observation?);
+    for invariant in [Invariant::Routed, Invariant::Unnoticed] {
         assert!(caught.contains(&invariant), "{invariant:?}: {caught:?}");
     }
     Ok(())
@@ -247,13 +252,17 @@ async fn a_machine_that_does_not_undo_is_caught(sweep: &mut Sweep) -> Result<()>
 
 /// Replaces a part of a machine's definition, which is given back as it was.
 async fn replace(sweep: &Sweep, machine: &str, (part, by): (&str, &str)) -> Result<String> {
-    let (sfn, arn) = (&sweep.stage.sfn, sweep.stage.machine(machine));
-    let described = sfn.describe_state_machine().state_machine_arn(arn);
-    let definition = described.send().await?.definition;
+    let definition = definition(sweep, machine).await?;
     let broken = definition.replace(part, by);
     assert_ne!(broken, definition);
     mend(sweep, machine, broken).await?;
     Ok(definition)
+}
+
+async fn definition(sweep: &Sweep, machine: &str) -> Result<String> {
+    let (sfn, arn) = (&sweep.stage.sfn, sweep.stage.machine(machine));
+    let described = sfn.describe_state_machine().state_machine_arn(arn);
+    Ok(described.send().await?.definition)
 }
 
 async fn mend(sweep: &Sweep, machine: &str, definition: String) -> Result<()> {

@@ -22,8 +22,11 @@ corrections, each with the AWS page it follows:
 8. A state of an execution takes and gives 256 KiB at most, and States.ALL does not catch what breaks that.
    https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
+9. An expression may take a minute, because AWS's limit of a second is one of its own machines' time.
+   https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html
 
-The process ends when its standard input ends, so that it never outlives the local cloud.
+The process serves on the socket that is its standard output, because a free port that is given up to be taken
+again is taken by others. It ends when its standard input ends, so that it never outlives the local cloud.
 """
 
 import asyncio
@@ -36,6 +39,10 @@ import signal
 import sys
 import threading
 import time
+
+# What is printed goes where errors go.
+SOCKET = os.dup(sys.stdout.fileno())
+os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator
@@ -108,7 +115,9 @@ def ecs_checks(r):
     elif op in ("DescribeTasks", "GetTaskProtection", "UpdateTaskProtection"):
         resources = [named("task", name) for name in r.json.get("tasks") or []]
     elif op == "RegisterTaskDefinition":
-        resources, keys = [f"{prefix}:task-definition/{family}:*"], {}
+        # AWS has been seen to check it on no resource, although the reference ties it to the family.
+        resources = ["*"]
+        keys = {f"aws:RequestTag/{tag.get('key')}": tag.get("value") for tag in r.json.get("tags") or []}
     elif op == "DeleteTaskDefinitions":
         resources, keys = [
             name if name.startswith("arn:") else f"{prefix}:task-definition/{name}"
@@ -128,12 +137,15 @@ def ecs_checks(r):
     checks = [(action, resource, keys) for resource in resources or ["*"]]
     if r.json.get("tags") and op in ("CreateService", "RegisterTaskDefinition", "CreateCluster"):
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
-        checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op})
-                   for resource in resources]
-    if op == "RegisterTaskDefinition":
-        # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
-        checks += [("iam:PassRole", role_arn(role), {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
-                   for role in (r.json.get("taskRoleArn"), r.json.get("executionRoleArn")) if role]
+        tagged = [f"{prefix}:task-definition/{family}:*"] if op == "RegisterTaskDefinition" else resources
+        checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op}) for resource in tagged]
+    # Who names a task definition hands its roles on; a change of numbers only names none.
+    # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
+    definition = r.json if op == "RegisterTaskDefinition" else {}
+    if op in ("CreateService", "UpdateService") and r.json.get("taskDefinition"):
+        definition = ecs._task_defs.get(ecs._resolve_td_key(str(r.json["taskDefinition"]))) or {}
+    checks += [("iam:PassRole", role_arn(role), {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
+               for role in (definition.get("taskRoleArn"), definition.get("executionRoleArn")) if role]
     return checks
 
 
@@ -172,6 +184,9 @@ def elasticloadbalancing_checks(r):
         # https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html
         checks += [("elasticloadbalancing:AddTags", resource,
                     {"elasticloadbalancing:CreateAction": op}) for resource in created]
+    if op == "CreateTargetGroup" and r.param("VpcId"):
+        # https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html
+        checks += [(f"ec2:{look}", "*", {}) for look in ("DescribeInternetGateways", "DescribeVpcs")]
     return checks
 
 
@@ -588,6 +603,18 @@ stepfunctions._add_event = add_event_within_the_data_limit
 stepfunctions._error_matches = error_matches_but_what_nothing_catches
 
 
+# --- 9. The time of an expression ----------------------------------------------------------------
+
+parse_expression = stepfunctions.jsonata.Jsonata.jsonata
+
+
+def parse_expression_without_hurry(expression, timeout=None, **named):
+    return parse_expression(expression, timeout=60_000, **named)
+
+
+stepfunctions.jsonata.Jsonata.jsonata = parse_expression_without_hurry
+
+
 # --- The process --------------------------------------------------------------------------------
 
 def end_process_group(*_):
@@ -614,7 +641,7 @@ async def serve():
     from hypercorn.config import Config
 
     config = Config()
-    config.bind = [f"127.0.0.1:{os.environ['GATEWAY_PORT']}"]
+    config.bind = [f"fd://{SOCKET}"]
     config.keep_alive_timeout = 75
     config.accesslog = None
     # A trigger of our own, which never fires, keeps Hypercorn from taking SIGTERM for itself.

@@ -1,6 +1,6 @@
 //! MiniStack as a child process, and a client that calls it as the account's root.
 
-use std::{path::Path, process::Stdio, time::Duration};
+use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -18,6 +18,9 @@ pub use client::{ApiError, Client, REGION};
 /// How long MiniStack may take to answer its first request. It takes two seconds when nothing
 /// else runs; continuous integration machines are slower.
 const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long one of its first requests is waited for: it listens before it serves.
+const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
 /// How long MiniStack gets to end its function processes.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
@@ -45,13 +48,14 @@ pub struct MiniStack {
 }
 
 impl MiniStack {
-    /// Starts MiniStack on a free port and waits until it answers.
+    /// Starts MiniStack on a port of its own and waits until it answers.
     ///
     /// # Errors
     /// When the interpreter is missing, MiniStack ends early, or it does not answer in time; the
     /// message ends with the last lines of its log.
     pub async fn start(options: MiniStackOptions<'_>) -> anyhow::Result<Self> {
-        let port = free_port().await?;
+        let socket = TcpListener::bind("127.0.0.1:0").await?.into_std()?;
+        let port = socket.local_addr()?.port();
         let log_path = options.state_dir.join("ministack.log");
         let log = std::fs::File::create(&log_path)?;
         let scratch = options.state_dir.join("ministack");
@@ -81,24 +85,27 @@ impl MiniStack {
                     .then_some(("LOCALCLOUD_TEMPORARY", options.state_dir)),
             )
             .stdin(Stdio::piped())
-            .stdout(log.try_clone()?)
+            // A port that is given up to be taken again is taken by others.
+            .stdout(OwnedFd::from(socket))
             .stderr(log)
             .kill_on_drop(true)
             // Ctrl-C in the terminal is for the local cloud, which then stops its children in order.
             .process_group(0);
         let mut child = command.spawn().with_context(|| {
             format!(
-                "{} cannot be started; `make venv` makes the environment",
+                "{} cannot be started; `make build` makes the environment",
                 options.python.display()
             )
         })?;
+        // With its copy of the socket, or nobody would see that MiniStack has ended.
+        drop(command);
         let client = Client::new(format!("127.0.0.1:{port}"));
         let deadline = Instant::now() + START_LIMIT;
         loop {
             if let Some(status) = child.try_wait()? {
                 bail!("MiniStack ended with {status}:\n{}", tail(&log_path));
             }
-            if client.load_balancing().await.is_ok() {
+            if let Ok(Ok(_)) = timeout(ANSWER_LIMIT, client.load_balancing()).await {
                 return Ok(Self { child, client });
             }
             if Instant::now() > deadline {
@@ -120,10 +127,6 @@ impl MiniStack {
             let _ = self.child.kill().await;
         }
     }
-}
-
-async fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0").await?.local_addr()?.port())
 }
 
 fn tail(log: &Path) -> String {

@@ -71,7 +71,11 @@ async fn registering_a_task_definition_needs_the_roles_and_the_tags_too() {
     let create_action = |name: &str| json!({"StringEquals": {"ecs:CreateAction": name}});
     let passed_to = |service: &str| json!({"StringEquals": {"iam:PassedToService": service}});
     let family = "arn:aws:ecs:us-east-1:000000000000:task-definition/test-app:*";
-    let register_it = allow("ecs:RegisterTaskDefinition", family, json!({}));
+    let register_it = allow(
+        "ecs:RegisterTaskDefinition",
+        "*",
+        json!({"StringEquals": {"aws:RequestTag/pulse:environment": "test"}}),
+    );
     let tag_it = allow(
         "ecs:TagResource",
         family,

@@ -16,9 +16,11 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>;
 /// those of log delivery stand in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 22] = [
+const TIED_TO_NO_RESOURCE: [&str; 26] = [
+    "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
     "ecr:GetAuthorizationToken",
     "ecs:DeregisterTaskDefinition",
     "ecs:DescribeTaskDefinition",
@@ -32,27 +34,36 @@ const TIED_TO_NO_RESOURCE: [&str; 22] = [
     "elasticloadbalancing:DescribeTargetGroups",
     "elasticloadbalancing:DescribeTargetHealth",
     "logs:CreateLogDelivery",
+    "logs:CreateLogStream",
     "logs:DeleteLogDelivery",
     "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies",
     "logs:GetLogDelivery",
     "logs:ListLogDeliveries",
+    "logs:PutLogEvents",
     "logs:PutResourcePolicy",
     "logs:UpdateLogDelivery",
 ];
+
+/// Those that reports say AWS checks on no resource although the reference ties them to one, which are
+/// tied to the tags of the request instead.
+const TIED_TO_TAGS: [&str; 1] = ["ecs:RegisterTaskDefinition"];
 
 /// Those of them that can at least be tied to a cluster, by condition.
 const TIED_TO_A_CLUSTER: [&str; 2] = ["ecs:ListServices", "ecs:ListTasks"];
 
 /// What a function needs without calling it: its log, the dead-letter queue of asynchronous
-/// invocations, its role and handing on another, and its network interfaces, which Lambda manages.
+/// invocations, its role and handing on another, its network interfaces, which Lambda manages, and the
+/// network that Elastic Load Balancing looks at for it.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>
-const NOT_CALLED: [&str; 11] = [
+const NOT_CALLED: [&str; 13] = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
     "ec2:DeleteNetworkInterface",
+    "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSubnets",
+    "ec2:DescribeVpcs",
     "ec2:UnassignPrivateIpAddresses",
     "logs:CreateLogStream",
     "logs:PutLogEvents",
@@ -136,7 +147,11 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
         let place = place(template, &statement);
         for action in statement.actions() {
             let action = action.as_str();
-            if !TIED_TO_NO_RESOURCE.contains(&action) {
+            let by_tags = TIED_TO_TAGS.contains(&action)
+                && statement.value["Condition"]
+                    .to_string()
+                    .contains("aws:RequestTag/");
+            if !by_tags && !TIED_TO_NO_RESOURCE.contains(&action) {
                 problems.push(format!(
                     "{place} allows {action} on every resource, and AWS can tie it to one"
                 ));
@@ -222,18 +237,30 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
     problems
 }
 
-/// What a call needs beside its own action when it sets tags or hands a role on.
+/// What a call needs beside its own action when it sets tags, hands roles on or names a network.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>,
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html>
 const WITH_A_CALL: [(&str, &[&str]); 4] = [
     (
         "RegisterTaskDefinition",
         &["ecs:TagResource", "iam:PassRole"],
     ),
-    ("CreateService", &["ecs:TagResource"]),
-    ("CreateTargetGroup", &["elasticloadbalancing:AddTags"]),
+    ("CreateService", &["ecs:TagResource", "iam:PassRole"]),
+    (
+        "CreateTargetGroup",
+        &[
+            "ec2:DescribeInternetGateways",
+            "ec2:DescribeVpcs",
+            "elasticloadbalancing:AddTags",
+        ],
+    ),
     ("CreateRule", &["elasticloadbalancing:AddTags"]),
 ];
+/// The step whose UpdateService starts fresh tasks, which get roles as those of CreateService do. One
+/// that changes only numbers needs no `iam:PassRole`.
+const STARTS_FRESH_TASKS: &str = "restore-deployment";
 /// What Lambda needs of every function's role to write its log.
 const FOR_THE_LOG: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
 /// What Lambda needs of a function's role to place it in a VPC.
@@ -247,13 +274,15 @@ const FOR_THE_VPC: [&str; 6] = [
 ];
 /// What Step Functions needs of a machine's role to write its log.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy>
-const FOR_LOG_DELIVERY: [&str; 8] = [
+const FOR_LOG_DELIVERY: [&str; 10] = [
     "logs:CreateLogDelivery",
+    "logs:CreateLogStream",
     "logs:DeleteLogDelivery",
     "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies",
     "logs:GetLogDelivery",
     "logs:ListLogDeliveries",
+    "logs:PutLogEvents",
     "logs:PutResourcePolicy",
     "logs:UpdateLogDelivery",
 ];
@@ -299,7 +328,8 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         let needed = WITH_A_CALL
             .iter()
             .filter(|(call, _)| called.contains(*call))
-            .flat_map(|(_, actions)| actions.iter().copied());
+            .flat_map(|(_, actions)| actions.iter().copied())
+            .chain((step.name == STARTS_FRESH_TASKS).then_some("iam:PassRole"));
         demand(format!("{}Role", step.pascal()), needed.collect());
     }
     for (function, value) in template.resources_of("AWS::Serverless::Function") {

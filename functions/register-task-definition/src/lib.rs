@@ -103,10 +103,18 @@ async fn adopt_or_register(
         .send()
         .await
         .map_err(|error| {
-            let no_such_size = error
-                .message()
-                .is_some_and(|message| message.contains("No Fargate configuration exists"));
+            let says = |part| {
+                error
+                    .message()
+                    .is_some_and(|message| message.contains(part))
+            };
+            let no_such_size = says("No Fargate configuration exists");
+            // Deployments share the family, and two may register at the same moment.
+            let taken_turns = says("Too many concurrent attempts");
             let mut error = failed(&attempt, error);
+            if taken_turns {
+                error.name = ErrorName::Transient;
+            }
             if no_such_size {
                 error.name = ErrorName::InvalidInput;
                 error.message += &format!(

@@ -440,6 +440,18 @@ async fn a_size_that_fargate_does_not_have_is_invalid_input_naming_the_fields() 
 }
 
 #[tokio::test]
+async fn a_registration_that_meets_another_of_the_family_is_tried_again() {
+    let refuses = mock!(Client::register_task_definition).then_error(|| {
+        RegisterTaskDefinitionError::generic(client(
+            "Too many concurrent attempts to create a new revision of the specified family.",
+        ))
+    });
+    let ecs = Ecs::default().client(&[&refuses]);
+    let error = run(&ecs, &settings(), input(json!({}))).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+}
+
+#[tokio::test]
 async fn a_variable_with_a_reserved_name_is_refused_before_any_call() {
     for name in lifecycle::defaults::RESERVED_VARIABLES {
         let lists = Ecs::default().lists();

@@ -114,26 +114,33 @@ async fn check(clients: &Clients, settings: &Settings, input: Input) -> Result<O
         ));
     }
     let Some(service) = service(&clients.ecs, settings, &input.deployment_id).await? else {
+        // ECS may not show a new service for some seconds; one that was deleted it shows for long.
         return Ok(judged(
-            Verdict::Failed,
-            format!("service {} is gone or being deleted", input.deployment_id),
+            Verdict::Waiting,
+            format!("ECS does not show service {} (yet)", input.deployment_id),
         ));
     };
-    let judges_all = !input.fresh_tasks;
+    if service.status() != Some("ACTIVE") {
+        return Ok(judged(
+            Verdict::Failed,
+            format!("service {} is being deleted", input.deployment_id),
+        ));
+    }
     if healthy >= desired && rollout::is_over(&service) {
         return Ok(enough("fresh "));
     }
     let stopped = failed_tasks::stopped_tasks(&clients.ecs, settings, &input.deployment_id).await?;
     let failures: Vec<_> = stopped
         .iter()
-        // Old tasks that failed, perhaps because they were drained, say nothing about fresh ones.
-        .filter(|task| judges_all || rollout::is_fresh(&service, task))
+        // Old tasks that failed say nothing about fresh ones: they may have been drained, or be of an
+        // earlier service of this name, which was undone.
+        .filter(|task| rollout::is_fresh(&service, task))
         .filter(|task| failed_tasks::counts(task))
         .collect();
     let rollout_failed = service
         .deployments()
         .iter()
-        .filter(|deployment| judges_all || rollout::is_newest(deployment))
+        .filter(|deployment| rollout::is_newest(deployment))
         .find(|deployment| deployment.rollout_state() == Some(&DeploymentRolloutState::Failed));
     if failures.len() >= defaults::FAILED_TASKS_MEAN_FAILURE || rollout_failed.is_some() {
         let mut parts = vec![format!("{healthy} of {desired} targets are healthy")];
@@ -289,7 +296,7 @@ async fn target_health(
     }
 }
 
-/// The deployment's service if it is active.
+/// The deployment's service, whatever its status.
 async fn service(
     ecs: &aws_sdk_ecs::Client,
     settings: &Settings,
@@ -302,11 +309,7 @@ async fn service(
         .send()
         .await
         .map_err(|error| failed(format_args!("read service {deployment}"), error))?;
-    Ok(answer
-        .services
-        .unwrap_or_default()
-        .into_iter()
-        .find(|service| service.status() == Some("ACTIVE")))
+    Ok(answer.services.unwrap_or_default().into_iter().next())
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
 use aws_sdk_ecs::operation::describe_services::DescribeServicesOutput;
 use aws_sdk_ecs::operation::describe_tasks::DescribeTasksOutput;
 use aws_sdk_ecs::operation::list_tasks::ListTasksOutput;
+use aws_sdk_ecs::types::builders::DeploymentBuilder;
 use aws_sdk_ecs::types::{Container, Deployment, ServiceEvent, Task, TaskStopCode};
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::{
     DescribeTargetHealthError, DescribeTargetHealthOutput,
@@ -20,6 +21,9 @@ struct Aws {
     stopped: Vec<Task>,
     log: Vec<&'static str>,
 }
+
+/// The one rollout of a service that was made and never updated.
+const ROLLOUT: &str = "ecs-svc/1";
 
 async fn verdict(aws: Aws) -> Output {
     verdict_on(aws, input()).await
@@ -134,9 +138,14 @@ fn unhealthy(reason: TargetHealthReasonEnum, description: &str) -> TargetHealth 
         .build()
 }
 
+fn only_rollout() -> DeploymentBuilder {
+    Deployment::builder().id(ROLLOUT).status("PRIMARY")
+}
+
 fn active() -> Service {
     Service::builder()
         .status("ACTIVE")
+        .deployments(only_rollout().build())
         .running_count(1)
         .pending_count(1)
         .build()
@@ -145,6 +154,7 @@ fn active() -> Service {
 fn stopped(code: TaskStopCode, reason: &str, exit_code: Option<i32>) -> Task {
     Task::builder()
         .task_arn("arn:aws:ecs:us-east-1:1:task/test/t1")
+        .started_by(ROLLOUT)
         .stop_code(code)
         .stopped_reason(reason)
         .containers(
@@ -325,6 +335,7 @@ async fn what_replaced_tasks_answered_to_health_checks_is_read_from_the_events()
     let event = |message: &str| ServiceEvent::builder().message(message).build();
     let service = Service::builder()
         .status("ACTIVE")
+        .deployments(only_rollout().build())
         .events(event(
             "(service test-20251027-122112Z) has stopped 1 running tasks: (task t1).",
         ))
@@ -360,7 +371,7 @@ async fn the_circuit_breakers_word_is_final() {
     let service = Service::builder()
         .status("ACTIVE")
         .deployments(
-            Deployment::builder()
+            only_rollout()
                 .rollout_state(DeploymentRolloutState::Failed)
                 .rollout_state_reason("ECS deployment circuit breaker: tasks failed to start.")
                 .build(),
@@ -404,16 +415,39 @@ async fn what_ecs_cannot_place_is_said_while_waiting() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_gone_fails() {
-    let draining = Service::builder().status("DRAINING").build();
-    for service in [None, Some(draining)] {
+async fn a_service_that_is_deleted_fails() {
+    for status in ["DRAINING", "INACTIVE"] {
         let output = verdict(Aws {
-            service,
+            service: Some(Service::builder().status(status).build()),
             ..Aws::default()
         })
         .await;
         assert_eq!(output.verdict, Verdict::Failed);
     }
+}
+
+#[tokio::test]
+async fn a_service_that_ecs_does_not_show_yet_is_waited_for() {
+    let output = verdict(Aws::default()).await;
+    assert_eq!(output.verdict, Verdict::Waiting);
+    assert!(output.reason.contains("does not show"), "{}", output.reason);
+}
+
+#[tokio::test]
+async fn tasks_of_an_earlier_service_of_this_name_do_not_count() {
+    let mut crash = stopped(
+        TaskStopCode::EssentialContainerExited,
+        "Essential container in task exited",
+        Some(137),
+    );
+    crash.started_by = Some("ecs-svc/0".into());
+    let output = verdict(Aws {
+        service: Some(active()),
+        stopped: vec![crash.clone(), crash],
+        ..Aws::default()
+    })
+    .await;
+    assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
 }
 
 #[tokio::test]

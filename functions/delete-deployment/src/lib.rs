@@ -120,6 +120,10 @@ impl Delete<'_> {
             if let (true, Some(since)) =
                 (input.only_if_never_live, group.tags.get(tags::LIVE_SINCE))
             {
+                // Whoever drains it later must not take this for a deletion that has begun.
+                if group.tags.contains_key(tags::DELETING_SINCE) {
+                    self.take_mark_back(&group.arn).await?;
+                }
                 return Err(StepError::new(
                     ErrorName::DeploymentWasLive,
                     format!(
@@ -128,15 +132,11 @@ impl Delete<'_> {
                     ),
                 ));
             }
-            if !group.tags.contains_key(tags::DELETING_SINCE) {
-                self.mark(&group.arn, tags::DELETING_SINCE).await?;
-                if group.tags.contains_key(tags::READY_AT) {
-                    // A switch that read the tags before the mark may still act on them. It has done
-                    // so by the next call, and then the listener says it.
-                    return Ok(self.deleting(
-                        "switches in flight to see that it is being deleted".to_owned(),
-                    ));
-                }
+            self.refuse_if_protected(group, input)?;
+            if self.may_be_switched_to(group).await? {
+                return Ok(
+                    self.deleting("switches in flight to see that it is being deleted".to_owned())
+                );
             }
         }
 
@@ -241,6 +241,44 @@ impl Delete<'_> {
                 tags::RESTORING_SINCE
             ),
         ))
+    }
+
+    /// The guard for what somebody protected since the plan was made. A candidate is undone all the same:
+    /// its execution has ended, and it was never live.
+    fn refuse_if_protected(
+        &self,
+        group: &DeploymentTargetGroup,
+        input: &Input,
+    ) -> Result<(), StepError> {
+        let has = |mark| group.tags.contains_key(mark);
+        if input.only_if_never_live || !has(tags::PROTECTED) || has(tags::DELETING_SINCE) {
+            return Ok(());
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentActive,
+            format!(
+                "{} is protected and is not deleted; remove its tag {} first",
+                self.id,
+                tags::PROTECTED
+            ),
+        ))
+    }
+
+    /// Whether a switch that read the tags before they said that it is being deleted may still act on
+    /// them; it has done so by the next call, and then the listener says it. Marks it if it is not yet.
+    ///
+    /// One that was live is not what a switch goes forward to, and its tasks outlive its rules anyway;
+    /// one call's time does. For a candidate the time counts, since the call that marked it may not have
+    /// lived to tell.
+    async fn may_be_switched_to(&self, group: &DeploymentTargetGroup) -> Result<bool, StepError> {
+        let has = |mark| group.tags.contains_key(mark);
+        if !has(tags::DELETING_SINCE) {
+            self.mark(&group.arn, tags::DELETING_SINCE).await?;
+            return Ok(has(tags::READY_AT));
+        }
+        let since = tags::time(&group.tags, tags::DELETING_SINCE);
+        let is_fresh = since.is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
+        Ok(is_fresh && has(tags::READY_AT) && !has(tags::LIVE_SINCE))
     }
 
     /// Whether the load balancer has had the time to forget the rules, of which that many were just

@@ -1,6 +1,7 @@
 //! Stops the tasks of a service one after another.
 
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::types::{DesiredStatus, Service};
 use lifecycle::aws_error::{code, failed};
 use lifecycle::{DeploymentId, Settings, StepError, tasks};
@@ -47,6 +48,15 @@ pub async fn stop_next(
                 code(&error),
                 Some("ServiceNotFoundException" | "ServiceNotActiveException")
             ) =>
+        {
+            Ok(None)
+        }
+        // Its rules are gone, so no load balancer knows its target group any more. Where ECS minds that,
+        // the tasks stop together, for a deployment that cannot be deleted is worse.
+        Err(error)
+            if error
+                .message()
+                .is_some_and(|it| it.contains("does not have an associated load balancer")) =>
         {
             Ok(None)
         }

@@ -450,7 +450,11 @@ async fn a_ready_candidate_is_marked_first_and_deleted_by_the_next_call() {
     let (output, world) = delete(marked(&[tags::READY_AT]), true).await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleting);
     assert_eq!(world.done, ["mark pulse:deleting-since"]);
+    // Called again at once, because the answer was lost, say.
     let (output, world) = delete(world, true).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Deleting);
+    assert_eq!(world.done, ["mark pulse:deleting-since"]);
+    let (output, world) = delete(being_deleted_for(world, defaults::SWITCH_IN_FLIGHT), true).await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleting);
     assert!(
         world.done.contains(&"delete service".to_owned()),
@@ -476,6 +480,33 @@ async fn one_that_was_switched_to_after_the_mark_is_kept_and_unmarked() {
         ]
     );
     assert_eq!(world.rules.len(), 2);
+}
+
+#[tokio::test]
+async fn one_that_went_live_during_its_undo_loses_the_mark_of_its_deletion() {
+    let world = marked(&[tags::READY_AT, tags::DELETING_SINCE, tags::LIVE_SINCE]);
+    let (output, world) = delete(world, true).await;
+    assert_eq!(output.unwrap_err().name, ErrorName::DeploymentWasLive);
+    assert_eq!(
+        world.done,
+        ["unmark pulse:deleting-since", "unmark pulse:unrouted-since"]
+    );
+}
+
+#[tokio::test]
+async fn one_that_was_protected_since_the_plan_is_refused_and_left_whole() {
+    let world = marked(&[tags::READY_AT, tags::LIVE_SINCE, tags::PROTECTED]);
+    let (output, world) = force(world).await;
+    let error = output.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert!(error.message.contains("is protected"), "{error}");
+    assert!(world.done.is_empty(), "{:?}", world.done);
+}
+
+#[tokio::test]
+async fn a_protected_candidate_is_undone_all_the_same() {
+    let (output, _) = delete(marked(&[tags::PROTECTED]), true).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Deleting);
 }
 
 #[tokio::test]
@@ -536,6 +567,13 @@ async fn the_time_counts_anew_when_rules_were_deleted_once_more() {
 }
 
 /// The same world, so long after its rules were seen gone.
+fn being_deleted_for(mut world: World, time: Duration) -> World {
+    let since = tags::timestamp(NOW - time);
+    let group = world.group.as_mut().expect("a target group");
+    group.insert(tags::DELETING_SINCE.to_owned(), since);
+    world
+}
+
 fn unrouted_for(mut world: World, time: Duration) -> World {
     let since = tags::timestamp(NOW - time);
     let group = world.group.as_mut().unwrap();

@@ -66,6 +66,9 @@ pub const DRAIN_DEADLINE_SECONDS: u32 = 86_400;
 pub const SETTLE_SECONDS: u32 = 60;
 /// What the listener answers, with status 503, before the first deployment (`infra/baseline.yaml`).
 pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
+/// How long the deletion of a candidate that is ready waits for switches that read its tags before they
+/// said so. A switch goes on within a second; this allows for calls of it that are tried again.
+pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
 /// How long a deployment that is rolled back to is neither drained nor deleted: as long as the
 /// rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);

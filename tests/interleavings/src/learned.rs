@@ -14,6 +14,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use delete_deployment::{Clients, Verdict};
+use lifecycle::defaults::SWITCH_IN_FLIGHT;
 use lifecycle::{Settings, StepError};
 use switch_traffic::Outcome;
 use time::Duration;
@@ -102,12 +103,14 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 only_if_never_live,
                 force: false,
             };
-            // The time of this world stands still.
+            // The time of this world stands still, and marks are of `NOW`. A deletion that meets its own
+            // mark is past its wait for switches in flight, which the exploration does instead.
+            let now = NOW + SWITCH_IN_FLIGHT;
             let settings = delete_deployment::Settings {
                 baseline: settings,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&clients, &settings, NOW, input).await {
+            match delete_deployment::run(&clients, &settings, now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{ServiceField, TaskDefinitionField, TaskDefinitionStatus};
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use lifecycle::aws_error::{code, failed};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, StepError, defaults, listener};
+use time::UtcDateTime;
 
 use crate::{Clients, Settings, executions};
 
@@ -54,6 +56,8 @@ pub struct Deployment {
     pub has_task_definition: bool,
     /// Any part of it carries [`tags::PROTECTED`].
     pub is_protected: bool,
+    /// When the newest of its parts was made that says so: service and task definition.
+    pub made_at: Option<UtcDateTime>,
 }
 
 impl Deployment {
@@ -145,7 +149,8 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
         .await?;
     let used = found.add_services(clients, settings).await?;
     found.add_task_definitions(clients, settings, &used).await?;
-    // After the resources: an execution that made any of them is running still, or has ended.
+    // After the resources: an execution that made any of them is running still, or has ended, or is too
+    // young to be listed, which the plan allows for.
     let executions = executions::running(&clients.sfn, &settings.state_machine_arn).await?;
     // Last of all, and compared with the first look: marks are set before the default action is
     // modified, so when it did not move, the tags tell of every switch there was.
@@ -258,6 +263,7 @@ impl Found {
                 has_service: false,
                 has_task_definition: false,
                 is_protected: false,
+                made_at: None,
             })
     }
 
@@ -266,6 +272,13 @@ impl Found {
         let deployment = self.deployment(id);
         deployment.is_protected |= tags.contains_key(tags::PROTECTED);
         deployment
+    }
+
+    /// A part that says when it was made, or does not.
+    fn made(&mut self, id: &DeploymentId, at: Option<&DateTime>) {
+        let at = at.and_then(|at| UtcDateTime::from_unix_timestamp(at.secs()).ok());
+        let deployment = self.deployment(id);
+        deployment.made_at = deployment.made_at.max(at);
     }
 
     async fn add_target_groups(
@@ -341,6 +354,7 @@ impl Found {
                     let deployment = self.part(&id, &tags);
                     deployment.has_service = true;
                     deployment.has_task_definition |= service.task_definition().is_some();
+                    self.made(&id, service.created_at());
                 }
             }
         }
@@ -383,6 +397,8 @@ impl Found {
                 tags::deployment(&tags, &settings.baseline.environment),
             ) {
                 self.part(&id, &tags).has_task_definition = true;
+                let definition = answer.task_definition();
+                self.made(&id, definition.and_then(|it| it.registered_at()));
             }
         }
         Ok(())

@@ -17,7 +17,8 @@ pub struct Policy {
     pub keep_previous: usize,
     /// From the start of draining to deleting with people still on it.
     pub drain_deadline: Duration,
-    /// From a switch or a rollback to the first draining.
+    /// From a switch or a rollback to the first draining; and from when a part was made to when its
+    /// execution must be listed, if it runs.
     pub settle: Duration,
     /// Delete every deployment, for the environment is being removed.
     pub remove_everything: bool,
@@ -356,6 +357,16 @@ impl<'a> Planner<'a> {
             return keep(format!(
                 "it is not known whether an execution is at work on it: the input of {} could not be read",
                 first_of(executions.unknown.iter().map(String::as_str), 3)
+            ));
+        }
+        // ListExecutions may not show an execution yet that has begun to make things:
+        // https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html
+        if let Some(made) = deployment.made_at
+            && self.now - made < self.policy.settle
+        {
+            return keep(format!(
+                "a part of it was made at {}, and its execution may not be listed yet",
+                tags::timestamp(made)
             ));
         }
         due()

@@ -96,6 +96,7 @@ fn plans(id: &DeploymentId, text: &str, marks: &[&str]) {
         has_service: true,
         has_task_definition: true,
         is_protected: false,
+        made_at: None,
     };
     let facts = Facts {
         default_action: DefaultAction::Forward,

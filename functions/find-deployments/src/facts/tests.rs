@@ -24,6 +24,10 @@ use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use lifecycle::ErrorName;
 use time::macros::utc_datetime;
 
+/// When each service and each revision was made, in seconds since 1970.
+const SERVICE_MADE: i64 = 1_761_567_700;
+const DEFINITION_MADE: i64 = 1_761_567_600;
+
 /// What AWS holds, and the calls that were made, in order.
 #[derive(Debug, Clone, Default)]
 struct World {
@@ -271,6 +275,7 @@ async fn with_clients<T>(
                     false => "ACTIVE",
                 })
                 .set_task_definition(world.runs.get(name).cloned())
+                .created_at(DateTime::from_secs(SERVICE_MADE))
                 .set_tags(Some(ecs_tag_list(&found.unwrap().1)))
                 .build()
         });
@@ -301,6 +306,7 @@ async fn with_clients<T>(
         } else {
             let definition = TaskDefinition::builder()
                 .task_definition_arn(arn)
+                .registered_at(DateTime::from_secs(DEFINITION_MADE))
                 .status(TaskDefinitionStatus::Active);
             output!(
                 DescribeTaskDefinitionOutput::builder()
@@ -589,10 +595,19 @@ async fn only_task_definitions_that_no_service_runs_are_read_one_by_one() {
     .await;
     let described = |call: &&&str| **call == "describe_task_definition";
     assert_eq!(calls.iter().filter(described).count(), 3);
-    let orphan = &facts.unwrap().deployments[0];
+    let facts = facts.unwrap();
+    let orphan = &facts.deployments[0];
     assert_eq!(orphan.id.as_str(), id(50));
     assert_eq!(orphan.target_group, TargetGroup::Absent);
     assert!(orphan.has_task_definition && !orphan.has_service);
+    // As young as its youngest part that says so.
+    let made_at = |id: &str| {
+        let mut all = facts.deployments.iter();
+        let found = all.find(|it| it.id.as_str() == id).expect("listed");
+        found.made_at.map(UtcDateTime::unix_timestamp)
+    };
+    assert_eq!(made_at(&id(50)), Some(DEFINITION_MADE));
+    assert_eq!(made_at(&id(1)), Some(SERVICE_MADE));
 }
 
 #[tokio::test]

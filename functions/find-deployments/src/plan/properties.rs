@@ -57,14 +57,16 @@ fn deployment(day: u8) -> impl Strategy<Value = Deployment> {
         any::<bool>(),
         any::<bool>(),
         prop::bool::weighted(0.1),
+        prop::option::of(0..7200_i64),
     )
         .prop_map(
-            move |(target_group, has_service, has_task_definition, is_protected)| Deployment {
+            move |(target_group, has_service, has_task_definition, is_protected, age)| Deployment {
                 id: id.clone(),
                 target_group,
                 has_service,
                 has_task_definition,
                 is_protected,
+                made_at: age.map(|age| NOW - Duration::seconds(age)),
             },
         )
 }

@@ -44,6 +44,7 @@ fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
         has_service: true,
         has_task_definition: true,
         is_protected: marks.iter().any(|(mark, _)| *mark == PROTECTED),
+        made_at: Some(NOW - Duration::HOUR),
     }
 }
 
@@ -239,6 +240,26 @@ fn a_candidate_is_swept_once_its_execution_is_gone() {
     assert_eq!(due(&plan, 2), (State::Candidate, Action::Keep));
     assert_eq!(due(&plan, 1), (State::Candidate, Action::Delete));
     assert!(!planned(&plan, 1).force);
+}
+
+#[test]
+fn a_candidate_that_was_just_made_waits_for_its_execution_to_be_listed() {
+    let mut young = deployment(2, &[]);
+    young.made_at = Some(NOW - Duration::seconds(59));
+    let mut part = deployment(3, &[]);
+    part.target_group = TargetGroup::Absent;
+    part.made_at = young.made_at;
+    let all = facts(Some(1), [live(1, 1, &[]), young, part]);
+    let now = planned_with(&all);
+    assert_eq!(due(&now, 2), (State::Candidate, Action::Keep));
+    assert_eq!(due(&now, 3), (State::Orphaned, Action::Keep));
+    assert_eq!(
+        planned(&now, 2).reason,
+        "a part of it was made at 2025-10-27T11:59:01Z, and its execution may not be listed yet"
+    );
+    let later = plan(&all, &policy(), NOW + Duration::SECOND);
+    assert_eq!(due(&later, 2), (State::Candidate, Action::Delete));
+    assert_eq!(due(&later, 3), (State::Orphaned, Action::Delete));
 }
 
 #[test]
@@ -637,6 +658,7 @@ fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
         has_service: false,
         has_task_definition: true,
         is_protected: false,
+        made_at: None,
     })
 }
 

@@ -71,6 +71,7 @@ pub fn pointing_at(
             )
         })
         .cloned()
+        .map(with_its_secret)
         .collect();
     let order = (!kept.is_empty()).then(|| {
         kept.iter()
@@ -81,6 +82,16 @@ pub fn pointing_at(
     });
     kept.push(last.set_order(order).build());
     kept
+}
+
+/// AWS never tells the secret of an OIDC client, but can be told to keep the one that it has.
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AuthenticateOidcActionConfig.html>
+fn with_its_secret(mut action: Action) -> Action {
+    if let Some(oidc) = &mut action.authenticate_oidc_config {
+        oidc.client_secret = None;
+        oidc.use_existing_client_secret = Some(true);
+    }
+    action
 }
 
 #[cfg(test)]
@@ -193,8 +204,12 @@ mod tests {
                     .build(),
             )
             .build();
-        let actions = pointing_at("ours-2", &[authenticate.clone(), old], is_ours);
-        assert_eq!(actions[0], authenticate);
+        let actions = pointing_at("ours-2", &[authenticate, old], is_ours);
+        let oidc = actions[0].authenticate_oidc_config().unwrap();
+        assert_eq!((actions[0].order(), oidc.client_id()), (Some(1), Some("c")));
+        // The old answer did not tell the secret, and an action without any is refused.
+        assert_eq!(oidc.use_existing_client_secret(), Some(true));
+        assert_eq!(oidc.client_secret(), None);
         assert_eq!(actions[1].order(), Some(2));
         let kept = actions[1]
             .forward_config()

@@ -103,7 +103,7 @@ repository_is_left() {
 
 # Creates the baseline around the repository that is left: `aws cloudformation deploy` cannot import.
 create_baseline_around_repository() {
-  local pair value parameters=() started
+  local pair value template parameters=() started
   started=$(date -u +%Y-%m-%dT%H:%M:%S)
   local change_set=with-repository-${started//[^0-9]/}
   say "$baseline: creating, with the images that were kept (takes some minutes on AWS)"
@@ -112,8 +112,12 @@ create_baseline_around_repository() {
     # A comma would begin another value.
     parameters+=("ParameterKey=${pair%%=*},ParameterValue=${value//,/\\,}")
   done
+  # A resource is imported by a name that stands in the template as it is:
+  # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
+  template=$(sed "s/^\( *RepositoryName:\) !Ref Environment$/\1 $ENV/" infra/baseline.yaml)
+  [[ $template == *"RepositoryName: $ENV"* ]] || fail "infra/baseline.yaml does not name its repository by the environment"
   aws cloudformation create-change-set --stack-name "$baseline" --change-set-name "$change_set" --change-set-type CREATE \
-    --import-existing-resources --template-body file://infra/baseline.yaml --capabilities CAPABILITY_IAM \
+    --import-existing-resources --template-body "$template" --capabilities CAPABILITY_IAM \
     --parameters "${parameters[@]}" >/dev/null
   aws cloudformation wait change-set-create-complete --stack-name "$baseline" --change-set-name "$change_set" ||
     fail "$(aws cloudformation describe-change-set --stack-name "$baseline" --change-set-name "$change_set" --query StatusReason --output text)"

@@ -177,6 +177,13 @@ remove_deployments() {
   exit 1
 }
 
+# Without this right CloudFormation does not wait for the drain function's network interfaces either, deletes the role that
+# Lambda needs to delete them, and they would stay for good.
+refuse_without_sight_of_interfaces() {
+  aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$1" --query 'length(NetworkInterfaces)' --output text >/dev/null ||
+    fail "cannot see network interfaces, which takes the right ec2:DescribeNetworkInterfaces; nothing was changed"
+}
+
 # Waits until nothing holds on to a security group.
 wait_for_interfaces() {
   local group=$1 left deadline=$((SECONDS + MOST_MINUTES_FOR_INTERFACES * 60))
@@ -213,7 +220,7 @@ region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
 [[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 
-has_baseline='' has_pipeline='' has_repository='' cluster='' network='' drain_group='' present='' foreign='' calm_at=0
+has_baseline='' has_pipeline='' has_repository='' has_zone='' cluster='' network='' drain_group='' present='' foreign='' calm_at=0
 if stack_exists "$baseline"; then has_baseline=1; fi
 if stack_exists "$pipeline"; then has_pipeline=1; fi
 if repository_exists; then has_repository=1; fi
@@ -221,12 +228,15 @@ if repository_exists; then has_repository=1; fi
   fail "there is no environment $ENV in account $account, region $region"
 
 if [[ $has_baseline ]]; then
+  has_zone=$(aws cloudformation describe-stacks --stack-name "$baseline" --output text \
+    --query "Stacks[0].Parameters[?ParameterKey=='HostedZoneId'].ParameterValue")
   cluster=$(resource_of "$baseline" Cluster)
   network=$(resource_of "$baseline" Vpc)
   drain_group=$(resource_of "$baseline" DrainSecurityGroup)
   look
   [[ -z $foreign ]] || fail "$ENV has services or target groups that are no deployments; remove them first: $foreign"
   refuse_protected
+  [[ -z $drain_group ]] || refuse_without_sight_of_interfaces "$drain_group"
   [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which knows how to remove deployments, is gone; make deploy ENV=$ENV first"
 fi
 
@@ -248,7 +258,9 @@ if [[ $has_pipeline ]]; then
     stop_executions
     remove_deployments
   fi
-  # It imports from the baseline, so it goes first.
+  # It imports from the baseline, so it goes first. CloudFormation waits in it until Lambda has given back the network
+  # interfaces of the drain function.
+  say "$pipeline: this takes up to 45 minutes on AWS"
   delete_stack "$pipeline"
 fi
 if [[ $has_baseline ]]; then
@@ -272,5 +284,8 @@ if [[ $kept_images ]]; then
   echo "    the repository $ENV with its images, perhaps the only copies; make deploy takes it up again, make destroy ENV=$ENV DELETE_IMAGES=1 deletes it"
 fi
 echo "    the package bucket, which all environments share; after the last one: aws s3 rb --force s3://pulse-deploy-$account-$region"
+if [[ $has_zone ]]; then
+  echo "    the record in the hosted zone $has_zone by which ACM knew that the domain is yours, which AWS never removes"
+fi
 echo "    inactive task definitions, which ECS lets nobody use and does not charge for"
 echo "    the topic's key for 7 days, which AWS demands and does not charge for"

@@ -18,6 +18,13 @@ pub const BY_HAND: &str = "SettleSeconds=0 CleanupState=DISABLED";
 /// Sweeps closer together than this count as one (`lifecycle::defaults::SWEEPS_APART`).
 pub const SWEEPS_APART: Duration = Duration::from_secs(10);
 
+/// How long an execution may go without an event: longer than any of its steps and waits, also on a
+/// slow machine.
+const SILENCE: Duration = Duration::from_secs(120);
+
+/// How many times as long an execution may take as a whole.
+const MOST_SILENCES: usize = 8;
+
 /// A task that runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
@@ -51,18 +58,30 @@ impl Stage {
         Ok(started.execution_arn)
     }
 
-    /// Waits until the execution ended.
+    /// Waits until the execution ended, as long as it goes on.
     ///
     /// # Errors
-    /// When it does not within three minutes.
+    /// When nothing happens in it for [`SILENCE`], or it goes on for [`MOST_SILENCES`] of them.
     pub async fn ended(&self, arn: &str) -> anyhow::Result<Execution> {
-        self.within(Duration::from_secs(180), async || {
-            let status = self.sfn.describe_execution().execution_arn(arn).send();
-            Ok(status.await?.status().as_str() != "RUNNING")
-        })
-        .await
-        .with_context(|| format!("execution {arn} did not end"))?;
-        Execution::read(&self.sfn, arn).await
+        let mut newest = 0;
+        for _ in 0..MOST_SILENCES {
+            let ended = async || {
+                let described = self.sfn.describe_execution().execution_arn(arn).send();
+                Ok(described.await?.status().as_str() != "RUNNING")
+            };
+            if self.within(SILENCE, ended).await.is_ok() {
+                return Execution::read(&self.sfn, arn).await;
+            }
+            let history = self.sfn.get_execution_history().execution_arn(arn);
+            let history = history.reverse_order(true).max_results(1).send().await?;
+            let event = history.events.first().map_or(0, |event| event.id);
+            ensure!(
+                event > newest,
+                "execution {arn} does not go on after event {event}"
+            );
+            newest = event;
+        }
+        anyhow::bail!("execution {arn} goes on and on")
     }
 
     /// Stops an execution as from the console.

@@ -131,21 +131,17 @@ impl Stage {
     /// Waits until the deploy execution of that name ended.
     ///
     /// # Errors
-    /// When it does not begin within 20 s or does not end within three minutes.
+    /// When it does not begin within a minute, and as [`Stage::ended`].
     pub async fn end_of(&self, name: &str) -> anyhow::Result<Execution> {
         let arn = self.execution_arn(name);
-        let begun = self.within(Duration::from_secs(20), async || {
-            Ok(Execution::read(&self.sfn, &arn).await.is_ok())
+        let begun = self.within(Duration::from_secs(60), async || {
+            let described = self.sfn.describe_execution().execution_arn(&arn).send();
+            Ok(described.await.is_ok())
         });
         begun
             .await
             .with_context(|| format!("execution {name} never began"))?;
-        self.within(Duration::from_secs(180), async || {
-            Ok(Execution::read(&self.sfn, &arn).await?.has_ended())
-        })
-        .await
-        .with_context(|| format!("execution {name} did not end"))?;
-        Execution::read(&self.sfn, &arn).await
+        self.ended(&arn).await
     }
 
     /// The ARN of a deploy execution.

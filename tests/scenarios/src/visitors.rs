@@ -15,6 +15,9 @@ use crate::Stage;
 /// The header and the cookie that pin a request to a deployment.
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
 
+/// How long a visitor waits for an answer: as long as the load balancer itself lets a connection idle.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How a request says which deployment it wants.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pin {
@@ -54,7 +57,7 @@ impl Visitor {
         let http = reqwest::Client::builder()
             .tls_certs_only([certificate])
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(10))
+            .timeout(PATIENCE)
             .build()?;
         Ok(Visitor {
             http,
@@ -134,6 +137,10 @@ impl Tally {
 /// How many clients the steady traffic comes from, each with connections of its own.
 const CLIENTS: usize = 8;
 
+/// How many requests may be under way at once. A machine that cannot keep up sends fewer, and what it
+/// sends is answered.
+const UNDER_WAY: usize = 4 * CLIENTS;
+
 /// Steady traffic in the background.
 pub struct Steady {
     traffic: Arc<Traffic>,
@@ -185,6 +192,11 @@ impl Steady {
         lock(&self.traffic.tally).clone()
     }
 
+    /// The requests per second sent until now.
+    pub fn rate(&self) -> f64 {
+        lock(&self.traffic.tally).sent as f64 / self.traffic.started.elapsed().as_secs_f64()
+    }
+
     /// Stops sending, waits for the last answer, and gives the tally and the requests per second
     /// from the first one sent to the last one answered.
     ///
@@ -209,6 +221,9 @@ impl Traffic {
             tokio::select! {
                 _ = self.stop.notified() => break,
                 _ = ticks.tick() => {}
+            }
+            if requests.len() >= UNDER_WAY {
+                requests.join_next().await;
             }
             let pin = {
                 let pins = lock(&self.pins);

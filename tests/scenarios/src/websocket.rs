@@ -131,8 +131,8 @@ impl Session {
     /// # Errors
     /// When a request fails.
     pub async fn close(self) -> anyhow::Result<()> {
-        // In turn, so that each of two tasks is told.
-        for _ in 0..8 {
+        // In turn, so that each of two tasks is told, also when others' requests come between.
+        for _ in 0..16 {
             self.visitor
                 .http
                 .post(format!("{}/session/close", self.visitor.url))

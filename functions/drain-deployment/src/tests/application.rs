@@ -50,7 +50,12 @@ fn socket() -> (Ipv4Addr, TcpListener) {
     for _ in 0..1000 {
         let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let [_, _, third, fourth] = number.to_be_bytes();
-        let address = Ipv4Addr::new(127, 0, third.max(1), fourth.clamp(1, 254));
+        let address = Ipv4Addr::new(127, 0, third, fourth);
+        // The machine's own, and what looks like a network's or a broadcast address, are left out. No
+        // number stands for two addresses, or somebody might get the one of nobody.
+        if third == 0 || [0, 255].contains(&fourth) {
+            continue;
+        }
         if let Ok(socket) = TcpListener::bind((address, defaults::PORT)) {
             return (address, socket);
         }

@@ -49,18 +49,13 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
     let second = push_and_watch(stage, &[]).await?;
     ensure_live(&second)?;
     settled(stage, &visitor, &second.name).await?;
-    // A request that was on its way when the load balancer changed over has its answer by then.
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let before = traffic.so_far();
+    traffic.next_chapter();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (tally, rate) = traffic.stop().await?;
-    for ((pin, deployment), count) in &tally.answered {
-        let since = count
-            - before
-                .answered
-                .get(&(pin.clone(), deployment.clone()))
-                .copied()
-                .unwrap_or(0);
+    for (key, count) in &tally.answered {
+        let (pin, deployment) = key;
+        // A request belongs to the chapter that it was sent in.
+        let since = tally.chapters[1].get(key).copied().unwrap_or(0);
         let who = match pin {
             Pin::None => "new visitors",
             Pin::Header(_) => "pinned by header",

@@ -22,10 +22,11 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     let third = stage.deploy_live(&[]).await?.name;
     // A candidate whose execution was stopped when it had a service.
     let stopped = stage.new_id();
-    stage.push(&stopped, &[("NEVER_HEALTHY", "1")]).await?;
+    stage.cloud.ecs().hold_starts(true);
+    stage.push(&stopped, &[]).await?;
     let arn = stage.execution_arn(&stopped);
     stage
-        .within(Duration::from_secs(30), async || {
+        .within(Duration::from_secs(120), async || {
             let execution = Execution::read(&stage.sfn, &arn).await;
             Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
         })
@@ -33,6 +34,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     // While it runs, it is left alone.
     assert_eq!(planned(&stage.plan().await?, &stopped)?.1, "keep");
     stage.stop(&arn).await?;
+    stage.cloud.ecs().hold_starts(false);
 
     let before = stage.cloud.calls().newest();
     let plan = stage.plan().await?;

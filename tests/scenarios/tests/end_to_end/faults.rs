@@ -1,13 +1,17 @@
 //! Calls that fail, functions that are killed and events that come twice: a sample of what
 //! `make faults` runs, and proof that what the sweep looks for would be seen.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use localcloud::front_door::faults::Fault;
 use scenarios::sweep::broken_function::{HEEDLESS_SWITCH, break_function, mend_function};
 use scenarios::sweep::invariants::{Invariant, Observation};
 use scenarios::sweep::plan::{Case, Point, Trouble, Workflow};
 use scenarios::sweep::{Summary, Sweep};
+use scenarios::visitors::{Pin, Visitor};
 use serde_json::Value;
+use tokio::time::timeout;
 
 use Workflow::{Cleanup, Deploy, Push, Restore, Rollback, Undo};
 
@@ -219,7 +223,14 @@ async fn a_switch_that_does_not_heed_health_is_caught(sweep: &mut Sweep) -> Resu
         "check-target-health elasticloadbalancing:DescribeTargetHealth #1",
         Fault::AccessDenied,
     );
-    let observation = sweep.run(&at(unreadable)).await;
+    let visitor = Visitor::of(&sweep.stage)?;
+    // The load balancer follows a little later, and tasks must not be healthy before a visitor came.
+    let is_noticed = async || {
+        let answered = async || visitor.visit(&Pin::None).await.is_ok();
+        let noticed = async { while answered().await {} };
+        Ok(timeout(Duration::from_secs(60), noticed).await?)
+    };
+    let observation = sweep.run_while(&at(unreadable), is_noticed).await;
     mend_function(&sweep.stage, "switch-traffic").await?;
     mend(sweep, "deploy", machine).await?;
     let caught = caught(&observation?);

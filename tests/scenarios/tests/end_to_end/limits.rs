@@ -234,7 +234,9 @@ async fn a_function_that_is_short_of_time_is_tried_again(stage: &Stage) -> Resul
     let fault = FaultRule::next("elasticloadbalancing", "CreateTargetGroup", slow);
     stage.cloud.faults().add(fault);
     let waited = stage.deploy_live(&[]).await?;
-    assert_eq!(waited.task_errors(), ["TransientError"]);
+    // Once, or again on a machine on which the next try is short of time too.
+    let errors = BTreeSet::from_iter(waited.task_errors());
+    assert_eq!(errors, BTreeSet::from(["TransientError"]));
     let why = waited
         .history
         .iter()
@@ -249,7 +251,8 @@ async fn a_function_that_is_short_of_time_is_tried_again(stage: &Stage) -> Resul
         .status();
     ensure!(stop.await?.success(), "process {frozen} is gone");
     let stuck = stage.deploy_live(&[]).await?;
-    assert_eq!(stuck.task_errors(), ["Sandbox.Timedout"]);
+    let errors = BTreeSet::from_iter(stuck.task_errors());
+    assert!(errors.contains("Sandbox.Timedout"), "{errors:?}");
     // Both are there, and each once.
     for id in [&waited.name, &stuck.name] {
         let all = rules(stage).await?;

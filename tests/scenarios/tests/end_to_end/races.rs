@@ -236,6 +236,7 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     println!("ready after the rollback began: {race:?}");
 
     // Now the rollback overwrites the switch of the candidate, which got ready after its marks.
+    live_beside(&stage, &old).await?;
     let ready = stage.hold("elasticloadbalancing", "AddTags", 1, HOLD / 2);
     let candidate = stage.new_id();
     stage.push(&candidate, &[]).await?;
@@ -245,6 +246,7 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     println!("ready before the rollback's switch: {race:?}");
 
     // Now the candidate overwrites the switch of a rollback that began and ended within its own.
+    live_beside(&stage, &old).await?;
     let switch = stage.hold("elasticloadbalancing", "ModifyListener", 1, HOLD);
     let candidate = stage.new_id();
     stage.push(&candidate, &[]).await?;
@@ -264,6 +266,14 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     pushed_during_an_update(&stage).await?;
     println!("{} requests answered", crowd.leaves().await?);
     stage.strike().await;
+    Ok(())
+}
+
+/// Sees to it that another one than `old` is active, so that there is one to go back to.
+async fn live_beside(stage: &Stage, old: &str) -> Result<()> {
+    if stage.active().await?.as_deref() == Some(old) {
+        stage.deploy_live(&[]).await?;
+    }
     Ok(())
 }
 

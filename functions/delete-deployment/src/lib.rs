@@ -83,8 +83,9 @@ impl Settings {
 /// Deletes what can be deleted now.
 ///
 /// # Errors
-/// `DeploymentActive` when the default action names the deployment; `DeploymentWasLive` when it was
-/// live and only candidates are to be deleted; else as AWS answers.
+/// `DeploymentActive` when the default action names the deployment, a rollback to it is under way, or a
+/// person protects it; `DeploymentWasLive` when it was live and only candidates are to be deleted; else
+/// as AWS answers.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,

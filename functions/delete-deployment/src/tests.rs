@@ -454,7 +454,11 @@ async fn a_ready_candidate_is_marked_first_and_deleted_by_the_next_call() {
     let (output, world) = delete(world, true).await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleting);
     assert_eq!(world.done, ["mark pulse:deleting-since"]);
-    let (output, world) = delete(being_deleted_for(world, defaults::SWITCH_IN_FLIGHT), true).await;
+    let (output, world) = delete(
+        marked_for(world, tags::DELETING_SINCE, defaults::SWITCH_IN_FLIGHT),
+        true,
+    )
+    .await;
     assert_eq!(output.unwrap().verdict, Verdict::Deleting);
     assert!(
         world.done.contains(&"delete service".to_owned()),
@@ -566,19 +570,17 @@ async fn the_time_counts_anew_when_rules_were_deleted_once_more() {
     assert_eq!(group[tags::UNROUTED_SINCE], tags::timestamp(NOW));
 }
 
-/// The same world, so long after its rules were seen gone.
-fn being_deleted_for(mut world: World, time: Duration) -> World {
+/// The same world, so long after its target group was marked.
+fn marked_for(mut world: World, mark: &str, time: Duration) -> World {
     let since = tags::timestamp(NOW - time);
-    let group = world.group.as_mut().expect("a target group");
-    group.insert(tags::DELETING_SINCE.to_owned(), since);
+    let group = world.group.as_mut().unwrap();
+    group.insert(mark.to_owned(), since);
     world
 }
 
-fn unrouted_for(mut world: World, time: Duration) -> World {
-    let since = tags::timestamp(NOW - time);
-    let group = world.group.as_mut().unwrap();
-    group.insert(tags::UNROUTED_SINCE.into(), since);
-    world
+/// The same world, so long after its rules were seen gone.
+fn unrouted_for(world: World, time: Duration) -> World {
+    marked_for(world, tags::UNROUTED_SINCE, time)
 }
 
 /// Live before, past its deadline, its rules gone and forgotten.

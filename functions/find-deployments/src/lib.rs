@@ -47,7 +47,8 @@ pub struct Settings {
     pub keep_previous: usize,
     /// From the start of draining to deleting with people still on it.
     pub drain_deadline: Duration,
-    /// From a switch or a rollback to the first draining.
+    /// From a switch or a rollback to the first draining; and from when a part was made to when its
+    /// execution must be listed.
     pub settle: Duration,
 }
 

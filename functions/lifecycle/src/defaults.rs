@@ -62,7 +62,8 @@ pub const KEEP_PREVIOUS: u32 = 1;
 /// it: a day, so that a tab left open overnight is not cut off.
 pub const DRAIN_DEADLINE_SECONDS: u32 = 86_400;
 /// Seconds after a switch or a rollback before anything is drained: the load balancer applies rule
-/// changes in batches, so new visitors reach the deployment that was left for some seconds more.
+/// changes in batches, so new visitors reach the deployment that was left for some seconds more. Also
+/// how long cleanup leaves alone what was just made, since Step Functions lists executions late.
 pub const SETTLE_SECONDS: u32 = 60;
 /// What the listener answers, with status 503, before the first deployment (`infra/baseline.yaml`).
 pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";

@@ -26,7 +26,8 @@ pub enum ErrorName {
     AccessDenied,
     /// Worth the same call again, later.
     Transient,
-    /// The default action names the deployment; it must not be deleted.
+    /// The default action names the deployment, a rollback is bringing it back, or a person protects it;
+    /// it is neither drained nor deleted.
     DeploymentActive,
     /// The deployment was live and people may be on it; it is not undone like a failed candidate.
     DeploymentWasLive,

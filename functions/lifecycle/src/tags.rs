@@ -36,7 +36,8 @@ pub const IDLE_SINCE: &str = "pulse:idle-since";
 /// meanwhile. Written before the rollback looks at [`DRAINING_SINCE`] and [`DELETING_SINCE`], and
 /// looked at after those are written, so that of two runs at least one sees the other.
 pub const RESTORING_SINCE: &str = "pulse:restoring-since";
-/// Set by a person, to any value: never drained and never deleted.
+/// Set by a person, to any value: a cleanup neither drains nor deletes it, unless its deletion has
+/// begun. A candidate that fails is undone all the same.
 pub const PROTECTED: &str = "pulse:protected";
 
 /// The tags of one resource.

@@ -4,8 +4,8 @@ Pinned to the MiniStack version in requirements.txt: it reaches into that versio
 corrections, each with the AWS page it follows:
 
 1. Authorisation as AWS does it: which resource an action is checked on, with which condition keys,
-   and which further actions a call needs (iam:PassRole, AddTags, TagResource, a state machine's
-   lambda:InvokeFunction).
+   and which further actions a call needs (iam:PassRole, AddTags, TagResource, a look at the network,
+   a state machine's lambda:InvokeFunction).
    https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 2. Authorise only: a request with `x-localcloud-authorise-only` is answered with 204 once it is
    authenticated and allowed, so that the front door can apply its own rules for allowed callers only.
@@ -139,7 +139,8 @@ def ecs_checks(r):
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
         tagged = [f"{prefix}:task-definition/{family}:*"] if op == "RegisterTaskDefinition" else resources
         checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op}) for resource in tagged]
-    # Who names a task definition hands its roles on; a change of numbers only names none.
+    # Who names a task definition hands its roles on. Who forces fresh tasks of the same one does so too,
+    # which is not checked here; a change of numbers hands none on.
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     definition = r.json if op == "RegisterTaskDefinition" else {}
     if op in ("CreateService", "UpdateService") and r.json.get("taskDefinition"):

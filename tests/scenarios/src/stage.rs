@@ -231,11 +231,11 @@ impl Stage {
     /// seconds after the control plane said that it is done.
     ///
     /// # Errors
-    /// When it does not within half a minute; the message says what the last visitor met.
+    /// When it does not within a minute; the message says what the last visitor met.
     pub async fn reaches_visitors(&self, id: &str) -> anyhow::Result<()> {
         let visitor = Visitor::of(self)?;
         let last = std::sync::Mutex::new(String::new());
-        self.within(Duration::from_secs(30), async || {
+        self.within(Duration::from_secs(60), async || {
             let met = match visitor.visit(&Pin::None).await {
                 Ok(answer) => answer.deployment,
                 Err(why) => format!("{why:#}"),

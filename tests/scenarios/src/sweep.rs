@@ -12,9 +12,10 @@ pub mod run;
 pub mod summary;
 pub mod watcher;
 
+use std::sync::Mutex;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context, ensure};
 use http::Method;
 use localcloud::Options;
 use serde_json::{Value, json};
@@ -138,8 +139,15 @@ impl Sweep {
 
     /// Waits until a cleanup would do that with the deployment.
     async fn is_planned(&self, id: &str, action: &str) -> anyhow::Result<()> {
-        let asked = async || Ok(planned(&self.stage.plan().await?, id)?.1 == action);
-        self.stage.within(Duration::from_secs(20), asked).await
+        let last = Mutex::new(String::new());
+        let asked = async || {
+            let plan = self.stage.plan().await?;
+            let (state, due, why) = planned(&plan, id)?;
+            *last.lock().expect("no panic while waiting") = format!("{state}, {due}: {why}");
+            Ok(due == action)
+        };
+        let asked = self.stage.within(Duration::from_secs(60), asked).await;
+        asked.with_context(|| format!("{id} is not planned to {action} but {last:?}"))
     }
 
     /// Has a cleanup drain it, once the switch has settled.

@@ -187,11 +187,6 @@ impl Steady {
         lock(&self.traffic.tally).chapters.push(BTreeMap::new());
     }
 
-    /// What was met until now.
-    pub fn so_far(&self) -> Tally {
-        lock(&self.traffic.tally).clone()
-    }
-
     /// The requests per second sent until now.
     pub fn rate(&self) -> f64 {
         lock(&self.traffic.tally).sent as f64 / self.traffic.started.elapsed().as_secs_f64()

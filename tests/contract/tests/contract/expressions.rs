@@ -220,27 +220,53 @@ fn what_tells_how_it_went_has_all_its_words() {
     assert!(problems.is_empty(), "\n- {}\n", problems.join("\n- "));
 }
 
-fn cleanup_machine() -> Machine {
+fn machine(name: &str) -> Machine {
     let machines = Repository::read().unwrap().machines().unwrap();
-    machines
-        .into_iter()
-        .find(|machine| machine.name == "cleanup")
-        .unwrap()
+    let mut machines = machines.into_iter();
+    machines.find(|machine| machine.name == name).unwrap()
+}
+
+/// The cause that a state gives, with these variables.
+fn cause(machine: &Machine, state: &str, variables: &Value) -> String {
+    let (_, state) = machine.states().find(|(name, _)| *name == state).unwrap();
+    let mut problems = Vec::new();
+    let cause = values(state, variables, &mut problems).remove("/Cause");
+    cause.unwrap_or_else(|| panic!("{problems:?}"))
+}
+
+/// A switch that fails may have moved traffic or not. Everything else is known to have moved none.
+#[test]
+fn only_a_switch_that_failed_leaves_open_where_traffic_is() {
+    for (name, known, verdict) in [
+        ("deploy", "Traffic is untouched.", "Unhealthy"),
+        ("rollback", "traffic was not moved back.", "unhealthy"),
+    ] {
+        let machine = machine(name);
+        let told = |state: &str, error: &str| {
+            let failure = json!({"state": state, "error": error, "reason": "it did"});
+            let variables =
+                json!({"deployment": {"deploymentId": "test-1"}, "failure": failure, "undo": {}});
+            cause(&machine, "RollbackFailed", &variables)
+        };
+        for (state, error, is_known) in [
+            ("CheckTargetHealth", "AccessDeniedError", true),
+            ("SwitchTraffic", verdict, true),
+            ("SwitchTraffic", "AccessDeniedError", false),
+        ] {
+            let told = told(state, error);
+            assert_eq!(told.contains(known), is_known, "{name}: {told}");
+            assert_eq!(told.contains("look what is active"), !is_known, "{told}");
+        }
+    }
 }
 
 /// Two failures of one run are both told.
 #[test]
 fn a_cleanup_that_failed_tells_of_every_failure() {
-    let machine = cleanup_machine();
-    let (_, state) = machine
-        .states()
-        .find(|(name, _)| *name == "CleanupFailed")
-        .unwrap();
-    let mut problems = Vec::new();
+    let machine = machine("cleanup");
     let causes: Vec<_> = ways_to("cleanup", "CleanupFailed")
         .iter()
-        .map(|variables| values(state, variables, &mut problems).remove("/Cause"))
-        .map(Option::unwrap)
+        .map(|variables| cause(&machine, "CleanupFailed", variables))
         .collect();
     assert_eq!(
         causes,
@@ -257,7 +283,7 @@ fn a_cleanup_that_failed_tells_of_every_failure() {
 /// A plan of one is a list of one: JSONata would make it the thing itself.
 #[test]
 fn a_cleanup_works_on_what_is_not_kept_whatever_the_number() {
-    let machine = cleanup_machine();
+    let machine = machine("cleanup");
     let (_, state) = machine
         .states()
         .find(|(name, _)| *name == "CleanUpDeployments")

@@ -193,7 +193,7 @@ fn ensure_live(execution: &Execution) -> anyhow::Result<()> {
 /// Waits until the load balancer routes by the switch: it applies changes a few seconds late.
 async fn settled(stage: &Stage, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
     stage
-        .within(Duration::from_secs(30), async || {
+        .within(Duration::from_secs(60), async || {
             Ok(visitor
                 .visit(&Pin::None)
                 .await

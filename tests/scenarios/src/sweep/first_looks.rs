@@ -9,7 +9,7 @@ use super::plan::LOOKS;
 use crate::Stage;
 
 /// Time between two looks at the calls.
-const INTERVAL: Duration = Duration::from_millis(20);
+const INTERVAL: Duration = Duration::from_millis(50);
 
 /// Tasks stay PENDING until `check-target-health` has found them so as often as its looks are points,
 /// or until this is dropped.

@@ -138,7 +138,7 @@ async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()
     assert_eq!(stage.leftovers(done[0]).await?, Vec::<String>::new());
 
     stage
-        .within(Duration::from_secs(20), async || {
+        .within(Duration::from_secs(60), async || {
             Ok(messages(&stage, &failures).await? > 0)
         })
         .await
@@ -209,7 +209,7 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
 
     let mut told = BTreeMap::new();
     stage
-        .within(Duration::from_secs(20), async || {
+        .within(Duration::from_secs(60), async || {
             Ok(messages(&stage, &queue).await? >= 8)
         })
         .await

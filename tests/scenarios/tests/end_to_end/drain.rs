@@ -68,7 +68,7 @@ async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_t
     let fresh: Vec<_> = second.iter().filter(|task| !first.contains(task)).collect();
     assert_eq!(fresh.len(), 1, "{first:?} {second:?}");
     stage
-        .within(Duration::from_secs(20), async || {
+        .within(Duration::from_secs(60), async || {
             Ok(drain_record(fresh[0]).await.is_ok())
         })
         .await?;

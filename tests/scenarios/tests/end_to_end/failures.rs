@@ -124,7 +124,7 @@ async fn deploy_and_delete_the_image(stage: &Stage, event: &PushEvent) -> Result
         let execution = Execution::read(&stage.sfn, &arn).await;
         Ok(execution.is_ok_and(|execution| execution.left("RegisterTaskDefinition").is_some()))
     };
-    stage.within(Duration::from_secs(30), registered).await?;
+    stage.within(Duration::from_secs(60), registered).await?;
     let manifest = format!("/v2/{}/manifests/{}", stage.environment, event.digest);
     let registry = stage.cloud.client();
     registry

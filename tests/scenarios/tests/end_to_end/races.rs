@@ -75,7 +75,7 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
     socket.close().await?;
     is_left(&stage, second).await?;
 
-    // One that is held up between its plan and what it planned, until the other one has done it.
+    // One that is held up after it has read the resources, until the other one has done what both plan.
     stage.mark(second, "pulse:idle-since", LONG_AGO).await?;
     let late = stage.hold("states", "ListExecutions", 1, HOLD_ATTEMPT);
     stage.hold("states", "ListExecutions", 3, HOLD_ATTEMPT);
@@ -199,7 +199,7 @@ fn is_deleted(cleanup: &Execution, id: &str) -> bool {
 async fn is_left(stage: &Stage, id: &str) -> Result<()> {
     for task in stage.tasks(id).await? {
         stage
-            .within(Duration::from_secs(20), async || {
+            .within(Duration::from_secs(60), async || {
                 let page = reqwest::get(format!("http://{}:8000/", task.address)).await?;
                 let page: Value = serde_json::from_str(&page.text().await?)?;
                 Ok(page["activeSessions"] == 0)

@@ -127,6 +127,7 @@ impl Restore<'_> {
             self.unmark(&[tags::DRAINING_SINCE, tags::IDLE_SINCE])
                 .await?;
         }
+        self.end_the_earlier_one().await?;
         Ok(Output {
             deployment_id: id.clone(),
             target_group_arn: self.group.arn.clone(),
@@ -164,6 +165,24 @@ impl Restore<'_> {
             .await
             .map_err(|error| failed(format_args!("tag target group {arn}"), error))?;
         Ok(None)
+    }
+
+    /// Removes the mark of an earlier rollback from the deployment that this one leaves.
+    ///
+    /// Traffic is on it, so that rollback has done its work. If it could not say so, its mark would keep
+    /// from being drained what nobody wants any more.
+    async fn end_the_earlier_one(&self) -> Result<(), StepError> {
+        let marked = self.seen.deployments.iter().find(|group| {
+            Some(&group.deployment) == self.seen.active.as_ref()
+                && group.tags.contains_key(tags::RESTORING_SINCE)
+        });
+        match marked {
+            Some(active) => {
+                self.unmark_group(&active.arn, &[tags::RESTORING_SINCE])
+                    .await
+            }
+            None => Ok(()),
+        }
     }
 
     /// The tags as they are with the mark among them.
@@ -218,7 +237,10 @@ impl Restore<'_> {
     }
 
     async fn unmark(&self, keys: &[&str]) -> Result<(), StepError> {
-        let arn = &self.group.arn;
+        self.unmark_group(&self.group.arn, keys).await
+    }
+
+    async fn unmark_group(&self, arn: &str, keys: &[&str]) -> Result<(), StepError> {
         self.clients
             .elb
             .remove_tags()

@@ -326,6 +326,18 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_rollback_left_marked_is_free_to_be_drained_once_it_is_left() {
+    let marked = [LIVE, &[tags::RESTORING_SINCE]].concat();
+    let world = World::with(&[(OLDEST, &marked), (OLD, LIVE), (NEW, &marked)]).active(NEW);
+    let (output, world) = to_previous(world).await;
+    assert_eq!(output.unwrap().deployment_id.as_str(), OLD);
+    assert!(!world.has(NEW, tags::RESTORING_SINCE));
+    // Whoever is going back to another one may still be on the way.
+    assert!(world.has(OLDEST, tags::RESTORING_SINCE));
+    assert!(world.has(OLD, tags::RESTORING_SINCE));
+}
+
+#[tokio::test]
 async fn a_rollback_leaves_what_is_active_and_what_is_ready_and_newer_when_it_begins() {
     let deleting = [LIVE, &[tags::DELETING_SINCE]].concat();
     let world = World::with(&[

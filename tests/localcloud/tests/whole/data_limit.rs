@@ -1,7 +1,6 @@
 //! What an execution's states may hold, as AWS limits it.
 
-mod cloud;
-
+use crate::cloud;
 use std::time::Duration;
 
 use localcloud::ministack::Client;

@@ -1,10 +1,10 @@
 //! Permissions are checked as the Service Authorization Reference says.
 
-mod cloud;
-
+use crate::cloud::{
+    self, Balancer, code, ecs, elbv2, forward, header_condition, root, user_with_policy,
+};
 use aws_sdk_ecs::types::ContainerDefinition;
 use aws_sdk_elasticloadbalancingv2::types::Tag;
-use cloud::{Balancer, code, ecs, elbv2, forward, header_condition, root, user_with_policy};
 use localcloud::LocalCloud;
 use serde_json::{Value, json};
 

@@ -1,5 +1,4 @@
 //! A local cloud per test, real SDK clients for it, and what tests put into it.
-#![allow(dead_code, reason = "each test file uses a part of it")]
 
 use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_elasticloadbalancingv2::types::{

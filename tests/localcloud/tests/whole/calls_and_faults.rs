@@ -1,8 +1,6 @@
 //! What can be seen of calls, and what can be made to go wrong with them.
 
-mod cloud;
-
-use cloud::{Balancer, code, ecs, elbv2, names, root, user_with_policy};
+use crate::cloud::{self, Balancer, code, ecs, elbv2, names, root, user_with_policy};
 use localcloud::front_door::faults::{Fault, FaultRule};
 use serde_json::{Value, json};
 

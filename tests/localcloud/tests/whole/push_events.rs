@@ -1,12 +1,10 @@
 //! The registry behind the front door, and the events of pushes.
 
-mod cloud;
-
 use std::time::Duration;
 
+use crate::cloud::{self, code, ecr, root};
 use aws_sdk_ecr::types::ImageIdentifier;
 use bytes::Bytes;
-use cloud::{code, ecr, root};
 use http::Method;
 use localcloud::{LocalCloud, front_door::ecr::Outcome};
 use serde_json::{Value, json};

@@ -1,8 +1,6 @@
 //! Schedules and rules reach their targets as AWS lets them: with a role that may, or let in by the
 //! target's own policy. What is refused goes to the dead-letter queue.
 
-mod cloud;
-
 use std::time::Duration;
 
 use http::Method;

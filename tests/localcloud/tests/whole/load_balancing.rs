@@ -1,12 +1,10 @@
 //! ELBv2's control plane, called with the SDK through the front door.
 
-mod cloud;
-
+use crate::cloud::{self, Balancer, code, forward, header_condition, listener};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, RulePriorityPair, Tag, TargetDescription,
     TargetGroupTuple,
 };
-use cloud::{Balancer, code, forward, header_condition, listener};
 use localcloud::Options;
 
 #[tokio::test(flavor = "multi_thread")]

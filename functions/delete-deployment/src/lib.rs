@@ -293,7 +293,7 @@ impl Delete<'_> {
         rules: usize,
     ) -> Result<bool, StepError> {
         match tags::time(&group.tags, tags::UNROUTED_SINCE) {
-            Some(since) if rules == 0 => Ok(self.now - since >= self.settle),
+            Some(since) if rules == 0 => Ok(self.now - since >= self.settle + tags::PRECISION),
             _ => {
                 self.mark(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)

@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use time::format_description::well_known::Rfc3339;
-use time::{OffsetDateTime, UtcDateTime};
+use time::{Duration, OffsetDateTime, UtcDateTime};
 
 use crate::{DeploymentId, Environment, defaults};
 
@@ -81,6 +81,9 @@ pub fn time(tags: &Tags, key: &str) -> Option<UtcDateTime> {
         .ok()?
         .checked_to_utc()
 }
+
+/// How much later than it says a mark may have been written, since [`timestamp`] drops the fraction.
+pub const PRECISION: Duration = Duration::SECOND;
 
 /// Whether a rollback to the deployment with these tags is under way.
 ///

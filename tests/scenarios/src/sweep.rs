@@ -27,8 +27,8 @@ use invariants::Observation;
 use plan::{Case, Point, Workflow};
 pub use summary::Summary;
 
-/// Only the sweep starts cleanups, and the load balancer has applied a change after a second.
-const PARAMETERS: &str = "SettleSeconds=1 CleanupState=DISABLED";
+/// Only the sweep starts cleanups, and the load balancer has applied a change after 1.3 s.
+const PARAMETERS: &str = "SettleSeconds=2 CleanupState=DISABLED";
 
 /// One environment on which things go wrong in one way after the other.
 pub struct Sweep {

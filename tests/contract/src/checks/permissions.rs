@@ -149,10 +149,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
                 && statement.value["Condition"]
                     .to_string()
                     .contains("aws:RequestTag/");
-            // A machine's log is delivered by a service that AWS asks to be allowed all of them on `*`.
-            let for_delivery = FOR_LOG_DELIVERY.contains(&action)
-                && statement.resource.ends_with("StateMachineRole");
-            if !by_tags && !for_delivery && !TIED_TO_NO_RESOURCE.contains(&action) {
+            if !by_tags && !TIED_TO_NO_RESOURCE.contains(&action) {
                 problems.push(format!(
                     "{place} allows {action} on every resource, and AWS can tie it to one"
                 ));
@@ -275,15 +272,13 @@ const FOR_THE_VPC: [&str; 6] = [
 ];
 /// What Step Functions needs of a machine's role to write its log.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy>
-const FOR_LOG_DELIVERY: [&str; 10] = [
+const FOR_LOG_DELIVERY: [&str; 8] = [
     "logs:CreateLogDelivery",
-    "logs:CreateLogStream",
     "logs:DeleteLogDelivery",
     "logs:DescribeLogGroups",
     "logs:DescribeResourcePolicies",
     "logs:GetLogDelivery",
     "logs:ListLogDeliveries",
-    "logs:PutLogEvents",
     "logs:PutResourcePolicy",
     "logs:UpdateLogDelivery",
 ];

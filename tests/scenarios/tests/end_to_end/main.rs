@@ -3,6 +3,8 @@
 //! One binary, so that it is linked once and tests of different files run side by side:
 //! `cargo test -p scenarios --test end_to_end zero_downtime` runs those of one file.
 
+// Begins first, by its name, because it takes the longest.
+mod at_scale;
 mod baseline_update;
 mod cleanup;
 mod deploy;
@@ -15,7 +17,6 @@ mod limits;
 mod races;
 mod roles;
 mod rollback;
-mod scale;
 mod security;
 mod survival;
 mod zero_downtime;

@@ -69,7 +69,7 @@ sample-app:
 .PHONY: test
 test: build ## Run everything that must hold
 	# Most of the time is waiting: for tasks to start, for traffic to settle.
-	cargo test --workspace --locked -- --test-threads=6
+	cargo test --workspace --locked -- --test-threads=4
 
 .PHONY: bench
 bench: build sample-app ## Measure deployments on the local cloud

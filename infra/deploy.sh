@@ -48,7 +48,7 @@ stack_parameter() {
     --query "Stacks[0].Parameters[?ParameterKey=='$2'].ParameterValue"
 }
 
-# A stack whose creation failed can only be deleted.
+# A stack whose creation failed can only be deleted. Somebody may have done so since its status was read.
 remove_failed_creation() {
   [[ $(stack_status "$1") == ROLLBACK_COMPLETE ]] || return 0
   say "$1: removing what an earlier, failed creation left"
@@ -67,13 +67,12 @@ fail_with_events() {
   exit 1
 }
 
-# Creates or updates a stack: name, template, then further arguments of `aws cloudformation deploy`.
+# Creates or updates a stack: name, what stack_status said of it, template, then further arguments of
+# `aws cloudformation deploy`.
 deploy_stack() {
-  local stack=$1 template=$2 started status answer
-  shift 2
+  local stack=$1 status=$2 template=$3 started answer
+  shift 3
 
-  remove_failed_creation "$stack"
-  status=$(stack_status "$stack")
   if [[ -n $status ]]; then
     say "$stack: updating"
   else
@@ -144,6 +143,9 @@ change_certificate() {
 }
 
 # Makes the bucket that carries packages to CloudFormation, shared by all environments of this account and region.
+# A new bucket encrypts what it holds and is closed to the public without being told:
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
+# https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
 ensure_package_bucket() {
   if aws s3api head-bucket --bucket "$bucket" >/dev/null 2>&1; then
     return
@@ -155,10 +157,6 @@ ensure_package_bucket() {
   else
     aws s3api create-bucket --bucket "$bucket" --create-bucket-configuration "LocationConstraint=$region" >/dev/null
   fi
-  aws s3api put-public-access-block --bucket "$bucket" --public-access-block-configuration \
-    BlockPublicAcls=true,IgnorePublicAcls=true,BlockPublicPolicy=true,RestrictPublicBuckets=true
-  aws s3api put-bucket-encryption --bucket "$bucket" --server-side-encryption-configuration \
-    '{"Rules": [{"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}]}'
   # A year, because a failed update goes back to the packages of the last one that succeeded.
   aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration \
     '{"Rules": [{"ID": "old-packages", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 365},
@@ -188,8 +186,9 @@ export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 bucket=pulse-deploy-$account-$region
 
 status=$(stack_status "$baseline")
+is_new=$([[ -n $status && $status != ROLLBACK_COMPLETE ]] || echo yes)
 read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
-if [[ -z $status || $status == ROLLBACK_COMPLETE ]]; then
+if [[ -n $is_new ]]; then
   [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
     fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or HOSTED_ZONE_ID to have one made for DOMAIN"
   [[ -n $DOMAIN || -z $HOSTED_ZONE_ID ]] || fail "HOSTED_ZONE_ID needs DOMAIN, the name to make a certificate and a record for"
@@ -212,13 +211,18 @@ if [[ $SKIP_BUILD != 1 ]]; then
   ARCH=$ARCH infra/build.sh
 fi
 
-remove_failed_creation "$baseline"
-if [[ -z $status || $status == ROLLBACK_COMPLETE ]] && repository_is_left; then
-  create_baseline_around_repository "${baseline_parameters[@]}"
+if [[ -n $is_new ]]; then
+  [[ -z $status ]] || remove_failed_creation "$baseline"
+  status=
+  if repository_is_left; then
+    create_baseline_around_repository "${baseline_parameters[@]}"
+    status=CREATE_COMPLETE
+  fi
 fi
-deploy_stack "$baseline" infra/baseline.yaml --capabilities CAPABILITY_IAM --parameter-overrides "${baseline_parameters[@]}"
+deploy_stack "$baseline" "$status" infra/baseline.yaml \
+  --capabilities CAPABILITY_IAM --parameter-overrides "${baseline_parameters[@]}"
 protect_listener
-[[ -z $CERTIFICATE_ARN ]] || change_certificate
+[[ -n $is_new || -z $CERTIFICATE_ARN ]] || change_certificate
 
 ensure_package_bucket
 say "$pipeline: uploading packages"
@@ -232,12 +236,18 @@ answer=$(aws cloudformation package --template-file infra/pipeline.yaml --s3-buc
 
 image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
 read -r -a pipeline_parameters <<<"Environment=$ENV Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
-deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
+status=$(stack_status "$pipeline")
+if [[ $status == ROLLBACK_COMPLETE ]]; then
+  remove_failed_creation "$pipeline"
+  status=
+fi
+deploy_stack "$pipeline" "$status" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
   --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
 
-repository=$(stack_output "$baseline" EcrRepositoryUri)
+answer=$(aws cloudformation describe-stacks --stack-name "$baseline" --output text --query "Stacks[0].[
+  Outputs[?OutputKey=='EcrRepositoryUri'].OutputValue | [0], Outputs[?OutputKey=='AlbDnsName'].OutputValue | [0],
+  Parameters[?ParameterKey=='HostedZoneId'].ParameterValue | [0]]")
+read -r repository address zone <<<"$answer"
 say "$ENV is ready. Push an image tagged with a deployment id and it goes live:"
 echo "    docker push $repository:$ENV-$(date -u +%Y%m%d-%H%M%SZ)"
-if [[ -z $(stack_parameter "$baseline" HostedZoneId) ]]; then
-  echo "    point ${DOMAIN:-your domain} at $(stack_output "$baseline" AlbDnsName) (alias or CNAME)"
-fi
+[[ -n $zone ]] || echo "    point ${DOMAIN:-your domain} at $address (alias or CNAME)"

@@ -11,6 +11,7 @@ use localcloud::front_door::ecr::PushEvent;
 use localcloud::{LocalCloud, Options, image};
 use time::UtcDateTime;
 use time::macros::format_description;
+use tokio::sync::OnceCell;
 
 use crate::visitors::Pin;
 use crate::{Execution, Visitor};
@@ -91,7 +92,7 @@ impl Stage {
             .iter()
             .map(|(name, value)| (name.to_string(), value.to_string()))
             .collect();
-        let image = image::pack_binary(&built("sample-app")?, &variables)?;
+        let image = image::pack(application().await?, &image::Config::of_program(&variables))?;
         image::push(&self.cloud.registry(), &self.environment, id, &image).await
     }
 
@@ -336,6 +337,13 @@ impl Stage {
     pub async fn strike(self) {
         self.cloud.stop().await;
     }
+}
+
+/// The sample application, read and compressed once.
+async fn application() -> anyhow::Result<&'static image::Layer> {
+    static APPLICATION: OnceCell<image::Layer> = OnceCell::const_new();
+    let packed = async || image::Layer::of_program(&built("sample-app")?);
+    APPLICATION.get_or_try_init(packed).await
 }
 
 async fn administrator(endpoint_url: &str) -> SdkConfig {

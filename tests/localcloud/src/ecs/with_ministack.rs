@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::image::{Contents, File, pack, push};
+use crate::image::{Config, File, Layer, pack, push};
 use crate::ministack::Client;
 use crate::pace::Pace;
 use crate::{LocalCloud, Options};
@@ -105,12 +105,11 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
         mode: 0o755,
         contents: SERVER.as_bytes().to_vec(),
     };
-    let image = pack(&Contents {
-        files: vec![script],
+    let config = Config {
         entrypoint: vec!["/server".into()],
-        ..Contents::default()
-    })
-    .unwrap();
+        ..Config::default()
+    };
+    let image = pack(&Layer::of(&[script]).unwrap(), &config).unwrap();
     let ecr = "AmazonEC2ContainerRegistry_V20150921.CreateRepository";
     aws.json("ecr", ecr, json!({"repositoryName": "test"}))
         .await;

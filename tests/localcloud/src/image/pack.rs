@@ -28,11 +28,40 @@ pub struct File {
     pub contents: Vec<u8>,
 }
 
-/// What an image is made of.
+/// The files of an image, compressed once for all images that hold them.
+#[derive(Debug, Clone)]
+pub struct Layer {
+    compressed: Bytes,
+    diff_id: String,
+}
+
+impl Layer {
+    /// The layer of these files.
+    pub fn of(files: &[File]) -> anyhow::Result<Self> {
+        let tar = tar(files).context("making the layer")?;
+        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+        std::io::Write::write_all(&mut gzip, &tar)?;
+        Ok(Self {
+            compressed: Bytes::from(gzip.finish()?),
+            diff_id: format!("sha256:{}", sha256(&tar)),
+        })
+    }
+
+    /// The layer that holds one program and nothing else, at `/app`.
+    pub fn of_program(program: &Path) -> anyhow::Result<Self> {
+        let contents =
+            std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
+        Self::of(&[File {
+            path: "app".to_string(),
+            mode: 0o755,
+            contents,
+        }])
+    }
+}
+
+/// How a container of an image is started.
 #[derive(Debug, Clone, Default)]
-pub struct Contents {
-    /// The files of its only layer.
-    pub files: Vec<File>,
+pub struct Config {
     /// The program to start, with its first arguments.
     pub entrypoint: Vec<String>,
     /// Environment variables; the task definition's come on top.
@@ -41,6 +70,18 @@ pub struct Contents {
     pub exposed_port: Option<u16>,
     /// Where the program is started; `/` when absent.
     pub working_dir: Option<String>,
+}
+
+impl Config {
+    /// How to start the program of [`Layer::of_program`], listening on port 8000.
+    pub fn of_program(env: &[(String, String)]) -> Self {
+        Self {
+            entrypoint: vec!["/app".to_string()],
+            env: env.to_vec(),
+            exposed_port: Some(8000),
+            working_dir: Some("/".to_string()),
+        }
+    }
 }
 
 /// An image that is ready to be pushed.
@@ -59,46 +100,24 @@ impl PackedImage {
     }
 }
 
-/// An image that holds one program and nothing else, at `/app`, listening on port 8000.
-pub fn pack_binary(binary: &Path, env: &[(String, String)]) -> anyhow::Result<PackedImage> {
-    let contents =
-        std::fs::read(binary).with_context(|| format!("reading {}", binary.display()))?;
-    pack(&Contents {
-        files: vec![File {
-            path: "app".to_string(),
-            mode: 0o755,
-            contents,
-        }],
-        entrypoint: vec!["/app".to_string()],
-        env: env.to_vec(),
-        exposed_port: Some(8000),
-        working_dir: Some("/".to_string()),
-    })
-}
-
 /// Makes an image for linux/amd64.
-pub fn pack(contents: &Contents) -> anyhow::Result<PackedImage> {
-    let tar = tar(&contents.files).context("making the layer")?;
-    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-    std::io::Write::write_all(&mut gzip, &tar)?;
-    let layer = Bytes::from(gzip.finish()?);
-
-    let mut config = ConfigBuilder::default()
-        .entrypoint(contents.entrypoint.clone())
-        .env(env(&contents.env))
-        .working_dir(contents.working_dir.as_deref().unwrap_or("/"));
-    if let Some(port) = contents.exposed_port {
-        config = config.exposed_ports(vec![format!("{port}/tcp")]);
+pub fn pack(layer: &Layer, config: &Config) -> anyhow::Result<PackedImage> {
+    let mut container = ConfigBuilder::default()
+        .entrypoint(config.entrypoint.clone())
+        .env(env(&config.env))
+        .working_dir(config.working_dir.as_deref().unwrap_or("/"));
+    if let Some(port) = config.exposed_port {
+        container = container.exposed_ports(vec![format!("{port}/tcp")]);
     }
     let rootfs = RootFsBuilder::default()
         .typ("layers")
-        .diff_ids(vec![format!("sha256:{}", sha256(&tar))])
+        .diff_ids(vec![layer.diff_id.clone()])
         .build()?;
     let configuration = ImageConfigurationBuilder::default()
         .created(EPOCH)
         .architecture(Arch::Amd64)
         .os(Os::Linux)
-        .config(config.build()?)
+        .config(container.build()?)
         .rootfs(rootfs)
         .history(vec![])
         .build()?;
@@ -115,7 +134,10 @@ pub fn pack(contents: &Contents) -> anyhow::Result<PackedImage> {
         .schema_version(2u32)
         .media_type(MediaType::ImageManifest)
         .config(descriptor(MediaType::ImageConfig, &config)?)
-        .layers(vec![descriptor(MediaType::ImageLayerGzip, &layer)?])
+        .layers(vec![descriptor(
+            MediaType::ImageLayerGzip,
+            &layer.compressed,
+        )?])
         .annotations([(ANNOTATION_CREATED.to_string(), EPOCH.to_string())])
         .build()?;
     let manifest = Bytes::from(serde_json::to_vec(&manifest)?);
@@ -123,7 +145,7 @@ pub fn pack(contents: &Contents) -> anyhow::Result<PackedImage> {
         digest: format!("sha256:{}", sha256(&manifest)),
         manifest,
         config,
-        layer,
+        layer: layer.compressed.clone(),
     })
 }
 

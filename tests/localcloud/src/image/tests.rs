@@ -5,21 +5,21 @@ use std::os::unix::fs::PermissionsExt;
 use serde_json::json;
 
 use super::registry::{Registry, digest_of};
-use super::{Contents, File, PackedImage, pack, pack_binary, pull, push};
+use super::{Config, File, Layer, PackedImage, pack, pull, push};
 
 fn packed(text: &str) -> PackedImage {
-    pack(&Contents {
-        files: vec![File {
-            path: "/bin/app".into(),
-            mode: 0o755,
-            contents: text.as_bytes().to_vec(),
-        }],
+    let app = File {
+        path: "/bin/app".into(),
+        mode: 0o755,
+        contents: text.as_bytes().to_vec(),
+    };
+    let config = Config {
         entrypoint: vec!["/bin/app".into(), "--serve".into()],
         env: vec![("GREETING".into(), "hello".into())],
         exposed_port: Some(8000),
         working_dir: Some("/bin".into()),
-    })
-    .unwrap()
+    };
+    pack(&Layer::of(&[app]).unwrap(), &config).unwrap()
 }
 
 #[test]
@@ -120,11 +120,12 @@ async fn many_pulls_at_once_fetch_and_unpack_one_image() {
 }
 
 #[tokio::test]
-async fn a_packed_binary_runs_from_where_it_was_unpacked() {
+async fn a_packed_program_runs_from_where_it_was_unpacked() {
     let registry = Registry::start().await;
     let folder = tempfile::tempdir().unwrap();
     let env = [("A".to_string(), "1=2".to_string())];
-    let image = pack_binary("/bin/true".as_ref(), &env).unwrap();
+    let layer = Layer::of_program("/bin/true".as_ref()).unwrap();
+    let image = pack(&layer, &Config::of_program(&env)).unwrap();
     push(&registry.host, "test", "v1", &image).await.unwrap();
     let pulled = pull(&registry.host, "test:v1", folder.path())
         .await

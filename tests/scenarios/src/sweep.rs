@@ -29,6 +29,8 @@ pub use summary::Summary;
 
 /// Only the sweep starts cleanups, and the load balancer has applied a change after 1.3 s.
 const PARAMETERS: &str = "SettleSeconds=2 CleanupState=DISABLED";
+/// The same time: a cleanup leaves alone what was made within it.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// One environment on which things go wrong in one way after the other.
 pub struct Sweep {

@@ -6,10 +6,10 @@ use anyhow::ensure;
 use localcloud::front_door::ecr::PushEvent;
 use serde_json::json;
 
-use super::Sweep;
 use super::invariants::{Observation, Welcome};
 use super::plan::{Case, Point, Trouble, Workflow};
 use super::run::{Run, Seen, Story};
+use super::{SETTLE, Sweep};
 use crate::visitors::Pin;
 use crate::{Execution, Stage};
 
@@ -41,6 +41,10 @@ pub async fn run(
     let Seen { befell, points } = run.over().await?;
     let first = run.end(ended, &id).await?;
 
+    if first.ending != "Succeeded" {
+        // Whatever it left is old enough by then.
+        tokio::time::sleep(SETTLE).await;
+    }
     stage.clean_up().await?;
     let mut due = sweep.due(&[]).await?;
     if first.ending != "Succeeded" {

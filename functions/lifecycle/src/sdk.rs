@@ -1,5 +1,7 @@
 //! The SDK's configuration, the same for every client.
 
+use std::pin::Pin;
+
 use aws_config::retry::RetryConfig;
 use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, SdkConfig};
@@ -9,7 +11,13 @@ use crate::defaults;
 
 /// Region, credentials and endpoint from the environment; time limits and retries from
 /// [`defaults`].
-pub async fn config() -> SdkConfig {
+///
+/// Boxed, so that it is compiled here once and not into each function anew.
+pub fn config() -> Pin<Box<dyn Future<Output = SdkConfig>>> {
+    Box::pin(load())
+}
+
+async fn load() -> SdkConfig {
     let http_client = aws_smithy_http_client::Builder::new()
         .tls_provider(tls::Provider::Rustls(CryptoMode::Ring))
         .build_https();

@@ -7,8 +7,14 @@ use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{ErrorName, StepError, defaults, input::Payload};
+
+/// A step from payload to answer.
+type Step = Box<dyn Fn(Payload) -> Boxed<Result<Value, StepError>> + Send + Sync>;
+
+type Boxed<Answer> = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Runs the Lambda loop: decodes each payload, calls `step`, logs a failure once.
 ///
@@ -17,29 +23,40 @@ use crate::{ErrorName, StepError, defaults, input::Payload};
 ///
 /// # Errors
 /// Whatever ends the loop itself, such as a runtime API that does not answer.
-pub async fn serve<Input, Output, Step, Answer>(step: Step) -> Result<(), Error>
+pub async fn serve<Input, Output, Run, Answer>(step: Run) -> Result<(), Error>
 where
     Input: DeserializeOwned + Send + 'static,
     Output: Serialize + Send + 'static,
-    Step: Fn(Input) -> Answer + Send + Sync + 'static,
+    Run: Fn(Input) -> Answer + Send + Sync + 'static,
     Answer: Future<Output = Result<Output, StepError>> + Send + 'static,
 {
-    lambda_runtime::tracing::init_default_subscriber();
     let step = Arc::new(step);
-    lambda_runtime::run(service_fn(move |event: LambdaEvent<Payload>| {
+    run_loop(Box::new(move |payload| {
         let step = Arc::clone(&step);
-        async move {
-            let time = time_until(event.context.deadline());
-            let answer = async {
-                let input = event.payload.decode()?;
-                within(time, Box::pin(async move { step(input).await })).await
-            };
-            answer.await.inspect_err(|error| {
-                tracing::error!(error = error.name.as_str(), "{}", error.message);
-            })
-        }
+        Box::pin(async move {
+            let output = step(payload.decode()?).await?;
+            serde_json::to_value(output)
+                .map_err(|why| StepError::new(ErrorName::Unexpected, why.to_string()))
+        })
     }))
     .await
+}
+
+/// The loop itself, the same for every step and boxed, so that it is compiled here once and not into
+/// each function anew.
+fn run_loop(step: Step) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+    Box::pin(async move {
+        lambda_runtime::tracing::init_default_subscriber();
+        lambda_runtime::run(service_fn(move |event: LambdaEvent<Payload>| {
+            let answer = within(time_until(event.context.deadline()), step(event.payload));
+            async move {
+                answer.await.inspect_err(|error| {
+                    tracing::error!(error = error.name.as_str(), "{}", error.message);
+                })
+            }
+        }))
+        .await
+    })
 }
 
 /// The time that a step has when Lambda kills the function at `deadline`.
@@ -55,8 +72,7 @@ fn time_until(deadline: SystemTime) -> Duration {
 /// Stopping is as safe as a death between two calls: the next try looks first and goes on.
 async fn within<Output: Send + 'static>(
     time: Duration,
-    // Boxed, or the compiler gives up on the depth of the futures inside each other.
-    step: Pin<Box<dyn Future<Output = Result<Output, StepError>> + Send>>,
+    step: Boxed<Result<Output, StepError>>,
 ) -> Result<Output, StepError> {
     let mut step = tokio::spawn(step);
     match tokio::time::timeout(time, &mut step).await {

@@ -144,6 +144,12 @@ impl Switch<'_> {
                     previous_deployment_id: previous,
                 });
             }
+            // What a rollback is for may lose its health on the way. Nobody asked for an older one, unless
+            // another rollback did.
+            let is_wanted = !own.tags.contains_key(tags::ROLLED_BACK_AT);
+            if input.roll_back && is_wanted && choice.deployment < id {
+                return self.unhealthy(&id).await;
+            }
             previous = seen
                 .active()
                 .map(|group| group.deployment.clone())

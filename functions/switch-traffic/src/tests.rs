@@ -34,6 +34,8 @@ struct World {
     fails: Option<Fails>,
     /// RemoveTags is denied.
     keeps_tags: bool,
+    /// These lose their health after it was looked at once.
+    loses_health: Vec<String>,
     /// What somebody else does right after our n-th modification (from 0).
     meanwhile: Vec<fn(&mut World)>,
 }
@@ -162,14 +164,15 @@ async fn call(
             .build()
     });
     let health = answer!(describe_target_health, |world, request| {
-        let state = match world
-            .unhealthy
-            .iter()
-            .any(|arn| Some(arn.as_str()) == request.target_group_arn())
-        {
+        let asked = |arn: &String| Some(arn.as_str()) == request.target_group_arn();
+        let state = match world.unhealthy.iter().any(asked) {
             true => TargetHealthStateEnum::Unhealthy,
             false => TargetHealthStateEnum::Healthy,
         };
+        if let Some(place) = world.loses_health.iter().position(asked) {
+            let arn = world.loses_health.remove(place);
+            world.unhealthy.push(arn);
+        }
         let target = TargetHealth::builder().state(state).build();
         DescribeTargetHealthOutput::builder()
             .target_health_descriptions(
@@ -581,6 +584,18 @@ async fn one_that_was_ready_when_the_rollback_began_is_left_with_the_active_one(
     let (output, world) = roll_back_from(world, &[NEW, NEWEST], OLD).await;
     assert_eq!(output.unwrap().outcome, Outcome::Switched);
     assert_eq!(world.default, Some(arn(OLD)));
+}
+
+#[tokio::test]
+async fn a_rollback_whose_target_loses_its_health_goes_to_no_older_one() {
+    let mut world = World::with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]).active(NEWEST);
+    world.loses_health = vec![arn(NEW)];
+    let (output, world) = roll_back_from(world, &[NEWEST], NEW).await;
+    let output = output.unwrap();
+    assert_eq!(output.outcome, Outcome::Unhealthy);
+    assert!(output.reason.contains("was left as it was"), "{output:?}");
+    assert_eq!(world.default, Some(arn(NEWEST)));
+    assert!(world.switches.is_empty());
 }
 
 #[tokio::test]

@@ -118,9 +118,13 @@ impl Restore<'_> {
             0 => defaults::DESIRED_COUNT,
             some => some,
         };
-        let needed = draining || wanted == 0;
+        // ECS starts no more tasks for a rollout that failed, as one of an earlier rollback may have:
+        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
+        let failed = newest_rollout(&service).and_then(Deployment::rollout_state)
+            == Some(&DeploymentRolloutState::Failed);
+        let needed = draining || wanted == 0 || failed;
         let started = since.is_some_and(|since| has_rollout_since(&service, since));
-        if needed && !started {
+        if needed && (failed || !started) {
             self.start_fresh_tasks(desired_count).await?;
         }
         if draining {

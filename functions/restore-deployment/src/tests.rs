@@ -424,6 +424,17 @@ async fn fresh_tasks_that_a_dead_rollback_left_to_be_drained_again_are_replaced(
 }
 
 #[tokio::test]
+async fn fresh_tasks_that_failed_are_replaced_by_the_next_rollback() {
+    let (_, mut world) = to_previous(draining()).await;
+    let failed = rollout(NOW, "PRIMARY", DeploymentRolloutState::Failed);
+    world.service(OLD).deployments = Some(vec![failed]);
+    world.now += Duration::minutes(10);
+    let (output, world) = to_previous(world).await;
+    assert!(output.unwrap().restored);
+    assert_eq!(world.done, ["restart 3"]);
+}
+
+#[tokio::test]
 async fn one_without_tasks_gets_as_many_as_a_new_deployment() {
     let mut world = World::with(&[(OLD, LIVE), (NEW, LIVE)]).active(NEW);
     world.service(OLD).desired_count = 0;

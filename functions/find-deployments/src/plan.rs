@@ -418,7 +418,9 @@ fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String>
         .iter()
         .filter_map(marks)
         .flat_map(|marks| {
-            [tags::LIVE_SINCE, tags::ROLLED_BACK_AT].map(|mark| tags::time(marks, mark))
+            // A switch that is tried again leaves the mark of the one before, but says anew that it is ready.
+            [tags::LIVE_SINCE, tags::READY_AT, tags::ROLLED_BACK_AT]
+                .map(|mark| tags::time(marks, mark))
         })
         .flatten()
         .max()

@@ -327,6 +327,18 @@ fn a_rolled_back_deployment_is_drained_once_the_rollback_has_settled() {
 }
 
 #[test]
+fn a_switch_that_was_tried_again_has_to_settle_anew() {
+    let tried_again = |age| {
+        let rolled_back = live(2, 2, &[(ROLLED_BACK_AT, HOUR)]);
+        facts(Some(1), [live(1, 9, &[(READY_AT, age)]), rolled_back])
+    };
+    let plan = planned_with(&tried_again(59));
+    assert_eq!(due(&plan, 2), (State::RolledBack, Action::Keep));
+    let plan = planned_with(&tried_again(60));
+    assert_eq!(due(&plan, 2), (State::RolledBack, Action::Drain));
+}
+
+#[test]
 fn a_rolled_back_deployment_takes_no_warm_place() {
     let plan = planned_with(&facts(
         Some(3),

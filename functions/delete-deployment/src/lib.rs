@@ -22,6 +22,9 @@ pub struct Input {
     /// Refuse a deployment that was ever live: for undoing a candidate, which nobody can be on.
     #[serde(default)]
     pub only_if_never_live: bool,
+    /// Refuse a deployment that does not drain: a rollback may have brought it back since it was planned.
+    #[serde(default)]
+    pub only_if_draining: bool,
     /// People may still be on it: stop its tasks one after another, each when the one before has
     /// stopped, so that not all of them reconnect to the active deployment at once.
     #[serde(default)]
@@ -84,8 +87,8 @@ impl Settings {
 ///
 /// # Errors
 /// `DeploymentActive` when the default action names the deployment, a rollback to it is under way, or a
-/// person protects it; `DeploymentWasLive` when it was live and only candidates are to be deleted; else
-/// as AWS answers.
+/// person protects it; `DeploymentWasLive` when it was live and only candidates are to be deleted, or does
+/// not drain and only what drains is; else as AWS answers.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
@@ -133,6 +136,7 @@ impl Delete<'_> {
                     ),
                 ));
             }
+            self.refuse_unless_draining(group, input)?;
             self.refuse_if_protected(group, input)?;
             if self.may_be_switched_to(group).await? {
                 return Ok(
@@ -240,6 +244,27 @@ impl Delete<'_> {
                 "{} is being rolled back to and is not deleted; if no rollback runs any more, remove its tag {}",
                 self.id,
                 tags::RESTORING_SINCE
+            ),
+        ))
+    }
+
+    /// The guard for what was brought back by a rollback and left again since the plan was made: people
+    /// came to it, and nobody has told its tasks to drain.
+    fn refuse_unless_draining(
+        &self,
+        group: &DeploymentTargetGroup,
+        input: &Input,
+    ) -> Result<(), StepError> {
+        let has = |mark| group.tags.contains_key(mark);
+        if !input.only_if_draining || has(tags::DRAINING_SINCE) || has(tags::DELETING_SINCE) {
+            return Ok(());
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentWasLive,
+            format!(
+                "{} was draining when its deletion was planned and is no longer; people may be on it, so it is not \
+                 deleted but drained",
+                self.id
             ),
         ))
     }

@@ -118,6 +118,7 @@ async fn delete(world: World, only_if_never_live: bool) -> (Result<Output, StepE
         Input {
             deployment_id: ID.parse().unwrap(),
             only_if_never_live,
+            only_if_draining: false,
             force: false,
         },
     )
@@ -130,6 +131,7 @@ async fn force(world: World) -> (Result<Output, StepError>, World) {
         Input {
             deployment_id: ID.parse().unwrap(),
             only_if_never_live: false,
+            only_if_draining: false,
             force: true,
         },
     )
@@ -445,6 +447,27 @@ async fn a_deployment_that_was_live_is_not_undone_like_a_candidate() {
     let (output, end) = delete(marked(&[tags::LIVE_SINCE]), true).await;
     assert_eq!(output.unwrap_err().name, ErrorName::DeploymentWasLive);
     assert!(end.done.is_empty());
+}
+
+#[tokio::test]
+async fn one_that_was_brought_back_since_it_was_planned_is_kept() {
+    let planned = || Input {
+        deployment_id: ID.parse().unwrap(),
+        only_if_never_live: false,
+        only_if_draining: true,
+        force: true,
+    };
+    let (output, end) = call(marked(&[tags::READY_AT, tags::LIVE_SINCE]), planned()).await;
+    let error = output.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentWasLive);
+    assert!(error.message.contains("is no longer"), "{error}");
+    assert!(end.done.is_empty(), "{:?}", end.done);
+    for mark in [tags::DRAINING_SINCE, tags::DELETING_SINCE] {
+        let world = marked(&[tags::READY_AT, tags::LIVE_SINCE, mark]);
+        let (output, end) = call(world, planned()).await;
+        assert_eq!(output.unwrap().verdict, Verdict::Deleting, "{mark}");
+        assert!(!end.done.is_empty(), "{mark}");
+    }
 }
 
 #[tokio::test]

@@ -101,6 +101,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let input = delete_deployment::Input {
                 deployment_id: id(deployment),
                 only_if_never_live,
+                only_if_draining: false,
                 force: false,
             };
             // The time of this world stands still, and marks are of `NOW`. A deletion that meets its own

@@ -28,7 +28,7 @@ fn whole_input(step: &str) -> Value {
         }
         "create-target-group" | "restore-deployment" => json!({"deploymentId": ID}),
         "delete-deployment" => {
-            json!({"deploymentId": ID, "onlyIfNeverLive": true, "force": true})
+            json!({"deploymentId": ID, "onlyIfNeverLive": true, "onlyIfDraining": true, "force": true})
         }
         "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
         "register-task-definition" => {

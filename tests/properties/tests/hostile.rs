@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
 /// Names that some step or event knows, with a value that is right for most of them.
-const FIELDS: [(&str, &str); 17] = [
+const FIELDS: [(&str, &str); 18] = [
     ("deploymentId", "\"test-20251027-122112Z\""),
     (
         "imageDigest",
@@ -26,6 +26,7 @@ const FIELDS: [(&str, &str); 17] = [
     ("rollBack", "true"),
     ("freshTasks", "true"),
     ("onlyIfNeverLive", "true"),
+    ("onlyIfDraining", "true"),
     ("force", "false"),
     ("status", "\"already_draining\""),
     ("activeSessions", "0"),

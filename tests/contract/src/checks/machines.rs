@@ -14,7 +14,7 @@ use crate::machine::{Scope, function_of, is_ending, transitions};
 use crate::template::strings;
 
 /// What a call of a function may fail with and succeed at later. Every state that runs a function
-/// retries all of these and nothing else.
+/// retries all of these, and nothing else unless the function is in a VPC.
 ///
 /// Lambda's and Step Functions' names:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>,
@@ -32,6 +32,16 @@ const TRANSIENT: [&str; 10] = [
     "Sandbox.Timedout",
     "Runtime.ExitError",
     "States.Timeout",
+];
+
+/// What a call of a function in a VPC may also fail with and succeed at later: Lambda takes the network
+/// interfaces back from a function that was not called for long, and makes them again when it is.
+///
+/// <https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html>,
+/// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>.
+const NOT_READY: [&str; 2] = [
+    "Lambda.ResourceNotReadyException",
+    "Lambda.ResourceConflictException",
 ];
 
 /// Names that Step Functions itself documents beside those.
@@ -217,8 +227,17 @@ pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
 /// # Errors
 /// When a machine cannot be read.
 pub fn retries(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("pipeline")?;
     states(repository, |_, state| {
         let mut problems = Vec::new();
+        let mut transient = TRANSIENT.to_vec();
+        let is_in_vpc = |function| {
+            let properties = template.properties(&format!("{function}Function"));
+            properties.get("VpcConfig").is_some()
+        };
+        if function_of(state).is_some_and(is_in_vpc) {
+            transient.extend(NOT_READY);
+        }
         let mut retried = BTreeSet::new();
         for retry in state["Retry"].as_array().into_iter().flatten() {
             retried.extend(strings(&retry["ErrorEquals"]));
@@ -238,14 +257,14 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
         }
         for name in retried
             .iter()
-            .filter(|name| !TRANSIENT.contains(&name.as_str()))
+            .filter(|name| !transient.contains(&name.as_str()))
         {
             problems.push(format!(
                 "retries {name}, which the same call again does not cure"
             ));
         }
         if function_of(state).is_some() {
-            for name in TRANSIENT.iter().filter(|name| !retried.contains(**name)) {
+            for name in transient.iter().filter(|name| !retried.contains(**name)) {
                 problems.push(format!("does not retry {name}"));
             }
         }
@@ -269,7 +288,8 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
             .chain(&catchers);
         for name in rules.flat_map(|rule| strings(&rule["ErrorEquals"])) {
             let name = name.as_str();
-            if !ours.contains(name) && !TRANSIENT.contains(&name) && !DOCUMENTED.contains(&name) {
+            let aws = [&TRANSIENT[..], &NOT_READY, &DOCUMENTED];
+            if !ours.contains(name) && !aws.iter().any(|names| names.contains(&name)) {
                 problems.push(format!(
                     "matches {name}, which neither a function nor AWS says"
                 ));

@@ -178,6 +178,8 @@ mistakes! {
         "\"TransientError\"," => "\"States.ALL\",", "retries States.ALL";
     a_transient_error_that_is_not_retried: machines::retries, MACHINE,
         "\"Lambda.TooManyRequestsException\"," => "", "does not retry Lambda.TooManyRequestsException";
+    a_function_in_a_vpc_that_is_not_waited_for: machines::retries, CLEANUP,
+        "\"Lambda.ResourceNotReadyException\"," => "", "does not retry Lambda.ResourceNotReadyException";
     retries_in_step: machines::retries, MACHINE,
         "\"JitterStrategy\": \"FULL\"" => "\"JitterStrategy\": \"NONE\"", "full jitter";
     an_error_that_no_one_says: machines::error_names, MACHINE,

@@ -27,7 +27,13 @@ pub async fn run(shared: Arc<Shared>, pace: Pace) {
     loop {
         let pause = pace.seconds(LOOK_EVERY).max(Duration::from_millis(20));
         let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
-        let services: Vec<String> = shared.state().services.keys().cloned().collect();
+        let services: Vec<String> = {
+            let state = shared.state();
+            let live = state.services.values();
+            // Those that were deleted stay to be described, and have nothing to look after.
+            let live = live.filter(|service| service.status != ServiceStatus::Inactive);
+            live.map(Service::arn).collect()
+        };
         for arn in services {
             for task_arn in look_after(&shared, &arn, pace) {
                 tokio::spawn(task_life::live(Arc::clone(&shared), task_arn));

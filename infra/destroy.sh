@@ -103,12 +103,13 @@ start_nothing_more() {
 # Stops the executions of all three machines. What a stopped deployment had made goes with the others, and what a
 # stopped rollback was bringing back is wanted no more.
 stop_executions() {
-  local name machine execution
+  local name machine executions execution
   for name in DeployStateMachine RollbackStateMachine CleanupStateMachine; do
     machine=$(resource_of "$pipeline" "$name")
     [[ $machine ]] || continue
-    for execution in $(aws stepfunctions list-executions --state-machine-arn "$machine" --status-filter RUNNING \
-      --output text --query 'executions[].executionArn'); do
+    executions=$(aws stepfunctions list-executions --state-machine-arn "$machine" --status-filter RUNNING \
+      --output text --query 'executions[].executionArn') || fail "cannot list the executions of $machine"
+    for execution in $executions; do
       [[ $execution != None ]] || continue
       say "stopping ${execution#*:execution:}"
       calm_at=$((SECONDS + SECONDS_FOR_STEPS))

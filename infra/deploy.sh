@@ -6,8 +6,8 @@
 #   DOMAIN                name under which users reach it
 #   CERTIFICATE_ARN       an issued ACM certificate for DOMAIN in this region, or
 #   HOSTED_ZONE_ID        the Route 53 zone of DOMAIN, to have certificate and alias record made
-#   ARCH                  x86_64 (default) or arm64: what the functions run on
-#   IMAGE_ARCH            the same for the application's images; default: ARCH
+#   ARCH                  x86_64 (default) or arm64: what the functions run on; later what it was
+#   IMAGE_ARCH            the same for the application's images; default: ARCH; later what it was
 #   BASELINE_PARAMETERS   more parameters of infra/baseline.yaml, such as "NatGateway=false VpcCidr=10.1.0.0/16"
 #   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
 #   SKIP_BUILD            1 to deploy the packages that are in target/lambda
@@ -147,7 +147,8 @@ change_certificate() {
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
 ensure_package_bucket() {
-  if aws s3api head-bucket --bucket "$bucket" >/dev/null 2>&1; then
+  # Names of buckets are anybody's to take, and what lies in this one is deployed.
+  if aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$account" >/dev/null 2>&1; then
     return
   fi
   say "$bucket: creating the bucket for packages"
@@ -163,15 +164,15 @@ ensure_package_bucket() {
       "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}' >/dev/null
 }
 
-: "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=x86_64}" "${SKIP_BUILD:=}"
-: "${IMAGE_ARCH:=$ARCH}" "${BASELINE_PARAMETERS:=}" "${PIPELINE_PARAMETERS:=}"
+: "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=}" "${SKIP_BUILD:=}"
+: "${IMAGE_ARCH:=}" "${BASELINE_PARAMETERS:=}" "${PIPELINE_PARAMETERS:=}"
 
 [[ -n $ENV ]] || fail "which environment? For example: make deploy ENV=test DOMAIN=test.example.com CERTIFICATE_ARN=arn:aws:acm:..."
 # Besides the grammar: ECR refuses two hyphens in a row, and a load balancer's name must not begin with internal-.
 [[ $ENV =~ ^[a-z][a-z0-9-]{0,13}[a-z0-9]$ && $ENV != *--* && $ENV != internal && $ENV != internal-* ]] ||
   fail "ENV must be 2 to 15 lower-case letters, digits and single hyphens, begin with a letter, end with a letter or digit, and not be 'internal', so not '$ENV'"
-[[ $ARCH == x86_64 || $ARCH == arm64 ]] || fail "ARCH must be x86_64 or arm64, not '$ARCH'"
-[[ $IMAGE_ARCH == x86_64 || $IMAGE_ARCH == arm64 ]] || fail "IMAGE_ARCH must be x86_64 or arm64, not '$IMAGE_ARCH'"
+[[ -z $ARCH || $ARCH == x86_64 || $ARCH == arm64 ]] || fail "ARCH must be x86_64 or arm64, not '$ARCH'"
+[[ -z $IMAGE_ARCH || $IMAGE_ARCH == x86_64 || $IMAGE_ARCH == arm64 ]] || fail "IMAGE_ARCH must be x86_64 or arm64, not '$IMAGE_ARCH'"
 [[ -z $CERTIFICATE_ARN || -z $HOSTED_ZONE_ID ]] || fail "give CERTIFICATE_ARN or HOSTED_ZONE_ID, not both"
 
 baseline=$ENV-baseline
@@ -203,7 +204,13 @@ else
   [[ -z $zone || -z $DOMAIN || $DOMAIN == "$domain" ]] ||
     fail "$ENV was made for $domain, which cannot change while it serves; leave DOMAIN out"
   [[ -n $zone || -z $DOMAIN ]] || baseline_parameters+=("DomainName=$DOMAIN")
+  if [[ (-z $ARCH || -z $IMAGE_ARCH) && -n $(stack_status "$pipeline") ]]; then
+    : "${ARCH:=$(stack_parameter "$pipeline" Architecture)}"
+    : "${IMAGE_ARCH:=$(stack_parameter "$pipeline" ImageArchitecture | tr '[:upper:]' '[:lower:]')}"
+  fi
 fi
+: "${ARCH:=x86_64}"
+: "${IMAGE_ARCH:=$ARCH}"
 
 say "environment $ENV, account $account, region $region"
 if [[ $SKIP_BUILD != 1 ]]; then
@@ -248,6 +255,6 @@ answer=$(aws cloudformation describe-stacks --stack-name "$baseline" --output te
   Outputs[?OutputKey=='EcrRepositoryUri'].OutputValue | [0], Outputs[?OutputKey=='AlbDnsName'].OutputValue | [0],
   Parameters[?ParameterKey=='HostedZoneId'].ParameterValue | [0]]")
 read -r repository address zone <<<"$answer"
-say "$ENV is ready. Push an image tagged with a deployment id and it goes live:"
-echo "    docker push $repository:$ENV-$(date -u +%Y%m%d-%H%M%SZ)"
+say "$ENV is ready. Push an image to $repository and it goes live,"
+echo "    tagged with a deployment id, such as $ENV-$(date -u +%Y%m%d-%H%M%SZ)"
 [[ -n $zone ]] || echo "    point ${DOMAIN:-your domain} at $address (alias or CNAME)"

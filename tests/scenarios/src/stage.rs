@@ -153,7 +153,7 @@ impl Stage {
             + name
     }
 
-    /// Asks every 100 ms until `holds` does.
+    /// Asks every 200 ms until `holds` does.
     ///
     /// # Errors
     /// When it does not within `limit`, or `holds` itself fails.
@@ -165,7 +165,7 @@ impl Stage {
         let end = tokio::time::Instant::now() + limit;
         while !holds().await? {
             ensure!(tokio::time::Instant::now() < end, "not within {limit:?}");
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(200)).await;
         }
         Ok(())
     }

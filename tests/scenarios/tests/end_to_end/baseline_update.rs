@@ -3,12 +3,15 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
+use aws_sdk_ecs::types::CpuArchitecture;
+use localcloud::Options;
 use scenarios::visitors::Pin;
 use scenarios::{Stage, Steady};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
-    let stage = Stage::set().await?;
+    let images = [("IMAGE_ARCH", "arm64")];
+    let stage = Stage::set_as(Options::default(), &images).await?;
     let old = stage.deploy_live(&[]).await?.name;
     let live = stage.deploy_live(&[]).await?.name;
     let traffic = Steady::traffic(
@@ -37,6 +40,7 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
             "PIPELINE_PARAMETERS",
             "HealthTimeoutSeconds=300 LogRetentionDays=7",
         ),
+        ("ARCH", ""),
     ];
     stage.cloud.deploy_with(environment, &changed).await?;
     assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
@@ -78,8 +82,18 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         BTreeSet::from([old.as_str()])
     );
 
-    // The environment still deploys.
+    // The environment still deploys, for the processor that only the first time was told.
     stage.deploy_live(&[]).await?;
+    let newest = stage.ecs.describe_task_definition();
+    let newest = newest.task_definition(format!("{environment}-app"));
+    let newest = newest.send().await?;
+    let platform = newest
+        .task_definition()
+        .and_then(|definition| definition.runtime_platform());
+    assert_eq!(
+        platform.and_then(|platform| platform.cpu_architecture()),
+        Some(&CpuArchitecture::Arm64)
+    );
     stage.strike().await;
     Ok(())
 }

@@ -68,7 +68,7 @@ sample-app:
 
 .PHONY: test
 test: build ## Run everything that must hold
-	# Most of the time is waiting: for tasks to start, for traffic to settle.
+	# Twice the cores of a small machine, for a part of the time is waiting: for tasks to start, for traffic to settle.
 	cargo test --workspace --locked -- --test-threads=4
 
 .PHONY: bench

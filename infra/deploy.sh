@@ -6,8 +6,8 @@
 #   DOMAIN                name under which users reach it
 #   CERTIFICATE_ARN       an issued ACM certificate for DOMAIN in this region, or
 #   HOSTED_ZONE_ID        the Route 53 zone of DOMAIN, to have certificate and alias record made
-#   ARCH                  x86_64 (default) or arm64: what the functions run on; later what it was
-#   IMAGE_ARCH            the same for the application's images; default: ARCH; later what it was
+#   ARCH                  x86_64 (default) or arm64: what the functions run on; left out later, it stays
+#   IMAGE_ARCH            the same for the application's images; default: ARCH; left out later, it stays
 #   BASELINE_PARAMETERS   more parameters of infra/baseline.yaml, such as "NatGateway=false VpcCidr=10.1.0.0/16"
 #   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
 #   SKIP_BUILD            1 to deploy the packages that are in target/lambda
@@ -157,7 +157,7 @@ ensure_package_bucket() {
     aws s3api create-bucket --bucket "$bucket" >/dev/null
   else
     aws s3api create-bucket --bucket "$bucket" --create-bucket-configuration "LocationConstraint=$region" >/dev/null
-  fi
+  fi || fail "cannot make the bucket $bucket; if somebody else has taken its name, use another region"
   # A year, because a failed update goes back to the packages of the last one that succeeded.
   aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration \
     '{"Rules": [{"ID": "old-packages", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 365},
@@ -187,7 +187,8 @@ export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 bucket=pulse-deploy-$account-$region
 
 status=$(stack_status "$baseline")
-is_new=$([[ -n $status && $status != ROLLBACK_COMPLETE ]] || echo yes)
+is_new=
+[[ -n $status && $status != ROLLBACK_COMPLETE ]] || is_new=yes
 read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
 if [[ -n $is_new ]]; then
   [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
@@ -204,9 +205,13 @@ else
   [[ -z $zone || -z $DOMAIN || $DOMAIN == "$domain" ]] ||
     fail "$ENV was made for $domain, which cannot change while it serves; leave DOMAIN out"
   [[ -n $zone || -z $DOMAIN ]] || baseline_parameters+=("DomainName=$DOMAIN")
-  if [[ (-z $ARCH || -z $IMAGE_ARCH) && -n $(stack_status "$pipeline") ]]; then
-    : "${ARCH:=$(stack_parameter "$pipeline" Architecture)}"
-    : "${IMAGE_ARCH:=$(stack_parameter "$pipeline" ImageArchitecture | tr '[:upper:]' '[:lower:]')}"
+  # Assigned one by one, because the shell ends only on an assignment whose command failed.
+  status_of_pipeline=$(stack_status "$pipeline")
+  if [[ -z $ARCH && -n $status_of_pipeline ]]; then
+    ARCH=$(stack_parameter "$pipeline" Architecture)
+  fi
+  if [[ -z $IMAGE_ARCH && -n $status_of_pipeline ]]; then
+    IMAGE_ARCH=$(stack_parameter "$pipeline" ImageArchitecture | tr '[:upper:]' '[:lower:]')
   fi
 fi
 : "${ARCH:=x86_64}"

@@ -14,6 +14,7 @@ use crate::{ErrorName, StepError, defaults, input::Payload};
 /// A step from payload to answer.
 type Step = Box<dyn Fn(Payload) -> Boxed<Result<Value, StepError>> + Send + Sync>;
 
+/// What a step does, whatever step it is.
 type Boxed<Answer> = Pin<Box<dyn Future<Output = Answer> + Send>>;
 
 /// Runs the Lambda loop: decodes each payload, calls `step`, logs a failure once.

@@ -27,9 +27,8 @@ use invariants::Observation;
 use plan::{Case, Point, Workflow};
 pub use summary::Summary;
 
-/// Only the sweep starts cleanups, and the load balancer has applied a change after 1.3 s.
-const PARAMETERS: &str = "SettleSeconds=2 CleanupState=DISABLED";
-/// The same time: a cleanup leaves alone what was made within it.
+/// SettleSeconds: the load balancer has applied a change after 1.3 s, and a cleanup leaves alone what was
+/// made within this time.
 const SETTLE: Duration = Duration::from_secs(2);
 
 /// One environment on which things go wrong in one way after the other.
@@ -53,7 +52,9 @@ impl Sweep {
     /// # Errors
     /// When the local cloud does not start or the first deployment fails.
     pub async fn prepare() -> anyhow::Result<Sweep> {
-        let parameters = [("PIPELINE_PARAMETERS", PARAMETERS)];
+        // Only the sweep starts cleanups.
+        let parameters = format!("SettleSeconds={} CleanupState=DISABLED", SETTLE.as_secs());
+        let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
         let stage = Stage::set_as(Options::default(), &parameters).await?;
         let active = stage.deploy_live(&[]).await?.name;
         Ok(Sweep {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::Result;
+use lifecycle::tags::LIVE_SINCE;
 use localcloud::Options;
 use localcloud::front_door::ecr::Outcome;
 use localcloud::pace::Pace;
@@ -99,7 +100,7 @@ async fn of_images_pushed_at_the_same_time_the_newest_goes_live() -> Result<()> 
     if quick.ending() == "Succeeded" || !left.is_empty() {
         assert!(left.len() >= 5, "{left:?}");
         let marks = stage.marks(&quick.name).await?;
-        assert!(marks.contains_key("pulse:live-since"), "{marks:?}");
+        assert!(marks.contains_key(LIVE_SINCE), "{marks:?}");
     }
     stage.strike().await;
     Ok(())

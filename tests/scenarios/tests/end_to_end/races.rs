@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
+use lifecycle::tags::LIVE_SINCE;
 use scenarios::hold::{HOLD, HOLD_ATTEMPT};
 use scenarios::machines::{drain_record, outcome};
 use scenarios::sweep::foreign::Foreign;
@@ -99,9 +100,6 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
 
 /// So long ago that a drain deadline is over, and a sweep that found nobody was another one.
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
-
-/// The tag of what may have carried traffic.
-const LIVE_SINCE: &str = "pulse:live-since";
 
 /// Delivers the events of pushes in this order, one right after the other. Gives the newest, which is
 /// live then.

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
@@ -16,7 +17,7 @@ use crate::{
 
 /// How often MiniStack's state is read when nothing is known to have changed it. CloudFormation
 /// changes it from within.
-const POLL_INTERVAL: Duration = Duration::from_millis(300);
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Seconds, at AWS's pace, that a change takes to reach the data plane.
 ///
@@ -32,8 +33,11 @@ struct Inner {
     client: Client,
     targets: Targets,
     newest: Mutex<Arc<ControlPlane>>,
-    /// Held while the state is read, so that an older state never replaces a newer one.
-    reading: tokio::sync::Mutex<()>,
+    /// What MiniStack answered last, and what that says.
+    last_read: Mutex<(Bytes, Arc<Snapshot>)>,
+    /// The state that the targets follow; held while it is read, so that an older state never
+    /// replaces a newer one.
+    followed: tokio::sync::Mutex<Arc<Snapshot>>,
     changed: Notify,
     soon: Notify,
 }
@@ -45,19 +49,39 @@ impl ControlPlaneFeed {
             client,
             targets,
             newest: Mutex::default(),
-            reading: tokio::sync::Mutex::default(),
+            last_read: Mutex::default(),
+            followed: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             soon: Notify::new(),
         }))
+    }
+
+    /// Reads MiniStack's state now.
+    ///
+    /// # Errors
+    /// When MiniStack does not answer.
+    pub async fn snapshot(&self) -> Result<Arc<Snapshot>, ApiError> {
+        let answer = self.0.client.load_balancing().await?;
+        let last_read = self.0.last_read.lock();
+        let mut last_read = last_read.unwrap_or_else(PoisonError::into_inner);
+        // Mostly nothing has changed, and of a thousand rules there is much to parse.
+        if last_read.0 != answer {
+            let snapshot = Arc::new(Snapshot::of(&answer)?);
+            *last_read = (answer, snapshot);
+        }
+        Ok(last_read.1.clone())
     }
 
     /// Reads MiniStack's state now; the targets' health checks follow it at once.
     ///
     /// # Errors
     /// When MiniStack does not answer.
-    pub async fn refresh(&self) -> Result<Snapshot, ApiError> {
-        let _reading = self.0.reading.lock().await;
-        let snapshot = Snapshot::read(&self.0.client).await?;
+    pub async fn refresh(&self) -> Result<(), ApiError> {
+        let mut followed = self.0.followed.lock().await;
+        let snapshot = self.snapshot().await?;
+        if Arc::ptr_eq(&snapshot, &followed) {
+            return Ok(());
+        }
         let control_plane = Arc::new(snapshot.control_plane());
         let mut newest = self.0.newest.lock().unwrap_or_else(PoisonError::into_inner);
         if **newest != *control_plane {
@@ -65,7 +89,8 @@ impl ControlPlaneFeed {
             self.0.targets.attach(control_plane);
             self.0.changed.notify_one();
         }
-        Ok(snapshot)
+        *followed = snapshot;
+        Ok(())
     }
 
     /// Has the state read without waiting for it.

@@ -1,5 +1,6 @@
 //! The local cloud: AWS as far as pulse-deploy depends on it, on one machine.
 
+mod aws_cli;
 pub mod control_plane;
 pub mod ecs;
 pub mod front_door;

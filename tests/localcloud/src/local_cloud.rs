@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use tokio::{net::TcpListener, process::Command, task::JoinHandle};
 
 use crate::{
+    aws_cli::AwsCli,
     control_plane::ControlPlaneFeed,
     ecs::{Ecs, LoopbackNetwork},
     front_door::{
@@ -47,6 +48,7 @@ pub struct Options {
 /// A running local cloud.
 pub struct LocalCloud {
     ministack: MiniStack,
+    aws_cli: AwsCli,
     front_door: FrontDoor,
     load_balancer: Arc<LoadBalancer>,
     targets: Targets,
@@ -65,6 +67,7 @@ impl LocalCloud {
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let (state_dir, temporary) = state_dir(options.state_dir)?;
         let python = options.python.unwrap_or_else(workspace_python);
+        let aws_cli = AwsCli::start(&python, &state_dir)?;
         // Bound first: what functions inherit names its port.
         let listener = TcpListener::bind(("127.0.0.1", options.gateway_port))
             .await
@@ -107,6 +110,7 @@ impl LocalCloud {
         let front_door = FrontDoor::serve(listener, services)?;
         Ok(Self {
             ministack,
+            aws_cli,
             front_door,
             following: feed.follow(load_balancer.clone(), options.pace),
             load_balancer,
@@ -195,18 +199,8 @@ impl LocalCloud {
         environment: &str,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<()> {
-        let workspace = workspace();
-        let tools = workspace.join(".venv/bin").canonicalize()?;
-        let path = std::env::var("PATH").unwrap_or_default();
-        let status = Command::new("infra/deploy.sh")
-            .current_dir(&workspace)
-            .envs(self.aws_settings())
-            // A profile or a session of the caller's own must not take the deployment elsewhere.
-            .env("AWS_CONFIG_FILE", "/dev/null")
-            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-            .env_remove("AWS_PROFILE")
-            .env_remove("AWS_SESSION_TOKEN")
-            .env("PATH", format!("{}:{path}", tools.display()))
+        let status = self
+            .command("infra/deploy.sh")?
             .env("ENV", environment)
             .env("DOMAIN", format!("{environment}.local"))
             .env(
@@ -219,7 +213,6 @@ impl LocalCloud {
             // make builds them first; a build in here would wait for the cargo that runs the tests.
             .env("SKIP_BUILD", "1")
             .envs(variables.iter().copied())
-            .kill_on_drop(true)
             .status()
             .await
             .context("infra/deploy.sh cannot be run")?;
@@ -227,6 +220,32 @@ impl LocalCloud {
             bail!("infra/deploy.sh ended with {status}");
         }
         Ok(())
+    }
+
+    /// A command in the workspace's folder that calls this local cloud by the AWS CLI, whatever settings for AWS the
+    /// caller has. It is killed when it is dropped.
+    ///
+    /// # Errors
+    /// When the workspace has no `.venv`.
+    pub fn command(&self, program: &str) -> anyhow::Result<Command> {
+        let workspace = workspace();
+        let tools = workspace.join(".venv/bin").canonicalize()?;
+        let path = std::env::var("PATH").unwrap_or_default();
+        let mut command = Command::new(program);
+        command
+            .current_dir(&workspace)
+            .envs(self.aws_settings())
+            // A profile or a session of the caller's own must not take the call elsewhere.
+            .env("AWS_CONFIG_FILE", "/dev/null")
+            .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
+            .env_remove("AWS_PROFILE")
+            .env_remove("AWS_SESSION_TOKEN")
+            .envs(
+                self.aws_cli
+                    .settings(&format!("{}:{path}", tools.display())),
+            )
+            .kill_on_drop(true);
+        Ok(command)
     }
 
     /// Where images, function code and logs are kept.

@@ -1,6 +1,6 @@
 //! The targets of all target groups: who is registered, in which state, and whose turn it is.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
@@ -83,6 +83,8 @@ struct Inner {
 #[derive(Default)]
 struct State {
     control_plane: Arc<ControlPlane>,
+    /// The groups that the control plane names in a rule or default action.
+    in_use: BTreeSet<String>,
     groups: BTreeMap<String, Group>,
     /// Numbers the targets, so that a timer or check meant for one never touches its successor on
     /// the same address.
@@ -175,7 +177,7 @@ impl Targets {
     /// the group's deregistration delay; at once when no load balancer uses the group.
     pub fn deregister(&self, group_arn: &str, ip: IpAddr, port: u16) {
         let mut state = self.state();
-        let in_use = state.in_use(group_arn);
+        let in_use = state.in_use.contains(group_arn);
         let delay = state
             .control_plane
             .target_groups
@@ -216,7 +218,7 @@ impl Targets {
     /// empty for a group that has none or is not known.
     pub fn health(&self, group_arn: &str) -> Vec<TargetHealth> {
         let state = self.state();
-        let in_use = state.in_use(group_arn);
+        let in_use = state.in_use.contains(group_arn);
         let Some(group) = state.groups.get(group_arn) else {
             return Vec::new();
         };
@@ -238,6 +240,8 @@ impl Targets {
     /// on, groups that went out of use no longer.
     pub fn attach(&self, control_plane: Arc<ControlPlane>) {
         let mut state = self.state();
+        let in_use = control_plane.target_groups_in_use();
+        state.in_use = in_use.into_iter().map(str::to_owned).collect();
         state.control_plane = control_plane;
         self.start_or_stop_checks(&mut state);
     }
@@ -276,10 +280,9 @@ impl Targets {
     }
 
     fn start_or_stop_checks(&self, state: &mut State) {
-        let control_plane = state.control_plane.clone();
-        let in_use = control_plane.target_groups_in_use();
-        for (arn, group) in &mut state.groups {
-            let in_use = in_use.contains(arn.as_str());
+        let State { groups, in_use, .. } = state;
+        for (arn, group) in groups {
+            let in_use = in_use.contains(arn);
             for target in &mut group.targets {
                 if !in_use {
                     target.checker = None;
@@ -307,12 +310,6 @@ fn lock(inner: &Inner) -> MutexGuard<'_, State> {
 }
 
 impl State {
-    fn in_use(&self, group_arn: &str) -> bool {
-        self.control_plane
-            .target_groups_in_use()
-            .contains(group_arn)
-    }
-
     fn target(&mut self, group_arn: &str, number: u64) -> Option<&mut Target> {
         let group = self.groups.get_mut(group_arn)?;
         group.targets.iter_mut().find(|t| t.number == number)

@@ -3,6 +3,7 @@
 //! One binary, so that it is linked once and tests of different files run side by side.
 
 mod authorisation;
+mod aws_cli;
 mod calls_and_faults;
 mod cloud;
 mod data_limit;

@@ -12,7 +12,6 @@ use scenarios::machines::{BY_HAND, outcome, planned};
 use scenarios::queues::{messages, receive, subscribe, subscribe_to_failures};
 use scenarios::{Execution, Stage};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Result<()> {
@@ -291,20 +290,12 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
 }
 
 async fn destroy(stage: &Stage, variables: &[(&str, &str)]) -> Result<Output> {
-    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let tools = workspace.join(".venv/bin").canonicalize()?;
-    let path = std::env::var("PATH").unwrap_or_default();
-    Ok(Command::new("infra/destroy.sh")
-        .current_dir(workspace)
-        .envs(stage.cloud.aws_settings())
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env_remove("AWS_PROFILE")
-        .env("PATH", format!("{}:{path}", tools.display()))
+    Ok(stage
+        .cloud
+        .command("infra/destroy.sh")?
         .env("ENV", &stage.environment)
         .envs(variables.iter().copied())
         .stdin(std::process::Stdio::null())
-        .kill_on_drop(true)
         .output()
         .await?)
 }

@@ -1,12 +1,9 @@
 //! From a push to live, on the real templates, machine and functions.
 
-use std::path::Path;
-
 use anyhow::{Context, Result, ensure};
 use scenarios::visitors::Pin;
 use scenarios::{Stage, Steady, Visitor};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_alone() -> Result<()>
@@ -101,8 +98,9 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
 
 /// Starts an execution of the deploy machine as people do in a terminal; returns its ARN.
 async fn start_by_cli(stage: &Stage, name: &str, input: &Value) -> Result<String> {
-    let aws = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/aws");
-    let output = Command::new(aws)
+    let output = stage
+        .cloud
+        .command("aws")?
         .args([
             "stepfunctions",
             "start-execution",
@@ -118,11 +116,6 @@ async fn start_by_cli(stage: &Stage, name: &str, input: &Value) -> Result<String
             name,
         ])
         .args(["--input", &input.to_string()])
-        .envs(stage.cloud.aws_settings())
-        .env("AWS_CONFIG_FILE", "/dev/null")
-        .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
-        .env_remove("AWS_PROFILE")
-        .env_remove("AWS_SESSION_TOKEN")
         .output()
         .await?;
     ensure!(

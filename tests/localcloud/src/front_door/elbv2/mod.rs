@@ -28,7 +28,6 @@ use super::{
 };
 use crate::{control_plane::ControlPlaneFeed, load_balancer::targets::Targets, ministack::Client};
 use pages::Page;
-use snapshot::Snapshot;
 
 /// The rules with what they depend on.
 pub struct Elbv2 {
@@ -98,9 +97,10 @@ impl Elbv2 {
     async fn decide(&self, forward: &Forward, incoming: &Incoming) -> Result<Answer, AwsError> {
         let operation = incoming.operation.name.as_str();
         let params = Params::of(&incoming.parts, &incoming.body).unwrap_or_default();
-        let state = Snapshot::read(&self.client)
-            .await
-            .map_err(|error| AwsError::new("ServiceUnavailable", error.message).with_status(503))?;
+        let state =
+            self.feed.snapshot().await.map_err(|error| {
+                AwsError::new("ServiceUnavailable", error.message).with_status(503)
+            })?;
         unknown_arns::check(operation, &params, &state)?;
         match operation {
             "CreateRule" => {

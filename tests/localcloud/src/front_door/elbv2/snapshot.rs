@@ -202,8 +202,15 @@ impl Snapshot {
     /// # Errors
     /// When MiniStack does not answer.
     pub async fn read(client: &Client) -> Result<Self, ApiError> {
-        let body = client.load_balancing().await?;
-        serde_json::from_slice(&body).map_err(|error| ApiError {
+        Self::of(&client.load_balancing().await?)
+    }
+
+    /// The state that MiniStack has answered.
+    ///
+    /// # Errors
+    /// When it cannot be parsed.
+    pub fn of(answer: &[u8]) -> Result<Self, ApiError> {
+        serde_json::from_slice(answer).map_err(|error| ApiError {
             status: 200,
             code: "UnreadableState".into(),
             message: error.to_string(),

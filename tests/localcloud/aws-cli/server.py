@@ -1,0 +1,65 @@
+"""Runs calls of the AWS CLI in forks of this process, which has loaded it: most of what a call takes is loading it,
+and a deployment makes a dozen.
+
+The calls come from `aws` beside it over the Unix socket that is this process's standard output. It ends when its
+standard input ends, so that it never outlives the local cloud.
+"""
+
+import json
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+
+# What is printed goes where errors go.
+LISTENER = socket.socket(fileno=os.dup(1))
+os.dup2(2, 1)
+
+from awscli import clidriver
+
+# Loads what the AWS CLI would load later.
+clidriver.create_clidriver()
+
+
+def run(connection):
+    """Runs the call that comes over a connection in this process, a fork, and ends it."""
+    status = 255
+    try:
+        _, files, _, _ = socket.recv_fds(connection, 1, 3)
+        with connection.makefile("rb") as request:
+            arguments, folder, environment = json.load(request)
+        for number, file in enumerate(files):
+            os.dup2(file, number)
+        os.chdir(folder)
+        # What the AWS CLI puts into its environment when it is loaded.
+        environment["AWS_DATA_PATH"] = os.environ["AWS_DATA_PATH"]
+        os.environ.clear()
+        os.environ.update(environment)
+        sys.argv = ["aws", *arguments]
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        status = clidriver.main()
+    except SystemExit as ended:
+        status = ended.code if isinstance(ended.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        connection.send(bytes([status or 0]))
+        os._exit(0)
+
+
+def serve():
+    # Ended forks leave nothing behind.
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    while sys.stdin not in (ready := select.select([LISTENER, sys.stdin], [], [])[0]):
+        connection, _ = LISTENER.accept()
+        if os.fork() == 0:
+            run(connection)
+        connection.close()
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,46 @@
+//! The AWS CLI that scripts call, run by a server that has loaded it.
+
+use std::process::Output;
+
+use localcloud::LocalCloud;
+
+use crate::cloud::start;
+
+/// Runs a script; gives its status, and what it printed as results and as errors.
+async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) {
+    let mut command = cloud.command("bash").expect("the workspace has tools");
+    let ran = command.args(["-c", script]).output().await;
+    let Output {
+        status,
+        stdout,
+        stderr,
+    } = ran.expect("bash runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8");
+    (status.code(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_call_has_the_scripts_files_folder_and_variables_and_the_script_its_status() {
+    let cloud = start().await;
+    let identity = "AWS_DEFAULT_OUTPUT=text aws sts get-caller-identity --query Account";
+    let (status, account, errors) = run(&cloud, identity).await;
+    assert_eq!((status, &*account), (Some(0), "000000000000\n"), "{errors}");
+
+    // A folder of its own, a pipe on either side, and calls at the same time.
+    let copies = r#"
+        cd "$(mktemp -d)" && echo "von Süden" >there
+        aws s3api create-bucket --bucket copies >/dev/null
+        aws s3 cp --quiet there s3://copies/one & aws s3 cp --quiet - s3://copies/two <there & wait
+        aws s3 cp s3://copies/one - && aws s3 cp s3://copies/two - | tr a-z A-Z"#;
+    let (status, read, errors) = run(&cloud, copies).await;
+    assert_eq!(
+        (status, &*read),
+        (Some(0), "von Süden\nVON SüDEN\n"),
+        "{errors}"
+    );
+
+    let (status, printed, errors) = run(&cloud, "aws no-such-service").await;
+    assert_eq!((status, &*printed), (Some(2), ""), "{errors}");
+    assert!(errors.contains("Invalid choice"), "{errors}");
+    cloud.stop().await;
+}

@@ -68,8 +68,8 @@ sample-app:
 
 .PHONY: test
 test: build ## Run everything that must hold
-	# Twice the cores of a small machine, for a part of the time is waiting: for tasks to start, for traffic to settle.
-	cargo test --workspace --locked -- --test-threads=4
+	# Three times the cores of a small machine, for much of the time is waiting: for tasks to start, for traffic to settle.
+	cargo test --workspace --locked -- --test-threads=6
 
 .PHONY: bench
 bench: build sample-app ## Measure deployments on the local cloud

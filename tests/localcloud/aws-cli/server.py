@@ -24,40 +24,43 @@ clidriver.create_clidriver()
 
 
 def run(connection):
-    """Runs the call that comes over a connection in this process, a fork, and ends it."""
-    status = 255
+    """Runs the call that comes over a connection in this process, a fork; gives its exit status."""
+    _, files, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("rb") as request:
+        arguments, folder, environment = json.load(request)
+    for number, file in enumerate(files):
+        os.dup2(file, number)
+    os.chdir(folder)
+    # What the AWS CLI puts into its environment when it is loaded.
+    environment["AWS_DATA_PATH"] = os.environ["AWS_DATA_PATH"]
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["aws", *arguments]
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
-        _, files, _, _ = socket.recv_fds(connection, 1, 3)
-        with connection.makefile("rb") as request:
-            arguments, folder, environment = json.load(request)
-        for number, file in enumerate(files):
-            os.dup2(file, number)
-        os.chdir(folder)
-        # What the AWS CLI puts into its environment when it is loaded.
-        environment["AWS_DATA_PATH"] = os.environ["AWS_DATA_PATH"]
-        os.environ.clear()
-        os.environ.update(environment)
-        sys.argv = ["aws", *arguments]
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        status = clidriver.main()
+        status = clidriver.main() or 0
     except SystemExit as ended:
-        status = ended.code if isinstance(ended.code, int) else 1
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        connection.send(bytes([status or 0]))
-        os._exit(0)
+        status = ended.code or 0
+    sys.stdout.flush()
+    return status
 
 
 def serve():
     # Ended forks leave nothing behind.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    while sys.stdin not in (ready := select.select([LISTENER, sys.stdin], [], [])[0]):
+    while True:
+        ready, _, _ = select.select([LISTENER, sys.stdin], [], [])
+        if sys.stdin in ready:
+            # Calls that still run have nobody to answer to.
+            os.killpg(0, signal.SIGKILL)
         connection, _ = LISTENER.accept()
         if os.fork() == 0:
-            run(connection)
+            try:
+                connection.send(bytes([run(connection)]))
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(0)
         connection.close()
 
 

@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-/// A server that runs calls of the AWS CLI. It ends when this is dropped, and also when this process
-/// dies, because it watches its standard input.
+/// A server that runs calls of the AWS CLI. It ends with the calls that it runs when this is dropped,
+/// and also when this process dies, because it watches its standard input.
 pub struct AwsCli {
     _server: Child,
     socket: PathBuf,
@@ -35,7 +35,7 @@ impl AwsCli {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(OwnedFd::from(listener))
-            .kill_on_drop(true)
+            // It ends its process group.
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", python.display()))?;

@@ -9,7 +9,8 @@ use crate::cloud::start;
 /// Runs a script; gives its status, and what it printed as results and as errors.
 async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) {
     let mut command = cloud.command("bash").expect("the workspace has tools");
-    let ran = command.args(["-c", script]).output().await;
+    let in_its_folder = command.current_dir(cloud.state_dir());
+    let ran = in_its_folder.args(["-c", script]).output().await;
     let Output {
         status,
         stdout,
@@ -28,7 +29,7 @@ async fn a_call_has_the_scripts_files_folder_and_variables_and_the_script_its_st
 
     // A folder of its own, a pipe on either side, and calls at the same time.
     let copies = r#"
-        cd "$(mktemp -d)" && echo "von Süden" >there
+        echo "von Süden" >there
         aws s3api create-bucket --bucket copies >/dev/null
         aws s3 cp --quiet there s3://copies/one & aws s3 cp --quiet - s3://copies/two <there & wait
         aws s3 cp s3://copies/one - && aws s3 cp s3://copies/two - | tr a-z A-Z"#;

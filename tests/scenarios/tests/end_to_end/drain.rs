@@ -10,7 +10,7 @@ use scenarios::machines::{BY_HAND, Task, drain_record, outcome, planned};
 use scenarios::visitors::Pin;
 use scenarios::websocket::{Session, Socket};
 use scenarios::{Stage, Steady};
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// Nothing is kept warm, so that what was replaced drains at the next sweep.
 async fn stage() -> Result<Stage> {
@@ -106,8 +106,7 @@ async fn was_drained_directly(task: &Task) -> Result<()> {
 /// The one that nobody has a session on.
 async fn idle_one(tasks: &[Task]) -> Result<Task> {
     for task in tasks {
-        let page = reqwest::get(format!("http://{}:8000/", task.address)).await?;
-        let page: Value = serde_json::from_str(&page.text().await?)?;
+        let page = task.ask("/").await?;
         if page["activeSessions"] == 0 {
             return Ok(task.clone());
         }

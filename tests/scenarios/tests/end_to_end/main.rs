@@ -3,15 +3,16 @@
 //! One binary, so that it is linked once and tests of different files run side by side:
 //! `cargo test -p scenarios --test end_to_end zero_downtime` runs those of one file.
 
-// Begins first, by its name, because it takes the longest.
+// These begin first, by their names, because they take the longest.
+mod any_fault;
 mod at_scale;
+
 mod baseline_update;
 mod cleanup;
 mod deploy;
 mod drain;
 mod events;
 mod failures;
-mod faults;
 mod input;
 mod limits;
 mod races;

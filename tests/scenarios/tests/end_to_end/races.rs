@@ -198,8 +198,7 @@ async fn is_left(stage: &Stage, id: &str) -> Result<()> {
     for task in stage.tasks(id).await? {
         stage
             .within(Duration::from_secs(60), async || {
-                let page = reqwest::get(format!("http://{}:8000/", task.address)).await?;
-                let page: Value = serde_json::from_str(&page.text().await?)?;
+                let page = task.ask("/").await?;
                 Ok(page["activeSessions"] == 0)
             })
             .await

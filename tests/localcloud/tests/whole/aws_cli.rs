@@ -23,6 +23,10 @@ async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_call_has_the_scripts_files_folder_and_variables_and_the_script_its_status() {
     let cloud = start().await;
+    // Without the server everything below would hold as well.
+    let (_, aws, _) = run(&cloud, "command -v aws").await;
+    assert!(aws.ends_with("/tests/localcloud/aws-cli/aws\n"), "{aws}");
+
     let identity = "AWS_DEFAULT_OUTPUT=text aws sts get-caller-identity --query Account";
     let (status, account, errors) = run(&cloud, identity).await;
     assert_eq!((status, &*account), (Some(0), "000000000000\n"), "{errors}");

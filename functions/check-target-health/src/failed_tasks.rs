@@ -5,16 +5,16 @@ use lifecycle::aws_error::failed;
 use lifecycle::printable::printable;
 use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
 
-/// The deployment's stopped tasks that ECS still shows (an hour at least), newest first.
+/// The deployment's stopped tasks, newest first. ECS shows them for at least an hour.
 ///
 /// # Errors
-/// As AWS answers the reads.
+/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn stopped_tasks(
     ecs: &aws_sdk_ecs::Client,
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Vec<Task>, StepError> {
-    let mut tasks = tasks::of(ecs, settings, deployment, DesiredStatus::Stopped).await?;
+    let mut tasks = tasks::list(ecs, settings, deployment, DesiredStatus::Stopped).await?;
     tasks.sort_by_key(|task| {
         std::cmp::Reverse(
             task.stopping_at()
@@ -25,8 +25,8 @@ pub async fn stopped_tasks(
     Ok(tasks)
 }
 
-/// Whether the task stopped for a reason that the next task will meet too: not for lack of Fargate
-/// capacity, and not because somebody stopped it.
+/// Whether the task stopped for a reason that will stop the next task too: not for lack of Fargate capacity,
+/// and not because an operator stopped it.
 ///
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
 pub fn counts(task: &Task) -> bool {
@@ -34,7 +34,7 @@ pub fn counts(task: &Task) -> bool {
     match task.stop_code() {
         Some(TaskStopCode::EssentialContainerExited) => true,
         Some(TaskStopCode::TaskFailedToStart) => !reason.contains("Capacity is unavailable"),
-        // ECS itself stopped it: only health checks say something about the image.
+        // ECS itself stopped it, and only failed health checks say something about the image.
         _ => reason.contains("health checks"),
     }
 }
@@ -89,8 +89,8 @@ fn container(task: &Task) -> Option<&Container> {
         .find(|container| container.name() == Some(defaults::CONTAINER))
 }
 
-/// The most of one log line that is shown, in characters.
-const SHOWN_OF_A_LINE: usize = 300;
+/// The most characters of one log line that are shown.
+const MAX_LINE: usize = 300;
 
 async fn last_log_lines(
     logs: &aws_sdk_cloudwatchlogs::Client,
@@ -115,10 +115,14 @@ async fn last_log_lines(
             .events()
             .iter()
             .filter_map(|event| event.message())
-            .map(|line| printable(&line.trim_end().replace('\t', " "), SHOWN_OF_A_LINE))
+            .map(|line| printable(&line.trim_end().replace('\t', " "), MAX_LINE))
             .collect()),
-        // The stream is made with the first line.
-        Err(error) if lifecycle::aws_error::code(&error) == Some("ResourceNotFoundException") => {
+        // The stream is created with the first line.
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(|error| error.is_resource_not_found_exception()) =>
+        {
             Ok(Vec::new())
         }
         Err(error) => Err(failed("read the log", error).to_string()),

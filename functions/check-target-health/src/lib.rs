@@ -1,30 +1,29 @@
-//! Are as many tasks healthy as desired? Health is data: the answer is a verdict with a reason, and
-//! the state machine decides by it.
+//! Checks whether as many tasks are healthy as desired. Health is data: the answer is a verdict with a
+//! reason, and the state machine decides by it.
 
 pub mod failed_tasks;
 mod rollout;
 
-use aws_sdk_ecs::types::{DeploymentRolloutState, Service};
+use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service, Task};
 use aws_sdk_elasticloadbalancingv2::types::{
     TargetHealth, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
-use lifecycle::aws_error::{code, failed};
-use lifecycle::printable::{MOST_OF_A_TEXT, printable};
-use lifecycle::{DeploymentId, Settings, StepError, defaults};
+use lifecycle::printable::{MAX_TEXT, printable};
+use lifecycle::{DeploymentId, Settings, StepError, defaults, service, target_group};
 use serde::{Deserialize, Serialize};
 
-/// What is checked.
+/// The deployment to check.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
-    /// Its target group.
+    /// The ARN of its target group.
     pub target_group_arn: String,
     /// How many healthy targets it needs.
     pub desired_count: u32,
-    /// Only tasks of the service's newest rollout count, and nothing may be left of earlier ones: for
-    /// a deployment that was brought back with fresh tasks, whose old ones are healthy but drained.
+    /// Count only tasks of the service's newest rollout, and require that nothing is left of earlier ones:
+    /// for a deployment that a rollback gave fresh tasks, whose old tasks are healthy but drained.
     #[serde(default)]
     pub fresh_tasks: bool,
 }
@@ -35,9 +34,9 @@ pub struct Input {
 pub enum Verdict {
     /// As many targets are healthy as desired.
     Healthy,
-    /// Not yet; ask again later.
+    /// Not yet; check again later.
     Waiting,
-    /// It will not get healthy by waiting.
+    /// It will not become healthy by waiting.
     Failed,
 }
 
@@ -45,31 +44,31 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// What follows from the counts.
+    /// What follows from them.
     pub verdict: Verdict,
-    /// Healthy targets.
+    /// How many targets are healthy.
     pub healthy: usize,
-    /// Desired tasks.
+    /// How many tasks are desired.
     pub desired: usize,
-    /// Why, in words that a person can act on.
+    /// Why, in words that an operator can act on.
     pub reason: String,
 }
 
-/// The clients that the check reads with.
+/// The clients that the step reads with.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// Services and tasks.
+    /// For the service and its tasks.
     pub ecs: aws_sdk_ecs::Client,
-    /// Target health.
+    /// For the health of the targets.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
-    /// The last lines of a container that stopped.
+    /// For the last log lines of a container that stopped.
     pub logs: aws_sdk_cloudwatchlogs::Client,
 }
 
-/// Looks at targets, service and stopped tasks once.
+/// Checks targets, service and stopped tasks once.
 ///
 /// # Errors
-/// As AWS answers the reads; an unhealthy deployment is no error.
+/// As [`lifecycle::aws_error::CODES`] say. An unhealthy deployment is not an error.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
@@ -78,99 +77,70 @@ pub async fn run(
     let id = input.deployment_id.clone();
     check(clients, settings, input)
         .await
-        .map_err(|error| error.of(&id))
+        .map_err(|error| error.with_deployment(&id))
 }
 
 async fn check(clients: &Clients, settings: &Settings, input: Input) -> Result<Output, StepError> {
+    let id = &input.deployment_id;
     let desired = input.desired_count as usize;
-    let Some(targets) = target_health(&clients.elb, &input.target_group_arn).await? else {
-        return Ok(judged(
-            Verdict::Failed,
-            0,
-            desired,
-            format!("target group {} is gone", input.target_group_arn),
-        ));
+    let Some(targets) = target_group::health(&clients.elb, &input.target_group_arn).await? else {
+        let reason = format!("target group {} is gone", input.target_group_arn);
+        return Ok(judged(Verdict::Failed, 0, desired, reason));
     };
-    let healthy = in_state(&targets, &TargetHealthStateEnum::Healthy);
-    let judged = |verdict, reason| judged(verdict, healthy, desired, reason);
-    let enough = |fresh: &str| {
-        judged(
-            Verdict::Healthy,
-            format!("{healthy} of {desired} {fresh}targets are healthy"),
-        )
-    };
+    let healthy = target_group::healthy(&targets);
+    let judged = |verdict, reason| Ok(judged(verdict, healthy, desired, reason));
     if healthy >= desired && !input.fresh_tasks {
-        return Ok(enough(""));
+        return judged(
+            Verdict::Healthy,
+            format!("{healthy} of {desired} targets are healthy"),
+        );
     }
     if targets
         .iter()
         .any(|target| target.reason() == Some(&TargetHealthReasonEnum::NotInUse))
     {
-        return Ok(judged(
-            Verdict::Failed,
-            "the target group is in no listener rule (Target.NotInUse), so its targets are never checked; \
-             was a rule deleted by hand?"
-                .to_owned(),
-        ));
+        let reason = "no listener rule names the target group (Target.NotInUse), so its targets are never \
+                      checked; was a rule deleted by hand?";
+        return judged(Verdict::Failed, reason.to_owned());
     }
-    let Some(service) = service(&clients.ecs, settings, &input.deployment_id).await? else {
-        // ECS may not show a new service for some seconds; one that was deleted it shows for long.
-        return Ok(judged(
+    let Some(service) = service::describe(&clients.ecs, settings, id).await? else {
+        // ECS may not show a new service for some seconds. One that was deleted it shows for long.
+        return judged(
             Verdict::Waiting,
-            format!("ECS does not show service {} (yet)", input.deployment_id),
-        ));
+            format!("ECS does not show service {id} (yet)"),
+        );
     };
     if service.status() != Some("ACTIVE") {
-        return Ok(judged(
-            Verdict::Failed,
-            format!("service {} is being deleted", input.deployment_id),
-        ));
+        return judged(Verdict::Failed, format!("service {id} is being deleted"));
     }
     if healthy >= desired && rollout::is_over(&service) {
-        return Ok(enough("fresh "));
-    }
-    let stopped = failed_tasks::stopped_tasks(&clients.ecs, settings, &input.deployment_id).await?;
-    let failures: Vec<_> = stopped
-        .iter()
-        // Old tasks that failed say nothing about fresh ones: they may have been drained, or be of an
-        // earlier service of this name, which was undone.
-        .filter(|task| rollout::is_fresh(&service, task))
-        .filter(|task| failed_tasks::counts(task))
-        .collect();
-    let rollout_failed = service
-        .deployments()
-        .iter()
-        .filter(|deployment| rollout::is_newest(deployment))
-        .find(|deployment| deployment.rollout_state() == Some(&DeploymentRolloutState::Failed));
-    if failures.len() >= defaults::FAILED_TASKS_MEAN_FAILURE || rollout_failed.is_some() {
-        let mut parts = vec![format!("{healthy} of {desired} targets are healthy")];
-        parts.extend(
-            rollout_failed
-                .and_then(|deployment| deployment.rollout_state_reason())
-                .map(str::to_owned),
+        return judged(
+            Verdict::Healthy,
+            format!("{healthy} of {desired} fresh targets are healthy"),
         );
-        // The newest failure stands for all; their number says whether it is the rule.
-        if let Some(task) = failures.first() {
-            parts.push(
-                failed_tasks::describe(
-                    &clients.logs,
-                    settings,
-                    &input.deployment_id,
-                    task,
-                    failures.len(),
-                )
-                .await,
-            );
-        }
-        parts.extend(unhealthy_reasons(&targets).or_else(|| reason_in_events(&service)));
-        return Ok(judged(Verdict::Failed, parts.join("; ")));
     }
-    let mut reason = waiting_for(&service, &targets, &failures, healthy, desired);
+    let mut failures = failed_tasks::stopped_tasks(&clients.ecs, settings, id).await?;
+    // Old tasks that failed say nothing about fresh ones: they may have been drained, or belong to an
+    // earlier service of this name, which was undone.
+    failures.retain(|task| rollout::is_fresh(&service, task) && failed_tasks::counts(task));
+    let found = Found {
+        targets,
+        service,
+        failures,
+        healthy,
+        desired,
+    };
+    if found.has_failed() {
+        return judged(
+            Verdict::Failed,
+            found.why_failed(clients, settings, id).await,
+        );
+    }
+    let mut reason = found.why_waiting();
     if input.fresh_tasks {
-        reason.push_str("; ");
-        reason.push_str(&rollout::in_words(&service));
+        reason = format!("{reason}; {}", rollout::describe(&found.service));
     }
-    Ok(judged(Verdict::Waiting, reason))
+    judged(Verdict::Waiting, reason)
 }
 
 fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> Output {
@@ -178,46 +148,79 @@ fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> O
         verdict,
         healthy,
         desired,
-        // Log lines and AWS's own words are in it, which may be of any length.
-        reason: printable(&reason, MOST_OF_A_TEXT),
+        // It contains log lines and AWS's own words, which may have any length.
+        reason: printable(&reason, MAX_TEXT),
     }
 }
 
-fn in_state(targets: &[TargetHealth], state: &TargetHealthStateEnum) -> usize {
-    targets
-        .iter()
-        .filter(|target| target.state() == Some(state))
-        .count()
-}
-
-/// Why we wait, which is also what is shown when the time is up.
-fn waiting_for(
-    service: &Service,
-    targets: &[TargetHealth],
-    failures: &[&aws_sdk_ecs::types::Task],
+/// A deployment that is not healthy, as it was found.
+struct Found {
+    targets: Vec<TargetHealth>,
+    service: Service,
+    /// Tasks of the newest rollout that failed, newest first.
+    failures: Vec<Task>,
     healthy: usize,
     desired: usize,
-) -> String {
-    let mut parts = vec![
-        format!("{healthy} of {desired} targets are healthy"),
-        format!(
-            "{} tasks run and {} are pending",
-            service.running_count(),
-            service.pending_count()
-        ),
-    ];
-    parts.extend(unhealthy_reasons(targets));
-    parts.extend(failures.first().map(|task| failed_tasks::stop_reason(task)));
-    // ECS says here, and only here, that it cannot place a task, as when a quota is used up.
-    parts.extend(
-        service
+}
+
+impl Found {
+    fn has_failed(&self) -> bool {
+        self.failures.len() >= defaults::FAILED_TASKS_MEAN_FAILURE
+            || self.failed_rollout().is_some()
+    }
+
+    fn failed_rollout(&self) -> Option<&Deployment> {
+        service::newest_rollout(&self.service)
+            .filter(|rollout| rollout.rollout_state() == Some(&DeploymentRolloutState::Failed))
+    }
+
+    async fn why_failed(
+        &self,
+        clients: &Clients,
+        settings: &Settings,
+        id: &DeploymentId,
+    ) -> String {
+        let mut parts = vec![self.counts()];
+        let rollout_reason = self
+            .failed_rollout()
+            .and_then(Deployment::rollout_state_reason);
+        parts.extend(rollout_reason.map(str::to_owned));
+        // The newest failure stands for all. Their number says whether it is the rule.
+        if let Some(task) = self.failures.first() {
+            let number = self.failures.len();
+            let logs = &clients.logs;
+            parts.push(failed_tasks::describe(logs, settings, id, task, number).await);
+        }
+        parts.extend(unhealthy_reasons(&self.targets).or_else(|| reason_in_events(&self.service)));
+        parts.join("; ")
+    }
+
+    /// Also the reason that is reported when the time is up.
+    fn why_waiting(&self) -> String {
+        let (running, pending) = (self.service.running_count(), self.service.pending_count());
+        let mut parts = vec![
+            self.counts(),
+            format!("{running} tasks are running and {pending} are pending"),
+        ];
+        parts.extend(unhealthy_reasons(&self.targets));
+        parts.extend(self.failures.first().map(failed_tasks::stop_reason));
+        // ECS reports here, and only here, that it cannot place a task, as when a quota is used up.
+        let newest_event = self
+            .service
             .events()
             .first()
-            .and_then(|event| event.message())
-            .filter(|message| message.contains("unable to"))
-            .map(str::to_owned),
-    );
-    parts.join("; ")
+            .and_then(|event| event.message());
+        parts.extend(
+            newest_event
+                .filter(|message| message.contains("unable to"))
+                .map(str::to_owned),
+        );
+        parts.join("; ")
+    }
+
+    fn counts(&self) -> String {
+        format!("{} of {} targets are healthy", self.healthy, self.desired)
+    }
 }
 
 /// The distinct reasons of targets that are unhealthy.
@@ -247,9 +250,9 @@ fn unhealthy_reasons(targets: &[TargetHealth]) -> Option<String> {
     })
 }
 
-/// Why targets were unhealthy that ECS has replaced since: it says so in the service's events only,
-/// as "(port 8000) is unhealthy in (target-group …) due to (reason Health checks failed with these
-/// codes: [500])". An event in other words is given whole.
+/// Why targets were unhealthy that ECS has replaced since. ECS reports it only in the service's events, as
+/// "(port 8000) is unhealthy in (target-group …) due to (reason Health checks failed with these codes:
+/// [500])". An event in other words is returned as it is.
 ///
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages-list.html>
 fn reason_in_events(service: &Service) -> Option<String> {
@@ -266,50 +269,6 @@ fn reason_in_events(service: &Service) -> Option<String> {
         "targets failed GET {} ({reason})",
         defaults::HEALTH_CHECK_PATH
     ))
-}
-
-/// The health of every target of the group; none when the group is gone.
-async fn target_health(
-    elb: &aws_sdk_elasticloadbalancingv2::Client,
-    target_group_arn: &str,
-) -> Result<Option<Vec<TargetHealth>>, StepError> {
-    // Not paginated: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html
-    match elb
-        .describe_target_health()
-        .target_group_arn(target_group_arn)
-        .send()
-        .await
-    {
-        Ok(answer) => Ok(Some(
-            answer
-                .target_health_descriptions
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|description| description.target_health)
-                .collect(),
-        )),
-        Err(error) if code(&error) == Some("TargetGroupNotFound") => Ok(None),
-        Err(error) => Err(failed(
-            format_args!("read the target health of {target_group_arn}"),
-            error,
-        )),
-    }
-}
-
-/// The deployment's service, whatever its status.
-async fn service(
-    ecs: &aws_sdk_ecs::Client,
-    settings: &Settings,
-    deployment: &DeploymentId,
-) -> Result<Option<Service>, StepError> {
-    let answer = ecs
-        .describe_services()
-        .cluster(&settings.cluster)
-        .services(deployment.as_str())
-        .send()
-        .await
-        .map_err(|error| failed(format_args!("read service {deployment}"), error))?;
-    Ok(answer.services.unwrap_or_default().into_iter().next())
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ const HTTP_HEADER: &str = "http-header";
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateRule.html>.
 const LAST_PRIORITY: u32 = 50_000;
 
-/// Conditions in one rule must all hold, so either of two needs a rule of its own.
+/// All conditions of a rule have to match, so each of the two needs a rule of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Affinity {
     /// By the header.
@@ -32,7 +32,7 @@ impl fmt::Display for Affinity {
 }
 
 impl Affinity {
-    /// The priorities of such rules.
+    /// The priorities of the rules of this kind.
     pub(crate) fn priorities(self) -> RangeInclusive<u32> {
         match self {
             Affinity::Header => defaults::HEADER_RULES_FROM..=defaults::COOKIE_RULES_FROM - 1,
@@ -47,7 +47,7 @@ impl Affinity {
         }
     }
 
-    /// Ids of one environment have one length, so none is a part of another.
+    /// Ids of one environment have the same length, so none is a part of another.
     fn value(self, deployment: &DeploymentId) -> String {
         match self {
             Affinity::Header => deployment.to_string(),
@@ -55,7 +55,7 @@ impl Affinity {
         }
     }
 
-    /// The condition that holds for the deployment's requests.
+    /// The condition that matches the deployment's requests.
     pub(crate) fn condition(self, deployment: &DeploymentId) -> RuleCondition {
         RuleCondition::builder()
             .field(HTTP_HEADER)
@@ -68,7 +68,7 @@ impl Affinity {
             .build()
     }
 
-    /// Whether that is the one condition of the rule.
+    /// Whether that is the only condition of the rule.
     pub(crate) fn is_condition_of(self, rule: &Rule, deployment: &DeploymentId) -> bool {
         let [condition] = rule.conditions() else {
             return false;

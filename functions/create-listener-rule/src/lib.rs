@@ -1,33 +1,37 @@
-//! Pins requests to a deployment by header and by cookie, and so attaches its target group to the
-//! listener, which has to come before the service.
+//! Pins requests to a deployment by header and by cookie. This attaches its target group to the listener,
+//! which has to happen before the service is created.
 
 mod affinity;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Rule, Tag};
-use lifecycle::aws_error::{code, failed};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener, tags};
+use aws_sdk_elasticloadbalancingv2::operation::create_rule::CreateRuleOutput;
+use aws_sdk_elasticloadbalancingv2::operation::create_rule::builders::CreateRuleFluentBuilder;
+use aws_sdk_elasticloadbalancingv2::types::Rule;
+use lifecycle::aws_error::failed;
+use lifecycle::routing::{self, ListenerRule};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, actions, tags, target_group};
 use serde::{Deserialize, Serialize};
 
 use affinity::Affinity;
 
-/// How many priorities may be lost to others before the step gives up and the state machine tries
-/// again later. Somebody wins each of them, so fewer deployments at once than this all get theirs.
-const ATTEMPTS: usize = 20;
+/// How many priorities may be lost to other deployments before the step gives up and the state machine
+/// tries again later. Each is lost to a deployment that gets its rule, so up to this many deployments at
+/// once all get theirs.
+const MAX_ATTEMPTS: usize = 20;
 
-/// What the step needs to know.
+/// The deployment that needs rules.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
-    /// Its target group.
+    /// The ARN of its target group.
     pub target_group_arn: String,
 }
 
-/// What the step made or found.
+/// The two rules, created or adopted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
@@ -37,25 +41,15 @@ pub struct Output {
     pub cookie_rule: ListenerRule,
 }
 
-/// A rule of the listener.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct ListenerRule {
-    /// Its ARN.
-    pub arn: String,
-    /// Its place in the order of rules; the lowest number is looked at first.
-    pub priority: u32,
-}
-
-/// Adopts the deployment's two rules where they are there, else creates them on the lowest free
-/// priorities.
+/// Adopts the deployment's two rules where they exist, else creates them with the lowest free priorities.
 ///
 /// # Errors
 /// `QuotaExceeded` when the load balancer has no room for another rule, `Transient` when an older
-/// deployment is about to give some back or every priority that it tried went to another, else as [`lifecycle::aws_error::CODES`] say.
+/// deployment is about to give some back or every priority that it tried went to another deployment, else
+/// as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let step = async {
-        let mut rules = listener::rules(elb, &settings.listener_arn).await?;
+        let mut rules = routing::rules(elb, &settings.listener_arn).await?;
         Ok(Output {
             header_rule: adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules)
                 .await?,
@@ -64,10 +58,10 @@ pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Outp
         })
     };
     step.await
-        .map_err(|error: StepError| error.of(&input.deployment_id))
+        .map_err(|error: StepError| error.with_deployment(&input.deployment_id))
 }
 
-/// `rules` are those of the listener, as read last.
+/// Adopts or creates one rule. `rules` are those of the listener, as read last.
 async fn adopt_or_create(
     elb: &Client,
     settings: &Settings,
@@ -76,92 +70,109 @@ async fn adopt_or_create(
     rules: &mut Vec<Rule>,
 ) -> Result<ListenerRule, StepError> {
     let deployment = &input.deployment_id;
-    // Those that AWS has refused, should the list of rules lag behind.
+    // Priorities that AWS has refused, in case the list of rules is stale.
     let mut refused = BTreeSet::new();
-    for _ in 0..ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         if let Some(rule) = existing(elb, input, affinity, rules).await? {
             return Ok(rule);
         }
-        let Some(priority) = lowest_free(affinity, rules, &refused) else {
-            return Err(StepError::new(
-                ErrorName::QuotaExceeded,
-                format!(
-                    "no priority from {:?} is free on {} for the {affinity} rule of {deployment}; \
-                     clean up older deployments",
-                    affinity.priorities(),
-                    settings.listener_arn
-                ),
-            ));
-        };
-        let answer = elb
-            .create_rule()
-            .listener_arn(&settings.listener_arn)
-            .priority(priority as i32)
-            .conditions(affinity.condition(deployment))
-            .actions(
-                Action::builder()
-                    .r#type(ActionTypeEnum::Forward)
-                    .target_group_arn(&input.target_group_arn)
-                    .build(),
-            )
-            .set_tags(Some(
-                tags::of(deployment)
-                    .map(|(key, value)| Tag::builder().key(key).value(value).build())
-                    .to_vec(),
-            ))
-            .send()
-            .await;
+        let priority = lowest_free(affinity, rules, &refused)
+            .ok_or_else(|| no_free_priority(settings, affinity, deployment))?;
         let attempt =
             format!("create the {affinity} rule of {deployment} with priority {priority}");
-        match answer {
-            Ok(answer) => {
-                return answer
-                    .rules
-                    .and_then(|rules| rules.into_iter().next()?.rule_arn)
-                    .map(|arn| ListenerRule { arn, priority })
-                    .ok_or_else(|| {
-                        StepError::new(
-                            ErrorName::Transient,
-                            format!("could not {attempt}: the answer holds no ARN"),
-                        )
-                    });
-            }
+        let error = match create(elb, settings, input, affinity, priority)
+            .send()
+            .await
+        {
+            Ok(answer) => return created(answer, priority, &attempt),
+            Err(error) => error,
+        };
+        match error.as_service_error() {
             // Another deployment was faster. Or it is our own rule, made by a call whose answer was
             // lost: CreateRule is not documented as idempotent, and the SDK repeats such a call.
-            Err(error) if code(&error) == Some("PriorityInUse") => {
+            Some(why) if why.is_priority_in_use_exception() => {
                 refused.insert(priority);
-                *rules = listener::rules(elb, &settings.listener_arn).await?;
+                *rules = routing::rules(elb, &settings.listener_arn).await?;
             }
-            Err(error) if code(&error) == Some("TooManyRules") => {
-                *rules = listener::rules(elb, &settings.listener_arn).await?;
-                return Err(out_of_room(deployment, rules, failed(attempt, error)));
+            Some(why) if why.is_too_many_rules_exception() => {
+                *rules = routing::rules(elb, &settings.listener_arn).await?;
+                return Err(quota_exceeded(deployment, rules, failed(attempt, error)));
             }
-            Err(error) => return Err(failed(attempt, error)),
+            _ => return Err(failed(attempt, error)),
         }
     }
     Err(StepError::new(
         ErrorName::Transient,
         format!(
-            "{ATTEMPTS} priorities in a row were taken by others before the {affinity} rule of \
+            "{MAX_ATTEMPTS} priorities in a row were taken by other deployments before the {affinity} rule of \
              {deployment} could have one"
         ),
     ))
 }
 
-/// The failure of a deployment for which there is no room.
+fn create(
+    elb: &Client,
+    settings: &Settings,
+    input: &Input,
+    affinity: Affinity,
+    priority: u32,
+) -> CreateRuleFluentBuilder {
+    elb.create_rule()
+        .listener_arn(&settings.listener_arn)
+        .priority(priority as i32)
+        .conditions(affinity.condition(&input.deployment_id))
+        .set_actions(Some(actions::forwarding_to(
+            &input.target_group_arn,
+            &[],
+            |_| false,
+        )))
+        .set_tags(Some(tags::to_elb(&input.deployment_id)))
+}
+
+fn created(
+    answer: CreateRuleOutput,
+    priority: u32,
+    attempt: &str,
+) -> Result<ListenerRule, StepError> {
+    let rule = answer.rules.and_then(|rules| rules.into_iter().next());
+    rule.and_then(|rule| rule.rule_arn)
+        .map(|arn| ListenerRule { arn, priority })
+        .ok_or_else(|| {
+            StepError::new(
+                ErrorName::Transient,
+                format!("could not {attempt}: the answer contains no ARN"),
+            )
+        })
+}
+
+fn no_free_priority(
+    settings: &Settings,
+    affinity: Affinity,
+    deployment: &DeploymentId,
+) -> StepError {
+    StepError::new(
+        ErrorName::QuotaExceeded,
+        format!(
+            "no priority from {:?} is free on {} for the {affinity} rule of {deployment}; clean up older \
+             deployments",
+            affinity.priorities(),
+            settings.listener_arn
+        ),
+    )
+}
+
+/// The error of a deployment for which the load balancer has no rule left.
 ///
-/// Of several that came for the last room and got a rule each, none would go live if all gave up.
-/// The newest tries again, and by then the others have given way: they fail and are undone.
-fn out_of_room(deployment: &DeploymentId, rules: &[Rule], mut error: StepError) -> StepError {
+/// When several deployments compete for the last two rules and get one each, none would go live if all
+/// gave up. The newest tries again. By then the others have failed and are undone.
+fn quota_exceeded(deployment: &DeploymentId, rules: &[Rule], mut error: StepError) -> StepError {
     let mut rules_of: BTreeMap<DeploymentId, usize> = BTreeMap::new();
     for rule in rules {
-        let groups: BTreeSet<DeploymentId> = listener::forwards(rule.actions())
+        let named: BTreeSet<DeploymentId> = routing::forwarded_to(rule.actions())
             .iter()
-            .filter_map(|group| {
-                listener::named_like_ours(group.target_group_arn()?, deployment.environment())
-            })
+            .filter_map(|arn| target_group::deployment_from_name(arn, deployment.environment()))
             .collect();
-        for id in groups {
+        for id in named {
             *rules_of.entry(id).or_default() += 1;
         }
     }
@@ -174,99 +185,42 @@ fn out_of_room(deployment: &DeploymentId, rules: &[Rule], mut error: StepError) 
         && other < deployment
     {
         error.name = ErrorName::Transient;
-        error.message += &format!("; {other} is older, has no room either and gives way");
+        error.message += &format!("; {other} is older, lacks a rule too and gives way");
     }
     error
 }
 
-/// The rule that a run before this one made: same condition, same target group, our tags.
+/// The rule that an earlier run made: the same condition, the same target group, our tags.
 async fn existing(
     elb: &Client,
     input: &Input,
     affinity: Affinity,
     rules: &[Rule],
 ) -> Result<Option<ListenerRule>, StepError> {
-    let mut candidates: Vec<ListenerRule> = rules
-        .iter()
-        .filter(|rule| {
-            affinity.is_condition_of(rule, &input.deployment_id)
-                && listener::forwards(rule.actions())
-                    .iter()
-                    .any(|group| group.target_group_arn() == Some(&input.target_group_arn))
-        })
-        .filter_map(named)
-        .collect();
-    // Two runs at once may have made one each; all later ones shall agree on which to name.
-    candidates.sort_by_key(|rule| rule.priority);
-    let ours = only_ours(elb, &input.deployment_id, candidates).await?;
-    Ok(ours.into_iter().next())
+    let candidates = rules.iter().filter(|rule| {
+        affinity.is_condition_of(rule, &input.deployment_id)
+            && routing::forwarded_to(rule.actions()).contains(&input.target_group_arn)
+    });
+    // Two runs at once may have made one each. All later runs have to agree on which to name.
+    let ours = routing::with_tags_of(elb, &input.deployment_id, candidates).await?;
+    Ok(ours.into_iter().min_by_key(|rule| rule.priority))
 }
 
 fn lowest_free(affinity: Affinity, rules: &[Rule], refused: &BTreeSet<u32>) -> Option<u32> {
-    let taken: BTreeSet<u32> = rules.iter().filter_map(priority).collect();
+    let taken: BTreeSet<u32> = rules
+        .iter()
+        .filter_map(ListenerRule::of)
+        .map(|rule| rule.priority)
+        .collect();
     affinity
         .priorities()
         .find(|priority| !taken.contains(priority) && !refused.contains(priority))
 }
 
-/// The rule's priority; the default rule has none.
-fn priority(rule: &Rule) -> Option<u32> {
-    rule.priority()?.parse().ok()
-}
-
-/// The rule by its ARN and priority; nothing for the default rule, which is never ours to change.
-fn named(rule: &Rule) -> Option<ListenerRule> {
-    Some(ListenerRule {
-        arn: rule.rule_arn.clone()?,
-        priority: priority(rule)?,
-    })
-}
-
-/// The rules of the deployment: on the listener, forwarding to a target group of its name, and with
-/// its tags.
+/// Deletes every rule of the deployment. Returns how many there were.
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
-pub async fn find(
-    elb: &Client,
-    settings: &Settings,
-    deployment: &DeploymentId,
-) -> Result<Vec<ListenerRule>, StepError> {
-    let candidates: Vec<ListenerRule> = listener::rules(elb, &settings.listener_arn)
-        .await?
-        .iter()
-        .filter(|rule| {
-            listener::forwards(rule.actions()).iter().any(|group| {
-                group
-                    .target_group_arn()
-                    .and_then(listener::target_group_name)
-                    == Some(deployment.as_str())
-            })
-        })
-        .filter_map(named)
-        .collect();
-    only_ours(elb, deployment, candidates).await
-}
-
-/// Those of the rules that carry the deployment's tags, in the same order.
-async fn only_ours(
-    elb: &Client,
-    deployment: &DeploymentId,
-    mut rules: Vec<ListenerRule>,
-) -> Result<Vec<ListenerRule>, StepError> {
-    let arns: Vec<String> = rules.iter().map(|rule| rule.arn.clone()).collect();
-    let tags = listener::tags(elb, &arns).await?;
-    rules.retain(|rule| {
-        tags.get(&rule.arn)
-            .is_some_and(|tags| tags::belong_to(tags, deployment))
-    });
-    Ok(rules)
-}
-
-/// Deletes every rule of the deployment and says how many those were.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say; a rule that is gone already is none.
+/// As [`lifecycle::aws_error::CODES`] say. A rule that is gone already is not an error.
 pub async fn undo(
     elb: &Client,
     settings: &Settings,
@@ -274,26 +228,30 @@ pub async fn undo(
 ) -> Result<usize, StepError> {
     let delete_all = async {
         let mut deleted = 0;
-        for rule in find(elb, settings, deployment).await? {
-            match elb.delete_rule().rule_arn(&rule.arn).send().await {
-                Ok(_) => deleted += 1,
-                Err(error) if code(&error) == Some("RuleNotFound") => (),
-                // Deleted by a call whose answer was lost, a rule has no tags any more, and then the
-                // role, which may delete by tag only, is denied the SDK's next attempt.
-                Err(error) => {
-                    let left = find(elb, settings, deployment).await?;
-                    if left.iter().any(|still| still.arn == rule.arn) {
-                        return Err(failed(format_args!("delete rule {}", rule.arn), error));
-                    }
-                    deleted += 1;
-                }
+        for rule in routing::rules_of(elb, settings, deployment).await? {
+            let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
+                deleted += 1;
+                continue;
+            };
+            if error
+                .as_service_error()
+                .is_some_and(|error| error.is_rule_not_found_exception())
+            {
+                continue;
             }
+            // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
+            // which may delete only by tag, is denied the SDK's next attempt.
+            let left = routing::rules_of(elb, settings, deployment).await?;
+            if left.contains(&rule) {
+                return Err(failed(format_args!("delete rule {}", rule.arn), error));
+            }
+            deleted += 1;
         }
         Ok(deleted)
     };
     delete_all
         .await
-        .map_err(|error: StepError| error.of(deployment))
+        .map_err(|error: StepError| error.with_deployment(deployment))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_tags::{
     DescribeTagsError, DescribeTagsOutput,
 };
 use aws_sdk_elasticloadbalancingv2::types::TagDescription;
+use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Tag};
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use serde_json::json;
 
@@ -49,7 +50,10 @@ impl Elb {
 
     fn priorities(&self) -> Vec<u32> {
         let rules = self.rules.lock().unwrap();
-        let mut all: Vec<u32> = rules.iter().filter_map(|(r, _)| priority(r)).collect();
+        let mut all: Vec<u32> = rules
+            .iter()
+            .filter_map(|(r, _)| ListenerRule::of(r).map(|it| it.priority))
+            .collect();
         all.sort();
         all
     }
@@ -385,7 +389,7 @@ async fn a_race_that_is_always_lost_ends_and_is_tried_again_later() {
     });
     let error = ran(&elb.client(&[&raced])).await.unwrap_err();
     assert_eq!(error.name, ErrorName::Transient);
-    assert_eq!(raced.num_calls(), ATTEMPTS);
+    assert_eq!(raced.num_calls(), MAX_ATTEMPTS);
     assert!(error.message.contains(ID), "{error}");
 }
 

@@ -1,58 +1,59 @@
 //! Creates the service that keeps a deployment's tasks running.
 
-mod refusal;
+mod create_error;
 
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::operation::create_service::builders::CreateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
     AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentCircuitBreaker,
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
-    Service, ServiceField, Tag,
+    Service,
 };
 use lifecycle::aws_error::{code, failed};
-use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults};
+use lifecycle::service::{Found, look_up};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
-use refusal::Refusal;
+use create_error::CreateError;
 
-/// What the step needs to know.
+/// The service that is needed.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
-    /// The task definition's revision to run.
+    /// The ARN of the task definition revision to run.
     pub task_definition_arn: String,
-    /// The target group that tasks are registered in; a listener rule must name it already.
+    /// The ARN of the target group to register tasks in. A listener rule must name it already.
     pub target_group_arn: String,
     /// How many tasks to run.
     pub desired_count: u32,
 }
 
-/// What the step made or found.
+/// The service, created or adopted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// The service.
+    /// The ARN of the service.
     pub service_arn: String,
 }
 
-/// What [`undo`] has left.
+/// What is left after [`undo`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Undone {
     /// The deployment has no service any more.
     Gone,
-    /// The service is being deleted and its tasks still stop; look again later.
+    /// The service is being deleted and its tasks are still stopping; call again later.
     Draining,
 }
 
 /// Adopts the deployment's service when it is as the input says, else creates it.
 ///
-/// A service of the deployment that runs something else, because an earlier run was started with
-/// other sizes, is a conflict: going on would put live what nobody asked for this time, and changing
-/// it would replace tasks that people may be on. Nothing is changed, and the undo path removes it as
-/// long as it was never live, so that the next start makes it anew.
+/// A service of the deployment that runs something else, because an earlier run was started with other
+/// sizes, is a conflict. To go on would make live what this run did not ask for, and to change the service
+/// would replace tasks that may have visitors. So nothing is changed. If it was never live, the undo
+/// deletes it, and the next start creates it again.
 ///
 /// # Errors
 /// `ResourceConflict` when the name is taken by a service that is not ours or not as the input says,
@@ -62,7 +63,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     adopt_or_create(ecs, settings, &input)
         .await
         .map(|service_arn| Output { service_arn })
-        .map_err(|error| error.of(&input.deployment_id))
+        .map_err(|error| error.with_deployment(&input.deployment_id))
 }
 
 async fn adopt_or_create(
@@ -75,52 +76,7 @@ async fn adopt_or_create(
         return Ok(arn);
     }
     let attempt = format!("create service {deployment}");
-    // No client token: how long AWS replays one is not documented, and a deployment that was rolled
-    // back may be started again under the same name.
-    let answer = ecs
-        .create_service()
-        .cluster(&settings.cluster)
-        .service_name(deployment.as_str())
-        .task_definition(&input.task_definition_arn)
-        .desired_count(desired_count(input)?)
-        .launch_type(LaunchType::Fargate)
-        .platform_version("LATEST")
-        .network_configuration(network(settings)?)
-        .load_balancers(
-            LoadBalancer::builder()
-                .target_group_arn(&input.target_group_arn)
-                .container_name(defaults::CONTAINER)
-                .container_port(defaults::PORT.into())
-                .build(),
-        )
-        .deployment_configuration(
-            DeploymentConfiguration::builder()
-                .deployment_circuit_breaker(
-                    DeploymentCircuitBreaker::builder()
-                        .enable(true)
-                        // There is no earlier revision in this service to go back to.
-                        .rollback(false)
-                        .build(),
-                )
-                .minimum_healthy_percent(100)
-                .maximum_percent(200)
-                .build(),
-        )
-        // On unless told otherwise; it would stop tasks that people are on:
-        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
-        .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
-        .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
-        .propagate_tags(PropagateTags::Service)
-        .enable_ecs_managed_tags(true)
-        .enable_execute_command(false)
-        .set_tags(Some(
-            tags::of(deployment)
-                .map(|(key, value)| Tag::builder().key(key).value(value).build())
-                .to_vec(),
-        ))
-        .send()
-        .await;
-    let error = match answer {
+    let error = match create(ecs, settings, input)?.send().await {
         Ok(answer) => {
             return answer
                 .service
@@ -128,27 +84,69 @@ async fn adopt_or_create(
                 .ok_or_else(|| {
                     StepError::new(
                         ErrorName::Transient,
-                        format!("could not {attempt}: the answer holds no ARN"),
+                        format!("could not {attempt}: the answer contains no ARN"),
                     )
                 });
         }
         Err(error) => error,
     };
-    let refusal = Refusal::of(&error);
+    let known = CreateError::of(&error);
     let mut error = failed(&attempt, error);
-    match refusal {
-        Some(Refusal::Passing) => error.name = ErrorName::Transient,
-        Some(Refusal::NameTaken) => {
-            // By a call whose answer was lost, by another run, or by somebody else.
-            if let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)? {
-                return Ok(arn);
-            }
-            // Taken a moment ago and not there now: the next attempt sees one or the other.
-            error.name = ErrorName::Transient;
-        }
-        None => (),
+    // The name is taken by a call whose answer was lost, by another run, or by a service of another owner.
+    if known == Some(CreateError::NameTaken)
+        && let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)?
+    {
+        return Ok(arn);
+    }
+    // A name that was taken a moment ago and is not there now is transient too: the next attempt sees one
+    // or the other.
+    if known.is_some() {
+        error.name = ErrorName::Transient;
     }
     Err(error)
+}
+
+/// Without a client token: how long AWS replays one is not documented, and a deployment that was undone
+/// may be started again under the same name.
+fn create(
+    ecs: &Client,
+    settings: &Settings,
+    input: &Input,
+) -> Result<CreateServiceFluentBuilder, StepError> {
+    let load_balancer = LoadBalancer::builder()
+        .target_group_arn(&input.target_group_arn)
+        .container_name(defaults::CONTAINER)
+        .container_port(defaults::PORT.into())
+        .build();
+    // Without rollback: the service has no earlier revision to go back to.
+    let circuit_breaker = DeploymentCircuitBreaker::builder()
+        .enable(true)
+        .rollback(false)
+        .build();
+    let deployment_configuration = DeploymentConfiguration::builder()
+        .deployment_circuit_breaker(circuit_breaker)
+        .minimum_healthy_percent(100)
+        .maximum_percent(200)
+        .build();
+    Ok(ecs
+        .create_service()
+        .cluster(&settings.cluster)
+        .service_name(input.deployment_id.as_str())
+        .task_definition(&input.task_definition_arn)
+        .desired_count(desired_count(input)?)
+        .launch_type(LaunchType::Fargate)
+        .platform_version("LATEST")
+        .network_configuration(network(settings)?)
+        .load_balancers(load_balancer)
+        .deployment_configuration(deployment_configuration)
+        // Enabled by default; it would stop tasks that have visitors:
+        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
+        .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
+        .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
+        .propagate_tags(PropagateTags::Service)
+        .enable_ecs_managed_tags(true)
+        .enable_execute_command(false)
+        .set_tags(Some(tags::to_ecs(&input.deployment_id))))
 }
 
 fn desired_count(input: &Input) -> Result<i32, StepError> {
@@ -180,21 +178,7 @@ fn network(settings: &Settings) -> Result<NetworkConfiguration, StepError> {
         .build())
 }
 
-/// What stands under a deployment's name.
-enum Found {
-    /// Nothing, or a service that was deleted and whose name is free again.
-    Nothing,
-    Ours(Box<Service>),
-    NotOurs {
-        arn: String,
-    },
-    /// Being deleted; its name is not free yet.
-    Draining {
-        arn: String,
-    },
-}
-
-/// The ARN of the service to adopt, or nothing when there is none.
+/// The ARN of the service to adopt, or `None` when there is no service of that name.
 fn adopt(found: Found, input: &Input) -> Result<Option<String>, StepError> {
     let deployment = &input.deployment_id;
     match found {
@@ -228,7 +212,7 @@ fn adopt(found: Found, input: &Input) -> Result<Option<String>, StepError> {
     }
 }
 
-/// In what the service is not as the input says.
+/// How the service differs from the input.
 fn differences(service: &Service, input: &Input) -> Vec<String> {
     let mut differences = Vec::new();
     let running = service.task_definition().unwrap_or_default();
@@ -258,71 +242,13 @@ fn differences(service: &Service, input: &Input) -> Vec<String> {
     differences
 }
 
-async fn look_up(
-    ecs: &Client,
-    settings: &Settings,
-    deployment: &DeploymentId,
-) -> Result<Found, StepError> {
-    let answer = ecs
-        .describe_services()
-        .cluster(&settings.cluster)
-        .services(deployment.as_str())
-        .include(ServiceField::Tags)
-        .send()
-        .await;
-    let service = match answer {
-        // A service that never was is among the failures, as MISSING; one that was purged is an error:
-        // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html
-        Ok(answer) => answer
-            .services
-            .and_then(|services| services.into_iter().next()),
-        Err(error) if code(&error) == Some("ServiceNotFoundException") => None,
-        Err(error) => return Err(failed(format_args!("look up service {deployment}"), error)),
-    };
-    let Some(service) = service else {
-        return Ok(Found::Nothing);
-    };
-    let arn = service.service_arn().unwrap_or_default().to_owned();
-    Ok(match service.status() {
-        Some("INACTIVE") => Found::Nothing,
-        Some("DRAINING") => Found::Draining { arn },
-        _ if is_ours(&service, deployment) => Found::Ours(Box::new(service)),
-        _ => Found::NotOurs { arn },
-    })
-}
-
-fn is_ours(service: &Service, deployment: &DeploymentId) -> bool {
-    let tags: Tags = service
-        .tags()
-        .iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
-        .collect();
-    tags::belong_to(&tags, deployment)
-}
-
-/// The deployment's active service, with its tags. `None` when there is none, when it is being
-/// deleted, or when what has its name does not carry its tags.
+/// Deletes the deployment's service with its tasks, or reports how far an earlier call has come.
+///
+/// ECS deregisters the tasks, waits for the deregistration delay and stops them after this call, so a
+/// caller that needs the tasks gone calls it again until it returns [`Undone::Gone`].
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
-pub async fn find(
-    ecs: &Client,
-    settings: &Settings,
-    deployment: &DeploymentId,
-) -> Result<Option<Service>, StepError> {
-    Ok(match look_up(ecs, settings, deployment).await? {
-        Found::Ours(service) => Some(*service),
-        Found::Nothing | Found::NotOurs { .. } | Found::Draining { .. } => None,
-    })
-}
-
-/// Deletes the deployment's service with its tasks, or says how far an earlier call has come.
-///
-/// ECS deregisters the tasks, waits out the deregistration delay and stops them after this call, so
-/// whoever needs the tasks gone calls it again until it says [`Undone::Gone`].
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say; a service that is gone already is none.
+/// As [`lifecycle::aws_error::CODES`] say. A service that is gone already is not an error.
 pub async fn undo(
     ecs: &Client,
     settings: &Settings,
@@ -342,35 +268,36 @@ pub async fn undo(
             .force(true)
             .send()
             .await;
-        match answer {
+        let error = match answer {
             Ok(answer) => {
-                let inactive = answer
+                let is_gone = answer
                     .service
-                    .is_some_and(|service| service.status() == Some("INACTIVE"));
-                Ok(if inactive {
+                    .is_some_and(|it| it.status() == Some("INACTIVE"));
+                return Ok(if is_gone {
                     Undone::Gone
                 } else {
                     Undone::Draining
-                })
+                });
             }
-            // Deleted by another run since the look-up; its tasks may still stop.
-            Err(error)
-                if matches!(
-                    code(&error),
-                    Some("ServiceNotFoundException" | "ServiceNotActiveException")
-                ) =>
-            {
-                Ok(match look_up(ecs, settings, deployment).await? {
-                    Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
-                    Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
-                })
-            }
-            Err(error) => Err(failed(format_args!("delete service {deployment}"), error)),
+            Err(error) => error,
+        };
+        // Deleted by another run since it was looked up; its tasks may still be stopping. The SDK does not
+        // model the second error for this call.
+        let is_deleted = error
+            .as_service_error()
+            .is_some_and(|error| error.is_service_not_found_exception())
+            || code(&error) == Some("ServiceNotActiveException");
+        if !is_deleted {
+            return Err(failed(format_args!("delete service {deployment}"), error));
         }
+        Ok(match look_up(ecs, settings, deployment).await? {
+            Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
+            Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
+        })
     };
     delete
         .await
-        .map_err(|error: StepError| error.of(deployment))
+        .map_err(|error: StepError| error.with_deployment(deployment))
 }
 
 #[cfg(test)]

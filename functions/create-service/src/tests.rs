@@ -8,7 +8,9 @@ use aws_sdk_ecs::operation::create_service::{
 use aws_sdk_ecs::operation::delete_service::{DeleteServiceError, DeleteServiceOutput};
 use aws_sdk_ecs::operation::describe_services::{DescribeServicesError, DescribeServicesOutput};
 use aws_sdk_ecs::types::Failure;
+use aws_sdk_ecs::types::{ServiceField, Tag};
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
+use lifecycle::service::find;
 use serde_json::json;
 
 const ID: &str = "test-20251027-122112Z";

@@ -1,15 +1,17 @@
 //! Creates the target group of a deployment.
 
 use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::operation::create_target_group::CreateTargetGroupOutput;
+use aws_sdk_elasticloadbalancingv2::operation::create_target_group::builders::CreateTargetGroupFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, Rule, Tag, TargetGroupAttribute, TargetTypeEnum,
+    Matcher, ProtocolEnum, Rule, TargetGroupAttribute, TargetTypeEnum,
 };
-use lifecycle::aws_error::{code, failed};
-use lifecycle::listener::{self, DeploymentTargetGroup};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
+use lifecycle::aws_error::failed;
+use lifecycle::target_group::{Found, find, look_up};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, routing, tags};
 use serde::{Deserialize, Serialize};
 
-/// What the step needs to know.
+/// The deployment that needs a target group.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
@@ -17,11 +19,11 @@ pub struct Input {
     pub deployment_id: DeploymentId,
 }
 
-/// What the step made or found.
+/// The target group, created or adopted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// The target group.
+    /// The ARN of the target group.
     pub target_group_arn: String,
 }
 
@@ -40,7 +42,8 @@ pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Outp
             target_group_arn: arn,
         })
     };
-    step.await.map_err(|error: StepError| error.of(deployment))
+    step.await
+        .map_err(|error: StepError| error.with_deployment(deployment))
 }
 
 async fn adopt_or_create(
@@ -52,8 +55,31 @@ async fn adopt_or_create(
         return Ok(arn);
     }
     let attempt = format!("create target group {deployment}");
-    let answer = elb
-        .create_target_group()
+    let error = match create(elb, settings, deployment).send().await {
+        Ok(answer) => return arn_of(answer, &attempt),
+        Err(error) => error,
+    };
+    let is_taken = error
+        .as_service_error()
+        .is_some_and(|error| error.is_duplicate_target_group_name_exception());
+    let mut error = failed(&attempt, error);
+    if is_taken {
+        // Another run was faster, perhaps one of this step.
+        if let Some(arn) = adopt(look_up(elb, deployment).await?, deployment)? {
+            return Ok(arn);
+        }
+        // Taken a moment ago and not there now: the next attempt sees one or the other.
+        error.name = ErrorName::Transient;
+    }
+    Err(error)
+}
+
+fn create(
+    elb: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> CreateTargetGroupFluentBuilder {
+    elb.create_target_group()
         .name(deployment.as_str())
         // Fargate tasks are registered by their own address.
         .target_type(TargetTypeEnum::Ip)
@@ -68,34 +94,21 @@ async fn adopt_or_create(
         .healthy_threshold_count(defaults::HEALTHY_THRESHOLD)
         .unhealthy_threshold_count(defaults::UNHEALTHY_THRESHOLD)
         .matcher(Matcher::builder().http_code("200").build())
-        .set_tags(Some(
-            tags::of(deployment)
-                .map(|(key, value)| Tag::builder().key(key).value(value).build())
-                .to_vec(),
-        ))
-        .send()
-        .await;
-    match answer {
-        Ok(answer) => answer
-            .target_groups
-            .and_then(|groups| groups.into_iter().next()?.target_group_arn)
-            .ok_or_else(|| {
-                StepError::new(
-                    ErrorName::Transient,
-                    format!("could not {attempt}: the answer holds no ARN"),
-                )
-            }),
-        // Somebody was faster, perhaps another run of this step.
-        Err(error) if code(&error) == Some("DuplicateTargetGroupName") => {
-            adopt(look_up(elb, deployment).await?, deployment)?.ok_or_else(|| {
-                let mut error = failed(&attempt, error);
-                // Taken a moment ago and not there now: the next attempt sees one or the other.
-                error.name = ErrorName::Transient;
-                error
-            })
-        }
-        Err(error) => Err(failed(&attempt, error)),
-    }
+        .set_tags(Some(tags::to_elb(deployment)))
+}
+
+fn arn_of(answer: CreateTargetGroupOutput, attempt: &str) -> Result<String, StepError> {
+    let group = answer
+        .target_groups
+        .and_then(|groups| groups.into_iter().next());
+    group
+        .and_then(|group| group.target_group_arn)
+        .ok_or_else(|| {
+            StepError::new(
+                ErrorName::Transient,
+                format!("could not {attempt}: the answer contains no ARN"),
+            )
+        })
 }
 
 async fn set_deregistration_delay(elb: &Client, arn: &str) -> Result<(), StepError> {
@@ -113,19 +126,12 @@ async fn set_deregistration_delay(elb: &Client, arn: &str) -> Result<(), StepErr
     Ok(())
 }
 
-/// What stands under a deployment's name.
-enum Found {
-    Nothing,
-    Ours(DeploymentTargetGroup),
-    NotOurs { arn: String },
-}
-
-/// The ARN of the group to adopt, or nothing when there is none.
+/// The ARN of the group to adopt, or `None` when there is no group of that name.
 fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, StepError> {
     match found {
         Found::Nothing => Ok(None),
-        // Adopted, it would never be switched to; left alone, it is gone soon.
-        Found::Ours(group) if group.tags.contains_key(tags::DELETING_SINCE) => Err(StepError::new(
+        // If it were adopted, nothing would switch to it. Left alone, it is gone soon.
+        Found::Ours(group) if group.has(tags::DELETING_SINCE) => Err(StepError::new(
             ErrorName::Transient,
             format!(
                 "the target group of {deployment} is still being deleted; start again when it is gone"
@@ -142,67 +148,11 @@ fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, Step
     }
 }
 
-async fn look_up(elb: &Client, deployment: &DeploymentId) -> Result<Found, StepError> {
-    let answer = elb
-        .describe_target_groups()
-        .names(deployment.as_str())
-        .send()
-        .await;
-    let groups = match answer {
-        Ok(answer) => answer.target_groups.unwrap_or_default(),
-        Err(error) if code(&error) == Some("TargetGroupNotFound") => return Ok(Found::Nothing),
-        Err(error) => {
-            return Err(failed(
-                format_args!("look up target group {deployment}"),
-                error,
-            ));
-        }
-    };
-    let Some(arn) = groups
-        .into_iter()
-        .next()
-        .and_then(|group| group.target_group_arn)
-    else {
-        return Ok(Found::Nothing);
-    };
-    // No tags at all means that it was deleted between the two calls.
-    let Some(tags) = listener::tags(elb, std::slice::from_ref(&arn))
-        .await?
-        .remove(&arn)
-    else {
-        return Ok(Found::Nothing);
-    };
-    Ok(if tags::belong_to(&tags, deployment) {
-        Found::Ours(DeploymentTargetGroup {
-            deployment: deployment.clone(),
-            arn,
-            tags,
-        })
-    } else {
-        Found::NotOurs { arn }
-    })
-}
-
-/// The deployment's target group with its tags. `None` when there is none, or when what has its name
-/// does not carry its tags.
+/// Deletes the deployment's target group. Returns whether there was one. Its rules must be gone.
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
-pub async fn find(
-    elb: &Client,
-    deployment: &DeploymentId,
-) -> Result<Option<DeploymentTargetGroup>, StepError> {
-    Ok(match look_up(elb, deployment).await? {
-        Found::Ours(group) => Some(group),
-        Found::Nothing | Found::NotOurs { .. } => None,
-    })
-}
-
-/// Deletes the deployment's target group and says whether there was one. Its rules must be gone.
-///
-/// # Errors
-/// `ResourceConflict` when a rule or the default action of the listener still names it, `Transient`
-/// when none does and AWS says so all the same, else as [`lifecycle::aws_error::CODES`] say.
+/// `ResourceConflict` when a rule or the default action of the listener still names it, `Transient` when
+/// none does and AWS reports it in use all the same, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn undo(
     elb: &Client,
     settings: &Settings,
@@ -217,66 +167,66 @@ pub async fn undo(
             .target_group_arn(&group.arn)
             .send()
             .await;
-        match answer {
-            Ok(_) => Ok(true),
-            // Deleted by another run since the look-up.
-            Err(error) if code(&error) == Some("TargetGroupNotFound") => Ok(false),
-            Err(error) if code(&error) == Some("ResourceInUse") => {
-                Err(in_use(elb, settings, &group.arn).await?)
-            }
-            // Deleted by a call whose answer was lost, it has no tags any more, and then the role, which
-            // may delete by tag only, is denied the SDK's next attempt.
-            Err(error) => match find(elb, deployment).await? {
-                None => Ok(true),
-                Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
-            },
+        let Err(error) = answer else { return Ok(true) };
+        let is_in_use = error
+            .as_service_error()
+            .is_some_and(|error| error.is_resource_in_use_exception());
+        if is_in_use {
+            return Err(in_use(elb, settings, &group.arn).await?);
+        }
+        // If another run has deleted it since it was looked up, AWS does not know it any more. If a call
+        // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
+        // only by tag, is denied the SDK's next attempt.
+        match find(elb, deployment).await? {
+            None => Ok(true),
+            Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
         }
     };
     delete
         .await
-        .map_err(|error: StepError| error.of(deployment))
+        .map_err(|error: StepError| error.with_deployment(deployment))
 }
 
-/// The error that says who still names the group.
+/// The error that lists what still names the group.
 async fn in_use(elb: &Client, settings: &Settings, arn: &str) -> Result<StepError, StepError> {
     let listener_arn = &settings.listener_arn;
-    let users: Vec<String> = listener::rules(elb, listener_arn)
+    let users: Vec<String> = routing::rules(elb, listener_arn)
         .await?
         .iter()
         .filter(|rule| {
-            listener::forwards(rule.actions())
+            routing::forwarded_to(rule.actions())
                 .iter()
-                .any(|group| group.target_group_arn() == Some(arn))
+                .any(|named| named == arn)
         })
-        .map(|rule| in_words(rule, listener_arn))
+        .map(|rule| describe(rule, listener_arn))
         .collect();
     Ok(if users.is_empty() {
         StepError::new(
             ErrorName::Transient,
             format!(
-                "could not delete {arn}: it is said to be in use, but nothing on {listener_arn} names \
-                 it any more; should this last, look for another listener that does"
+                "could not delete {arn}: AWS reports it in use, but nothing on {listener_arn} names it any \
+                 more; if this lasts, look for another listener that does"
             ),
         )
     } else {
         StepError::new(
             ErrorName::ResourceConflict,
             format!(
-                "could not delete {arn}: it is in use by {}; delete those rules, or switch traffic \
-                 away from it, first",
+                "could not delete {arn}: it is in use by {}; delete those rules, or switch traffic away from \
+                 it, first",
                 users.join(" and ")
             ),
         )
     })
 }
 
-fn in_words(rule: &Rule, listener_arn: &str) -> String {
+fn describe(rule: &Rule, listener_arn: &str) -> String {
     if rule.is_default() == Some(true) {
         format!("the default action of {listener_arn}")
     } else {
+        let arn = rule.rule_arn().unwrap_or_default();
         format!(
-            "rule {} (priority {})",
-            rule.rule_arn().unwrap_or_default(),
+            "rule {arn} (priority {})",
             rule.priority().unwrap_or_default()
         )
     }

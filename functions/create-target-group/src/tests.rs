@@ -16,6 +16,7 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::{
     DescribeTargetGroupsError, DescribeTargetGroupsOutput,
 };
 use aws_sdk_elasticloadbalancingv2::operation::modify_target_group_attributes::ModifyTargetGroupAttributesOutput;
+use aws_sdk_elasticloadbalancingv2::types::Tag;
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, TagDescription, TargetGroup};
 use aws_smithy_mocks::{MockResponse, Rule as Mock, RuleMode, mock, mock_client};
 use serde_json::json;

@@ -1,32 +1,32 @@
-//! Deletes a deployment: the undo of every step, composed, in the order in which nobody is cut off.
+//! Deletes a deployment: the undo of every step, composed, in the order in which no visitor is cut off.
 //!
-//! One call does what can be done now and says whether anything is left; the state machine calls
-//! again until nothing is. The listener is read again right before each destructive part.
+//! One call does what can be done now and reports whether anything is left. The state machine calls again
+//! until nothing is. The listener is read again right before each destructive part.
 
-mod one_by_one;
+mod scale_down;
 
-use aws_sdk_elasticloadbalancingv2::types::Tag;
 use create_service::Undone;
-use lifecycle::aws_error::failed;
-use lifecycle::listener::DeploymentTargetGroup;
-use lifecycle::{DeploymentId, ErrorName, StepError, defaults, listener, settings, tags};
+use lifecycle::guard::{self, Intent};
+use lifecycle::routing::DefaultAction;
+use lifecycle::target_group::{self, TargetGroup};
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, settings, tags};
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
 
-/// What is to be deleted.
+/// The deployment to delete, and what refuses it.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
-    /// Refuse a deployment that was ever live: for undoing a candidate, which nobody can be on.
+    /// Refuse a deployment that was ever live: for the undo of a candidate, which has no visitors.
     #[serde(default)]
     pub only_if_never_live: bool,
-    /// Refuse a deployment that does not drain: a rollback may have brought it back since it was planned.
+    /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
-    /// People may still be on it: stop its tasks one after another, each when the one before has
-    /// stopped, so that not all of them reconnect to the active deployment at once.
+    /// Visitors may still be on it: stop its tasks one after another, each when the one before has
+    /// stopped, so that the visitors do not all reconnect to the active deployment at once.
     #[serde(default)]
     pub force: bool,
 }
@@ -41,22 +41,22 @@ pub enum Verdict {
     Deleting,
 }
 
-/// What was done in this call.
+/// What this call did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
     /// Whether anything is left.
     pub verdict: Verdict,
-    /// What we wait for, or what was deleted.
+    /// What the deletion waits for, or what was deleted.
     pub reason: String,
 }
 
 /// The clients that the step works with.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// Services and task definitions.
+    /// For services and task definitions.
     pub ecs: aws_sdk_ecs::Client,
-    /// Rules and target groups.
+    /// For rules and target groups.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
@@ -65,7 +65,7 @@ pub struct Clients {
 pub struct Settings {
     /// The baseline's resources.
     pub baseline: lifecycle::Settings,
-    /// How long the load balancer may go on routing by rules that are deleted.
+    /// How long the load balancer may go on routing by rules after they are deleted.
     pub settle: Duration,
 }
 
@@ -86,9 +86,10 @@ impl Settings {
 /// Deletes what can be deleted now.
 ///
 /// # Errors
-/// `DeploymentActive` when the default action names the deployment, a rollback to it is under way, or a
-/// person protects it; `DeploymentWasLive` when it was live and only candidates are to be deleted, or does
-/// not drain and only what drains is; else as AWS answers.
+/// `DeploymentActive` when the default action names the deployment; `DeploymentKept` when a rollback to it
+/// is under way or an operator protects it; `DeploymentWasLive` when it was live and only candidates are
+/// to be deleted, or when it does not drain and only what drains is to be deleted; else as
+/// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
@@ -103,7 +104,10 @@ pub async fn run(
         now,
         id: &id,
     };
-    delete.run(&input).await.map_err(|error| error.of(&id))
+    delete
+        .run(&input)
+        .await
+        .map_err(|error| error.with_deployment(&id))
 }
 
 struct Delete<'a> {
@@ -116,64 +120,71 @@ struct Delete<'a> {
 
 impl Delete<'_> {
     async fn run(&self, input: &Input) -> Result<Output, StepError> {
-        let Clients { ecs, elb } = self.clients;
-        let group = create_target_group::find(elb, self.id).await?;
-        self.refuse_if_active(group.as_ref()).await?;
+        let group = target_group::find(&self.clients.elb, self.id).await?;
         if let Some(group) = &group {
-            self.refuse_if_restored(group).await?;
-            if let (true, Some(since)) =
-                (input.only_if_never_live, group.tags.get(tags::LIVE_SINCE))
-            {
-                // Whoever drains it later must not take this for a deletion that has begun.
-                if group.tags.contains_key(tags::DELETING_SINCE) {
-                    self.take_mark_back(&group.arn).await?;
-                }
-                return Err(StepError::new(
-                    ErrorName::DeploymentWasLive,
-                    format!(
-                        "{} has been live since {since}; people may be on it, so it is not undone but drained",
-                        self.id
-                    ),
+            self.refuse_if_kept(group, input).await?;
+            if self.may_be_switched_to(group).await? {
+                return Ok(waiting_for(
+                    "switches in flight to see that it is being deleted",
                 ));
             }
-            self.refuse_unless_draining(group, input)?;
-            self.refuse_if_protected(group, input)?;
-            if self.may_be_switched_to(group).await? {
-                return Ok(
-                    self.deleting("switches in flight to see that it is being deleted".to_owned())
-                );
-            }
+        } else {
+            self.refuse_if_active(None).await?;
         }
-
-        self.refuse_if_active(group.as_ref()).await?;
-        let rules = create_listener_rule::undo(elb, self.settings, self.id).await?;
-        let was_live = group
-            .as_ref()
-            .filter(|group| group.tags.contains_key(tags::LIVE_SINCE));
-        if let Some(group) = was_live
-            && !self.is_forgotten(group, rules).await?
-        {
-            return Ok(self.deleting("the load balancer to forget its rules".to_owned()));
+        if let Some(waiting) = self.delete_rules(group.as_ref()).await? {
+            return Ok(waiting);
         }
+        if let Some(waiting) = self.delete_service(group.as_ref(), input).await? {
+            return Ok(waiting);
+        }
+        self.delete_the_rest().await
+    }
 
-        self.refuse_if_active(group.as_ref()).await?;
+    /// Deletes the rules. Returns what to wait for before the tasks may be stopped.
+    async fn delete_rules(&self, group: Option<&TargetGroup>) -> Result<Option<Output>, StepError> {
+        self.refuse_if_active(group).await?;
+        let deleted = create_listener_rule::undo(&self.clients.elb, self.settings, self.id).await?;
+        match was_live(group) {
+            Some(group) if !self.are_rules_forgotten(group, deleted).await? => Ok(Some(
+                waiting_for("the load balancer to stop routing by its rules"),
+            )),
+            _ => Ok(None),
+        }
+    }
+
+    /// Deletes the service, after its tasks have been stopped one by one if visitors may be on them.
+    /// Returns what to wait for.
+    async fn delete_service(
+        &self,
+        group: Option<&TargetGroup>,
+        input: &Input,
+    ) -> Result<Option<Output>, StepError> {
+        self.refuse_if_active(group).await?;
+        let ecs = &self.clients.ecs;
         if input.force
-            && was_live.is_some()
-            && let Some(what) = one_by_one::stop_next(ecs, self.settings, self.id).await?
+            && was_live(group).is_some()
+            && let Some(what) = scale_down::stop_next(ecs, self.settings, self.id).await?
         {
-            return Ok(self.deleting(what));
+            return Ok(Some(waiting_for(&what)));
         }
-        if create_service::undo(ecs, self.settings, self.id).await? == Undone::Draining {
-            return Ok(self.deleting("ECS to stop the tasks".to_owned()));
-        }
+        Ok(
+            match create_service::undo(ecs, self.settings, self.id).await? {
+                Undone::Draining => Some(waiting_for("ECS to stop the tasks")),
+                Undone::Gone => None,
+            },
+        )
+    }
 
+    /// Deletes the target group and the task definitions.
+    async fn delete_the_rest(&self) -> Result<Output, StepError> {
+        let Clients { ecs, elb } = self.clients;
         match create_target_group::undo(elb, self.settings, self.id).await {
             Ok(_) => {}
-            // An old list may have hidden the rules that still lead to it.
+            // A stale list may have hidden the rules that still forward to it.
             Err(error) if error.name == ErrorName::ResourceConflict => {
                 return match create_listener_rule::undo(elb, self.settings, self.id).await? {
                     0 => Err(error),
-                    _ => Ok(self.deleting("the listener to let go of the target group".to_owned())),
+                    _ => Ok(waiting_for("the listener to release the target group")),
                 };
             }
             Err(error) => return Err(error),
@@ -188,137 +199,100 @@ impl Delete<'_> {
         })
     }
 
-    fn deleting(&self, what: String) -> Output {
-        Output {
-            verdict: Verdict::Deleting,
-            reason: format!("waiting for {what}"),
+    /// Refuses a deployment that has to stay as it is, and takes back a deletion that an earlier call
+    /// began.
+    async fn refuse_if_kept(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+        self.refuse_if_active(Some(group)).await?;
+        let refusal = guard::refuse_if_restored(&group.tags, self.now, self.id, Intent::Delete)
+            .and_then(|()| self.refuse_if_was_live(group, input));
+        if let Err(refusal) = refusal {
+            // A rollback that saw our mark has given way and removed its own. While our mark stays, a
+            // switch passes the deployment over, and a drain takes its deletion for begun.
+            if group.has(tags::DELETING_SINCE) {
+                self.unmark(&group.arn).await?;
+            }
+            return Err(refusal);
         }
-    }
-
-    /// The guard: the listener is the truth, whatever tags or callers say.
-    ///
-    /// Takes our mark back when it refuses, or later switches would pass a live deployment over.
-    async fn refuse_if_active(
-        &self,
-        group: Option<&DeploymentTargetGroup>,
-    ) -> Result<(), StepError> {
-        let elb = &self.clients.elb;
-        let listener = listener::read(elb, &self.settings.listener_arn).await?;
-        let named = listener::forwards(listener.default_actions())
-            .iter()
-            .filter_map(|group| {
-                group
-                    .target_group_arn()
-                    .and_then(listener::target_group_name)
-            })
-            .any(|name| name == self.id.as_str());
-        if !named {
+        if group.has(tags::DELETING_SINCE) {
             return Ok(());
         }
-        if let Some(group) = group {
-            self.take_mark_back(&group.arn).await?;
-        }
-        Err(StepError::new(
-            ErrorName::DeploymentActive,
-            format!(
-                "{} carries the default traffic and is not deleted; switch to another deployment first",
-                self.id
-            ),
-        ))
-    }
-
-    /// The guard for a deployment that is about to be active again.
-    ///
-    /// A rollback that saw our mark has given way and removed its own, so whoever meets the
-    /// rollback's mark here takes ours back, or the switch would pass the deployment over.
-    async fn refuse_if_restored(&self, group: &DeploymentTargetGroup) -> Result<(), StepError> {
-        if !tags::is_being_restored(&group.tags, self.now) {
+        self.refuse_unless_draining(group, input)?;
+        // A candidate is undone all the same: its execution has ended, and it was never live.
+        if input.only_if_never_live {
             return Ok(());
         }
-        if group.tags.contains_key(tags::DELETING_SINCE) {
-            self.take_mark_back(&group.arn).await?;
-        }
-        Err(StepError::new(
-            ErrorName::DeploymentActive,
-            format!(
-                "{} is being rolled back to and is not deleted; if no rollback runs any more, remove its tag {}",
-                self.id,
-                tags::RESTORING_SINCE
-            ),
-        ))
+        guard::refuse_if_protected(&group.tags, self.id, Intent::Delete)
     }
 
-    /// The guard for what was brought back by a rollback and left again since the plan was made: people
-    /// came to it, and nobody has told its tasks to drain.
-    fn refuse_unless_draining(
-        &self,
-        group: &DeploymentTargetGroup,
-        input: &Input,
-    ) -> Result<(), StepError> {
-        let has = |mark| group.tags.contains_key(mark);
-        if !input.only_if_draining || has(tags::DRAINING_SINCE) || has(tags::DELETING_SINCE) {
+    /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
+    /// call began, or later switches would pass a live deployment over.
+    async fn refuse_if_active(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
+        let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
+        let refusal = guard::refuse_if_active(&default_action, self.id, Intent::Delete);
+        if let (Err(_), Some(group)) = (&refusal, group) {
+            self.unmark(&group.arn).await?;
+        }
+        refusal
+    }
+
+    fn refuse_if_was_live(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+        match group.tags.get(tags::LIVE_SINCE) {
+            Some(since) if input.only_if_never_live => Err(StepError::new(
+                ErrorName::DeploymentWasLive,
+                format!(
+                    "{} has been live since {since}; visitors may be on it, so it is drained instead of undone",
+                    self.id
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses what a rollback brought back and another one replaced since the plan was made: it has new
+    /// visitors, and its tasks have not been asked to drain.
+    fn refuse_unless_draining(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+        if !input.only_if_draining || group.has(tags::DRAINING_SINCE) {
             return Ok(());
         }
         Err(StepError::new(
             ErrorName::DeploymentWasLive,
             format!(
-                "{} was draining when its deletion was planned and is no longer; people may be on it, so it is not \
-                 deleted but drained",
+                "{} was draining when its deletion was planned and is not draining now; visitors may be on it, so \
+                 it is drained instead of deleted",
                 self.id
             ),
         ))
     }
 
-    /// The guard for what somebody protected since the plan was made. A candidate is undone all the same:
-    /// its execution has ended, and it was never live.
-    fn refuse_if_protected(
-        &self,
-        group: &DeploymentTargetGroup,
-        input: &Input,
-    ) -> Result<(), StepError> {
-        let has = |mark| group.tags.contains_key(mark);
-        if input.only_if_never_live || !has(tags::PROTECTED) || has(tags::DELETING_SINCE) {
-            return Ok(());
-        }
-        Err(StepError::new(
-            ErrorName::DeploymentActive,
-            format!(
-                "{} is protected and is not deleted; remove its tag {} first",
-                self.id,
-                tags::PROTECTED
-            ),
-        ))
-    }
-
-    /// Whether a switch that read the tags before they said that it is being deleted may still act on
-    /// them; it has done so by the next call, and then the listener says it. Marks it if it is not yet.
+    /// Marks the deployment as being deleted, unless it is. Returns whether a switch that read the tags
+    /// before the mark may still act on them.
     ///
-    /// One that was live is not what a switch goes forward to, and its tasks outlive its rules anyway;
-    /// one call's time does. For a candidate the time counts, since the call that marked it may not have
-    /// lived to tell.
-    async fn may_be_switched_to(&self, group: &DeploymentTargetGroup) -> Result<bool, StepError> {
-        let has = |mark| group.tags.contains_key(mark);
-        if !has(tags::DELETING_SINCE) {
+    /// Such a switch has acted by the next call, and then the listener shows it. A deployment that was
+    /// live is not what a switch goes forward to, and its tasks outlive its rules anyway, so the time of
+    /// one call is enough. For a candidate the time is measured, because the call that marked it may have
+    /// died.
+    async fn may_be_switched_to(&self, group: &TargetGroup) -> Result<bool, StepError> {
+        if !group.has(tags::DELETING_SINCE) {
             self.mark(&group.arn, tags::DELETING_SINCE).await?;
-            return Ok(has(tags::READY_AT));
+            return Ok(group.has(tags::READY_AT));
         }
-        let since = tags::time(&group.tags, tags::DELETING_SINCE);
+        let since = tags::time(&group.tags, tags::DELETING_SINCE, self.now);
         let is_fresh = since.is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
-        Ok(is_fresh && has(tags::READY_AT) && !has(tags::LIVE_SINCE))
+        Ok(is_fresh && group.has(tags::READY_AT) && !group.has(tags::LIVE_SINCE))
     }
 
-    /// Whether the load balancer has had the time to forget the rules, of which that many were just
-    /// deleted: it goes on routing by them for some seconds, and the tasks must outlive that.
+    /// Whether the load balancer has stopped routing by the rules, `deleted` of which this call deleted.
+    /// It goes on routing by them for some seconds, and the tasks must outlive that.
     ///
-    /// The time counts from when a call first found no rule left and said so on the target group, since
-    /// the call that deleted them may not have lived to tell.
-    async fn is_forgotten(
+    /// The time counts from the first call that found no rule and wrote that on the target group, because
+    /// the call that deleted the rules may have died.
+    async fn are_rules_forgotten(
         &self,
-        group: &DeploymentTargetGroup,
-        rules: usize,
+        group: &TargetGroup,
+        deleted: usize,
     ) -> Result<bool, StepError> {
-        match tags::time(&group.tags, tags::UNROUTED_SINCE) {
-            Some(since) if rules == 0 => Ok(self.now - since >= self.settle + tags::PRECISION),
+        match tags::time(&group.tags, tags::UNROUTED_SINCE, self.now) {
+            Some(since) if deleted == 0 => Ok(self.now - since >= self.settle + tags::PRECISION),
             _ => {
                 self.mark(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)
@@ -326,34 +300,25 @@ impl Delete<'_> {
         }
     }
 
-    async fn take_mark_back(&self, target_group_arn: &str) -> Result<(), StepError> {
-        self.clients
-            .elb
-            .remove_tags()
-            .resource_arns(target_group_arn)
-            .tag_keys(tags::DELETING_SINCE)
-            .tag_keys(tags::UNROUTED_SINCE)
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed(format_args!("untag target group {target_group_arn}"), error))
+    async fn unmark(&self, target_group_arn: &str) -> Result<(), StepError> {
+        let marks = [tags::DELETING_SINCE, tags::UNROUTED_SINCE];
+        target_group::untag(&self.clients.elb, target_group_arn, &marks).await
     }
 
     async fn mark(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
-        self.clients
-            .elb
-            .add_tags()
-            .resource_arns(target_group_arn)
-            .tags(
-                Tag::builder()
-                    .key(key)
-                    .value(tags::timestamp(self.now))
-                    .build(),
-            )
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed(format_args!("tag target group {target_group_arn}"), error))
+        target_group::tag(&self.clients.elb, target_group_arn, key, self.now).await
+    }
+}
+
+/// The target group, if the deployment was live.
+fn was_live(group: Option<&TargetGroup>) -> Option<&TargetGroup> {
+    group.filter(|group| group.has(tags::LIVE_SINCE))
+}
+
+fn waiting_for(what: &str) -> Output {
+    Output {
+        verdict: Verdict::Deleting,
+        reason: format!("waiting for {what}"),
     }
 }
 

@@ -21,6 +21,7 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_rules::DescribeRulesOutp
 use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsOutput;
 use aws_sdk_elasticloadbalancingv2::operation::remove_tags::RemoveTagsOutput;
+use aws_sdk_elasticloadbalancingv2::types::Tag;
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, Listener, Rule, TagDescription, TargetGroup,
 };
@@ -93,14 +94,15 @@ fn forward(id: &str) -> Action {
 }
 
 fn elb_tags(marks: &BTreeMap<String, String>) -> Vec<Tag> {
-    let own = tags::of(&ID.parse().unwrap()).map(|(key, value)| (key.to_owned(), value));
+    let own =
+        tags::for_deployment(&ID.parse().unwrap()).map(|(key, value)| (key.to_owned(), value));
     let all = own.into_iter().chain(marks.clone());
     all.map(|(key, value)| Tag::builder().key(key).value(value).build())
         .collect()
 }
 
 fn ecs_tags() -> Vec<aws_sdk_ecs::types::Tag> {
-    let own = tags::of(&ID.parse().unwrap());
+    let own = tags::for_deployment(&ID.parse().unwrap());
     own.into_iter()
         .map(|(key, value)| {
             aws_sdk_ecs::types::Tag::builder()

@@ -1,46 +1,47 @@
-//! Drains a deployment: asks every task, by its private address, to take nobody new in, and says
-//! whether anybody is left.
+//! Drains a deployment: asks every task, by its private address, to take no new visitors, and reports
+//! whether any are left.
 //!
-//! A task that was asked stays drained for as long as it runs, so the mark on the target group is
-//! written before any is asked, and a rollback that wants the deployment back sees it and starts
-//! fresh tasks. What a rollback or a switch did since is looked at once more after the mark: of the
-//! two, at least one sees the other.
+//! A task that was asked to drain drains for as long as it runs. So the mark on the target group is
+//! written before the first task is asked, and a rollback that wants the deployment back sees the mark
+//! and starts fresh tasks. After the mark, this step checks once more what a rollback or a switch did in
+//! the meantime: of the two, at least one sees the other.
 //!
-//! Asking again is harmless, and drains the tasks that were started since.
+//! Asking again is harmless, and it drains the tasks that were started since.
 
-pub mod ask;
+pub mod drain_request;
+mod running_tasks;
 mod secret;
-mod service;
-mod tasks;
 
-use aws_sdk_elasticloadbalancingv2::types::Tag;
+use aws_sdk_ecs::types::Service;
 use futures_util::future::join_all;
-use lifecycle::aws_error::failed;
-use lifecycle::printable::{MOST_OF_A_TEXT, first_of, printable};
+use lifecycle::guard::{self, Intent};
+use lifecycle::printable::{MAX_TEXT, first_of, printable};
+use lifecycle::routing::DefaultAction;
+use lifecycle::service::{self, Found};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
-use ask::{Answer, Report};
+use drain_request::{Answer, Report};
 
-/// What is to be drained.
+/// The deployment to drain.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
-    /// Its target group, which carries its state.
+    /// The ARN of its target group, which carries its state.
     pub target_group_arn: String,
 }
 
-/// Whether anybody is left.
+/// Whether the deployment has visitors left.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// Somebody may be on it; sweep again.
+    /// It may have visitors; sweep again.
     Draining,
-    /// Nobody is on it.
+    /// It has none.
     Drained,
     /// Another cleanup has deleted it.
     Gone,
@@ -50,51 +51,53 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// Whether anybody is left.
+    /// Whether the deployment has visitors left.
     pub verdict: Verdict,
-    /// Why, in words that a person can act on.
+    /// Why, in words that an operator can act on.
     pub reason: String,
-    /// What each task said; of very many, those that keep the deployment first.
+    /// How each task answered. Of very many, those that keep the deployment come first and the rest is
+    /// left out.
     pub tasks: Vec<Report>,
 }
 
 /// The clients that the step works with.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// The service and its tasks.
+    /// For the service and its tasks.
     pub ecs: aws_sdk_ecs::Client,
-    /// The listener and the target group's tags.
+    /// For the listener and the target group's tags.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
-    /// The drain secret.
+    /// For the drain secret.
     pub secrets: aws_sdk_secretsmanager::Client,
-    /// The tasks themselves.
-    pub http: ask::Client,
+    /// For the tasks themselves.
+    pub http: drain_request::Client,
 }
 
 /// Sweeps over the deployment's tasks once.
 ///
 /// # Errors
-/// `DeploymentActive` when the deployment has to stay as it is: the default action names it, a
-/// rollback to it is under way, or a person protects it; `ResourceConflict` when target group or
-/// service do not carry its tags; else as [`lifecycle::aws_error::CODES`] say. A task that does not
-/// answer is no error.
+/// `DeploymentActive` when the default action names the deployment; `DeploymentKept` when a rollback to
+/// it is under way or an operator protects it; `ResourceConflict` when the target group or the service
+/// does not carry its tags; else as [`lifecycle::aws_error::CODES`] say. A task that does not answer is
+/// not an error.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
+    let Input {
+        deployment_id: id,
+        target_group_arn,
+    } = &input;
     let drain = Drain {
         clients,
         settings,
         now,
-        id: &input.deployment_id,
-        target_group_arn: &input.target_group_arn,
+        id,
+        target_group_arn,
     };
-    drain
-        .run()
-        .await
-        .map_err(|error| error.of(&input.deployment_id))
+    drain.run().await.map_err(|error| error.with_deployment(id))
 }
 
 struct Drain<'a> {
@@ -106,58 +109,63 @@ struct Drain<'a> {
 }
 
 impl Drain<'_> {
-    /// Two cleanups may be at work. The other one may have drained the deployment and deleted it since
-    /// this one's plan, and then whatever fails here is no failure.
+    /// Sweeps, unless another cleanup has drained the deployment and deleted it since this one's plan was
+    /// made. Then a failure of the sweep does not matter.
     async fn run(&self) -> Result<Output, StepError> {
-        match self.sweep().await {
-            Err(error) if error.name != ErrorName::DeploymentActive && self.is_gone().await => {
-                Ok(Output {
-                    verdict: Verdict::Gone,
-                    reason: "another cleanup has deleted it".to_owned(),
-                    tasks: Vec::new(),
-                })
-            }
+        let swept = self.sweep().await;
+        let may_be_gone = |error: &StepError| {
+            !matches!(
+                error.name,
+                ErrorName::DeploymentActive | ErrorName::DeploymentKept
+            )
+        };
+        match swept {
+            Err(error) if may_be_gone(&error) && self.is_gone().await => Ok(Output {
+                verdict: Verdict::Gone,
+                reason: "another cleanup has deleted it".to_owned(),
+                tasks: Vec::new(),
+            }),
             swept => swept,
         }
     }
 
-    /// Whether neither target group nor service is there any more. Not if that cannot be read: what
-    /// failed before is what is told.
+    /// Whether neither the target group nor the service exists any more. Not if that cannot be read: then
+    /// the earlier failure is the one to report.
     async fn is_gone(&self) -> bool {
         let Clients { ecs, elb, .. } = self.clients;
-        let arn = self.target_group_arn.to_owned();
-        let tags = listener::tags(elb, std::slice::from_ref(&arn)).await;
-        tags.is_ok_and(|tags| tags.is_empty())
-            && matches!(service::find(ecs, self.settings, self.id).await, Ok(None))
+        matches!(tags::read_one(elb, self.target_group_arn).await, Ok(None))
+            && matches!(
+                service::look_up(ecs, self.settings, self.id).await,
+                Ok(Found::Nothing | Found::Draining { .. })
+            )
     }
 
     async fn sweep(&self) -> Result<Output, StepError> {
         let Clients { ecs, secrets, .. } = self.clients;
         let tags = self.tags().await?;
         self.refuse_if_kept(&tags).await?;
-        let service = service::find(ecs, self.settings, self.id).await?;
+        let service = self.service().await?;
         let begins = !tags.contains_key(tags::DRAINING_SINCE);
         if begins {
-            self.mark(tags::DRAINING_SINCE).await?;
-        }
-        if service.is_some_and(|grace| grace < defaults::DRAINING_GRACE_PERIOD_SECONDS) {
-            self.set_grace_period(defaults::DRAINING_GRACE_PERIOD_SECONDS)
-                .await?;
+            self.tag(tags::DRAINING_SINCE).await?;
         }
         let running = match service {
-            Some(_) => tasks::running(ecs, self.settings, self.id).await?,
+            Some(service) => {
+                self.stop_replacing_tasks(&service).await?;
+                running_tasks::list(ecs, self.settings, self.id).await?
+            }
             None => Vec::new(),
         };
         if running.is_empty() {
             return Ok(Output {
                 verdict: Verdict::Drained,
-                reason: "no task runs any more".to_owned(),
+                reason: "no task is running any more".to_owned(),
                 tasks: Vec::new(),
             });
         }
         let secret = secret::read(secrets, self.settings).await?;
 
-        // The last moment at which nothing has happened that cannot be taken back.
+        // The last moment before something happens that cannot be taken back.
         let tags = self.tags().await?;
         if let Err(refusal) = self.refuse_if_kept(&tags).await {
             self.give_way(begins).await?;
@@ -165,13 +173,14 @@ impl Drain<'_> {
         }
         let mut reports = Vec::new();
         for some in running.chunks(defaults::TASKS_ASKED_AT_ONCE) {
-            let asked = some
+            let http = &self.clients.http;
+            let requests = some
                 .iter()
-                .map(|task| ask::ask(&self.clients.http, task, &secret));
-            reports.extend(join_all(asked).await);
+                .map(|task| drain_request::send(http, task, &secret));
+            reports.extend(join_all(requests).await);
         }
         let mut output = self.judge(&tags, reports).await?;
-        tell_of_some(&mut output.tasks);
+        keep_what_fits(&mut output.tasks);
         Ok(output)
     }
 
@@ -180,154 +189,126 @@ impl Drain<'_> {
         let number = tasks.len();
         if !tasks.iter().all(Report::is_idle) {
             if tags.contains_key(tags::IDLE_SINCE) {
-                self.unmark(tags::IDLE_SINCE).await?;
+                self.untag(tags::IDLE_SINCE).await?;
             }
+            let reason = describe(&tasks);
             return Ok(Output {
                 verdict: Verdict::Draining,
-                reason: in_words(&tasks),
+                reason,
                 tasks,
             });
         }
-        // A mark in the future is none of a sweep's, and would count as none until then.
-        let idle_since = tags::time(tags, tags::IDLE_SINCE).filter(|since| *since <= self.now);
-        let (verdict, reason) = match idle_since {
-            Some(since) if self.now - since >= defaults::SWEEPS_APART => (
-                Verdict::Drained,
-                format!(
-                    "no session on {number} tasks, and none since {}",
-                    tags::timestamp(since)
-                ),
-            ),
-            since => {
-                if since.is_none() {
-                    self.mark(tags::IDLE_SINCE).await?;
-                }
-                (
-                    Verdict::Draining,
-                    format!("no session on {number} tasks; drained if the next sweep finds none"),
-                )
-            }
-        };
+        let since = tags::time(tags, tags::IDLE_SINCE, self.now);
+        if let Some(since) = since
+            && self.now - since >= defaults::SWEEPS_APART
+        {
+            let since = tags::timestamp(since);
+            let reason = format!("no session on {number} tasks, and none since {since}");
+            return Ok(Output {
+                verdict: Verdict::Drained,
+                reason,
+                tasks,
+            });
+        }
+        if since.is_none() {
+            self.tag(tags::IDLE_SINCE).await?;
+        }
+        let reason = format!("no session on {number} tasks; drained if the next sweep finds none");
         Ok(Output {
-            verdict,
+            verdict: Verdict::Draining,
             reason,
             tasks,
         })
     }
 
-    /// The guard: the listener is the truth, whatever tags or callers say.
     async fn refuse_if_kept(&self, tags: &Tags) -> Result<(), StepError> {
-        let refused = |why: String| Err(StepError::new(ErrorName::DeploymentActive, why));
-        if tags.contains_key(tags::PROTECTED) {
-            return refused(format!(
-                "{} is protected and is not drained; remove its tag {} first",
-                self.id,
-                tags::PROTECTED
-            ));
-        }
-        if tags::is_being_restored(tags, self.now) {
-            return refused(format!(
-                "{} is being rolled back to and is not drained; if no rollback runs any more, remove its tag {}",
-                self.id,
-                tags::RESTORING_SINCE
-            ));
-        }
-        let listener = listener::read(&self.clients.elb, &self.settings.listener_arn).await?;
-        let named = listener::forwards(listener.default_actions())
-            .iter()
-            .filter_map(|group| {
-                group
-                    .target_group_arn()
-                    .and_then(listener::target_group_name)
-            })
-            .any(|name| name == self.id.as_str());
-        if named {
-            return refused(format!(
-                "{} carries the default traffic and is not drained; switch to another deployment first",
-                self.id
-            ));
-        }
-        Ok(())
+        guard::refuse_if_protected(tags, self.id, Intent::Drain)?;
+        guard::refuse_if_restored(tags, self.now, self.id, Intent::Drain)?;
+        let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
+        guard::refuse_if_active(&default_action, self.id, Intent::Drain)
     }
 
-    /// Takes back what this sweep did before it met a rollback or a switch: no task was asked yet.
+    /// Takes back what this sweep did before it met a rollback or a switch. No task was asked yet.
     async fn give_way(&self, began: bool) -> Result<(), StepError> {
         self.set_grace_period(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
             .await?;
         if began {
-            self.unmark(tags::DRAINING_SINCE).await?;
+            self.untag(tags::DRAINING_SINCE).await?;
         }
         Ok(())
+    }
+
+    /// Keeps ECS from replacing a task that answers its health checks with 503 by a fresh one, which does
+    /// not drain.
+    async fn stop_replacing_tasks(&self, service: &Service) -> Result<(), StepError> {
+        match service.health_check_grace_period_seconds().unwrap_or(0) {
+            defaults::DRAINING_GRACE_PERIOD_SECONDS => Ok(()),
+            _ => {
+                self.set_grace_period(defaults::DRAINING_GRACE_PERIOD_SECONDS)
+                    .await
+            }
+        }
     }
 
     async fn set_grace_period(&self, seconds: i32) -> Result<(), StepError> {
         service::set_grace_period(&self.clients.ecs, self.settings, self.id, seconds).await
     }
 
+    /// The deployment's service, or `None` when it does not exist or is being deleted.
+    async fn service(&self) -> Result<Option<Service>, StepError> {
+        match service::look_up(&self.clients.ecs, self.settings, self.id).await? {
+            Found::Ours(service) => Ok(Some(*service)),
+            Found::Nothing | Found::Draining { .. } => Ok(None),
+            Found::NotOurs { arn } => Err(StepError::new(
+                ErrorName::ResourceConflict,
+                format!(
+                    "service {arn} has the name of {} but not its tags, so it is not drained",
+                    self.id
+                ),
+            )),
+        }
+    }
+
     /// The target group's tags, which must be the deployment's.
     async fn tags(&self) -> Result<Tags, StepError> {
-        let arn = self.target_group_arn.to_owned();
-        listener::tags(&self.clients.elb, std::slice::from_ref(&arn))
+        let arn = self.target_group_arn;
+        tags::read_one(&self.clients.elb, arn)
             .await?
-            .remove(&arn)
             .filter(|tags| tags::belong_to(tags, self.id))
             .ok_or_else(|| {
                 StepError::new(
                     ErrorName::ResourceConflict,
                     format!(
-                        "target group {arn} is gone or does not carry the tags of {}, so nothing is drained",
+                        "target group {arn} is gone or does not carry the tags of {}, so it is not drained",
                         self.id
                     ),
                 )
             })
     }
 
-    async fn mark(&self, key: &str) -> Result<(), StepError> {
-        let arn = self.target_group_arn;
-        self.clients
-            .elb
-            .add_tags()
-            .resource_arns(arn)
-            .tags(
-                Tag::builder()
-                    .key(key)
-                    .value(tags::timestamp(self.now))
-                    .build(),
-            )
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed(format_args!("tag target group {arn} with {key}"), error))
+    async fn tag(&self, key: &str) -> Result<(), StepError> {
+        target_group::tag(&self.clients.elb, self.target_group_arn, key, self.now).await
     }
 
-    async fn unmark(&self, key: &str) -> Result<(), StepError> {
-        let arn = self.target_group_arn;
-        self.clients
-            .elb
-            .remove_tags()
-            .resource_arns(arn)
-            .tag_keys(key)
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| failed(format_args!("remove {key} from target group {arn}"), error))
+    async fn untag(&self, key: &str) -> Result<(), StepError> {
+        target_group::untag(&self.clients.elb, self.target_group_arn, &[key]).await
     }
 }
 
-/// Keeps as many reports as a state machine can hold, those of tasks that are not idle first.
-fn tell_of_some(tasks: &mut Vec<Report>) {
-    if tasks.len() > defaults::TASKS_TOLD_OF {
+/// Keeps as many reports as the data of a state can hold, those of tasks that are not idle first.
+fn keep_what_fits(tasks: &mut Vec<Report>) {
+    if tasks.len() > defaults::MAX_REPORTED_TASKS {
         tasks.sort_by_key(Report::is_idle);
-        tasks.truncate(defaults::TASKS_TOLD_OF);
+        tasks.truncate(defaults::MAX_REPORTED_TASKS);
     }
 }
 
 /// How many tasks that did not answer the reason names.
-const NAMED_IN_THE_REASON: usize = 10;
+const MAX_NAMED_TASKS: usize = 10;
 
-/// Why the deployment is not idle: the sessions, and the tasks that did not say how many they have.
-fn in_words(tasks: &[Report]) -> String {
-    // An application may say any number.
+/// Why the deployment is not idle: the sessions, and the tasks that did not report theirs.
+fn describe(tasks: &[Report]) -> String {
+    // An application may report any number.
     let sessions = tasks
         .iter()
         .filter_map(|task| task.active_sessions)
@@ -339,10 +320,11 @@ fn in_words(tasks: &[Report]) -> String {
         .collect();
     let mut reason = format!("{sessions} sessions on {} tasks", tasks.len());
     if !silent.is_empty() {
-        let named = first_of(silent.iter().map(String::as_str), NAMED_IN_THE_REASON);
-        reason += &format!("; {named}; what does not answer ends by the drain deadline");
+        let named = first_of(silent.iter().map(String::as_str), MAX_NAMED_TASKS);
+        reason +=
+            &format!("; {named}; a task that does not answer is stopped at the drain deadline");
     }
-    printable(&reason, MOST_OF_A_TEXT)
+    printable(&reason, MAX_TEXT)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use drain_deployment::{Clients, ask};
+use drain_deployment::{Clients, drain_request};
 use lifecycle::{Settings, sdk, serve::serve};
 use time::UtcDateTime;
 
@@ -14,7 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         secrets: aws_sdk_secretsmanager::Client::new(&config),
-        http: ask::client(),
+        http: drain_request::client(),
     });
     serve(move |input| {
         let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));

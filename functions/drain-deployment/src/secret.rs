@@ -2,7 +2,7 @@
 
 use aws_sdk_secretsmanager::Client;
 use hyper::header::HeaderValue;
-use lifecycle::aws_error::{code, failed};
+use lifecycle::aws_error::failed;
 use lifecycle::{ErrorName, Settings, StepError};
 
 /// The secret, only ever as the header that carries it. Its `Debug` shows nothing of it.
@@ -25,12 +25,11 @@ impl DrainSecret {
     }
 }
 
-/// Reads the secret as it is now. It is read at each use, so that nothing old is sent after it was
-/// changed.
+/// Reads the secret. It is read at each use, so that an old one is never sent after a change.
 ///
 /// # Errors
-/// `Configuration` when there is no such secret or it cannot be sent in a header, else as
-/// [`lifecycle::aws_error::CODES`] say. No message holds any of it.
+/// `Configuration` when the secret does not exist or cannot be sent in a header, else as
+/// [`lifecycle::aws_error::CODES`] say. No message contains any part of the secret.
 pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, StepError> {
     let arn = &settings.drain_secret_arn;
     let unusable = |why: &str| {
@@ -46,15 +45,15 @@ pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, 
         Ok(answer) => answer
             .secret_string()
             .and_then(DrainSecret::new)
-            .ok_or_else(|| unusable("is empty or no text that a header can carry")),
-        Err(error) if code(&error) == Some("ResourceNotFoundException") => {
-            Err(unusable("does not exist"))
-        }
-        // It is to be deleted.
-        Err(error) if code(&error) == Some("InvalidRequestException") => {
-            Err(unusable("cannot be read, perhaps because it was deleted"))
-        }
-        Err(error) => Err(failed(format_args!("read the drain secret {arn}"), error)),
+            .ok_or_else(|| unusable("is empty or is not text that a header can carry")),
+        Err(error) => Err(match error.as_service_error() {
+            Some(why) if why.is_resource_not_found_exception() => unusable("does not exist"),
+            // It is scheduled for deletion.
+            Some(why) if why.is_invalid_request_exception() => {
+                unusable("cannot be read, perhaps because it was deleted")
+            }
+            _ => failed(format_args!("read the drain secret {arn}"), error),
+        }),
     }
 }
 

@@ -50,7 +50,7 @@ struct World {
 impl World {
     /// Live before, no longer active, with these tasks.
     fn with(tasks: &[&str]) -> World {
-        let own = tags::of(&ID.parse().unwrap());
+        let own = tags::for_deployment(&ID.parse().unwrap());
         let mut tags: BTreeMap<_, _> = own.map(|(key, value)| (key.to_owned(), value)).into();
         tags.insert(tags::LIVE_SINCE.into(), "then".into());
         let service = Service::builder()
@@ -59,7 +59,7 @@ impl World {
             .desired_count(2)
             .health_check_grace_period_seconds(120)
             .set_tags(Some(
-                tags::of(&ID.parse().unwrap())
+                tags::for_deployment(&ID.parse().unwrap())
                     .map(|(key, value)| {
                         aws_sdk_ecs::types::Tag::builder()
                             .key(key)
@@ -225,10 +225,12 @@ fn elb(world: &Arc<Mutex<World>>) -> aws_sdk_elasticloadbalancingv2::Client {
         if world.tags.is_empty() {
             return DescribeTagsOutput::builder().build();
         }
-        let tags = world
-            .tags
-            .iter()
-            .map(|(key, value)| Tag::builder().key(key).value(value).build());
+        let tags = world.tags.iter().map(|(key, value)| {
+            aws_sdk_elasticloadbalancingv2::types::Tag::builder()
+                .key(key)
+                .value(value)
+                .build()
+        });
         DescribeTagsOutput::builder()
             .tag_descriptions(
                 TagDescription::builder()
@@ -306,7 +308,7 @@ async fn sweep_at(now: UtcDateTime, mut world: World) -> (Result<Output, StepErr
         ecs: ecs(&world),
         elb: elb(&world),
         secrets: secrets(&world),
-        http: ask::client(),
+        http: drain_request::client(),
     };
     let input = Input {
         deployment_id: ID.parse().unwrap(),
@@ -590,7 +592,7 @@ async fn tasks_are_asked_past_every_page() {
 #[tokio::test]
 async fn a_thousand_tasks_are_asked_some_at_a_time_and_told_of_in_few_bytes() {
     let application = Application::with(0).await;
-    let most = defaults::MOST_TASKS as usize;
+    let most = defaults::MAX_TASKS as usize;
     let mut world = World::with(&vec![application.address(); most]);
     // The last ones do not run yet, so that they say nothing of sessions.
     let waiting = 300;
@@ -601,7 +603,7 @@ async fn a_thousand_tasks_are_asked_some_at_a_time_and_told_of_in_few_bytes() {
     let output = output.unwrap();
     assert_eq!(application.asked().len(), most - waiting);
     assert_eq!(output.verdict, Verdict::Draining);
-    assert_eq!(output.tasks.len(), defaults::TASKS_TOLD_OF);
+    assert_eq!(output.tasks.len(), defaults::MAX_REPORTED_TASKS);
     // Those that keep it come first.
     assert!(output.tasks.iter().all(|task| !task.is_idle()));
     for words in ["0 sessions on 1000 tasks", "and 290 more", "drain deadline"] {

@@ -1,27 +1,27 @@
-//! What there is: everything that the plan is made from, read in one pass.
+//! Everything that the plan is made from, read in one pass.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::primitives::DateTime;
-use aws_sdk_ecs::types::{ServiceField, TaskDefinitionField, TaskDefinitionStatus};
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
-use lifecycle::aws_error::{code, failed};
+use aws_sdk_ecs::types::{ServiceField, TaskDefinitionStatus};
+use lifecycle::aws_error::failed;
+use lifecycle::routing::{self, DefaultAction};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, StepError, defaults, listener};
+use lifecycle::{DeploymentId, StepError, target_group, task_definition};
 use time::UtcDateTime;
 
-use crate::{Clients, Settings, executions};
+use crate::executions::{self, Executions};
+use crate::{Clients, Settings};
 
 /// Everything that the plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
     /// What the default action does.
-    pub default_action: DefaultAction,
-    /// The deployments that the default action names, by name and whatever their tags, heaviest
-    /// first. Somebody may have removed the tags; the traffic is there all the same.
+    pub default_action: DefaultActionKind,
+    /// The deployments that the default action names, as [`DefaultAction::named`] orders them.
     pub named: Vec<DeploymentId>,
-    /// Whether the default action changed while the rest was read, so that some of it is of before
-    /// and some of after.
+    /// Whether the default action changed while the rest was read, so that some of it is from before the
+    /// change and some from after.
     pub moved: bool,
     /// Every deployment of the environment of which something carries our tags, and those that the
     /// default action names; newest first.
@@ -32,14 +32,14 @@ pub struct Facts {
 
 /// What the listener's default action does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DefaultAction {
+pub enum DefaultActionKind {
     /// It forwards to a target group that exists.
     Forward,
     /// It forwards to nothing that exists.
     ForwardToNothing,
-    /// The fixed answer of the baseline stack: nothing was ever switched to, or what was is lost.
+    /// The fixed answer of the baseline stack: no deployment was ever active, or the one that was is lost.
     NothingDeployed,
-    /// Something that is none of ours, put there by a person for a reason.
+    /// Something else, which an operator put there for a reason.
     Other,
 }
 
@@ -50,13 +50,13 @@ pub struct Deployment {
     pub id: DeploymentId,
     /// The target group of its name.
     pub target_group: TargetGroup,
-    /// There is a service with its name and tags.
+    /// Whether there is a service with its name and tags.
     pub has_service: bool,
-    /// There is an active task definition: one with its tags, or the one that its service runs.
+    /// Whether there is an active task definition: one with its tags, or the one that its service runs.
     pub has_task_definition: bool,
-    /// Any part of it carries [`tags::PROTECTED`].
+    /// Whether any part of it carries [`tags::PROTECTED`].
     pub is_protected: bool,
-    /// When the newest of its parts was made that says so: service and task definition.
+    /// When the newest of its parts was created: the service or the task definition.
     pub made_at: Option<UtcDateTime>,
 }
 
@@ -72,15 +72,15 @@ impl Deployment {
 /// The target group of a deployment's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetGroup {
-    /// There is none.
+    /// There is no target group of that name.
     Absent,
     /// It carries the deployment's tags.
     Ours {
         /// Its ARN.
         arn: String,
-        /// All its tags, the state among them.
+        /// All its tags, the deployment's state among them.
         tags: Tags,
-        /// A rule or the default action forwards to it.
+        /// Whether a rule or the default action forwards to it.
         in_use: bool,
     },
     /// It does not carry the deployment's tags.
@@ -90,25 +90,16 @@ pub enum TargetGroup {
     },
 }
 
-/// The running executions of the deploy machine.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Executions {
-    /// The deployments that they are for.
-    pub running: BTreeSet<DeploymentId>,
-    /// The names of those that did not say which deployment they are for.
-    pub unknown: Vec<String>,
-}
-
-/// The most that DescribeTargetGroups gives at once:
+/// DescribeTargetGroups returns at most 400 at once:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetGroups.html>.
 const TARGET_GROUPS_PER_PAGE: i32 = 400;
-/// The most that ListServices gives at once (10 unless asked):
+/// ListServices returns at most 100 at once (10 by default):
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListServices.html>.
 const SERVICES_PER_PAGE: i32 = 100;
-/// The most that DescribeServices takes:
+/// DescribeServices takes at most 10:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeServices.html>.
 const SERVICES_PER_CALL: usize = 10;
-/// The most that ListTaskDefinitions gives at once:
+/// ListTaskDefinitions returns at most 100 at once:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTaskDefinitions.html>.
 const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 
@@ -120,27 +111,28 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 ///   2                            DescribeListeners, first and last
 /// + rules of the listener / 400  DescribeRules
 /// + target groups / 400          DescribeTargetGroups, all of the region
-/// + ours / 20                    DescribeTags, of the target groups named like ours
+/// + ours / 20                    DescribeTags, of the target groups with a name of ours
 /// + services / 100               ListServices, all of the cluster
-/// + ours / 10                    DescribeServices, of the services named like ours
+/// + ours / 10                    DescribeServices, of the services with a name of ours
 /// + revisions / 100              ListTaskDefinitions, active ones of the family
 /// + unused revisions             DescribeTaskDefinition, each that no described service runs
 /// + executions / 1000            ListExecutions, running ones of the deploy machine
-/// + named otherwise              DescribeExecution, each that is not named by a deployment id
+/// + other names                  DescribeExecution, each that is not named by a deployment id
 /// ```
 ///
-/// For N deployments that need nothing, each with its two rules, and nothing else in region and
+/// For N deployments that need nothing, each with its two rules, and nothing else in the region and the
 /// cluster, that is 3 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 9 calls for
 /// 10, 12 for 30 and 16 for 60.
 ///
 /// # Errors
 /// As [`lifecycle::aws_error::CODES`] say.
 pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepError> {
-    let default_before = default_actions(clients, settings).await?;
-    let in_rules: BTreeSet<String> = listener::rules(&clients.elb, &settings.baseline.listener_arn)
+    let (elb, baseline) = (&clients.elb, &settings.baseline);
+    let default_before = DefaultAction::read(elb, baseline).await?;
+    let in_rules: BTreeSet<String> = routing::rules(elb, &baseline.listener_arn)
         .await?
         .iter()
-        .flat_map(|rule| forwarded_to(rule.actions()))
+        .flat_map(|rule| routing::forwarded_to(rule.actions()))
         .collect();
     let groups = target_groups(clients).await?;
     let mut found = Found::default();
@@ -149,25 +141,25 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
         .await?;
     let used = found.add_services(clients, settings).await?;
     found.add_task_definitions(clients, settings, &used).await?;
-    // After the resources: an execution that made any of them is running still, or has ended, or is too
+    // After the resources: an execution that created any of them is still running, or has ended, or is too
     // young to be listed, which the plan allows for.
     let executions = executions::running(&clients.sfn, &settings.state_machine_arn).await?;
-    // Last of all, and compared with the first look: marks are set before the default action is
-    // modified, so when it did not move, the tags tell of every switch there was.
-    let default_now = default_actions(clients, settings).await?;
-    let named = named(&default_now, settings);
+    // Last of all, and compared with the first read: marks are set before the default action is modified,
+    // so if it did not change, the tags show every switch there was.
+    let default_now = DefaultAction::read(elb, baseline).await?;
+    let named: Vec<DeploymentId> = default_now.named().cloned().collect();
     for id in &named {
         found.deployment(id);
     }
     Ok(Facts {
-        default_action: what_it_does(&default_now, &groups),
+        default_action: classify(&default_now, &groups),
         moved: default_before != default_now,
         deployments: found
             .deployments
             .into_values()
             .rev()
-            // A target group of somebody else's is none of our business, unless traffic goes there
-            // or parts of ours lack it.
+            // A target group that is not ours does not matter, unless traffic goes there or parts of ours
+            // lack it.
             .filter(|it| it.is_ours() || named.contains(&it.id))
             .collect(),
         named,
@@ -175,76 +167,34 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
     })
 }
 
-async fn default_actions(clients: &Clients, settings: &Settings) -> Result<Vec<Action>, StepError> {
-    let listener = listener::read(&clients.elb, &settings.baseline.listener_arn).await?;
-    Ok(listener.default_actions.unwrap_or_default())
-}
-
-fn forwarded_to(actions: &[Action]) -> Vec<String> {
-    listener::forwards(actions)
-        .into_iter()
-        .filter_map(|group| group.target_group_arn)
-        .collect()
-}
-
-/// The deployments that these actions forward to, heaviest first.
-fn named(actions: &[Action], settings: &Settings) -> Vec<DeploymentId> {
-    let mut forwards = listener::forwards(actions);
-    forwards.sort_by_key(|group| std::cmp::Reverse(group.weight()));
-    forwards
-        .iter()
-        .filter_map(|group| {
-            listener::named_like_ours(group.target_group_arn()?, &settings.baseline.environment)
-        })
-        .collect()
-}
-
-fn what_it_does(actions: &[Action], existing: &[String]) -> DefaultAction {
-    let forwards = forwarded_to(actions);
+fn classify(default_action: &DefaultAction, existing: &[String]) -> DefaultActionKind {
+    let forwards = routing::forwarded_to(&default_action.actions);
     if forwards.iter().any(|arn| existing.contains(arn)) {
-        return DefaultAction::Forward;
-    }
-    if !forwards.is_empty() {
-        return DefaultAction::ForwardToNothing;
-    }
-    let is_the_templates = |action: &Action| {
-        action.r#type() == Some(&ActionTypeEnum::FixedResponse)
-            && action.fixed_response_config().is_some_and(|answer| {
-                answer.status_code() == Some("503")
-                    && answer.message_body() == Some(defaults::NOTHING_DEPLOYED)
-            })
-    };
-    if actions.iter().any(is_the_templates) {
-        DefaultAction::NothingDeployed
+        DefaultActionKind::Forward
+    } else if !forwards.is_empty() {
+        DefaultActionKind::ForwardToNothing
+    } else if default_action.is_nothing_deployed() {
+        DefaultActionKind::NothingDeployed
     } else {
-        DefaultAction::Other
+        DefaultActionKind::Other
     }
 }
 
 /// The ARNs of all target groups of the region. A deployment's may be in no rule, so none is left out.
 async fn target_groups(clients: &Clients) -> Result<Vec<String>, StepError> {
+    let mut groups = clients
+        .elb
+        .describe_target_groups()
+        .page_size(TARGET_GROUPS_PER_PAGE)
+        .into_paginator()
+        .items()
+        .send();
     let mut found = Vec::new();
-    let mut marker = None;
-    loop {
-        let page = clients
-            .elb
-            .describe_target_groups()
-            .page_size(TARGET_GROUPS_PER_PAGE)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| failed("list the target groups", error))?;
-        found.extend(
-            page.target_groups
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|group| group.target_group_arn),
-        );
-        marker = page.next_marker.filter(|marker| !marker.is_empty());
-        if marker.is_none() {
-            return Ok(found);
-        }
+    while let Some(group) = groups.next().await {
+        let group = group.map_err(|error| failed("list the target groups", error))?;
+        found.extend(group.target_group_arn);
     }
+    Ok(found)
 }
 
 /// The deployments found so far.
@@ -274,7 +224,7 @@ impl Found {
         deployment
     }
 
-    /// A part that says when it was made, or does not.
+    /// Notes when a part was created, if AWS reports it.
     fn made(&mut self, id: &DeploymentId, at: Option<&DateTime>) {
         let at = at.and_then(|at| UtcDateTime::from_unix_timestamp(at.secs()).ok());
         let deployment = self.deployment(id);
@@ -288,17 +238,20 @@ impl Found {
         groups: &[String],
         in_rules: &BTreeSet<String>,
     ) -> Result<(), StepError> {
-        let named_like_ours: Vec<(DeploymentId, String)> = groups
+        let environment = &settings.baseline.environment;
+        let named: Vec<(DeploymentId, String)> = groups
             .iter()
             .filter_map(|arn| {
-                let id = listener::named_like_ours(arn, &settings.baseline.environment)?;
-                Some((id, arn.clone()))
+                Some((
+                    target_group::deployment_from_name(arn, environment)?,
+                    arn.clone(),
+                ))
             })
             .collect();
-        let arns: Vec<String> = named_like_ours.iter().map(|(_, arn)| arn.clone()).collect();
-        let mut tags: HashMap<String, Tags> = listener::tags(&clients.elb, &arns).await?;
-        for (id, arn) in named_like_ours {
-            // Gone since it was listed.
+        let arns: Vec<String> = named.iter().map(|(_, arn)| arn.clone()).collect();
+        let mut tags = tags::read(&clients.elb, &arns).await?;
+        for (id, arn) in named {
+            // It was deleted after it was listed.
             let Some(tags) = tags.remove(&arn) else {
                 continue;
             };
@@ -313,7 +266,7 @@ impl Found {
         Ok(())
     }
 
-    /// Adds the services and gives the task definitions that they run.
+    /// Adds the services. Returns the ARNs of the task definitions that they run.
     async fn add_services(
         &mut self,
         clients: &Clients,
@@ -345,10 +298,10 @@ impl Found {
                         .chain(service.task_definition())
                         .map(str::to_owned),
                 );
-                let tags = ecs_tags(service.tags());
+                let tags = tags::from_ecs(service.tags());
                 let named_by_its_tags = tags::deployment(&tags, environment)
                     .filter(|id| service.service_name() == Some(id.as_str()));
-                // Described after it was listed; an inactive one is gone.
+                // It is described after it was listed, and an inactive service is gone.
                 if let (Some(id), true) = (named_by_its_tags, service.status() != Some("INACTIVE"))
                 {
                     let deployment = self.part(&id, &tags);
@@ -361,119 +314,86 @@ impl Found {
         Ok(used)
     }
 
-    /// Adds the task definitions that no service runs; those that one runs go with it.
+    /// Adds the task definitions that no service runs. The others belong to their services.
     async fn add_task_definitions(
         &mut self,
         clients: &Clients,
         settings: &Settings,
         used: &BTreeSet<String>,
     ) -> Result<(), StepError> {
-        let family = register_task_definition::family(&settings.baseline);
+        let environment = &settings.baseline.environment;
+        let family = task_definition::family(&settings.baseline);
         for arn in task_definitions(clients, &family).await? {
             if used.contains(&arn) {
                 continue;
             }
-            let answer = clients
-                .ecs
-                .describe_task_definition()
-                .task_definition(&arn)
-                .include(TaskDefinitionField::Tags)
-                .send()
-                .await;
-            let answer = match answer {
-                Ok(answer) => answer,
-                // Gone since it was listed: nothing else can be wrong with an ARN that AWS gave.
-                Err(error) if code(&error) == Some("ClientException") => continue,
-                Err(error) => {
-                    return Err(failed(format_args!("read task definition {arn}"), error));
-                }
+            // Nothing if it was deleted after it was listed.
+            let Some((definition, tags)) = task_definition::describe(&clients.ecs, &arn).await?
+            else {
+                continue;
             };
-            let is_active = answer
-                .task_definition()
-                .is_some_and(|it| it.status() == Some(&TaskDefinitionStatus::Active));
-            let tags = ecs_tags(answer.tags());
-            if let (true, Some(id)) = (
-                is_active,
-                tags::deployment(&tags, &settings.baseline.environment),
-            ) {
+            if let Some(id) = tags::deployment(&tags, environment)
+                && task_definition::is_active(&definition)
+            {
                 self.part(&id, &tags).has_task_definition = true;
-                let definition = answer.task_definition();
-                self.made(&id, definition.and_then(|it| it.registered_at()));
+                self.made(&id, definition.registered_at());
             }
         }
         Ok(())
     }
 }
 
-/// The names of the cluster's services that are named like ours.
+/// The names of the cluster's services that are named after deployments of the environment.
 async fn service_names(clients: &Clients, settings: &Settings) -> Result<Vec<String>, StepError> {
     let cluster = &settings.baseline.cluster;
+    let mut arns = clients
+        .ecs
+        .list_services()
+        .cluster(cluster)
+        .max_results(SERVICES_PER_PAGE)
+        .into_paginator()
+        .items()
+        .send();
+    let is_ours = |name: &str| {
+        let id: Result<DeploymentId, _> = name.parse();
+        id.is_ok_and(|id| *id.environment() == settings.baseline.environment)
+    };
     let mut found = Vec::new();
-    let mut token = None;
-    loop {
-        let page = clients
-            .ecs
-            .list_services()
-            .cluster(cluster)
-            .max_results(SERVICES_PER_PAGE)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| {
-                failed(
-                    format_args!("list the services of cluster {cluster}"),
-                    error,
-                )
-            })?;
-        let names = page
-            .service_arns()
-            .iter()
-            .filter_map(|arn| arn.rsplit('/').next());
+    while let Some(arn) = arns.next().await {
+        let arn = arn.map_err(|error| {
+            failed(
+                format_args!("list the services of cluster {cluster}"),
+                error,
+            )
+        })?;
         found.extend(
-            names
-                .filter(|name| {
-                    name.parse().is_ok_and(|id: DeploymentId| {
-                        *id.environment() == settings.baseline.environment
-                    })
-                })
+            arn.rsplit('/')
+                .next()
+                .filter(|name| is_ours(name))
                 .map(str::to_owned),
         );
-        token = page.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
-            return Ok(found);
-        }
     }
+    Ok(found)
 }
 
 /// The ARNs of the family's active revisions.
 async fn task_definitions(clients: &Clients, family: &str) -> Result<Vec<String>, StepError> {
+    let mut arns = clients
+        .ecs
+        .list_task_definitions()
+        .family_prefix(family)
+        .status(TaskDefinitionStatus::Active)
+        .max_results(TASK_DEFINITIONS_PER_PAGE)
+        .into_paginator()
+        .items()
+        .send();
     let mut found = Vec::new();
-    let mut token = None;
-    loop {
-        let page = clients
-            .ecs
-            .list_task_definitions()
-            .family_prefix(family)
-            .status(TaskDefinitionStatus::Active)
-            .max_results(TASK_DEFINITIONS_PER_PAGE)
-            .set_next_token(token)
-            .send()
-            .await
-            .map_err(|error| {
-                failed(format_args!("list the task definitions of {family}"), error)
-            })?;
-        found.extend(page.task_definition_arns.unwrap_or_default());
-        token = page.next_token.filter(|token| !token.is_empty());
-        if token.is_none() {
-            return Ok(found);
-        }
+    while let Some(arn) = arns.next().await {
+        found.push(arn.map_err(|error| {
+            failed(format_args!("list the task definitions of {family}"), error)
+        })?);
     }
-}
-
-fn ecs_tags(tags: &[aws_sdk_ecs::types::Tag]) -> Tags {
-    tags.iter()
-        .filter_map(|tag| Some((tag.key()?.to_owned(), tag.value()?.to_owned())))
-        .collect()
+    Ok(found)
 }
 
 #[cfg(test)]

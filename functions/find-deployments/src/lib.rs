@@ -1,7 +1,7 @@
-//! Lists every deployment of the environment with its state and what should happen to it. Reads only.
+//! Lists every deployment of the environment with its state and what is due for it. Reads only.
 //!
-//! [`facts`] reads what there is, in as few calls as AWS's batch limits allow; [`plan`] decides,
-//! without a call, so that a dry run and a real one cannot differ.
+//! [`facts`] reads what exists, in as few calls as AWS's batch limits allow. [`plan`] decides without a
+//! call, so that a dry run and a real one cannot differ.
 
 pub mod executions;
 pub mod facts;
@@ -13,11 +13,11 @@ use time::{Duration, UtcDateTime};
 
 pub use plan::{Action, Plan, Planned, Repair, State};
 
-/// What a person, the schedule or `make destroy` asks for.
+/// The input of the cleanup machine, from an operator, the schedule or `make destroy`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Input {
-    /// Only say what would be done. Handed through: this function touches nothing either way.
+    /// Only report what would be done. Passed on to the output: this function changes nothing either way.
     #[serde(default)]
     pub dry_run: bool,
     /// Delete every deployment of the environment that the default action does not name.
@@ -31,7 +31,7 @@ pub struct Input {
 pub struct Output {
     /// As in the input.
     pub dry_run: bool,
-    /// What is there and what is due.
+    /// What exists and what is due.
     #[serde(flatten)]
     pub plan: Plan,
 }
@@ -45,9 +45,9 @@ pub struct Settings {
     pub state_machine_arn: String,
     /// How many previous deployments stay warm.
     pub keep_previous: usize,
-    /// From the start of draining to deleting with people still on it.
+    /// From the start of draining to deleting the deployment even if it has visitors.
     pub drain_deadline: Duration,
-    /// From a switch or a rollback to the first draining; and from when a part was made to when its
+    /// From a switch or a rollback to the first draining; and from the creation of a part to when its
     /// execution must be listed.
     pub settle: Duration,
 }
@@ -75,18 +75,18 @@ impl Settings {
 /// The clients that the step reads with.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// Services and task definitions.
+    /// For services and task definitions.
     pub ecs: aws_sdk_ecs::Client,
-    /// The listener, its rules and the target groups.
+    /// For the listener, its rules and the target groups.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
-    /// Running executions.
+    /// For running executions.
     pub sfn: aws_sdk_sfn::Client,
 }
 
-/// Reads what there is and plans what is due.
+/// Reads what exists and plans what is due.
 ///
 /// # Errors
-/// As AWS answers the reads.
+/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,

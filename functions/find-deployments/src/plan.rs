@@ -8,19 +8,19 @@ use lifecycle::{DeploymentId, defaults};
 use serde::Serialize;
 use time::{Duration, UtcDateTime};
 
-use crate::facts::{DefaultAction, Deployment, Facts, TargetGroup};
+use crate::facts::{DefaultActionKind, Deployment, Facts, TargetGroup};
 
-/// What the operator wants.
+/// What the operator has configured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Policy {
     /// How many previous deployments stay warm.
     pub keep_previous: usize,
-    /// From the start of draining to deleting with people still on it.
+    /// From the start of draining to deleting the deployment even if it has visitors.
     pub drain_deadline: Duration,
-    /// From a switch or a rollback to the first draining; and from when a part was made to when its
-    /// execution must be listed, if it runs.
+    /// From a switch or a rollback to the first draining; and from the creation of a part to when its
+    /// execution must be listed, if it is running.
     pub settle: Duration,
-    /// Delete every deployment, for the environment is being removed.
+    /// Delete every deployment, because the environment is being removed.
     pub remove_everything: bool,
 }
 
@@ -28,17 +28,17 @@ pub struct Policy {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Plan {
-    /// What new visitors reach, if it is one of ours.
+    /// The deployment that new visitors reach, if it is one of ours.
     pub active_deployment_id: Option<DeploymentId>,
-    /// What the default action should be pointed at again, because it names nothing.
+    /// The deployment to point the default action at, because it names nothing.
     pub repair: Option<Repair>,
-    /// All deployments, newest first; no more than [`defaults::MOST_PLANNED`].
+    /// All deployments, newest first, at most [`defaults::MAX_PLANNED`].
     pub deployments: Vec<Planned>,
-    /// How many more there are, which are left to the next runs.
+    /// How many more there are, which are left to later runs.
     pub left_out: usize,
 }
 
-/// A deployment that the default action should be pointed at.
+/// A deployment to point the default action at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Repair {
@@ -60,7 +60,7 @@ pub struct Planned {
     pub action: Action,
     /// Why, in a sentence.
     pub reason: String,
-    /// Delete although people may be on it, stopping tasks one after another.
+    /// Delete it even if it has visitors, stopping its tasks one after another.
     pub force: bool,
     /// The target group of its name, if there is one.
     pub target_group_arn: Option<String>,
@@ -78,8 +78,8 @@ pub enum State {
     Previous,
     /// Takes no new sessions.
     Draining,
-    /// Nobody is on it any more, or its time was up; it is being deleted.
-    Drained,
+    /// It has no visitors any more, or its time was up; its deletion has begun.
+    Deleting,
     /// Taken back by a rollback.
     RolledBack,
     /// Parts without a target group.
@@ -92,7 +92,7 @@ pub enum State {
 pub enum Action {
     /// Nothing.
     Keep,
-    /// Drain it, or look how far that is.
+    /// Drain it, or check how far the draining is.
     Drain,
     /// Delete it.
     Delete,
@@ -132,17 +132,17 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
 
 /// The deployments that one run lists, newest first, and how many it leaves to the next.
 ///
-/// What people may be on goes first, and parts that were left behind wait: should those not be
-/// deletable at all, they are in nobody's way. The oldest wait least.
+/// What may have visitors comes first, and parts that were left behind wait, so that parts that cannot be
+/// deleted at all do not block the others. The oldest wait least.
 fn as_many_as_one_run_takes(mut all: Vec<Planned>) -> (Vec<Planned>, usize) {
-    let left_out = all.len().saturating_sub(defaults::MOST_PLANNED);
+    let left_out = all.len().saturating_sub(defaults::MAX_PLANNED);
     if left_out > 0 {
         all.sort_by_key(|it| {
             let waits = it.state == State::Orphaned;
             let is_idle = it.action == Action::Keep && it.state != State::Active;
             (waits, is_idle, it.deployment_id.clone())
         });
-        all.truncate(defaults::MOST_PLANNED);
+        all.truncate(defaults::MAX_PLANNED);
         all.sort_by(|one, other| other.deployment_id.cmp(&one.deployment_id));
     }
     (all, left_out)
@@ -154,14 +154,14 @@ struct Due {
     force: bool,
 }
 
-/// The most characters of a reason. Tags and names of executions are in it, which people write, and
+/// The most characters of a reason. It contains tags and names of executions, which operators write, and
 /// the reasons of all deployments have to fit into one state's output.
-const MOST_OF_A_REASON: usize = 500;
+const MAX_REASON: usize = 500;
 
 fn due(action: Action, reason: impl Into<String>) -> Due {
     Due {
         action,
-        reason: printable(&reason.into(), MOST_OF_A_REASON),
+        reason: printable(&reason.into(), MAX_REASON),
         force: false,
     }
 }
@@ -198,7 +198,7 @@ impl<'a> Planner<'a> {
         let active = facts
             .named
             .first()
-            .filter(|_| facts.default_action == DefaultAction::Forward);
+            .filter(|_| facts.default_action == DefaultActionKind::Forward);
         let warm = facts
             .deployments
             .iter()
@@ -237,12 +237,16 @@ impl<'a> Planner<'a> {
             return State::Orphaned;
         };
         let has = |mark| marks.contains_key(mark);
-        match () {
-            () if !was_live(marks) => State::Candidate,
-            () if has(tags::DRAINING_SINCE) && has(tags::DELETING_SINCE) => State::Drained,
-            () if has(tags::DRAINING_SINCE) => State::Draining,
-            () if has(tags::ROLLED_BACK_AT) => State::RolledBack,
-            () => State::Previous,
+        if !was_live(marks) {
+            State::Candidate
+        } else if has(tags::DRAINING_SINCE) && has(tags::DELETING_SINCE) {
+            State::Deleting
+        } else if has(tags::DRAINING_SINCE) {
+            State::Draining
+        } else if has(tags::ROLLED_BACK_AT) {
+            State::RolledBack
+        } else {
+            State::Previous
         }
     }
 
@@ -274,7 +278,7 @@ impl<'a> Planner<'a> {
             }
             TargetGroup::Absent => self.unless_in_progress(deployment, || {
                 delete(format!(
-                    "{} without a target group, and no execution is at work on it",
+                    "{} without a target group, and no execution is working on it",
                     parts(deployment)
                 ))
             }),
@@ -296,12 +300,12 @@ impl<'a> Planner<'a> {
                 "no active deployment is known, so nothing that was live is drained or deleted",
             );
         }
-        // Before anything else that its tags say: a rollback may have come after them, and until it is
-        // switched to, nothing but this mark says that it is wanted.
+        // Before its other tags: the rollback may have begun after they were written, and until traffic is
+        // switched, only this tag shows that the deployment is wanted.
         if tags::is_being_restored(marks, self.now) {
             return keep("a rollback is bringing it back");
         }
-        let deadline = tags::time(marks, tags::DRAINING_SINCE)
+        let deadline = tags::time(marks, tags::DRAINING_SINCE, self.now)
             .map(|since| since.saturating_add(self.policy.drain_deadline));
         let is_late = deadline.is_some_and(|deadline| self.now >= deadline);
         if let Some(since) = marks.get(tags::DELETING_SINCE) {
@@ -317,12 +321,12 @@ impl<'a> Planner<'a> {
                     tags::timestamp(deadline)
                 ))),
                 Some(deadline) => drain(format!(
-                    "draining since {since}; it goes when two sweeps in a row find no session, and at {} at the latest",
+                    "draining since {since}; it is deleted when two sweeps in a row find no session, and at {} at the latest",
                     tags::timestamp(deadline)
                 )),
                 None => drain(format!(
-                    "draining; it goes when two sweeps in a row find no session. Its tag {} is `{since}`, which is no \
-                     time, so it has no deadline",
+                    "draining; it is deleted when two sweeps in a row find no session. Its tag {} is `{since}`, which is not \
+                     a time, so it has no deadline",
                     tags::DRAINING_SINCE
                 )),
             };
@@ -347,25 +351,25 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// What is due, unless the deploy machine is at work on the deployment.
+    /// What is due, unless the deploy machine is working on the deployment.
     fn unless_in_progress(&self, deployment: &Deployment, due: impl FnOnce() -> Due) -> Due {
         let executions = &self.facts.executions;
         if executions.running.contains(&deployment.id) {
-            return keep("an execution is at work on it");
+            return keep("an execution is working on it");
         }
         if !executions.unknown.is_empty() {
             return keep(format!(
-                "it is not known whether an execution is at work on it: the input of {} could not be read",
+                "it is not known whether an execution is working on it: the input of {} could not be read",
                 first_of(executions.unknown.iter().map(String::as_str), 3)
             ));
         }
-        // ListExecutions may not show an execution yet that has begun to make things:
+        // ListExecutions may not show an execution yet that has begun to create resources:
         // https://docs.aws.amazon.com/step-functions/latest/apireference/API_ListExecutions.html
         if let Some(made) = deployment.made_at
             && self.now - made < self.policy.settle
         {
             return keep(format!(
-                "a part of it was made at {}, and its execution may not be listed yet",
+                "a part of it was created at {}, and its execution may not be listed yet",
                 tags::timestamp(made)
             ));
         }
@@ -376,7 +380,7 @@ impl<'a> Planner<'a> {
     fn repair(&self) -> Option<Repair> {
         let is_lost = matches!(
             self.facts.default_action,
-            DefaultAction::NothingDeployed | DefaultAction::ForwardToNothing
+            DefaultActionKind::NothingDeployed | DefaultActionKind::ForwardToNothing
         );
         if !is_lost || self.facts.moved || self.policy.remove_everything {
             return None;
@@ -408,7 +412,8 @@ const MOVED: &str = "the default action changed while this was read; the next sw
 
 /// Why nothing is drained for the first time yet, if so.
 ///
-/// The load balancer applies rule changes late, so new visitors reach what was left for some seconds.
+/// The load balancer applies rule changes late, so new visitors reach the replaced deployment for some
+/// seconds.
 fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String> {
     if facts.moved {
         return Some(MOVED.to_owned());
@@ -418,9 +423,9 @@ fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String>
         .iter()
         .filter_map(marks)
         .flat_map(|marks| {
-            // A switch that is tried again leaves the mark of the one before, but says anew that it is ready.
+            // A switch that is tried again keeps the mark of the first try, but writes again that it is ready.
             [tags::LIVE_SINCE, tags::READY_AT, tags::ROLLED_BACK_AT]
-                .map(|mark| tags::time(marks, mark))
+                .map(|mark| tags::time(marks, mark, now))
         })
         .flatten()
         .max()
@@ -434,7 +439,7 @@ fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String>
         })
 }
 
-/// The state tags of a deployment whose target group is ours.
+/// The tags of a deployment whose target group is ours.
 fn marks(deployment: &Deployment) -> Option<&Tags> {
     match &deployment.target_group {
         TargetGroup::Ours { tags, .. } => Some(tags),
@@ -442,8 +447,8 @@ fn marks(deployment: &Deployment) -> Option<&Tags> {
     }
 }
 
-/// Whether people may be on it. Draining begins only after that, and says so too if somebody removed
-/// the other mark.
+/// Whether it may have visitors. Draining begins only after it was live, so its mark shows that too if an
+/// operator removed the other one.
 fn was_live(marks: &Tags) -> bool {
     marks.contains_key(tags::LIVE_SINCE) || marks.contains_key(tags::DRAINING_SINCE)
 }

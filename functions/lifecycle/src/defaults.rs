@@ -6,7 +6,7 @@ use std::time::Duration;
 pub const DESIRED_COUNT: u32 = 2;
 /// The most tasks of a deployment, which are ELB's targets per target group:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>.
-pub const MOST_TASKS: u32 = 1000;
+pub const MAX_TASKS: u32 = 1000;
 /// Fargate CPU units: the smallest size there is.
 pub const CPU: u32 = 256;
 /// Memory in MiB: the least that goes with [`CPU`].
@@ -73,6 +73,9 @@ pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
 /// How long a deployment that is rolled back to is neither drained nor deleted: as long as the
 /// rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
+/// How far the clocks of two functions may differ. Lambda's hosts keep theirs within a fraction of a
+/// second.
+pub const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(1);
 /// Sweeps closer together than this count as one. A step that is run again because its answer was
 /// lost must not count its own sweep twice, and a session that reconnects is away for some seconds.
 pub const SWEEPS_APART: time::Duration = time::Duration::seconds(10);
@@ -83,7 +86,7 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TASKS_ASKED_AT_ONCE: usize = 250;
 /// How many tasks the answer of a sweep tells of one by one. A state machine takes 256 KiB as the
 /// data of a state, and a thousand tasks would be more.
-pub const TASKS_TOLD_OF: usize = 100;
+pub const MAX_REPORTED_TASKS: usize = 100;
 /// The grace period of a service that drains, in seconds: the most that ECS takes, so that a task
 /// which answers 503 is not replaced by a fresh one that does not drain.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>
@@ -92,7 +95,7 @@ pub const DRAINING_GRACE_PERIOD_SECONDS: i32 = i32::MAX;
 /// The most deployments that one cleanup plans for. Each takes up to a kilobyte of the 256 KiB that a
 /// state machine takes as the data of a state. A load balancer routes to 100 target groups, so only
 /// what was left behind, in large numbers, ever waits for the next run.
-pub const MOST_PLANNED: usize = 200;
+pub const MAX_PLANNED: usize = 200;
 
 /// A deployment's id may lie this far in the future, for a clock that runs fast. Beyond that it would
 /// stay the newest, and nothing else could go live until then.

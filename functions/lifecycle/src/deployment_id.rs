@@ -41,7 +41,7 @@ impl FromStr for Environment {
             Err(format!(
                 "`{}` is not the name of an environment: 2 to 15 lower-case letters, digits and hyphens, \
                  beginning with a letter and not ending with a hyphen",
-                printable(text, MOST_SHOWN)
+                printable(text, MAX_SHOWN)
             ))
         }
     }
@@ -63,8 +63,8 @@ pub struct DeploymentId {
     text: String,
 }
 
-/// The most characters of a text that is no id which its refusal shows.
-const MOST_SHOWN: usize = 64;
+/// The most characters of a text that is not an id which the error message shows.
+const MAX_SHOWN: usize = 64;
 /// The characters of `-YYYYMMDD-HHMMSSZ`.
 const SUFFIX_LENGTH: usize = 17;
 
@@ -97,7 +97,7 @@ impl FromStr for DeploymentId {
             format!(
                 "`{}` is not a deployment id: it must look like `test-20251027-122112Z` \
                  ({{environment}}-{{YYYYMMDD}}-{{HHMMSS}}Z)",
-                printable(text, MOST_SHOWN)
+                printable(text, MAX_SHOWN)
             )
         };
         let split = text

@@ -4,7 +4,7 @@ use std::fmt;
 
 use lambda_runtime::Diagnostic;
 
-use crate::printable::{MOST_OF_A_TEXT, printable};
+use crate::printable::{MAX_TEXT, printable};
 
 /// The names that `ErrorEquals` in a state machine may hold. `docs/errors.md` says what each means
 /// for the person who reads it.
@@ -26,9 +26,11 @@ pub enum ErrorName {
     AccessDenied,
     /// Worth the same call again, later.
     Transient,
-    /// The default action names the deployment, a rollback is bringing it back, or a person protects it;
-    /// it is neither drained nor deleted.
+    /// The default action names the deployment; it is neither drained nor deleted.
     DeploymentActive,
+    /// An operator protects the deployment, or a rollback is bringing it back; it is neither drained nor
+    /// deleted.
+    DeploymentKept,
     /// The deployment was live and people may be on it; it is not undone like a failed candidate.
     DeploymentWasLive,
     /// There is no deployment to roll back to, or the one named cannot be.
@@ -39,7 +41,7 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 12] = [
+    pub const ALL: [ErrorName; 13] = [
         ErrorName::InvalidInput,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
@@ -49,6 +51,7 @@ impl ErrorName {
         ErrorName::AccessDenied,
         ErrorName::Transient,
         ErrorName::DeploymentActive,
+        ErrorName::DeploymentKept,
         ErrorName::DeploymentWasLive,
         ErrorName::NoRollbackTarget,
         ErrorName::Unexpected,
@@ -66,6 +69,7 @@ impl ErrorName {
             ErrorName::AccessDenied => "AccessDeniedError",
             ErrorName::Transient => "TransientError",
             ErrorName::DeploymentActive => "DeploymentActiveError",
+            ErrorName::DeploymentKept => "DeploymentKeptError",
             ErrorName::DeploymentWasLive => "DeploymentWasLiveError",
             ErrorName::NoRollbackTarget => "NoRollbackTargetError",
             ErrorName::Unexpected => "UnexpectedError",
@@ -87,12 +91,12 @@ impl StepError {
     pub fn new(name: ErrorName, message: impl Into<String>) -> Self {
         StepError {
             name,
-            message: printable(&message.into(), MOST_OF_A_TEXT),
+            message: printable(&message.into(), MAX_TEXT),
         }
     }
 
     /// The same error with the deployment named first, unless the message names it already.
-    pub fn of(mut self, deployment: &crate::DeploymentId) -> Self {
+    pub fn with_deployment(mut self, deployment: &crate::DeploymentId) -> Self {
         if !self.message.contains(deployment.as_str()) {
             self.message = format!("{deployment}: {}", self.message);
         }
@@ -131,7 +135,7 @@ mod tests {
     #[test]
     fn a_message_neither_floods_nor_rewrites_a_log() {
         let error = StepError::new(ErrorName::Unexpected, "\u{1b}[2Jx\n".repeat(100_000));
-        assert!(error.message.chars().count() <= MOST_OF_A_TEXT + 1);
+        assert!(error.message.chars().count() <= MAX_TEXT + 1);
         assert!(!error.message.contains(char::is_control));
     }
 

@@ -8,9 +8,9 @@ use crate::printable::printable;
 use crate::{ErrorName, StepError};
 
 /// The most characters of a refusal that come from the payload.
-const MOST_SHOWN: usize = 400;
+const MAX_SHOWN: usize = 400;
 /// The most characters of a field's path that are shown.
-const MOST_OF_A_PATH: usize = 100;
+const MAX_PATH: usize = 100;
 
 /// A payload as it came, be it JSON or not.
 ///
@@ -25,7 +25,7 @@ impl Payload {
     /// Decodes it.
     ///
     /// # Errors
-    /// `InvalidInput` when it is no JSON that can be read, else as [`decode`].
+    /// `InvalidInput` when it cannot be read as JSON, else as [`decode`].
     pub fn decode<T: DeserializeOwned>(self) -> Result<T, StepError> {
         decode(self.0.map_err(|why| {
             StepError::new(
@@ -64,11 +64,11 @@ pub fn decode<T: DeserializeOwned>(payload: Value) -> Result<T, StepError> {
             why = format!("{start}expected a whole number");
         }
         let is_named = path == "." || why.contains(&format!("`{path}`"));
-        let why = printable(&why, MOST_SHOWN);
+        let why = printable(&why, MAX_SHOWN);
         let message = if is_named {
             format!("invalid input: {why}")
         } else {
-            let path = printable(&path, MOST_OF_A_PATH);
+            let path = printable(&path, MAX_PATH);
             format!("invalid input: field `{path}`: {why}")
         };
         StepError::new(ErrorName::InvalidInput, message)

@@ -1,21 +1,27 @@
-//! What every lifecycle step shares: the vocabulary, the names and tags on AWS, the errors that the
-//! state machines match, and how a step is served as a Lambda function.
+//! What every lifecycle step shares: the vocabulary, the errors that the state machines match, a module
+//! for each resource of a deployment, and how a step is served as a Lambda function.
 //!
-//! A step's crate holds `run` (look up, adopt what carries our tag, else create) and, where it makes
-//! something, `undo`. Waiting is not done here: it belongs to the state machines.
+//! A resource's module looks it up and changes it; it decides nothing. The decisions are in the steps'
+//! crates: `run` looks up, adopts what carries our tags, or creates; where a step makes something, `undo`
+//! deletes it. Waiting belongs to the state machines.
 
+pub mod actions;
 pub mod aws_error;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;
+pub mod guard;
 mod image_digest;
 pub mod input;
-pub mod listener;
 pub mod printable;
+pub mod routing;
 pub mod sdk;
 pub mod serve;
+pub mod service;
 pub mod settings;
 pub mod tags;
+pub mod target_group;
+pub mod task_definition;
 pub mod tasks;
 
 pub use deployment_id::{DeploymentId, Environment};

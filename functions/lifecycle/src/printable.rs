@@ -4,23 +4,23 @@ use std::iter::once;
 
 /// The most characters of a message or a reason that a function hands to a state machine.
 ///
-/// A cause of an error may have 32,768 characters, and one that was cut would be no JSON any more, so
-/// that the machine could not read it; an answer of more than 256 KiB ends the execution with
+/// The cause of an error may have 32,768 characters. A cause that is cut off is not JSON, so the machine
+/// could not parse it. An answer of more than 256 KiB ends the execution with
 /// `States.DataLimitExceeded`, which `States.ALL` does not catch. This leaves room for the words around.
 /// <https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html>
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
-pub const MOST_OF_A_TEXT: usize = 4_000;
+pub const MAX_TEXT: usize = 4_000;
 
 /// The text without control characters, marks of direction and other invisible ones, which are
-/// written as escapes (`\n`, `\u{202e}`), and with its middle left out when it is longer than `most`
-/// characters: what it is often stands at the beginning, and what is expected instead at the end.
-pub fn printable(text: &str, most: usize) -> String {
-    let fits = text.chars().flat_map(shown).take(most + 1).count() <= most;
+/// written as escapes (`\n`, `\u{202e}`), and with its middle left out when it is longer than `max`
+/// characters: the beginning often says what it is, and the end what is expected instead.
+pub fn printable(text: &str, max: usize) -> String {
+    let fits = text.chars().flat_map(shown).take(max + 1).count() <= max;
     if fits {
         return text.chars().flat_map(shown).collect();
     }
-    let front = within(text.chars(), most.div_ceil(2));
-    let mut back = within(text.chars().rev(), most / 2);
+    let front = within(text.chars(), max.div_ceil(2));
+    let mut back = within(text.chars().rev(), max / 2);
     back.reverse();
     front
         .into_iter()
@@ -30,9 +30,9 @@ pub fn printable(text: &str, most: usize) -> String {
 }
 
 /// The first of these words, and how many more there are.
-pub fn first_of<'a>(words: impl IntoIterator<Item = &'a str>, most: usize) -> String {
+pub fn first_of<'a>(words: impl IntoIterator<Item = &'a str>, max: usize) -> String {
     let words: Vec<&str> = words.into_iter().collect();
-    let shown = &words[..words.len().min(most)];
+    let shown = &words[..words.len().min(max)];
     match words.len() - shown.len() {
         0 => shown.join(", "),
         more => format!("{} and {more} more", shown.join(", ")),
@@ -94,7 +94,7 @@ mod tests {
     #[test]
     fn the_worst_text_fits_a_cause_with_its_json_around_it() {
         for worst in ["\u{1}", "\\", "\u{10ffff}"] {
-            let text = printable(&worst.repeat(300_000), MOST_OF_A_TEXT);
+            let text = printable(&worst.repeat(300_000), MAX_TEXT);
             let payload = serde_json::json!({"errorType": "UnexpectedError", "errorMessage": text});
             assert!(payload.to_string().len() < 32_768);
         }

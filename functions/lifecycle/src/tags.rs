@@ -5,16 +5,23 @@
 
 use std::collections::HashMap;
 
+use aws_sdk_ecs::types as ecs;
+use aws_sdk_elasticloadbalancingv2::types as elb;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 
-use crate::{DeploymentId, Environment, defaults};
+use crate::aws_error::failed;
+use crate::{DeploymentId, Environment, StepError, defaults};
+
+/// DescribeTags takes at most 20 resources:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
+const ARNS_PER_CALL: usize = 20;
 
 /// Whose resource it is. Only what carries this and [`ENVIRONMENT`] is ever changed or deleted.
 pub const DEPLOYMENT_ID: &str = "pulse:deployment-id";
 /// The environment of the deployment.
 pub const ENVIRONMENT: &str = "pulse:environment";
-/// When the candidate was found healthy and may be switched to.
+/// When the candidate was found healthy, so that traffic may be switched to it.
 pub const READY_AT: &str = "pulse:ready-at";
 /// When the deployment was first switched to; set before the switch, so that a deployment that
 /// carried traffic is never taken for a candidate.
@@ -40,20 +47,125 @@ pub const RESTORING_SINCE: &str = "pulse:restoring-since";
 /// begun. A candidate that fails is undone all the same.
 pub const PROTECTED: &str = "pulse:protected";
 
-/// The tags of one resource.
+/// The tags of one resource, by key.
 pub type Tags = HashMap<String, String>;
 
 /// The two tags that every resource of a deployment carries, as key and value.
-pub fn of(deployment: &DeploymentId) -> [(&'static str, String); 2] {
+pub fn for_deployment(deployment: &DeploymentId) -> [(&'static str, String); 2] {
     [
         (DEPLOYMENT_ID, deployment.to_string()),
         (ENVIRONMENT, deployment.environment().to_string()),
     ]
 }
 
+/// [`for_deployment`] as Elastic Load Balancing takes it.
+pub fn to_elb(deployment: &DeploymentId) -> Vec<elb::Tag> {
+    for_deployment(deployment)
+        .map(|(key, value)| elb::Tag::builder().key(key).value(value).build())
+        .to_vec()
+}
+
+/// [`for_deployment`] as ECS takes it.
+pub fn to_ecs(deployment: &DeploymentId) -> Vec<ecs::Tag> {
+    for_deployment(deployment)
+        .map(|(key, value)| ecs::Tag::builder().key(key).value(value).build())
+        .to_vec()
+}
+
+/// Tags as Elastic Load Balancing describes them. A tag without a value is an empty one.
+pub fn from_elb(tags: &[elb::Tag]) -> Tags {
+    let value = |tag: &elb::Tag| tag.value().unwrap_or_default().to_owned();
+    tags.iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), value(tag))))
+        .collect()
+}
+
+/// Tags as ECS describes them. A tag without a value is an empty one.
+pub fn from_ecs(tags: &[ecs::Tag]) -> Tags {
+    let value = |tag: &ecs::Tag| tag.value().unwrap_or_default().to_owned();
+    tags.iter()
+        .filter_map(|tag| Some((tag.key()?.to_owned(), value(tag))))
+        .collect()
+}
+
+/// The tags of these target groups and rules, by ARN. A resource that no longer exists is left out.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn read(
+    elb: &aws_sdk_elasticloadbalancingv2::Client,
+    arns: &[String],
+) -> Result<HashMap<String, Tags>, StepError> {
+    let mut found = HashMap::new();
+    for batch in arns.chunks(ARNS_PER_CALL) {
+        if let Some(descriptions) = describe(elb, batch).await? {
+            found.extend(descriptions);
+            continue;
+        }
+        // A resource that another run deleted after it was listed fails the call for all of them.
+        for arn in batch {
+            found.extend(
+                describe(elb, std::slice::from_ref(arn))
+                    .await?
+                    .unwrap_or_default(),
+            );
+        }
+    }
+    Ok(found)
+}
+
+/// The tags of one resource, or `None` when it no longer exists.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn read_one(
+    elb: &aws_sdk_elasticloadbalancingv2::Client,
+    arn: &str,
+) -> Result<Option<Tags>, StepError> {
+    Ok(read(elb, &[arn.to_owned()]).await?.remove(arn))
+}
+
+/// The tags of up to [`ARNS_PER_CALL`] resources, or `None` when one of them does not exist.
+async fn describe(
+    elb: &aws_sdk_elasticloadbalancingv2::Client,
+    arns: &[String],
+) -> Result<Option<HashMap<String, Tags>>, StepError> {
+    let answer = elb
+        .describe_tags()
+        .set_resource_arns(Some(arns.to_vec()))
+        .send()
+        .await;
+    match answer {
+        Ok(answer) => Ok(Some(
+            answer
+                .tag_descriptions
+                .unwrap_or_default()
+                .into_iter()
+                .map(|it| {
+                    (
+                        it.resource_arn.clone().unwrap_or_default(),
+                        from_elb(it.tags()),
+                    )
+                })
+                .collect(),
+        )),
+        Err(error)
+            if error.as_service_error().is_some_and(|error| {
+                error.is_rule_not_found_exception() || error.is_target_group_not_found_exception()
+            }) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(failed(
+            format_args!("read the tags of {}", arns.join(", ")),
+            error,
+        )),
+    }
+}
+
 /// Whether a resource with these tags belongs to that deployment.
 pub fn belong_to(tags: &Tags, deployment: &DeploymentId) -> bool {
-    of(deployment)
+    for_deployment(deployment)
         .iter()
         .all(|(key, value)| tags.get(*key) == Some(value))
 }
@@ -71,26 +183,30 @@ pub fn timestamp(time: UtcDateTime) -> String {
         .unwrap_or_else(|_| time.unix_timestamp().to_string())
 }
 
-/// The point in time that a tag holds, or `None` when the tag is absent or no such value.
+/// The point in time that a tag holds, never later than `now`. `None` when the tag is absent or its
+/// value is not a time that a function can have written.
 ///
-/// A person can write anything into a tag, so whoever decides by one has to hold both.
-pub fn time(tags: &Tags, key: &str) -> Option<UtcDateTime> {
+/// The clocks of two functions differ, so a time up to [`defaults::CLOCK_TOLERANCE`] ahead counts as
+/// now. A time further ahead was written by hand. If it were believed, a single tag of the year 2099
+/// would stop all draining of an environment.
+pub fn time(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
     // With its offset first: parsed as UTC at once, the last hours of the year 9999 in a western offset
-    // are a panic of the library.
-    OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
+    // make the library panic.
+    let written = OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
         .ok()?
-        .checked_to_utc()
+        .checked_to_utc()?;
+    let tolerated = now.saturating_add(defaults::CLOCK_TOLERANCE);
+    (written <= tolerated).then(|| written.min(now))
 }
 
-/// How much later than it says a mark may have been written, since [`timestamp`] drops the fraction.
+/// How much later than it says a tag may have been written, since [`timestamp`] drops the fraction.
 pub const PRECISION: Duration = Duration::SECOND;
 
 /// Whether a rollback to the deployment with these tags is under way.
 ///
-/// A rollback that died left its mark behind; that one ends by itself after
-/// [`defaults::RESTORE_TIME`].
+/// A rollback that died leaves its tag behind, which expires after [`defaults::RESTORE_TIME`].
 pub fn is_being_restored(tags: &Tags, now: UtcDateTime) -> bool {
-    time(tags, RESTORING_SINCE).is_some_and(|since| now - since < defaults::RESTORE_TIME)
+    time(tags, RESTORING_SINCE, now).is_some_and(|since| now - since < defaults::RESTORE_TIME)
 }
 
 #[cfg(test)]
@@ -135,19 +251,33 @@ mod tests {
     fn a_timestamp_is_read_back_and_anything_else_is_none() {
         let moment = time::macros::utc_datetime!(2025-10-27 12:21:12);
         let tags = tags(&[(LIVE_SINCE, &timestamp(moment)), (READY_AT, "yesterday")]);
-        assert_eq!(time(&tags, LIVE_SINCE), Some(moment));
-        assert_eq!(time(&tags, READY_AT), None);
-        assert_eq!(time(&tags, IDLE_SINCE), None);
+        assert_eq!(time(&tags, LIVE_SINCE, moment), Some(moment));
+        assert_eq!(time(&tags, READY_AT, moment), None);
+        assert_eq!(time(&tags, IDLE_SINCE, moment), None);
     }
 
     #[test]
     fn a_time_past_the_end_of_all_times_is_none() {
         for text in ["9999-12-31T23:59:59-00:01", "9999-12-31T00:01:00-23:59"] {
             assert_eq!(
-                time(&tags(&[(IDLE_SINCE, text)]), IDLE_SINCE),
+                time(&tags(&[(IDLE_SINCE, text)]), IDLE_SINCE, UtcDateTime::MAX),
                 None,
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_time_ahead_counts_as_now_when_a_clock_can_differ_by_that_much_and_else_not_at_all() {
+        let now = time::macros::utc_datetime!(2025-10-27 12:21:12);
+        for (ahead, read) in [
+            (Duration::ZERO, Some(now)),
+            (defaults::CLOCK_TOLERANCE, Some(now)),
+            (defaults::CLOCK_TOLERANCE + Duration::SECOND, None),
+            (Duration::days(30_000), None),
+        ] {
+            let tags = tags(&[(LIVE_SINCE, &timestamp(now + ahead))]);
+            assert_eq!(time(&tags, LIVE_SINCE, now), read, "{ahead}");
         }
     }
 

@@ -3,55 +3,56 @@
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
 
-use crate::aws_error::{code, failed};
+use crate::aws_error::failed;
 use crate::{DeploymentId, Settings, StepError};
 
-/// The tasks that ECS wants in that status, past every page. Those that stopped are shown for an hour
-/// at least, and among them are those that were told to stop and have not yet.
+/// The tasks with that desired status, past every page. ECS lists stopped tasks for at least an hour;
+/// tasks that are stopping are among them.
 ///
-/// A service that is gone has no tasks, and a task that is gone since it was listed is left out.
+/// A service that was deleted has no tasks. A task that expired after it was listed is left out.
 ///
 /// # Errors
 /// As [`crate::aws_error::CODES`] say.
-pub async fn of(
+pub async fn list(
     ecs: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
     desired: DesiredStatus,
 ) -> Result<Vec<Task>, StepError> {
     let what = format!("the {} tasks of {deployment}", desired.as_str());
+    // A page holds 100 at most, which is also what DescribeTasks takes:
+    // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTasks.html
+    let mut pages = ecs
+        .list_tasks()
+        .cluster(&settings.cluster)
+        .service_name(deployment.as_str())
+        .desired_status(desired)
+        .into_paginator()
+        .send();
     let mut tasks = Vec::new();
-    let mut next_token = None;
-    loop {
-        // A page holds 100 at most, which is also what DescribeTasks takes:
-        // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTasks.html
-        let answer = ecs
-            .list_tasks()
-            .cluster(&settings.cluster)
-            .service_name(deployment.as_str())
-            .desired_status(desired.clone())
-            .set_next_token(next_token)
-            .send()
-            .await;
-        let page = match answer {
-            Ok(page) => page,
-            Err(error) if code(&error) == Some("ServiceNotFoundException") => return Ok(tasks),
+    while let Some(page) = pages.next().await {
+        let arns = match page {
+            Ok(page) => page.task_arns.unwrap_or_default(),
+            Err(error)
+                if error
+                    .as_service_error()
+                    .is_some_and(|error| error.is_service_not_found_exception()) =>
+            {
+                return Ok(tasks);
+            }
             Err(error) => return Err(failed(format_args!("list {what}"), error)),
         };
-        let arns = page.task_arns.unwrap_or_default();
-        if !arns.is_empty() {
-            let described = ecs
-                .describe_tasks()
-                .cluster(&settings.cluster)
-                .set_tasks(Some(arns))
-                .send()
-                .await
-                .map_err(|error| failed(format_args!("read {what}"), error))?;
-            tasks.extend(described.tasks.unwrap_or_default());
+        if arns.is_empty() {
+            continue;
         }
-        next_token = page.next_token.filter(|token| !token.is_empty());
-        if next_token.is_none() {
-            return Ok(tasks);
-        }
+        let described = ecs
+            .describe_tasks()
+            .cluster(&settings.cluster)
+            .set_tasks(Some(arns))
+            .send()
+            .await
+            .map_err(|error| failed(format_args!("read {what}"), error))?;
+        tasks.extend(described.tasks.unwrap_or_default());
     }
+    Ok(tasks)
 }

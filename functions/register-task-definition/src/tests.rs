@@ -13,6 +13,7 @@ use aws_sdk_ecs::operation::register_task_definition::{
     RegisterTaskDefinitionError, RegisterTaskDefinitionInput, RegisterTaskDefinitionOutput,
 };
 use aws_sdk_ecs::types::{CpuArchitecture, LogDriver, OsFamily};
+use aws_sdk_ecs::types::{Tag, TaskDefinitionField};
 use aws_smithy_mocks::{MockResponse, Rule, RuleMode, mock, mock_client};
 use serde_json::json;
 

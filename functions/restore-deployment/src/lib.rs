@@ -1,30 +1,30 @@
 //! Finds the deployment that a rollback goes to and makes it ready to be switched to.
 //!
-//! A warm one is ready as it is. One that drains gets fresh tasks, because an application that was
-//! told to drain cannot be told otherwise, and one without tasks gets some. What keeps others from
-//! draining or deleting it meanwhile is a mark on its target group: it is written before their marks
-//! are looked at, and they look at it after they wrote theirs, so that at least one gives way.
+//! A warm deployment is ready as it is. One that drains gets fresh tasks, because an application that
+//! drains cannot be asked to stop draining. One without tasks gets some. A mark on its target group keeps
+//! other runs from draining or deleting it in the meantime. This step writes its mark before it reads
+//! theirs, and they write theirs before they read this one, so at least one of two runs gives way.
 //!
-//! Run again, it starts nothing twice: the mark's time says which rollout of the service is ours.
+//! Run again, the step starts nothing twice: the time of the mark says which rollout of the service is
+//! this rollback's.
 
 mod target;
 
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
-use aws_sdk_elasticloadbalancingv2::types::Tag;
-use lifecycle::aws_error::{code, failed};
-use lifecycle::listener::DeploymentTargetGroup;
+use lifecycle::aws_error::failed;
+use lifecycle::routing::Routing;
+use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, listener};
+use lifecycle::target_group::TargetGroup;
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, service, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
-
-use target::Seen;
 
 /// What an execution of the rollback machine may be started with.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Input {
-    /// The deployment to go back to; the previous one when it is not given.
+    /// The deployment to go back to. Without it, the previous one.
     pub deployment_id: Option<DeploymentId>,
 }
 
@@ -34,25 +34,25 @@ pub struct Input {
 pub struct Output {
     /// The deployment to go back to.
     pub deployment_id: DeploymentId,
-    /// Its target group.
+    /// The ARN of its target group.
     pub target_group_arn: String,
-    /// How many tasks it has to have.
+    /// How many tasks it needs.
     pub desired_count: u32,
-    /// Whether it gets fresh tasks, which have to be waited for.
+    /// Whether it gets fresh tasks, which have to become healthy first.
     pub restored: bool,
     /// The deployment that is active now.
-    pub left_deployment_id: Option<DeploymentId>,
-    /// All that the rollback leaves, as it is now: what is active, and what is ready and newer than the
-    /// target. What gets ready later was not meant by whoever started the rollback, and wins.
-    pub leaves: Vec<DeploymentId>,
+    pub replaced_deployment_id: Option<DeploymentId>,
+    /// All that the rollback replaces, as it is now: what is active, and what is ready and newer than the
+    /// target. What becomes ready later was not meant by whoever started the rollback, and wins.
+    pub replaced: Vec<DeploymentId>,
 }
 
 /// The clients that the step works with.
 #[derive(Debug, Clone)]
 pub struct Clients {
-    /// The service.
+    /// For the service.
     pub ecs: aws_sdk_ecs::Client,
-    /// The listener and the target groups' tags.
+    /// For the listener and the target groups' tags.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
@@ -60,8 +60,8 @@ pub struct Clients {
 ///
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
-/// back to or what was named cannot be: it is gone, being deleted, was never live or is active; else
-/// as [`lifecycle::aws_error::CODES`] say.
+/// back to or the named deployment cannot be the target: it is gone, is being deleted, was never live or
+/// is active; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
@@ -80,133 +80,119 @@ pub async fn run(
             ),
         ));
     }
-    let seen = target::look(&clients.elb, settings).await?;
-    let group = seen.choose(input.deployment_id.as_ref())?;
+    let routing = Routing::read(&clients.elb, settings).await?;
+    let group = target::choose(&routing, input.deployment_id.as_ref())?;
     let restore = Restore {
         clients,
         settings,
         now,
-        seen: &seen,
+        routing: &routing,
         group,
     };
     restore
         .run()
         .await
-        .map_err(|error| error.of(&group.deployment))
+        .map_err(|error| error.with_deployment(&group.deployment))
 }
 
 struct Restore<'a> {
     clients: &'a Clients,
     settings: &'a Settings,
     now: UtcDateTime,
-    seen: &'a Seen,
-    group: &'a DeploymentTargetGroup,
+    routing: &'a Routing,
+    /// The target group of the deployment to go back to.
+    group: &'a TargetGroup,
 }
 
 impl Restore<'_> {
     async fn run(&self) -> Result<Output, StepError> {
         let id = &self.group.deployment;
-        let service = create_service::find(&self.clients.ecs, self.settings, id)
+        let service = service::find(&self.clients.ecs, self.settings, id)
             .await?
             .ok_or_else(|| self.service_is_gone())?;
-        let since = self.mark().await?;
-        let tags = self.tags_after_the_mark().await?;
-
-        let draining = tags.contains_key(tags::DRAINING_SINCE);
-        let wanted = u32::try_from(service.desired_count()).unwrap_or(0);
-        let desired_count = match wanted {
-            0 => defaults::DESIRED_COUNT,
-            some => some,
+        let since = self.tag_as_restoring().await?;
+        let tags = self.tags_after_ours().await?;
+        let desired_count = match u32::try_from(service.desired_count()) {
+            Ok(0) | Err(_) => defaults::DESIRED_COUNT,
+            Ok(count) => count,
         };
-        // ECS starts no more tasks for a rollout that failed, as one of an earlier rollback may have:
-        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
-        let failed = newest_rollout(&service).and_then(Deployment::rollout_state)
-            == Some(&DeploymentRolloutState::Failed);
-        let needed = draining || wanted == 0 || failed;
-        let started = since.is_some_and(|since| has_rollout_since(&service, since));
-        if needed && (failed || !started) {
-            self.start_fresh_tasks(desired_count).await?;
-        }
-        if draining {
-            self.unmark(&[tags::DRAINING_SINCE, tags::IDLE_SINCE])
+        let restored = self
+            .start_fresh_tasks_if_needed(&service, &tags, since, desired_count)
+            .await?;
+        if tags.contains_key(tags::DRAINING_SINCE) {
+            self.untag(&[tags::DRAINING_SINCE, tags::IDLE_SINCE])
                 .await?;
         }
-        self.end_the_earlier_one().await?;
+        self.untag_the_active_one().await?;
+        let mut replaced: Vec<DeploymentId> = self
+            .routing
+            .replaced_by(id)
+            .into_iter()
+            .map(|group| group.deployment.clone())
+            .collect();
+        replaced.sort();
         Ok(Output {
             deployment_id: id.clone(),
             target_group_arn: self.group.arn.clone(),
             desired_count,
-            // Fresh tasks that an earlier call started have to be waited for as well.
-            restored: needed || is_rolling(&service),
-            left_deployment_id: self.seen.active.clone(),
-            leaves: self.seen.left_for(id),
+            restored,
+            replaced_deployment_id: self.routing.default_action.active().cloned(),
+            replaced,
         })
     }
 
-    /// Keeps others from draining and deleting the deployment. Gives the time of a mark that an
+    /// Keeps other runs from draining and deleting the deployment. Returns the time of a tag that an
     /// earlier call for the same rollback wrote.
     ///
-    /// A mark past half its time is written anew: it may have been left by a rollback that died, and
-    /// it must not end while this one goes on.
-    async fn mark(&self) -> Result<Option<UtcDateTime>, StepError> {
-        let earlier = tags::time(&self.group.tags, tags::RESTORING_SINCE)
+    /// A tag past half its time is written again: a rollback that died may have left it behind, and it
+    /// must not expire while this rollback goes on.
+    async fn tag_as_restoring(&self) -> Result<Option<UtcDateTime>, StepError> {
+        let earlier = tags::time(&self.group.tags, tags::RESTORING_SINCE, self.now)
             .filter(|since| self.now - *since < defaults::RESTORE_TIME / 2);
-        if earlier.is_some() {
-            return Ok(earlier);
+        if earlier.is_none() {
+            let (elb, arn) = (&self.clients.elb, &self.group.arn);
+            target_group::tag(elb, arn, tags::RESTORING_SINCE, self.now).await?;
         }
-        let arn = &self.group.arn;
-        self.clients
-            .elb
-            .add_tags()
-            .resource_arns(arn)
-            .tags(
-                Tag::builder()
-                    .key(tags::RESTORING_SINCE)
-                    .value(tags::timestamp(self.now))
-                    .build(),
-            )
-            .send()
-            .await
-            .map_err(|error| failed(format_args!("tag target group {arn}"), error))?;
-        Ok(None)
+        Ok(earlier)
     }
 
-    /// Removes the mark of an earlier rollback from the deployment that this one leaves.
-    ///
-    /// Traffic is on it, so that rollback has done its work. If it could not say so, its mark would keep
-    /// from being drained what nobody wants any more.
-    async fn end_the_earlier_one(&self) -> Result<(), StepError> {
-        let marked = self.seen.deployments.iter().find(|group| {
-            Some(&group.deployment) == self.seen.active.as_ref()
-                && group.tags.contains_key(tags::RESTORING_SINCE)
-        });
-        match marked {
-            Some(active) => {
-                self.unmark_group(&active.arn, &[tags::RESTORING_SINCE])
-                    .await
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// The tags as they are with the mark among them.
+    /// The tags as they are with ours among them.
     ///
     /// # Errors
-    /// `NoRollbackTarget` when the deployment's deletion has begun since; the mark is taken back, for
-    /// it would stop the deletion half-way.
-    async fn tags_after_the_mark(&self) -> Result<Tags, StepError> {
-        let arn = self.group.arn.clone();
-        let tags = listener::tags(&self.clients.elb, std::slice::from_ref(&arn))
-            .await?
-            .remove(&arn);
-        match tags {
+    /// `NoRollbackTarget` when the deployment's deletion has begun since it was chosen. Our tag is removed
+    /// again, because it would stop the deletion half-way.
+    async fn tags_after_ours(&self) -> Result<Tags, StepError> {
+        match tags::read_one(&self.clients.elb, &self.group.arn).await? {
             Some(tags) if tags.contains_key(tags::DELETING_SINCE) => {
-                self.unmark(&[tags::RESTORING_SINCE]).await?;
+                self.untag(&[tags::RESTORING_SINCE]).await?;
                 Err(self.being_deleted())
             }
             Some(tags) => Ok(tags),
             None => Err(self.being_deleted()),
         }
+    }
+
+    /// Starts fresh tasks when the deployment drains, wants no tasks, or has a failed rollout, unless an
+    /// earlier call for this rollback, at `since`, has started them. Returns whether there are fresh tasks
+    /// to wait for.
+    async fn start_fresh_tasks_if_needed(
+        &self,
+        service: &Service,
+        tags: &Tags,
+        since: Option<UtcDateTime>,
+        desired_count: u32,
+    ) -> Result<bool, StepError> {
+        // ECS starts no more tasks for a rollout that failed, as one of an earlier rollback may have:
+        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
+        let has_failed = rollout_state(service) == Some(&DeploymentRolloutState::Failed);
+        let is_needed =
+            tags.contains_key(tags::DRAINING_SINCE) || service.desired_count() <= 0 || has_failed;
+        let is_started = since.is_some_and(|since| has_rollout_since(service, since));
+        if is_needed && (has_failed || !is_started) {
+            self.start_fresh_tasks(desired_count).await?;
+        }
+        // Those that an earlier call started have to be waited for as well.
+        Ok(is_needed || is_rolling(service))
     }
 
     async fn start_fresh_tasks(&self, desired_count: u32) -> Result<(), StepError> {
@@ -225,12 +211,7 @@ impl Restore<'_> {
             .await;
         match answer {
             Ok(_) => Ok(()),
-            Err(error)
-                if matches!(
-                    code(&error),
-                    Some("ServiceNotFoundException" | "ServiceNotActiveException")
-                ) =>
-            {
+            Err(error) if error.as_service_error().is_some_and(service::is_gone) => {
                 Err(self.service_is_gone())
             }
             Err(error) => Err(failed(
@@ -240,49 +221,50 @@ impl Restore<'_> {
         }
     }
 
-    async fn unmark(&self, keys: &[&str]) -> Result<(), StepError> {
-        self.unmark_group(&self.group.arn, keys).await
+    /// Removes the tag of an earlier rollback from the active deployment.
+    ///
+    /// Traffic is on it, so that rollback did its work. If it could not remove its tag, the tag would keep
+    /// the deployment from being drained once this rollback has replaced it.
+    async fn untag_the_active_one(&self) -> Result<(), StepError> {
+        match self
+            .routing
+            .active()
+            .filter(|active| active.has(tags::RESTORING_SINCE))
+        {
+            Some(active) => {
+                target_group::untag(&self.clients.elb, &active.arn, &[tags::RESTORING_SINCE]).await
+            }
+            None => Ok(()),
+        }
     }
 
-    async fn unmark_group(&self, arn: &str, keys: &[&str]) -> Result<(), StepError> {
-        self.clients
-            .elb
-            .remove_tags()
-            .resource_arns(arn)
-            .set_tag_keys(Some(keys.iter().map(|key| key.to_string()).collect()))
-            .send()
-            .await
-            .map(drop)
-            .map_err(|error| {
-                failed(
-                    format_args!("remove {} from target group {arn}", keys.join(", ")),
-                    error,
-                )
-            })
+    async fn untag(&self, keys: &[&str]) -> Result<(), StepError> {
+        target_group::untag(&self.clients.elb, &self.group.arn, keys).await
     }
 
     fn being_deleted(&self) -> StepError {
-        self.seen.refused(format!(
-            "{} is being deleted; push its image again under a new deployment id",
-            self.group.deployment
-        ))
+        target::refused(
+            self.routing,
+            format!(
+                "{} is being deleted; push its image again under a new deployment id",
+                self.group.deployment
+            ),
+        )
     }
 
     fn service_is_gone(&self) -> StepError {
-        self.seen.refused(format!(
-            "the service of {} is gone or does not carry its tags; push its image again under a new deployment id",
-            self.group.deployment
-        ))
+        target::refused(
+            self.routing,
+            format!(
+                "the service of {} is gone or does not carry its tags; push its image again under a new deployment id",
+                self.group.deployment
+            ),
+        )
     }
 }
 
-/// ECS calls a rollout of a service a deployment, and the newest one PRIMARY:
-/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html>.
-fn newest_rollout(service: &Service) -> Option<&Deployment> {
-    service
-        .deployments()
-        .iter()
-        .find(|rollout| rollout.status() == Some("PRIMARY"))
+fn rollout_state(service: &Service) -> Option<&DeploymentRolloutState> {
+    newest_rollout(service).and_then(Deployment::rollout_state)
 }
 
 /// Whether the newest rollout began at that time or later.
@@ -292,11 +274,10 @@ fn has_rollout_since(service: &Service, since: UtcDateTime) -> bool {
         .is_some_and(|created| created.secs() >= since.unix_timestamp())
 }
 
-/// Whether a rollout goes on, or old tasks are left of an earlier one.
+/// Whether a rollout is in progress, or old tasks are left of an earlier one.
 fn is_rolling(service: &Service) -> bool {
     service.deployments().len() > 1
-        || newest_rollout(service).and_then(Deployment::rollout_state)
-            == Some(&DeploymentRolloutState::InProgress)
+        || rollout_state(service) == Some(&DeploymentRolloutState::InProgress)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_listeners::DescribeListe
 use aws_sdk_elasticloadbalancingv2::operation::describe_rules::DescribeRulesOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsOutput;
 use aws_sdk_elasticloadbalancingv2::operation::remove_tags::{RemoveTagsError, RemoveTagsOutput};
+use aws_sdk_elasticloadbalancingv2::types::Tag;
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, Listener, Rule, TagDescription,
 };
@@ -63,7 +64,7 @@ impl World {
             now: NOW,
         };
         for (id, marks) in deployments {
-            let own = tags::of(&id.parse().unwrap());
+            let own = tags::for_deployment(&id.parse().unwrap());
             let mut tags: BTreeMap<_, _> = own
                 .clone()
                 .map(|(key, value)| (key.to_owned(), value))
@@ -143,7 +144,7 @@ fn arn(id: &str) -> String {
 }
 
 fn id_of(arn: &str) -> String {
-    listener::target_group_name(arn).unwrap().to_owned()
+    target_group::name(arn).unwrap().to_owned()
 }
 
 fn forward(id: &str) -> Action {
@@ -313,8 +314,8 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 target_group_arn: arn(OLD),
                 desired_count: 3,
                 restored: false,
-                left_deployment_id: Some(NEW.parse().unwrap()),
-                leaves: vec![NEW.parse().unwrap()],
+                replaced_deployment_id: Some(NEW.parse().unwrap()),
+                replaced: vec![NEW.parse().unwrap()],
             }
         );
         assert_eq!(world.restarts(), 0);
@@ -351,10 +352,13 @@ async fn a_rollback_leaves_what_is_active_and_what_is_ready_and_newer_when_it_be
     .active(NEW);
     let (output, world) = to_previous(world).await;
     let [new, newest]: [DeploymentId; 2] = [NEW, NEWEST].map(|id| id.parse().unwrap());
-    assert_eq!(output.unwrap().leaves, [new.clone(), newest.clone()]);
+    assert_eq!(output.unwrap().replaced, [new.clone(), newest.clone()]);
     // Further back, more is left.
     let (output, _) = restore(world, json!({"deploymentId": OLDEST})).await;
-    assert_eq!(output.unwrap().leaves, [OLD.parse().unwrap(), new, newest]);
+    assert_eq!(
+        output.unwrap().replaced,
+        [OLD.parse().unwrap(), new, newest]
+    );
 }
 
 #[tokio::test]
@@ -500,7 +504,7 @@ async fn without_an_active_one_the_newest_is_the_previous_one() {
     let (output, _) = to_previous(World::with(&[(OLD, LIVE), (NEW, LIVE)])).await;
     let output = output.unwrap();
     assert_eq!(output.deployment_id.as_str(), NEW);
-    assert_eq!(output.left_deployment_id, None);
+    assert_eq!(output.replaced_deployment_id, None);
 }
 
 #[tokio::test]
@@ -510,7 +514,7 @@ async fn one_that_is_named_may_be_newer_or_rolled_back() {
     let (output, _) = restore(world, json!({"deploymentId": NEW})).await;
     let output = output.unwrap();
     assert_eq!(output.deployment_id.as_str(), NEW);
-    assert_eq!(output.left_deployment_id, Some(OLD.parse().unwrap()));
+    assert_eq!(output.replaced_deployment_id, Some(OLD.parse().unwrap()));
 }
 
 #[tokio::test]
@@ -600,14 +604,14 @@ fn the_answer_is_as_documented() {
         target_group_arn: arn(OLD),
         desired_count: 2,
         restored: true,
-        left_deployment_id: None,
-        leaves: vec![NEW.parse().unwrap()],
+        replaced_deployment_id: None,
+        replaced: vec![NEW.parse().unwrap()],
     };
     assert_eq!(
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": arn(OLD), "desiredCount": 2,
-            "restored": true, "leftDeploymentId": null, "leaves": [NEW]
+            "restored": true, "leftDeploymentId": null, "replaced": [NEW]
         })
     );
 }

@@ -1,107 +1,96 @@
-//! What a rollback does beside the switch: it takes back what it leaves and gives its target free.
+//! What a rollback does in addition to the switch: it marks what it replaces, and releases its target.
 
-use lifecycle::listener::DeploymentTargetGroup;
-use lifecycle::{DeploymentId, ErrorName, StepError, tags};
+use lifecycle::routing::Routing;
+use lifecycle::target_group::{self, TargetGroup};
+use lifecycle::{ErrorName, StepError, tags};
 
-use crate::{Seen, Switch};
+use crate::Switch;
 
 impl Switch<'_> {
-    /// Marks what the rollback to `target` leaves as rolled back: the active deployment, and every
-    /// one that is ready and newer, unless it is not among those that it `leaves`. Gives their target
-    /// groups.
+    /// Marks what the rollback replaces as rolled back: the active deployment, and every one that is
+    /// ready and newer, unless the input does not list it. Returns the ARNs of their target groups.
     ///
-    /// Whatever is switched by another run meanwhile, traffic is only ever on what it was on or on
-    /// the target: the target's own mark goes first, the active deployment is marked last.
+    /// Whatever other runs switch in the meantime, traffic stays where it was or goes to the target,
+    /// because the target's own mark is removed first and the active deployment is marked last.
     ///
     /// # Errors
     /// `ResourceConflict`, before anything is marked, when the target is being deleted; `Transient` when
     /// no rule names it.
-    pub(crate) async fn roll_back(
-        &self,
-        target: &DeploymentId,
-        leaves: Option<&[DeploymentId]>,
-    ) -> Result<Vec<String>, StepError> {
-        let seen = self.look().await?;
-        let own = seen.deployment(target)?;
-        if own.tags.contains_key(tags::DELETING_SINCE) {
+    pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
+        let target = &self.input.deployment_id;
+        let routing = Routing::read(self.elb, self.settings).await?;
+        let own = self.own(&routing)?;
+        if own.has(tags::DELETING_SINCE) {
             return Err(StepError::new(
                 ErrorName::ResourceConflict,
                 format!("{target} is being deleted and cannot be rolled back to"),
             ));
         }
-        if own.tags.contains_key(tags::ROLLED_BACK_AT) {
-            self.unmark(&own.arn, &[tags::ROLLED_BACK_AT]).await?;
+        if own.has(tags::ROLLED_BACK_AT) {
+            target_group::untag(self.elb, &own.arn, &[tags::ROLLED_BACK_AT]).await?;
         }
-        let active = seen.active().map(|group| &group.arn);
-        let is_active = |group: &DeploymentTargetGroup| Some(&group.arn) == active;
-        let mut left: Vec<_> = seen
+        let mut replaced = routing.replaced_by(target);
+        if let Some(listed) = &self.input.replaced {
+            replaced.retain(|group| listed.contains(&group.deployment));
+        }
+        for group in &replaced {
+            self.mark_as_rolled_back(group).await?;
+        }
+        Ok(replaced
+            .into_iter()
+            .map(|group| group.arn.clone())
+            .collect())
+    }
+
+    /// Marks what the rollback replaces once more where the mark was removed since. Returns whether it
+    /// marked anything.
+    ///
+    /// Another rollback that goes to one of them at the same time removes the mark. If this rollback's
+    /// switch is the one that stays, no other run may go there again.
+    pub(crate) async fn mark_again(
+        &self,
+        routing: &Routing,
+        replaced: &[String],
+    ) -> Result<bool, StepError> {
+        let mut marked = false;
+        for group in routing
             .deployments
             .iter()
-            .filter(|group| group.deployment != *target)
-            .filter(|group| leaves.is_none_or(|leaves| leaves.contains(&group.deployment)))
-            .filter(|group| {
-                is_active(group)
-                    || (group.deployment > *target
-                        && group.tags.contains_key(tags::READY_AT)
-                        && !group.tags.contains_key(tags::DELETING_SINCE))
-            })
-            .collect();
-        left.sort_by_key(|group| is_active(group));
-        for group in &left {
-            self.mark_as_left(group).await?;
+            .filter(|group| replaced.contains(&group.arn))
+        {
+            marked |= self.mark_as_rolled_back(group).await?;
         }
-        Ok(left.into_iter().map(|group| group.arn.clone()).collect())
+        Ok(marked)
     }
 
-    /// Marks what the rollback leaves once more, where somebody has removed the mark since: a rollback to
-    /// one of them at the same time gives it free for itself, and if it is this one's switch that stays,
-    /// no other may go there again. Says whether there was such a one.
-    pub(crate) async fn leave_again(
-        &self,
-        seen: &Seen,
-        left: &[String],
-    ) -> Result<bool, StepError> {
-        let mut again = false;
-        for group in seen.deployments.iter().filter(|it| left.contains(&it.arn)) {
-            again |= self.mark_as_left(group).await?;
-        }
-        Ok(again)
-    }
-
-    /// Marks a deployment as rolled back, unless it is. Says whether it did.
-    async fn mark_as_left(&self, group: &DeploymentTargetGroup) -> Result<bool, StepError> {
-        let marked = group.tags.contains_key(tags::ROLLED_BACK_AT);
-        // Without our tags it is left as it is; that we leave it is enough for this run.
-        if marked || !tags::belong_to(&group.tags, &group.deployment) {
+    /// Marks a deployment as rolled back unless it is. Returns whether it did.
+    async fn mark_as_rolled_back(&self, group: &TargetGroup) -> Result<bool, StepError> {
+        // A group without our tags is left as it is. This run does not choose it either way.
+        let is_ours = tags::belong_to(&group.tags, &group.deployment);
+        if group.has(tags::ROLLED_BACK_AT) || !is_ours {
             return Ok(false);
         }
-        self.mark(&group.arn, tags::ROLLED_BACK_AT).await?;
+        self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
         Ok(true)
     }
 
-    /// Removes the mark under which the target was neither drained nor deleted, now that the
-    /// listener says so. What a drain that gave way to the rollback wrote goes with it.
+    /// Removes the mark that kept the target from being drained or deleted, now that the default action
+    /// does so. What a drain wrote that gave way to the rollback is removed with it.
     ///
-    /// Traffic is where it should be, so a failure is no failure of the rollback: the mark ends by
-    /// itself. It is told in the answer, as a sentence to add.
-    pub(crate) async fn finish_restoring(&self, target: &DeploymentTargetGroup) -> String {
-        let marks: &[&str] = match tags::is_being_restored(&target.tags, self.now) {
-            true => &[
-                tags::RESTORING_SINCE,
-                tags::DRAINING_SINCE,
-                tags::IDLE_SINCE,
-            ],
-            false => &[tags::RESTORING_SINCE],
-        };
-        let marks: Vec<_> = marks
-            .iter()
-            .copied()
-            .filter(|mark| target.tags.contains_key(*mark))
+    /// Traffic is where it should be and the mark expires by itself, so a failure here does not fail the
+    /// rollback. It is returned as a clause to add to the answer.
+    pub(crate) async fn finish_restoring(&self, target: &TargetGroup) -> String {
+        let restoring = [tags::RESTORING_SINCE].into_iter();
+        let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE].into_iter();
+        let is_restored = tags::is_being_restored(&target.tags, self.now);
+        let marks: Vec<_> = restoring
+            .chain(draining.filter(|_| is_restored))
+            .filter(|mark| target.has(mark))
             .collect();
         if marks.is_empty() {
             return String::new();
         }
-        match self.unmark(&target.arn, &marks).await {
+        match target_group::untag(self.elb, &target.arn, &marks).await {
             Ok(()) => String::new(),
             Err(error) => format!(", but {}", error.message),
         }

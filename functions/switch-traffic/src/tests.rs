@@ -14,7 +14,9 @@ use aws_sdk_elasticloadbalancingv2::operation::remove_tags::{RemoveTagsError, Re
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, Listener, Rule, TagDescription, TargetHealth, TargetHealthDescription,
 };
+use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetHealthStateEnum};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use lifecycle::routing;
 
 const OLD: &str = "test-20251027-122112Z";
 const NEW: &str = "test-20251027-122113Z";
@@ -45,7 +47,7 @@ struct World {
 enum Fails {
     Before,
     After,
-    /// After it, with an answer that leaves that open; somebody else has switched on meanwhile.
+    /// After it, with an answer that replaced that open; somebody else has switched on meanwhile.
     Unclear,
 }
 
@@ -53,7 +55,7 @@ impl World {
     fn with(deployments: &[(&str, &[&str])]) -> World {
         let mut world = World::default();
         for (id, marks) in deployments {
-            let mut tags: BTreeMap<_, _> = tags::of(&id.parse().unwrap())
+            let mut tags: BTreeMap<_, _> = tags::for_deployment(&id.parse().unwrap())
                 .map(|(key, value)| (key.to_owned(), value))
                 .into();
             tags.extend(
@@ -93,18 +95,18 @@ async fn roll_back(world: World, id: &str) -> (Result<Output, StepError>, World)
 
 async fn roll_back_from(
     world: World,
-    leaves: &[&str],
+    replaced: &[&str],
     id: &str,
 ) -> (Result<Output, StepError>, World) {
-    let leaves = leaves.iter().map(|id| id.parse().unwrap()).collect();
-    call(world, id, Some(Some(leaves))).await
+    let replaced = replaced.iter().map(|id| id.parse().unwrap()).collect();
+    call(world, id, Some(Some(replaced))).await
 }
 
 fn id_of(arn: &str) -> &str {
-    listener::target_group_name(arn).unwrap()
+    target_group::name(arn).unwrap()
 }
 
-/// `roll_back` has what the rollback leaves, if it says so.
+/// `roll_back` has what the rollback replaced, if it says so.
 async fn call(
     mut world: World,
     id: &str,
@@ -220,7 +222,7 @@ async fn call(
         let world = Arc::clone(&world);
         mock!(Client::modify_listener).then_compute_response(move |request| {
             let mut world = world.lock().unwrap();
-            let arn = listener::forwards(request.default_actions())[0]
+            let arn = routing::forwards(request.default_actions())[0]
                 .target_group_arn()
                 .unwrap()
                 .to_owned();
@@ -257,7 +259,7 @@ async fn call(
         deployment_id: id.parse().unwrap(),
         target_group_arn: arn(id),
         roll_back: roll_back.is_some(),
-        leaves: roll_back.flatten(),
+        replaced: roll_back.flatten(),
     };
     let now = time::macros::utc_datetime!(2025-10-27 12:30:00);
     let output = run(&elb, &Settings::for_tests(), now, input).await;
@@ -359,7 +361,7 @@ async fn what_fights_us_is_an_error_and_not_an_endless_loop() {
     world.meanwhile = vec![|world| world.default = Some(arn(OLD)); 100];
     let (output, world) = switch(world, NEW).await;
     assert_eq!(output.unwrap_err().name, ErrorName::Transient);
-    assert_eq!(world.switches.len(), MOST_ROUNDS);
+    assert_eq!(world.switches.len(), MAX_ROUNDS);
 }
 
 #[tokio::test]

@@ -42,7 +42,7 @@ pub struct Deployment {
 
 /// Half of a task definition's 64 KiB, so that the rest of it always fits:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
-const MOST_ENVIRONMENT_BYTES: usize = 32 * 1024;
+const MAX_ENVIRONMENT_BYTES: usize = 32 * 1024;
 
 impl Input {
     /// Checks what the types alone do not say and fills in the defaults.
@@ -85,10 +85,10 @@ impl Input {
             ));
         }
         let desired_count = self.desired_count.unwrap_or(defaults::DESIRED_COUNT);
-        if !(1..=defaults::MOST_TASKS).contains(&desired_count) {
+        if !(1..=defaults::MAX_TASKS).contains(&desired_count) {
             return Err(refused(
                 "desiredCount",
-                format!("must be between 1 and {}", defaults::MOST_TASKS),
+                format!("must be between 1 and {}", defaults::MAX_TASKS),
             ));
         }
         let cpu = self.cpu.unwrap_or(defaults::CPU);
@@ -132,20 +132,22 @@ fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepE
                 format!("`{shown}` is set by the deployment itself"),
             ));
         }
-        // No process can be started with one; ECS would say so only by a task that never starts.
+        // A process cannot be started with one, and ECS would show that only by a task that never starts.
         if value.contains('\0') {
             return Err(refused(
                 "environment",
-                format!("the value of `{shown}` holds the character NUL, which no variable can"),
+                format!(
+                    "the value of `{shown}` contains the character NUL, which a variable cannot"
+                ),
             ));
         }
     }
     let bytes = bytes_in_a_task_definition(environment);
-    if bytes > MOST_ENVIRONMENT_BYTES {
+    if bytes > MAX_ENVIRONMENT_BYTES {
         return Err(refused(
             "environment",
             format!(
-                "takes {bytes} bytes of the task definition; {MOST_ENVIRONMENT_BYTES} are left for it"
+                "takes {bytes} bytes of the task definition; {MAX_ENVIRONMENT_BYTES} are left for it"
             ),
         ));
     }

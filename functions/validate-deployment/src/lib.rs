@@ -1,13 +1,14 @@
-//! The first step: is the input right, is there such an image, is the deployment still wanted, and
-//! is there room? Changes nothing.
+//! The first step: checks that the input is valid, the image exists, the deployment is still wanted, and the
+//! load balancer has room. Changes nothing.
 
 pub mod fargate;
 pub mod input;
-pub mod room;
+pub mod quota;
 
 use aws_sdk_ecr::types::ImageIdentifier;
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener, tags};
+use lifecycle::routing::DefaultAction;
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, tags, target_group};
 use serde::Serialize;
 use time::UtcDateTime;
 
@@ -19,9 +20,9 @@ pub use input::{Deployment, Input};
 pub enum Verdict {
     /// It goes on.
     Proceed,
-    /// It is live already; there is nothing to do.
+    /// It is active already; there is nothing to do.
     AlreadyActive,
-    /// A newer deployment is active; nothing was made.
+    /// A newer deployment is active; nothing was created.
     Superseded,
 }
 
@@ -33,17 +34,18 @@ pub struct Output {
     pub verdict: Verdict,
     /// Why, in a sentence.
     pub reason: String,
-    /// The image, pinned.
+    /// The digest of the image, `sha256:…`.
     pub image_digest: String,
-    /// Id, sizes and environment.
+    /// The id, sizes and environment variables.
     #[serde(flatten)]
     pub deployment: Deployment,
 }
 
-/// Checks the input, pins the image and looks at what is active.
+/// Checks the input, pins the image and compares the deployment with what is active.
 ///
 /// # Errors
-/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`, or as AWS answers.
+/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`, or as
+/// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     ecr: &aws_sdk_ecr::Client,
     elb: &aws_sdk_elasticloadbalancingv2::Client,
@@ -55,7 +57,7 @@ pub async fn run(
     let id = deployment.deployment_id.clone();
     check(ecr, elb, settings, deployment)
         .await
-        .map_err(|error| error.of(&id))
+        .map_err(|error| error.with_deployment(&id))
 }
 
 async fn check(
@@ -65,7 +67,7 @@ async fn check(
     deployment: Deployment,
 ) -> Result<Output, StepError> {
     let image_digest = find_image(ecr, settings, &deployment).await?;
-    let (verdict, reason) = look_at_the_listener(elb, settings, &deployment.deployment_id).await?;
+    let (verdict, reason) = check_the_listener(elb, settings, &deployment.deployment_id).await?;
     Ok(Output {
         verdict,
         reason,
@@ -74,7 +76,7 @@ async fn check(
     })
 }
 
-/// The digest of the deployment's image: the one asked for, or what the tag points to.
+/// The digest of the deployment's image: the one in the input, or the one that the tag points to.
 async fn find_image(
     ecr: &aws_sdk_ecr::Client,
     settings: &Settings,
@@ -108,56 +110,48 @@ async fn find_image(
         })
 }
 
-async fn look_at_the_listener(
+/// Checks the deployment against what is active, and whether the load balancer has room for it.
+async fn check_the_listener(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     settings: &Settings,
     id: &DeploymentId,
 ) -> Result<(Verdict, String), StepError> {
-    let usage = room::usage(elb, settings, id).await?;
-    let default = listener::forwards(
-        listener::read(elb, &settings.listener_arn)
-            .await?
-            .default_actions(),
-    );
-    let own = listener::deployments(
-        elb,
-        &settings.environment,
-        usage.own_target_group(id).map(String::as_str),
-    )
-    .await?;
-    if let Some(when) = own
+    let usage = quota::usage(elb, settings, id).await?;
+    refuse_if_rolled_back(elb, &usage, id).await?;
+    let default_action = DefaultAction::read(elb, settings).await?;
+    let reason = match default_action.active() {
+        Some(active) if active == id => {
+            return Ok((Verdict::AlreadyActive, format!("{id} is active already")));
+        }
+        Some(active) if active > id => {
+            return Ok((Verdict::Superseded, format!("{active} is newer and active")));
+        }
+        Some(active) => format!("{active} is active and older"),
+        None => "no deployment is active".to_owned(),
+    };
+    quota::check(elb, &usage, id).await?;
+    Ok((Verdict::Proceed, reason))
+}
+
+async fn refuse_if_rolled_back(
+    elb: &aws_sdk_elasticloadbalancingv2::Client,
+    usage: &quota::Usage,
+    id: &DeploymentId,
+) -> Result<(), StepError> {
+    let own = usage.own_target_group(id).map(String::as_str);
+    let own = target_group::of_environment(elb, id.environment(), own).await?;
+    match own
         .first()
         .and_then(|group| group.tags.get(tags::ROLLED_BACK_AT))
     {
-        return Err(StepError::new(
+        Some(when) => Err(StepError::new(
             ErrorName::DeploymentRolledBack,
             format!(
                 "{id} was rolled back at {when} and is not switched to again; push the image under a new deployment id, \
                  or start the rollback machine with {id} if that is what you want"
             ),
-        ));
-    }
-    let active = default
-        .iter()
-        .filter_map(|group| {
-            listener::named_like_ours(group.target_group_arn()?, &settings.environment)
-        })
-        .max();
-    match active {
-        Some(active) if active == *id => {
-            Ok((Verdict::AlreadyActive, format!("{id} is active already")))
-        }
-        Some(active) if active > *id => {
-            Ok((Verdict::Superseded, format!("{active} is newer and active")))
-        }
-        other => {
-            room::check(elb, &usage, id).await?;
-            let reason = match other {
-                Some(active) => format!("{active} is active and older"),
-                None => "no deployment is active".to_owned(),
-            };
-            Ok((Verdict::Proceed, reason))
-        }
+        )),
+        None => Ok(()),
     }
 }
 

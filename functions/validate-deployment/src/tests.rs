@@ -90,11 +90,13 @@ async fn validate(world: World, input: Value) -> Result<Output, StepError> {
     let described_tags = mock!(aws_sdk_elasticloadbalancingv2::Client::describe_tags)
         .then_compute_output(move |request| {
             let descriptions = request.resource_arns().iter().map(|arn| {
-                let id = listener::target_group_name(arn).unwrap();
+                let id = target_group::name(arn).unwrap();
                 let mark = rolled_back
                     .filter(|name| *name == id)
                     .map(|_| (tags::ROLLED_BACK_AT, "then".to_owned()));
-                let tags = tags::of(&id.parse().unwrap()).into_iter().chain(mark);
+                let tags = tags::for_deployment(&id.parse().unwrap())
+                    .into_iter()
+                    .chain(mark);
                 let tags = tags
                     .map(|(key, value)| Tag::builder().key(key).value(value).build())
                     .collect();

@@ -78,7 +78,7 @@ async fn the_secret_is_in_no_log_line_error_or_answer() {
             ecs: ecs(&world),
             elb: elb(&world),
             secrets: secrets.clone(),
-            http: ask::client(),
+            http: drain_request::client(),
         };
         let input = Input {
             deployment_id: ID.parse().unwrap(),

@@ -13,6 +13,7 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_listeners::DescribeListe
 use aws_sdk_elasticloadbalancingv2::operation::describe_rules::DescribeRulesOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsOutput;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsOutput;
+use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use aws_sdk_elasticloadbalancingv2::types::{
     FixedResponseActionConfig, Listener, Rule, Tag, TagDescription, TargetGroup as ElbTargetGroup,
 };
@@ -22,6 +23,7 @@ use aws_sdk_sfn::operation::list_executions::ListExecutionsOutput;
 use aws_sdk_sfn::types::{ExecutionListItem, ExecutionStatus};
 use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
 use lifecycle::ErrorName;
+use lifecycle::defaults;
 use time::macros::utc_datetime;
 
 /// When each service and each revision was made, in seconds since 1970.
@@ -62,7 +64,7 @@ fn revision_arn(number: usize) -> String {
 }
 
 fn ours(name: &str) -> Tags {
-    let own = tags::of(&name.parse().unwrap());
+    let own = tags::for_deployment(&name.parse().unwrap());
     own.map(|(key, value)| (key.to_owned(), value)).into()
 }
 
@@ -474,7 +476,7 @@ async fn the_default_action_tells_what_is_active_even_without_tags() {
     world.services[2].1.clear();
     let facts = facts_of(world).await;
     assert_eq!(facts.named, [id(2).parse().unwrap()]);
-    assert_eq!(facts.default_action, DefaultAction::Forward);
+    assert_eq!(facts.default_action, DefaultActionKind::Forward);
     assert_eq!(
         *group_of(&facts, 2),
         TargetGroup::NotOurs {
@@ -496,15 +498,18 @@ async fn a_default_action_that_names_nothing_of_ours_is_told_apart() {
     for (action, what) in [
         (
             fixed("503", defaults::NOTHING_DEPLOYED),
-            DefaultAction::NothingDeployed,
+            DefaultActionKind::NothingDeployed,
         ),
-        (fixed("503", "We are moving house."), DefaultAction::Other),
+        (
+            fixed("503", "We are moving house."),
+            DefaultActionKind::Other,
+        ),
         (
             fixed("200", defaults::NOTHING_DEPLOYED),
-            DefaultAction::Other,
+            DefaultActionKind::Other,
         ),
-        (forward(&["gone"]), DefaultAction::ForwardToNothing),
-        (forward(&["gone", "theirs"]), DefaultAction::Forward),
+        (forward(&["gone"]), DefaultActionKind::ForwardToNothing),
+        (forward(&["gone", "theirs"]), DefaultActionKind::Forward),
     ] {
         let mut world = idle(1);
         world.groups.push(("theirs".into(), Tags::new()));

@@ -2,7 +2,7 @@
 
 use super::tests::{arn, id};
 use super::*;
-use crate::facts::Executions;
+use crate::executions::Executions;
 use lifecycle::tags::{
     DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, RESTORING_SINCE,
     ROLLED_BACK_AT,
@@ -76,10 +76,10 @@ fn facts() -> impl Strategy<Value = Facts> {
     let deployments =
         days().prop_flat_map(|days| days.into_iter().map(deployment).collect::<Vec<_>>());
     let default_action = prop_oneof![
-        6 => Just(DefaultAction::Forward),
-        2 => Just(DefaultAction::NothingDeployed),
-        1 => Just(DefaultAction::ForwardToNothing),
-        1 => Just(DefaultAction::Other),
+        6 => Just(DefaultActionKind::Forward),
+        2 => Just(DefaultActionKind::NothingDeployed),
+        1 => Just(DefaultActionKind::ForwardToNothing),
+        1 => Just(DefaultActionKind::Other),
     ];
     let named = prop_oneof![
         8 => (1..=DAYS).prop_map(|day| vec![id(day)]),
@@ -99,7 +99,7 @@ fn facts() -> impl Strategy<Value = Facts> {
         .prop_map(
             |(deployments, default_action, named, moved, running, unknown)| Facts {
                 named: match default_action {
-                    DefaultAction::Forward | DefaultAction::ForwardToNothing => named,
+                    DefaultActionKind::Forward | DefaultActionKind::ForwardToNothing => named,
                     _ => vec![],
                 },
                 default_action,
@@ -210,7 +210,7 @@ proptest! {
         prop_assert!(has(chosen, READY_AT) && !has(chosen, ROLLED_BACK_AT));
         prop_assert!(!has(chosen, DELETING_SINCE));
         let repaired = Facts {
-            default_action: DefaultAction::Forward,
+            default_action: DefaultActionKind::Forward,
             named: vec![repair.deployment_id.clone()],
             ..facts
         };

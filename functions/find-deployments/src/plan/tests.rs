@@ -1,5 +1,5 @@
 use super::*;
-use crate::facts::Executions;
+use crate::executions::Executions;
 use lifecycle::defaults;
 use lifecycle::tags::{
     DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, PROTECTED, READY_AT, RESTORING_SINCE,
@@ -25,7 +25,7 @@ fn ago(seconds: i64) -> String {
 /// A whole deployment of that day in October with these marks, each so many seconds old.
 fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
     let id = id(day);
-    let tags = tags::of(&id)
+    let tags = tags::for_deployment(&id)
         .map(|(key, value)| (key.to_owned(), value))
         .into_iter()
         .chain(
@@ -60,8 +60,8 @@ fn facts(active: Option<u8>, deployments: impl IntoIterator<Item = Deployment>) 
     deployments.sort_by(|a, b| b.id.cmp(&a.id));
     Facts {
         default_action: match active {
-            Some(_) => DefaultAction::Forward,
-            None => DefaultAction::NothingDeployed,
+            Some(_) => DefaultActionKind::Forward,
+            None => DefaultActionKind::NothingDeployed,
         },
         named: active.map(id).into_iter().collect(),
         moved: false,
@@ -440,8 +440,8 @@ fn a_deletion_that_was_begun_is_finished() {
         ],
     );
     let plan = planned_with(&facts);
-    assert_eq!(due(&plan, 4), (State::Drained, Action::Delete));
-    assert_eq!(due(&plan, 3), (State::Drained, Action::Delete));
+    assert_eq!(due(&plan, 4), (State::Deleting, Action::Delete));
+    assert_eq!(due(&plan, 3), (State::Deleting, Action::Delete));
     assert_eq!(due(&plan, 2), (State::Previous, Action::Delete));
     assert_eq!(due(&plan, 1), (State::Candidate, Action::Delete));
     let forced = [1, 2, 3, 4].map(|day| planned(&plan, day).force);
@@ -551,10 +551,10 @@ fn without_an_active_deployment_nothing_that_was_live_is_touched() {
         ],
     );
     for default_action in [
-        DefaultAction::NothingDeployed,
-        DefaultAction::ForwardToNothing,
-        DefaultAction::Forward,
-        DefaultAction::Other,
+        DefaultActionKind::NothingDeployed,
+        DefaultActionKind::ForwardToNothing,
+        DefaultActionKind::Forward,
+        DefaultActionKind::Other,
     ] {
         facts.default_action = default_action;
         let plan = planned_with(&facts);
@@ -592,7 +592,7 @@ fn a_lost_default_action_is_repaired_with_the_newest_that_may_carry_it() {
         target_group_arn: arn(&id(3)),
     };
     assert_eq!(planned_with(&facts).repair, Some(repair.clone()));
-    facts.default_action = DefaultAction::ForwardToNothing;
+    facts.default_action = DefaultActionKind::ForwardToNothing;
     facts.named = vec![id(1)];
     assert_eq!(planned_with(&facts).repair, Some(repair));
 
@@ -608,7 +608,7 @@ fn a_lost_default_action_is_repaired_with_the_newest_that_may_carry_it() {
 #[test]
 fn a_default_action_that_a_person_chose_is_not_repaired() {
     let mut facts = facts(None, [live(1, 9, &[])]);
-    for chosen in [DefaultAction::Other, DefaultAction::Forward] {
+    for chosen in [DefaultActionKind::Other, DefaultActionKind::Forward] {
         facts.default_action = chosen;
         assert_eq!(planned_with(&facts).repair, None);
     }
@@ -623,7 +623,7 @@ fn parts_of_the_deployment_that_a_lost_default_action_names_are_kept() {
             ..deployment(1, &[])
         }],
     );
-    facts.default_action = DefaultAction::ForwardToNothing;
+    facts.default_action = DefaultActionKind::ForwardToNothing;
     let plan = planned_with(&facts);
     assert_eq!(plan.active_deployment_id, None);
     assert_eq!(due(&plan, 1), (State::Orphaned, Action::Keep));
@@ -679,7 +679,7 @@ fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_g
     let live = [live(4, 1, &[]), live(3, 2, &[]), live(2, 3, &[])];
     let all = facts(Some(4), live.into_iter().chain(orphans(230)));
     let plan = planned_with(&all);
-    assert_eq!(plan.deployments.len(), defaults::MOST_PLANNED);
+    assert_eq!(plan.deployments.len(), defaults::MAX_PLANNED);
     assert_eq!(plan.left_out, 33);
     assert_eq!(due(&plan, 4), (State::Active, Action::Keep));
     assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
@@ -700,7 +700,7 @@ fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_g
 fn the_longest_plan_takes_less_than_half_of_what_a_state_machine_can_hold() {
     // The longest ids and reasons there are.
     let mut all = facts(None, []);
-    all.deployments = orphans(defaults::MOST_PLANNED + 50)
+    all.deployments = orphans(defaults::MAX_PLANNED + 50)
         .map(|orphan| {
             let id = orphan.id.as_str().replace("test", "fifteen-letters");
             let region = "arn:aws:elasticloadbalancing:ap-southeast-2:123456789012";

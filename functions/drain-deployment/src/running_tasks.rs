@@ -1,15 +1,15 @@
-//! The tasks of a deployment that run or are about to.
+//! The tasks of a deployment that are running or about to run.
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
 use lifecycle::{DeploymentId, Settings, StepError, tasks};
 
-/// A task that ECS keeps running.
+/// A task that ECS wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RunningTask {
-    /// The last part of its ARN.
+    /// The last part of the task's ARN.
     pub id: String,
-    /// `RUNNING`, or what comes before.
+    /// `RUNNING`, or one of the statuses before it.
     pub status: String,
     /// Its private IPv4 address, once it has one.
     pub address: Option<String>,
@@ -18,16 +18,16 @@ pub struct RunningTask {
 /// The tasks of the deployment's service that ECS wants to run, past every page.
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say; a service that is gone has no tasks.
-pub async fn running(
+/// As [`lifecycle::aws_error::CODES`] say. A service that was deleted has no tasks.
+pub async fn list(
     ecs: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Vec<RunningTask>, StepError> {
-    let wanted = tasks::of(ecs, settings, deployment, DesiredStatus::Running).await?;
+    let wanted = tasks::list(ecs, settings, deployment, DesiredStatus::Running).await?;
     Ok(wanted
         .iter()
-        // One that was told to stop since it was listed takes nobody new in.
+        // A task that began to stop after it was listed takes no new visitors.
         .filter(|task| task.desired_status() != Some("STOPPED"))
         .map(running_task)
         .collect())

@@ -1,4 +1,4 @@
-//! Asks one task, by its private address, to take nobody new in and to count its sessions.
+//! Asks one task, by its private address, to take no new visitors and to count its sessions.
 
 use std::net::Ipv4Addr;
 
@@ -12,19 +12,19 @@ use hyper_util::rt::TokioExecutor;
 use lifecycle::defaults;
 use serde::{Deserialize, Serialize};
 
+use crate::running_tasks::RunningTask;
 use crate::secret::DrainSecret;
-use crate::tasks::RunningTask;
 
-/// Where an application takes the request.
+/// The path of the request.
 const PATH: &str = "/drain";
-/// The most of an answer that is read, in bytes; the contract needs some fifty.
-const MOST_OF_AN_ANSWER: usize = 16 * 1024;
+/// The most bytes of an answer that are read. The contract needs some fifty.
+const MAX_ANSWER: usize = 16 * 1024;
 
-/// Plain HTTP without proxies, redirects or kept connections: the secret goes to the task's address
-/// and nowhere else, and a frozen function leaves nothing half open.
+/// Plain HTTP without proxies, redirects or kept connections. The secret goes to the task's address and
+/// nowhere else, and a frozen function leaves no connection half open.
 pub type Client = legacy::Client<HttpConnector, Empty<Bytes>>;
 
-/// The client that tasks are asked with.
+/// The client that sends the requests.
 pub fn client() -> Client {
     legacy::Client::builder(TokioExecutor::new())
         .pool_max_idle_per_host(0)
@@ -35,42 +35,42 @@ pub fn client() -> Client {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Answer {
-    /// It began to drain.
+    /// 200: it begins to drain.
     Ok,
-    /// It drains since an earlier sweep.
+    /// 200: it has been draining since an earlier sweep.
     AlreadyDraining,
-    /// 503: it serves nobody any more.
+    /// 503: it serves no requests any more.
     Unavailable,
-    /// 404 or 405: the application keeps no such contract.
+    /// 404 or 405: the application does not keep the contract.
     NoDrainEndpoint,
-    /// 401 or 403: it knows another secret.
+    /// 401 or 403: it expects another secret.
     Unauthorized,
-    /// Another status, or an answer that is not as the contract says.
+    /// Another status, or a 200 whose body is not as the contract says.
     Unexpected,
-    /// It could not be asked, or did not answer to the end.
+    /// It could not be reached, or its answer broke off.
     Unreachable,
     /// It did not answer in time.
     TimedOut,
 }
 
-/// What one task said.
+/// The answer of one task.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// The task.
+    /// The last part of the task's ARN.
     pub task_id: String,
-    /// The private address that was asked.
+    /// The private IPv4 address that the request went to.
     pub address: Option<String>,
     /// How it answered.
     pub answer: Answer,
-    /// Sessions that are still open, when it said so.
+    /// Sessions that are still open, if the task reported them.
     pub active_sessions: Option<u64>,
-    /// What was met, in words. Never anything that the task wrote: it might repeat the secret.
+    /// What happened, in words. Never text that the task wrote, which might repeat the secret.
     pub detail: String,
 }
 
 impl Report {
-    /// Whether nobody is on the task.
+    /// Whether the task has no visitors.
     pub fn is_idle(&self) -> bool {
         match self.answer {
             Answer::Ok | Answer::AlreadyDraining => self.active_sessions == Some(0),
@@ -80,7 +80,7 @@ impl Report {
     }
 }
 
-/// What the contract says a task answers with 200.
+/// The body of a 200, as the contract has it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Contract {
@@ -88,8 +88,9 @@ struct Contract {
     active_sessions: u64,
 }
 
-/// Asks one task once, for [`defaults::DRAIN_TIMEOUT`] at most. Asking again is harmless.
-pub async fn ask(client: &Client, task: &RunningTask, secret: &DrainSecret) -> Report {
+/// Sends the request to one task and waits for [`defaults::DRAIN_TIMEOUT`] at most. Sending it again is
+/// harmless.
+pub async fn send(client: &Client, task: &RunningTask, secret: &DrainSecret) -> Report {
     let (answer, active_sessions, detail) = match &task.address {
         Some(address) if task.status == "RUNNING" => {
             match tokio::time::timeout(defaults::DRAIN_TIMEOUT, post(client, address, secret)).await
@@ -105,7 +106,7 @@ pub async fn ask(client: &Client, task: &RunningTask, secret: &DrainSecret) -> R
         Some(_) | None => (
             Answer::Unreachable,
             None,
-            format!("the task is {}; it is asked by the next sweep", task.status),
+            format!("the task is {}; the next sweep asks it", task.status),
         ),
     };
     Report {
@@ -117,14 +118,14 @@ pub async fn ask(client: &Client, task: &RunningTask, secret: &DrainSecret) -> R
     }
 }
 
-/// How a task answered, how many sessions it has if it said so, and what was met in words.
-pub type Told = (Answer, Option<u64>, String);
+/// How a task answered, the sessions that it reported, and what happened in words.
+pub type Outcome = (Answer, Option<u64>, String);
 
-async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Told {
+async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
     let unreachable = |why: String| (Answer::Unreachable, None, why);
-    // A name would be looked up, and the secret sent to whoever answers to it.
+    // A name would be resolved, and the secret sent to whatever host that leads to.
     let Ok(address) = address.parse::<Ipv4Addr>() else {
-        return unreachable(format!("`{address}` is no address"));
+        return unreachable(format!("`{address}` is not an IPv4 address"));
     };
     let request = Request::builder()
         .method(Method::POST)
@@ -142,39 +143,39 @@ async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Told {
         Err(error) => return unreachable(causes(&error)),
     };
     let status = response.status();
-    let said = format!("HTTP {}", status.as_u16());
+    let answered = format!("HTTP {}", status.as_u16());
     match status {
         StatusCode::OK => {
-            match Limited::new(response.into_body(), MOST_OF_AN_ANSWER)
+            match Limited::new(response.into_body(), MAX_ANSWER)
                 .collect()
                 .await
             {
                 Ok(body) => read(&body.to_bytes()),
                 Err(error) => unreachable(format!(
-                    "{said}, but the answer broke off: {}",
+                    "{answered}, but the answer broke off: {}",
                     causes(error.as_ref())
                 )),
             }
         }
-        StatusCode::SERVICE_UNAVAILABLE => (Answer::Unavailable, None, said),
+        StatusCode::SERVICE_UNAVAILABLE => (Answer::Unavailable, None, answered),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => (
             Answer::NoDrainEndpoint,
             None,
-            format!("{said}: the application has no POST {PATH}"),
+            format!("{answered}: the application has no POST {PATH}"),
         ),
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => (
             Answer::Unauthorized,
             None,
             format!(
-                "{said}: the application expects another secret; was it changed since the task started?"
+                "{answered}: the application expects another secret; was it changed since the task started?"
             ),
         ),
-        _ => (Answer::Unexpected, None, said),
+        _ => (Answer::Unexpected, None, answered),
     }
 }
 
 /// Reads the body of an answer with 200.
-pub fn read(body: &[u8]) -> Told {
+pub fn read(body: &[u8]) -> Outcome {
     // serde would take a list for the fields in the order of their declaration.
     let is_object = body.trim_ascii_start().starts_with(b"{");
     match serde_json::from_slice::<Contract>(body) {
@@ -191,13 +192,13 @@ pub fn read(body: &[u8]) -> Told {
         _ => (
             Answer::Unexpected,
             None,
-            "HTTP 200, but the answer is no JSON with a whole number in `activeSessions`"
+            "HTTP 200, but the answer is not JSON with a whole number in `activeSessions`"
                 .to_owned(),
         ),
     }
 }
 
-/// The error with its causes, because the outermost says next to nothing.
+/// The error with its causes, because the outermost one says next to nothing.
 fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     let mut texts = vec![error.to_string()];
     let mut source = error.source();

@@ -1,13 +1,13 @@
-//! Whether the load balancer has room for one more deployment.
+//! Whether the load balancer's quotas leave room for one more deployment.
 
 use std::collections::BTreeSet;
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, listener};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, routing, target_group};
 
-/// What the load balancer holds, as far as its quotas count it.
+/// What the load balancer has, as its quotas count it.
 #[derive(Debug, Default)]
 pub struct Usage {
     /// Rules of all its listeners, default rules excluded.
@@ -18,66 +18,51 @@ pub struct Usage {
     own_rules: usize,
 }
 
-/// Counts what the load balancer holds, over all its listeners.
+/// Counts what the load balancer has, over all its listeners.
 ///
 /// # Errors
-/// As AWS answers the reads.
+/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn usage(
     elb: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Usage, StepError> {
+    let mut listeners = elb
+        .describe_listeners()
+        .load_balancer_arn(&settings.load_balancer_arn)
+        .into_paginator()
+        .items()
+        .send();
     let mut usage = Usage::default();
-    let mut marker = None;
-    loop {
-        let page = elb
-            .describe_listeners()
-            .load_balancer_arn(&settings.load_balancer_arn)
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| {
-                failed(
-                    format_args!("list the listeners of {}", settings.load_balancer_arn),
-                    error,
-                )
-            })?;
-        for listener_arn in page
-            .listeners()
-            .iter()
-            .filter_map(|listener| listener.listener_arn())
-        {
-            for rule in listener::rules(elb, listener_arn).await? {
-                usage.count(&rule, deployment);
-            }
-        }
-        marker = page.next_marker.filter(|marker| !marker.is_empty());
-        if marker.is_none() {
-            return Ok(usage);
+    while let Some(listener) = listeners.next().await {
+        let listener = listener.map_err(|error| {
+            failed(
+                format_args!("list the listeners of {}", settings.load_balancer_arn),
+                error,
+            )
+        })?;
+        for rule in routing::rules(elb, listener.listener_arn().unwrap_or_default()).await? {
+            usage.count(&rule, deployment);
         }
     }
+    Ok(usage)
 }
 
 impl Usage {
     fn count(&mut self, rule: &Rule, deployment: &DeploymentId) {
-        let groups: Vec<String> = listener::forwards(rule.actions())
-            .into_iter()
-            .filter_map(|group| group.target_group_arn)
-            .collect();
-        let is_default = rule.is_default().unwrap_or_default();
-        if !is_default {
+        if rule.is_default() != Some(true) {
             self.rules += 1;
-            let own = |arn: &String| listener::target_group_name(arn) == Some(deployment.as_str());
-            self.own_rules += usize::from(groups.iter().any(own));
+            self.own_rules += usize::from(routing::forwards_to(rule, deployment));
         }
-        self.target_groups.extend(groups);
+        self.target_groups
+            .extend(routing::forwarded_to(rule.actions()));
     }
 
     /// The ARN of the deployment's own target group, if a rule names it.
     pub fn own_target_group(&self, deployment: &DeploymentId) -> Option<&String> {
         self.target_groups
             .iter()
-            .find(|arn| listener::target_group_name(arn) == Some(deployment.as_str()))
+            .find(|arn| target_group::name(arn) == Some(deployment.as_str()))
     }
 }
 
@@ -127,14 +112,10 @@ pub async fn check(
 /// Rules and target groups per Application Load Balancer, as this account has them.
 async fn limits(elb: &Client) -> Result<(usize, usize), StepError> {
     let (mut rules, mut target_groups) = (100, 100);
-    let mut marker = None;
-    loop {
-        let page = elb
-            .describe_account_limits()
-            .set_marker(marker)
-            .send()
-            .await
-            .map_err(|error| failed("read the account's load balancing limits", error))?;
+    let mut limits = elb.describe_account_limits().into_paginator().send();
+    while let Some(page) = limits.next().await {
+        let page =
+            page.map_err(|error| failed("read the account's load balancing limits", error))?;
         for limit in page.limits() {
             let Some(max) = limit.max().and_then(|max| max.parse().ok()) else {
                 continue;
@@ -145,9 +126,6 @@ async fn limits(elb: &Client) -> Result<(usize, usize), StepError> {
                 _ => {}
             }
         }
-        marker = page.next_marker.filter(|marker| !marker.is_empty());
-        if marker.is_none() {
-            return Ok((rules, target_groups));
-        }
     }
+    Ok((rules, target_groups))
 }

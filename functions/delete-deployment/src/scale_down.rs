@@ -3,14 +3,14 @@
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::types::{DesiredStatus, Service};
-use lifecycle::aws_error::{code, failed};
-use lifecycle::{DeploymentId, Settings, StepError, tasks};
+use lifecycle::aws_error::failed;
+use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
 
-/// Lets ECS stop the next task, if the one before has stopped. Says what we wait for, or nothing when
-/// the service wants no more tasks.
+/// Lets ECS stop the next task, if the one before has stopped. Returns what the deletion waits for, or
+/// `None` when the service wants no more tasks.
 ///
-/// The new count follows from the one that ECS says, so a call whose answer was lost asks for the
-/// same again.
+/// The new count follows from the one that ECS reports, so a call whose answer was lost asks for the same
+/// count again.
 ///
 /// # Errors
 /// As [`lifecycle::aws_error::CODES`] say.
@@ -19,15 +19,15 @@ pub async fn stop_next(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Option<String>, StepError> {
-    let Some(service) = create_service::find(ecs, settings, deployment).await? else {
+    let Some(service) = service::find(ecs, settings, deployment).await? else {
         return Ok(None);
     };
     let wanted = service.desired_count();
     if wanted <= 0 {
         return Ok(None);
     }
-    // ECS chooses a task to stop some time after it was told to want one less.
-    if surplus(&service) > 0 || stops(ecs, settings, deployment).await? {
+    // ECS chooses the task to stop some time after the count was lowered.
+    if surplus(&service) > 0 || is_stopping(ecs, settings, deployment).await? {
         return Ok(Some(format!(
             "a task to stop before the next one; {wanted} are left"
         )));
@@ -42,17 +42,10 @@ pub async fn stop_next(
         .await;
     match answer {
         Ok(_) => Ok(Some(format!("ECS to stop a task; {left} are left"))),
-        // Deleted by another run since the look-up.
-        Err(error)
-            if matches!(
-                code(&error),
-                Some("ServiceNotFoundException" | "ServiceNotActiveException")
-            ) =>
-        {
-            Ok(None)
-        }
-        // Its rules are gone, so no load balancer knows its target group any more. Where ECS minds that,
-        // the tasks stop together, for a deployment that cannot be deleted is worse.
+        // Deleted by another run since it was looked up.
+        Err(error) if error.as_service_error().is_some_and(service::is_gone) => Ok(None),
+        // Its rules are gone, so no load balancer is associated with its target group. If ECS refuses the
+        // lower count for that, the tasks stop together: a deployment that cannot be deleted is worse.
         Err(error)
             if error
                 .message()
@@ -67,18 +60,18 @@ pub async fn stop_next(
     }
 }
 
-/// Tasks beyond those that are wanted.
+/// How many more tasks there are than wanted.
 fn surplus(service: &Service) -> i32 {
     service.running_count() + service.pending_count() - service.desired_count()
 }
 
-/// Whether a task of the service was told to stop and has not stopped yet.
-async fn stops(
+/// Whether a task of the service is stopping and has not stopped yet.
+async fn is_stopping(
     ecs: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<bool, StepError> {
-    let stopping = tasks::of(ecs, settings, deployment, DesiredStatus::Stopped).await?;
+    let stopping = tasks::list(ecs, settings, deployment, DesiredStatus::Stopped).await?;
     Ok(stopping
         .iter()
         .any(|task| task.last_status() != Some("STOPPED")))

@@ -1,91 +1,86 @@
-//! The default actions with another deployment in them and everything else as it was.
+//! Builds every list of actions: the default action's and the rules'.
 
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, TargetGroupTuple,
 };
-use lifecycle::listener;
+
+use crate::routing;
 
 /// ELB's largest weight.
-const HEAVIEST: i32 = 999;
+const MAX_WEIGHT: i32 = 999;
 
-/// `actions` with the target groups of our deployments replaced by `target_group_arn`.
+/// The actions that forward to a deployment's target group, in place of `current`. For a rule that does
+/// not exist yet, `current` is empty.
 ///
-/// What stands beside them stays: other target groups with their weights, the group stickiness, an
-/// authentication before the forward. Our entry keeps the weight that ours had together. An action
-/// that forwards to nothing of ours (the fixed 503 before the first deployment, say) gives way whole.
-pub fn pointing_at(
+/// What else `current` holds stays: target groups that are not ours with their weights, the group
+/// stickiness, an authentication before the forward. The new entry gets the weight that ours had
+/// together. Where `current` forwards to nothing of ours, as the fixed 503 before the first deployment,
+/// its routing is replaced as a whole.
+pub fn forwarding_to(
     target_group_arn: &str,
-    actions: &[Action],
-    ours: impl Fn(&str) -> bool,
+    current: &[Action],
+    is_ours: impl Fn(&str) -> bool,
 ) -> Vec<Action> {
-    let groups = listener::forwards(actions);
-    let (mut replaced, mut others) = (Vec::new(), Vec::new());
-    for group in groups {
-        match group.target_group_arn() {
-            Some(arn) if ours(arn) => replaced.push(group),
-            _ => others.push(group),
-        }
-    }
-    if replaced.is_empty() {
-        others.clear();
-    }
-    let weight: i32 = replaced
+    let mut kept: Vec<Action> = current
         .iter()
-        .map(|group| group.weight().unwrap_or(1))
-        .sum();
-    let weight = match others.is_empty() {
-        // Alone, any weight but 0 means everything.
-        true => weight.clamp(1, HEAVIEST),
-        false => weight.min(HEAVIEST),
-    };
-    let mut tuples = vec![
-        TargetGroupTuple::builder()
-            .target_group_arn(target_group_arn)
-            .weight(weight)
-            .build(),
-    ];
-    tuples.extend(others);
-
-    let forward = actions
-        .iter()
-        .find(|action| action.r#type() == Some(&ActionTypeEnum::Forward));
-    let stickiness = forward
-        .and_then(|action| action.forward_config())
-        .and_then(|config| config.target_group_stickiness_config())
-        .cloned();
-    let last = Action::builder()
-        .r#type(ActionTypeEnum::Forward)
-        .forward_config(
-            ForwardActionConfig::builder()
-                .set_target_groups(Some(tuples))
-                .set_target_group_stickiness_config(stickiness)
-                .build(),
-        );
-    // What comes before the one routing action: authentication.
-    let mut kept: Vec<Action> = actions
-        .iter()
-        .filter(|action| {
-            matches!(
-                action.r#type(),
-                Some(ActionTypeEnum::AuthenticateOidc | ActionTypeEnum::AuthenticateCognito)
-            )
-        })
+        .filter(|it| is_authentication(it))
         .cloned()
         .map(with_its_secret)
         .collect();
-    let order = (!kept.is_empty()).then(|| {
-        kept.iter()
-            .filter_map(Action::order)
-            .max()
-            .unwrap_or_default()
-            + 1
-    });
-    kept.push(last.set_order(order).build());
+    // The routing action comes last. Alone, it needs no order.
+    let order = kept
+        .iter()
+        .map(|action| action.order().unwrap_or_default())
+        .max();
+    let forward = ForwardActionConfig::builder()
+        .set_target_groups(Some(target_groups(target_group_arn, current, is_ours)))
+        .set_target_group_stickiness_config(
+            current
+                .iter()
+                .filter_map(Action::forward_config)
+                .find_map(|config| config.target_group_stickiness_config().cloned()),
+        );
+    kept.push(
+        Action::builder()
+            .r#type(ActionTypeEnum::Forward)
+            .set_order(order.map(|last| last + 1))
+            .forward_config(forward.build())
+            .build(),
+    );
     kept
 }
 
-/// AWS never tells the secret of an OIDC client, but can be told to keep the one that it has.
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AuthenticateOidcActionConfig.html>
+/// The new entry, and after it those of `current` that are not ours.
+fn target_groups(
+    target_group_arn: &str,
+    current: &[Action],
+    is_ours: impl Fn(&str) -> bool,
+) -> Vec<TargetGroupTuple> {
+    let (replaced, mut others): (Vec<_>, Vec<_>) = routing::forwards(current)
+        .into_iter()
+        .partition(|group| group.target_group_arn().is_some_and(&is_ours));
+    if replaced.is_empty() {
+        others.clear();
+    }
+    let weight: i32 = replaced.iter().filter_map(TargetGroupTuple::weight).sum();
+    // Alone, a weight of 0 would be an outage, and any other means everything.
+    let least = i32::from(others.is_empty());
+    let ours = TargetGroupTuple::builder()
+        .target_group_arn(target_group_arn)
+        .weight(weight.clamp(least, MAX_WEIGHT))
+        .build();
+    std::iter::once(ours).chain(others).collect()
+}
+
+fn is_authentication(action: &Action) -> bool {
+    matches!(
+        action.r#type(),
+        Some(ActionTypeEnum::AuthenticateOidc | ActionTypeEnum::AuthenticateCognito)
+    )
+}
+
+/// AWS never returns the secret of an OIDC client, but can be asked to keep the one that it has:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AuthenticateOidcActionConfig.html>.
 fn with_its_secret(mut action: Action) -> Action {
     if let Some(oidc) = &mut action.authenticate_oidc_config {
         oidc.client_secret = None;
@@ -120,7 +115,7 @@ mod tests {
     }
 
     fn weights(actions: &[Action]) -> Vec<(String, i32)> {
-        listener::forwards(actions)
+        routing::forwards(actions)
             .into_iter()
             .map(|group| {
                 (
@@ -145,14 +140,20 @@ mod tests {
                     .build(),
             )
             .build();
-        let actions = pointing_at("ours-2", &[fixed], is_ours);
+        let actions = forwarding_to("ours-2", &[fixed], is_ours);
         assert_eq!(actions.len(), 1);
         assert_eq!(weights(&actions), [("ours-2".into(), 1)]);
     }
 
     #[test]
+    fn a_new_rule_forwards_to_its_target_group_alone() {
+        let actions = forwarding_to("ours-1", &[], is_ours);
+        assert_eq!(actions, [forward(vec![tuple("ours-1", 1)])]);
+    }
+
+    #[test]
     fn weights_of_target_groups_that_are_not_ours_stay() {
-        let actions = pointing_at(
+        let actions = forwarding_to(
             "ours-2",
             &[forward(vec![tuple("other", 10), tuple("ours-1", 90)])],
             is_ours,
@@ -165,7 +166,7 @@ mod tests {
 
     #[test]
     fn two_of_ours_become_one_with_the_weight_of_both() {
-        let actions = pointing_at(
+        let actions = forwarding_to(
             "ours-3",
             &[forward(vec![tuple("ours-1", 90), tuple("ours-2", 10)])],
             is_ours,
@@ -175,7 +176,7 @@ mod tests {
 
     #[test]
     fn a_lone_weight_of_zero_would_be_an_outage() {
-        let actions = pointing_at("ours-2", &[forward(vec![tuple("ours-1", 0)])], is_ours);
+        let actions = forwarding_to("ours-2", &[forward(vec![tuple("ours-1", 0)])], is_ours);
         assert_eq!(weights(&actions), [("ours-2".into(), 1)]);
     }
 
@@ -204,7 +205,7 @@ mod tests {
                     .build(),
             )
             .build();
-        let actions = pointing_at("ours-2", &[authenticate, old], is_ours);
+        let actions = forwarding_to("ours-2", &[authenticate, old], is_ours);
         let oidc = actions[0].authenticate_oidc_config().unwrap();
         assert_eq!((actions[0].order(), oidc.client_id()), (Some(1), Some("c")));
         // The old answer did not tell the secret, and an action without any is refused.

@@ -1,0 +1,311 @@
+//! Where the listener sends requests: its default action, its rules, and the deployments that they name.
+//!
+//! Active is what the default action names at this moment, so nothing is cached here.
+
+use std::cmp::Reverse;
+
+use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, FixedResponseActionConfig, ForwardActionConfig, Rule, TargetGroupTuple,
+};
+
+use crate::aws_error::failed;
+use crate::target_group::{self, TargetGroup};
+use crate::{DeploymentId, Environment, ErrorName, Settings, StepError, defaults, tags};
+
+/// DescribeRules gives at most 400 at once:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeRules.html>.
+const RULES_PER_PAGE: i32 = 400;
+
+/// The listener's default action as it was read.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DefaultAction {
+    /// The actions, as Elastic Load Balancing describes them.
+    pub actions: Vec<Action>,
+    /// The ARNs of the target groups that are named after deployments of the environment, see
+    /// [`DefaultAction::named`].
+    named: Vec<(DeploymentId, String)>,
+}
+
+impl DefaultAction {
+    /// Reads the default action.
+    ///
+    /// # Errors
+    /// `Configuration` when the listener does not exist, else as [`crate::aws_error::CODES`] say.
+    pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
+        let arn = &settings.listener_arn;
+        let answer = elb.describe_listeners().listener_arns(arn).send().await;
+        let listener = answer
+            .map_err(|error| failed(format_args!("read listener {arn}"), error))?
+            .listeners
+            .and_then(|listeners| listeners.into_iter().next())
+            .ok_or_else(|| {
+                StepError::new(
+                    ErrorName::Configuration,
+                    format!("listener {arn} does not exist"),
+                )
+            })?;
+        let actions = listener.default_actions.unwrap_or_default();
+        Ok(DefaultAction::new(actions, &settings.environment))
+    }
+
+    /// The default action made of these actions.
+    pub fn new(actions: Vec<Action>, environment: &Environment) -> Self {
+        let mut named: Vec<_> = forwards(&actions)
+            .into_iter()
+            .filter_map(|group| {
+                let arn = group.target_group_arn?;
+                let id = target_group::deployment_from_name(&arn, environment)?;
+                Some((Reverse(group.weight), Reverse(id), arn))
+            })
+            .collect();
+        named.sort();
+        let named = named
+            .into_iter()
+            .map(|(_, Reverse(id), arn)| (id, arn))
+            .collect();
+        DefaultAction { actions, named }
+    }
+
+    /// The deployments that it names, whatever their tags: the heaviest first, of equals the newest.
+    ///
+    /// Judged by name, because an operator may have removed the tags. The traffic is there all the same.
+    pub fn named(&self) -> impl Iterator<Item = &DeploymentId> {
+        self.named.iter().map(|(id, _)| id)
+    }
+
+    /// The active deployment: the heaviest that is named, of equals the newest.
+    pub fn active(&self) -> Option<&DeploymentId> {
+        self.named().next()
+    }
+
+    /// Whether it names the deployment, with any weight.
+    pub fn is_named(&self, deployment: &DeploymentId) -> bool {
+        self.named().any(|named| named == deployment)
+    }
+
+    /// Whether the deployment is the only one of the environment that it names.
+    pub fn names_only(&self, deployment: &DeploymentId) -> bool {
+        let mut named = self.named();
+        named.next() == Some(deployment) && named.next().is_none()
+    }
+
+    /// Whether it is the fixed answer of the baseline stack: no deployment is active, or the one that was
+    /// is lost.
+    pub fn is_nothing_deployed(&self) -> bool {
+        let is_the_answer = |answer: &FixedResponseActionConfig| {
+            answer.status_code() == Some("503")
+                && answer.message_body() == Some(defaults::NOTHING_DEPLOYED)
+        };
+        self.actions.iter().any(|action| {
+            action.r#type() == Some(&ActionTypeEnum::FixedResponse)
+                && action.fixed_response_config().is_some_and(is_the_answer)
+        })
+    }
+}
+
+/// The listener with the deployments that it names.
+#[derive(Debug, Clone)]
+pub struct Routing {
+    /// Its default action.
+    pub default_action: DefaultAction,
+    /// The target groups that a rule or the default action names: with the deployment's tags, or without
+    /// any tags when only the default action names them.
+    pub deployments: Vec<TargetGroup>,
+}
+
+impl Routing {
+    /// Reads the rules, then the tags of the target groups that they name, then the default action.
+    ///
+    /// The default action is read last: a deployment is tagged before another run switches to it, so
+    /// whoever sees the switch has seen the tag (`docs/adr/0002-newest-wins-without-a-lock.md`).
+    ///
+    /// # Errors
+    /// As [`DefaultAction::read`].
+    pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
+        let rules = rules(elb, &settings.listener_arn).await?;
+        let arns: Vec<String> = rules
+            .iter()
+            .flat_map(|rule| forwarded_to(rule.actions()))
+            .collect();
+        let arns = arns.iter().map(String::as_str);
+        let mut deployments =
+            target_group::of_environment(elb, &settings.environment, arns).await?;
+        let default_action = DefaultAction::read(elb, settings).await?;
+        for (deployment, arn) in &default_action.named {
+            if !deployments.iter().any(|group| group.arn == *arn) {
+                deployments.push(TargetGroup {
+                    deployment: deployment.clone(),
+                    arn: arn.clone(),
+                    tags: Default::default(),
+                });
+            }
+        }
+        Ok(Routing {
+            default_action,
+            deployments,
+        })
+    }
+
+    /// The target group of that deployment, if a rule or the default action names it.
+    pub fn deployment(&self, id: &DeploymentId) -> Option<&TargetGroup> {
+        self.deployments
+            .iter()
+            .find(|group| group.deployment == *id)
+    }
+
+    /// The target group of the active deployment, see [`DefaultAction::active`].
+    pub fn active(&self) -> Option<&TargetGroup> {
+        self.deployment(self.default_action.active()?)
+    }
+
+    /// Whether this is the active deployment.
+    pub fn is_active(&self, group: &TargetGroup) -> bool {
+        self.default_action.active() == Some(&group.deployment)
+    }
+
+    /// What a rollback to `target` replaces: what is active, and what is ready and newer than the target.
+    /// The active one comes last, because it is marked last.
+    pub fn replaced_by(&self, target: &DeploymentId) -> Vec<&TargetGroup> {
+        let newer = self.ready().filter(|group| group.deployment > *target);
+        newer
+            .filter(|group| !self.is_active(group))
+            .chain(self.active().filter(|active| active.deployment != *target))
+            .collect()
+    }
+
+    /// Every deployment that the default action could be pointed at: ready, and not being deleted.
+    pub fn ready(&self) -> impl Iterator<Item = &TargetGroup> {
+        self.deployments
+            .iter()
+            .filter(|group| group.has(tags::READY_AT) && !group.has(tags::DELETING_SINCE))
+    }
+}
+
+/// All rules of a listener, the default rule among them.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn rules(elb: &Client, listener_arn: &str) -> Result<Vec<Rule>, StepError> {
+    let mut pages = elb
+        .describe_rules()
+        .listener_arn(listener_arn)
+        .page_size(RULES_PER_PAGE)
+        .into_paginator()
+        .send();
+    let mut rules = Vec::new();
+    while let Some(page) = pages.next().await {
+        let page = page.map_err(|error| {
+            failed(
+                format_args!("list the rules of listener {listener_arn}"),
+                error,
+            )
+        })?;
+        rules.extend(page.rules.unwrap_or_default());
+    }
+    Ok(rules)
+}
+
+/// A rule of the listener that an operator or another run can find again.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct ListenerRule {
+    /// `arn:aws:elasticloadbalancing:…:listener-rule/…`.
+    pub arn: String,
+    /// 1 to 50000. The lowest number is evaluated first.
+    pub priority: u32,
+}
+
+impl ListenerRule {
+    /// The ARN and priority of a rule. `None` for the default rule, which has no priority.
+    pub fn of(rule: &Rule) -> Option<Self> {
+        Some(ListenerRule {
+            arn: rule.rule_arn.clone()?,
+            priority: rule.priority()?.parse().ok()?,
+        })
+    }
+}
+
+/// Whether the rule forwards to the target group that is named after the deployment.
+pub fn forwards_to(rule: &Rule, deployment: &DeploymentId) -> bool {
+    forwarded_to(rule.actions())
+        .iter()
+        .any(|arn| target_group::name(arn) == Some(deployment.as_str()))
+}
+
+/// The rules of the deployment: on the listener, forwarding to its target group, and with its tags.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn rules_of(
+    elb: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> Result<Vec<ListenerRule>, StepError> {
+    let rules = rules(elb, &settings.listener_arn).await?;
+    let candidates = rules.iter().filter(|rule| forwards_to(rule, deployment));
+    with_tags_of(elb, deployment, candidates).await
+}
+
+/// Those of the rules that carry the deployment's tags, in the same order, without the default rule.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn with_tags_of<'a>(
+    elb: &Client,
+    deployment: &DeploymentId,
+    rules: impl Iterator<Item = &'a Rule>,
+) -> Result<Vec<ListenerRule>, StepError> {
+    let mut rules: Vec<_> = rules.filter_map(ListenerRule::of).collect();
+    let arns: Vec<String> = rules.iter().map(|rule| rule.arn.clone()).collect();
+    let tags = tags::read(elb, &arns).await?;
+    rules.retain(|rule| {
+        tags.get(&rule.arn)
+            .is_some_and(|tags| tags::belong_to(tags, deployment))
+    });
+    Ok(rules)
+}
+
+/// The target groups that these actions forward to, each with a weight (1 where none is given).
+pub fn forwards(actions: &[Action]) -> Vec<TargetGroupTuple> {
+    let of_action = |action: &Action| -> Vec<TargetGroupTuple> {
+        let groups = action
+            .forward_config()
+            .map(ForwardActionConfig::target_groups);
+        match groups {
+            Some(groups) if !groups.is_empty() => groups
+                .iter()
+                .cloned()
+                .map(|mut group| {
+                    group.weight.get_or_insert(1);
+                    group
+                })
+                .collect(),
+            _ => action
+                .target_group_arn()
+                .map(|arn| {
+                    TargetGroupTuple::builder()
+                        .target_group_arn(arn)
+                        .weight(1)
+                        .build()
+                })
+                .into_iter()
+                .collect(),
+        }
+    };
+    actions
+        .iter()
+        .filter(|action| action.r#type() == Some(&ActionTypeEnum::Forward))
+        .flat_map(of_action)
+        .collect()
+}
+
+/// The ARNs of the target groups that these actions forward to.
+pub fn forwarded_to(actions: &[Action]) -> Vec<String> {
+    forwards(actions)
+        .into_iter()
+        .filter_map(|group| group.target_group_arn)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,135 @@
+//! The ECS service that keeps a deployment's tasks running.
+
+use aws_sdk_ecs::Client;
+use aws_sdk_ecs::operation::update_service::UpdateServiceError;
+use aws_sdk_ecs::types::{Deployment, Service, ServiceField};
+
+use crate::aws_error::{code, failed};
+use crate::{DeploymentId, Settings, StepError, tags};
+
+/// What exists under a deployment's name.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// There is no service, or it was deleted and its name is free again.
+    Nothing,
+    /// It carries the deployment's tags.
+    Ours(Box<Service>),
+    /// It does not, so it is neither changed nor deleted.
+    NotOurs {
+        /// Its ARN.
+        arn: String,
+    },
+    /// It is being deleted, and its name is not free yet.
+    Draining {
+        /// Its ARN.
+        arn: String,
+    },
+}
+
+/// The service that is named after the deployment, with its tags and in any status. ECS describes one
+/// that was deleted for a while, as `INACTIVE`.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn describe(
+    ecs: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> Result<Option<Service>, StepError> {
+    let answer = ecs
+        .describe_services()
+        .cluster(&settings.cluster)
+        .services(deployment.as_str())
+        .include(ServiceField::Tags)
+        .send()
+        .await;
+    match answer {
+        // A service that never existed is among the failures, as MISSING; for one that was purged, AWS
+        // documents an error that the SDK does not model for this call:
+        // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html
+        Ok(answer) => Ok(answer.services.unwrap_or_default().into_iter().next()),
+        Err(error) if code(&error) == Some("ServiceNotFoundException") => Ok(None),
+        Err(error) => Err(failed(format_args!("read service {deployment}"), error)),
+    }
+}
+
+/// Looks up the service that is named after the deployment, with its tags.
+///
+/// # Errors
+/// As [`describe`].
+pub async fn look_up(
+    ecs: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> Result<Found, StepError> {
+    let Some(service) = describe(ecs, settings, deployment).await? else {
+        return Ok(Found::Nothing);
+    };
+    let arn = service.service_arn().unwrap_or_default().to_owned();
+    let is_ours = tags::belong_to(&tags::from_ecs(service.tags()), deployment);
+    Ok(match service.status() {
+        Some("INACTIVE") => Found::Nothing,
+        Some("DRAINING") => Found::Draining { arn },
+        _ if is_ours => Found::Ours(Box::new(service)),
+        _ => Found::NotOurs { arn },
+    })
+}
+
+/// The deployment's active service, with its tags. `None` when there is none, when it is being
+/// deleted, or when the service of that name does not carry the deployment's tags.
+///
+/// # Errors
+/// As [`describe`].
+pub async fn find(
+    ecs: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+) -> Result<Option<Service>, StepError> {
+    Ok(match look_up(ecs, settings, deployment).await? {
+        Found::Ours(service) => Some(*service),
+        Found::Nothing | Found::NotOurs { .. } | Found::Draining { .. } => None,
+    })
+}
+
+/// Whether UpdateService failed because the service was deleted after it was looked up.
+pub fn is_gone(error: &UpdateServiceError) -> bool {
+    error.is_service_not_found_exception() || error.is_service_not_active_exception()
+}
+
+/// The newest rollout of the service. ECS calls a rollout a deployment, and the newest one `PRIMARY`:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html>.
+pub fn newest_rollout(service: &Service) -> Option<&Deployment> {
+    service
+        .deployments()
+        .iter()
+        .find(|rollout| rollout.status() == Some("PRIMARY"))
+}
+
+/// Sets the health check grace period, in seconds, during which ECS does not replace a task that fails
+/// its health checks. Starts no rollout:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say. A service that was deleted needs no grace period.
+pub async fn set_grace_period(
+    ecs: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+    seconds: i32,
+) -> Result<(), StepError> {
+    let answer = ecs
+        .update_service()
+        .cluster(&settings.cluster)
+        .service(deployment.as_str())
+        .health_check_grace_period_seconds(seconds)
+        .send()
+        .await;
+    match answer {
+        Ok(_) => Ok(()),
+        Err(error) if error.as_service_error().is_some_and(is_gone) => Ok(()),
+        Err(error) => {
+            let attempt = format!("set the health check grace period of service {deployment}");
+            Err(failed(attempt, error))
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The target group of a deployment, whose tags carry the deployment's state.
+
+use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetHealth, TargetHealthStateEnum};
+use time::UtcDateTime;
+
+use crate::aws_error::failed;
+use crate::tags::{self, Tags};
+use crate::{DeploymentId, Environment, StepError};
+
+/// A target group that carries its deployment's tags.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetGroup {
+    /// The deployment that it is named after.
+    pub deployment: DeploymentId,
+    /// `arn:aws:elasticloadbalancing:…:targetgroup/<name>/<hash>`.
+    pub arn: String,
+    /// All its tags, the deployment's state among them.
+    pub tags: Tags,
+}
+
+impl TargetGroup {
+    /// Whether it carries that tag, with any value.
+    pub fn has(&self, key: &str) -> bool {
+        self.tags.contains_key(key)
+    }
+}
+
+/// What exists under a deployment's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// There is no target group of that name.
+    Nothing,
+    /// It carries the deployment's tags.
+    Ours(TargetGroup),
+    /// It does not, so it is neither changed nor deleted.
+    NotOurs {
+        /// Its ARN.
+        arn: String,
+    },
+}
+
+/// Looks up the target group that is named after the deployment, with its tags.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn look_up(elb: &Client, deployment: &DeploymentId) -> Result<Found, StepError> {
+    let answer = elb
+        .describe_target_groups()
+        .names(deployment.as_str())
+        .send()
+        .await;
+    let groups = match answer {
+        Ok(answer) => answer.target_groups.unwrap_or_default(),
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(|error| error.is_target_group_not_found_exception()) =>
+        {
+            return Ok(Found::Nothing);
+        }
+        Err(error) => {
+            return Err(failed(
+                format_args!("look up target group {deployment}"),
+                error,
+            ));
+        }
+    };
+    let Some(arn) = groups.into_iter().find_map(|group| group.target_group_arn) else {
+        return Ok(Found::Nothing);
+    };
+    // No answer at all means that it was deleted between the two calls.
+    let Some(tags) = tags::read_one(elb, &arn).await? else {
+        return Ok(Found::Nothing);
+    };
+    Ok(if tags::belong_to(&tags, deployment) {
+        let deployment = deployment.clone();
+        Found::Ours(TargetGroup {
+            deployment,
+            arn,
+            tags,
+        })
+    } else {
+        Found::NotOurs { arn }
+    })
+}
+
+/// The deployment's target group with its tags. `None` when there is none, or when the group of that
+/// name does not carry the deployment's tags.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn find(
+    elb: &Client,
+    deployment: &DeploymentId,
+) -> Result<Option<TargetGroup>, StepError> {
+    Ok(match look_up(elb, deployment).await? {
+        Found::Ours(group) => Some(group),
+        Found::Nothing | Found::NotOurs { .. } => None,
+    })
+}
+
+/// Those of these target groups that carry the tags of a deployment of the environment, by ARN.
+///
+/// The names are checked first, because that costs nothing: tags are only read of groups that may be
+/// the environment's.
+///
+/// # Errors
+/// As [`tags::read`].
+pub async fn of_environment<'a>(
+    elb: &Client,
+    environment: &Environment,
+    arns: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<TargetGroup>, StepError> {
+    let mut candidates: Vec<String> = arns
+        .into_iter()
+        .filter(|arn| deployment_from_name(arn, environment).is_some())
+        .map(str::to_owned)
+        .collect();
+    candidates.sort();
+    candidates.dedup();
+    let mut tags = tags::read(elb, &candidates).await?;
+    Ok(candidates
+        .into_iter()
+        .filter_map(|arn| {
+            let tags = tags.remove(&arn)?;
+            let deployment = tags::deployment(&tags, environment)?;
+            Some(TargetGroup {
+                deployment,
+                arn,
+                tags,
+            })
+        })
+        .collect())
+}
+
+/// Sets a tag to the time `now`.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn tag(elb: &Client, arn: &str, key: &str, now: UtcDateTime) -> Result<(), StepError> {
+    elb.add_tags()
+        .resource_arns(arn)
+        .tags(Tag::builder().key(key).value(tags::timestamp(now)).build())
+        .send()
+        .await
+        .map(drop)
+        .map_err(|error| failed(format_args!("tag target group {arn} with {key}"), error))
+}
+
+/// Removes tags. A tag that is not there is not an error.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepError> {
+    elb.remove_tags()
+        .resource_arns(arn)
+        .set_tag_keys(Some(keys.iter().map(|key| key.to_string()).collect()))
+        .send()
+        .await
+        .map(drop)
+        .map_err(|error| {
+            let keys = keys.join(", ");
+            failed(format_args!("remove {keys} from target group {arn}"), error)
+        })
+}
+
+/// The health of every target, or `None` when the group does not exist.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>, StepError> {
+    // Not paginated: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html
+    match elb
+        .describe_target_health()
+        .target_group_arn(arn)
+        .send()
+        .await
+    {
+        Ok(answer) => Ok(Some(
+            answer
+                .target_health_descriptions
+                .unwrap_or_default()
+                .into_iter()
+                .filter_map(|description| description.target_health)
+                .collect(),
+        )),
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(|error| error.is_target_group_not_found_exception()) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(failed(
+            format_args!("read the target health of {arn}"),
+            error,
+        )),
+    }
+}
+
+/// How many of these targets are healthy.
+pub fn healthy(targets: &[TargetHealth]) -> usize {
+    let is_healthy =
+        |target: &&TargetHealth| target.state() == Some(&TargetHealthStateEnum::Healthy);
+    targets.iter().filter(is_healthy).count()
+}
+
+/// The name in a target group's ARN: `…:targetgroup/<name>/<hash>`.
+pub fn name(arn: &str) -> Option<&str> {
+    arn.rsplit_once(":targetgroup/")?.1.split('/').next()
+}
+
+/// The deployment of the environment that a target group is named after, whatever its tags say.
+///
+/// Enough to say what is active, because an operator may have removed the tags. Never enough to change
+/// or delete the group.
+pub fn deployment_from_name(arn: &str, environment: &Environment) -> Option<DeploymentId> {
+    let id: DeploymentId = name(arn)?.parse().ok()?;
+    (id.environment() == environment).then_some(id)
+}
+
+#[cfg(test)]
+mod tests;

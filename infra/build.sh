@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds every function for Lambda, as target/lambda/<step>/bootstrap.zip.
 #
-#   ARCH   x86_64 or arm64; default: this machine's
+#   ARCH   x86_64 or arm64; default: the architecture of this machine
 #
 # Needs cargo and cargo-lambda (with its Zig) on the PATH.
 set -euo pipefail
@@ -16,12 +16,12 @@ arm64 | aarch64) architecture=--arm64 ;;
   ;;
 esac
 
-# The functions only: the local cloud and the tests have no business in a Lambda build. The library has no main.rs.
+# Only the functions; the local cloud and the tests are not built for Lambda. The library has no main.rs.
 packages=()
 for main in functions/*/src/main.rs; do
   step=${main#functions/}
   packages+=(--package "${step%%/*}")
 done
 
-# pipeline.yaml looks for the packages here, whatever CARGO_TARGET_DIR says.
+# pipeline.yaml reads the packages from this path, even if CARGO_TARGET_DIR is set.
 cargo lambda build --release --output-format zip --lambda-dir target/lambda "$architecture" "${packages[@]}"

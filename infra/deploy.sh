@@ -1,19 +1,19 @@
 #!/usr/bin/env bash
-# Deploys one environment: builds the functions, then the stacks <env>-baseline and <env>-pipeline.
-# Run again, it changes only what differs, and never what the load balancer's listener points at.
+# Deploys one environment: builds the functions, and then deploys the stacks <env>-baseline and <env>-pipeline.
+# A second run changes only what differs, and never the default action of the load balancer's listener.
 #
 #   ENV                   name of the environment, at most 15 characters
-#   DOMAIN                name under which users reach it
+#   DOMAIN                name under which users reach the application
 #   CERTIFICATE_ARN       an issued ACM certificate for DOMAIN in this region, or
-#   HOSTED_ZONE_ID        the Route 53 zone of DOMAIN, to have certificate and alias record made
-#   ARCH                  x86_64 (default) or arm64: what the functions run on; left out later, it stays
-#   IMAGE_ARCH            the same for the application's images; default: ARCH; left out later, it stays
+#   HOSTED_ZONE_ID        the Route 53 hosted zone of DOMAIN, to create the certificate and an alias record
+#   ARCH                  architecture of the functions, x86_64 (default) or arm64; stays the same if left out later
+#   IMAGE_ARCH            architecture of the application's images; default: ARCH; stays the same if left out later
 #   BASELINE_PARAMETERS   more parameters of infra/baseline.yaml, such as "NatGateway=false VpcCidr=10.1.0.0/16"
 #   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
-#   SKIP_BUILD            1 to deploy the packages that are in target/lambda
+#   SKIP_BUILD            1 deploys the packages that are already in target/lambda
 #
-# DOMAIN and the certificate are needed the first time; later they may be left out. A CERTIFICATE_ARN that differs from
-# the listener's replaces it. Account, region and credentials are the AWS CLI's own (AWS_PROFILE, AWS_REGION, ...).
+# DOMAIN and the certificate are required the first time and optional later. A CERTIFICATE_ARN that differs from the
+# listener's replaces it. Account, region and credentials come from the AWS CLI (AWS_PROFILE, AWS_REGION, ...).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -26,7 +26,7 @@ say() {
   printf '==> %s\n' "$*"
 }
 
-# Status of a stack; nothing when there is none, or none of its resources was ever made.
+# Prints the status of a stack; nothing if the stack does not exist or none of its resources was ever created.
 stack_status() {
   local answer
   if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
@@ -42,22 +42,22 @@ stack_output() {
     --query "Stacks[0].Outputs[?OutputKey=='$2'].OutputValue"
 }
 
-# Prints the value of a parameter a stack was last deployed with.
+# Prints the value of a parameter with which a stack was last deployed.
 stack_parameter() {
   aws cloudformation describe-stacks --stack-name "$1" --output text \
     --query "Stacks[0].Parameters[?ParameterKey=='$2'].ParameterValue"
 }
 
-# A stack whose creation failed can only be deleted. Somebody may have done so since its status was read.
+# A stack whose creation failed can only be deleted. It may have been deleted since its status was read.
 remove_failed_creation() {
   [[ $(stack_status "$1") == ROLLBACK_COMPLETE ]] || return 0
-  say "$1: removing what an earlier, failed creation left"
+  say "$1: removing the remains of an earlier creation that failed"
   aws cloudformation delete-stack --stack-name "$1"
   aws cloudformation wait stack-delete-complete --stack-name "$1"
 }
 
-# Says why a stack failed, and ends. Oldest first: the first failure is the cause, what follows is cancelled because of
-# it. A template that is refused outright leaves no events; the AWS CLI has said why.
+# Reports why a stack failed, and exits. The oldest event comes first: the first failure is the cause, and the others are
+# cancelled because of it. A template that is refused outright leaves no events; the AWS CLI has reported the reason.
 fail_with_events() {
   local stack=$1 started=$2
   echo "deploy: stack $stack failed" >&2
@@ -67,8 +67,8 @@ fail_with_events() {
   exit 1
 }
 
-# Creates or updates a stack: name, what stack_status said of it, template, then further arguments of
-# `aws cloudformation deploy`.
+# Creates or updates a stack. The arguments are its name, its status from stack_status, its template, and then more
+# arguments of `aws cloudformation deploy`.
 deploy_stack() {
   local stack=$1 status=$2 template=$3 started answer
   shift 3
@@ -76,10 +76,10 @@ deploy_stack() {
   if [[ -n $status ]]; then
     say "$stack: updating"
   else
-    say "$stack: creating (takes some minutes on AWS)"
+    say "$stack: creating (takes a few minutes on AWS)"
   fi
   started=$(date -u +%Y-%m-%dT%H:%M:%S)
-  # No --tags: CloudFormation would hand a change of the stack's tags to every resource, the listener included.
+  # No --tags: CloudFormation would apply a change of the stack's tags to every resource, including the listener.
   if answer=$(aws cloudformation deploy --stack-name "$stack" --template-file "$template" --no-fail-on-empty-changeset "$@" 2>&1); then
     [[ $answer != *"No changes to deploy"* ]] || say "$stack: nothing to change"
   else
@@ -88,7 +88,7 @@ deploy_stack() {
   fi
 }
 
-# Whether a repository is left of an environment of this name. One without our tag is somebody else's.
+# Whether an earlier environment of this name left its repository. A repository without our tag is not ours.
 repository_is_left() {
   local arn tag
   if ! arn=$(aws ecr describe-repositories --repository-names "$ENV" --query 'repositories[0].repositoryArn' --output text 2>&1); then
@@ -97,24 +97,24 @@ repository_is_left() {
   fi
   tag=$(aws ecr list-tags-for-resource --resource-arn "$arn" --query "tags[?Key=='pulse:environment'].Value" --output text) ||
     fail "cannot read the tags of the repository $ENV"
-  [[ $tag == "$ENV" ]] || fail "there is a repository $ENV that is not pulse-deploy's; choose another name for the environment"
+  [[ $tag == "$ENV" ]] || fail "the repository $ENV exists and does not belong to pulse-deploy; choose another name for the environment"
 }
 
-# Creates the baseline around the repository that is left: `aws cloudformation deploy` cannot import.
+# Creates the baseline and imports the repository that was kept; `aws cloudformation deploy` cannot import.
 create_baseline_around_repository() {
   local pair value template parameters=() started
   started=$(date -u +%Y-%m-%dT%H:%M:%S)
   local change_set=with-repository-${started//[^0-9]/}
-  say "$baseline: creating, with the images that were kept (takes some minutes on AWS)"
+  say "$baseline: creating, with the images that were kept (takes a few minutes on AWS)"
   for pair in "$@"; do
     value=${pair#*=}
-    # A comma would begin another value.
+    # An unescaped comma would begin another value.
     parameters+=("ParameterKey=${pair%%=*},ParameterValue=${value//,/\\,}")
   done
-  # A resource is imported by a name that stands in the template as it is:
+  # A resource is imported by a name that the template states literally:
   # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
   template=$(sed "s/^\( *RepositoryName:\) !Ref Environment$/\1 $ENV/" infra/baseline.yaml)
-  [[ $template == *"RepositoryName: $ENV"* ]] || fail "infra/baseline.yaml does not name its repository by the environment"
+  [[ $template == *"RepositoryName: $ENV"* ]] || fail "infra/baseline.yaml does not name its repository after the environment"
   aws cloudformation create-change-set --stack-name "$baseline" --change-set-name "$change_set" --change-set-type CREATE \
     --import-existing-resources --template-body "$template" --capabilities CAPABILITY_IAM \
     --parameters "${parameters[@]}" >/dev/null
@@ -125,12 +125,12 @@ create_baseline_around_repository() {
 }
 
 # The listener's default action says which deployment is active, and CloudFormation would reset it to the template's
-# 503 with any change to the listener. With the policy such a change is refused before anything moves.
+# 503 with any change to the listener. With the policy, CloudFormation refuses such a change before anything moves.
 protect_listener() {
   aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body file://infra/baseline-stack-policy.json
 }
 
-# Gives the listener another certificate, by a call that leaves the default action alone.
+# Replaces the listener's certificate with a call that leaves the default action unchanged.
 change_certificate() {
   local listener current
   listener=$(stack_output "$baseline" ListenerArn)
@@ -142,23 +142,23 @@ change_certificate() {
   fi
 }
 
-# Makes the bucket that carries packages to CloudFormation, shared by all environments of this account and region.
-# A new bucket encrypts what it holds and is closed to the public without being told:
+# Creates the bucket that carries packages to CloudFormation; all environments of this account and region share it.
+# A new bucket encrypts its objects and blocks public access by default:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
 ensure_package_bucket() {
-  # Names of buckets are anybody's to take, and what lies in this one is deployed.
+  # Anyone can own a bucket of this name, and what is in it gets deployed, so the owner is checked.
   if aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$account" >/dev/null 2>&1; then
     return
   fi
   say "$bucket: creating the bucket for packages"
-  # us-east-1 is the one region that must not be named.
+  # us-east-1 is the only region that must not be named.
   if [[ $region == us-east-1 ]]; then
     aws s3api create-bucket --bucket "$bucket" >/dev/null
   else
     aws s3api create-bucket --bucket "$bucket" --create-bucket-configuration "LocationConstraint=$region" >/dev/null
-  fi || fail "cannot make the bucket $bucket; if somebody else has taken its name, use another region"
-  # A year, because a failed update goes back to the packages of the last one that succeeded.
+  fi || fail "cannot create the bucket $bucket; if another account owns that name, use another region"
+  # One year, because a failed update goes back to the packages of the last update that succeeded.
   aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration \
     '{"Rules": [{"ID": "old-packages", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 365},
       "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}' >/dev/null
@@ -168,9 +168,9 @@ ensure_package_bucket() {
 : "${IMAGE_ARCH:=}" "${BASELINE_PARAMETERS:=}" "${PIPELINE_PARAMETERS:=}"
 
 [[ -n $ENV ]] || fail "which environment? For example: make deploy ENV=test DOMAIN=test.example.com CERTIFICATE_ARN=arn:aws:acm:..."
-# Besides the grammar: ECR refuses two hyphens in a row, and a load balancer's name must not begin with internal-.
+# In addition to the grammar, ECR refuses two hyphens in a row, and a load balancer's name must not begin with internal-.
 [[ $ENV =~ ^[a-z][a-z0-9-]{0,13}[a-z0-9]$ && $ENV != *--* && $ENV != internal && $ENV != internal-* ]] ||
-  fail "ENV must be 2 to 15 lower-case letters, digits and single hyphens, begin with a letter, end with a letter or digit, and not be 'internal', so not '$ENV'"
+  fail "ENV must be 2 to 15 lower-case letters, digits and single hyphens, begin with a letter, end with a letter or digit, and not be 'internal'; '$ENV' is invalid"
 [[ -z $ARCH || $ARCH == x86_64 || $ARCH == arm64 ]] || fail "ARCH must be x86_64 or arm64, not '$ARCH'"
 [[ -z $IMAGE_ARCH || $IMAGE_ARCH == x86_64 || $IMAGE_ARCH == arm64 ]] || fail "IMAGE_ARCH must be x86_64 or arm64, not '$IMAGE_ARCH'"
 [[ -z $CERTIFICATE_ARN || -z $HOSTED_ZONE_ID ]] || fail "give CERTIFICATE_ARN or HOSTED_ZONE_ID, not both"
@@ -182,7 +182,7 @@ account=$(aws sts get-caller-identity --query Account --output text) ||
   fail "the AWS CLI has no valid credentials (try: aws sts get-caller-identity)"
 region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
 [[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
-# Version 1 of the AWS CLI reads the second, version 2 and the SDKs the first.
+# Version 1 of the AWS CLI reads AWS_DEFAULT_REGION; version 2 and the SDKs read AWS_REGION.
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 bucket=pulse-deploy-$account-$region
 
@@ -192,20 +192,20 @@ is_new=
 read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
 if [[ -n $is_new ]]; then
   [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
-    fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or HOSTED_ZONE_ID to have one made for DOMAIN"
-  [[ -n $DOMAIN || -z $HOSTED_ZONE_ID ]] || fail "HOSTED_ZONE_ID needs DOMAIN, the name to make a certificate and a record for"
+    fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or give HOSTED_ZONE_ID to create one for DOMAIN"
+  [[ -n $DOMAIN || -z $HOSTED_ZONE_ID ]] || fail "HOSTED_ZONE_ID needs DOMAIN, the name for the certificate and the record"
   baseline_parameters+=("DomainName=$DOMAIN" "CertificateArn=$CERTIFICATE_ARN" "HostedZoneId=$HOSTED_ZONE_ID")
 else
-  # What the listener was made with stays as it was in the stack: changed there, it would change the listener.
+  # The parameters of the listener keep their values, because changing them would change the listener.
   protect_listener
   zone=$(stack_parameter "$baseline" HostedZoneId)
   domain=$(stack_parameter "$baseline" DomainName)
   [[ -z $HOSTED_ZONE_ID || $HOSTED_ZONE_ID == "$zone" ]] ||
-    fail "$ENV was made with ${zone:-no hosted zone}, which cannot change while it serves; leave HOSTED_ZONE_ID out"
+    fail "$ENV was created with ${zone:-no hosted zone}, which cannot change while it serves traffic; leave HOSTED_ZONE_ID out"
   [[ -z $zone || -z $DOMAIN || $DOMAIN == "$domain" ]] ||
-    fail "$ENV was made for $domain, which cannot change while it serves; leave DOMAIN out"
+    fail "$ENV was created for $domain, which cannot change while it serves traffic; leave DOMAIN out"
   [[ -n $zone || -z $DOMAIN ]] || baseline_parameters+=("DomainName=$DOMAIN")
-  # Assigned one by one, because the shell ends only on an assignment whose command failed.
+  # One assignment each, because the shell exits only if the command of a plain assignment fails.
   status_of_pipeline=$(stack_status "$pipeline")
   if [[ -z $ARCH && -n $status_of_pipeline ]]; then
     ARCH=$(stack_parameter "$pipeline" Architecture)
@@ -260,6 +260,6 @@ answer=$(aws cloudformation describe-stacks --stack-name "$baseline" --output te
   Outputs[?OutputKey=='EcrRepositoryUri'].OutputValue | [0], Outputs[?OutputKey=='AlbDnsName'].OutputValue | [0],
   Parameters[?ParameterKey=='HostedZoneId'].ParameterValue | [0]]")
 read -r repository address zone <<<"$answer"
-say "$ENV is ready. Push an image to $repository and it goes live,"
-echo "    tagged with a deployment id, such as $ENV-$(date -u +%Y%m%d-%H%M%SZ)"
+say "$ENV is ready. To go live, push an image to $repository,"
+echo "    tagged with a deployment id such as $ENV-$(date -u +%Y%m%d-%H%M%SZ)"
 [[ -n $zone ]] || echo "    point ${DOMAIN:-your domain} at $address (alias or CNAME)"

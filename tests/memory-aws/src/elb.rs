@@ -1,0 +1,374 @@
+//! Elastic Load Balancing: <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/>.
+
+use serde_json::{Value, json};
+
+use crate::state::{
+    Rule, State, Tags, TargetGroup, group_arn, last_but_one, number, rule_arn, texts,
+};
+use crate::wire::text;
+use crate::{Error, Listener};
+
+type Answer = Result<Value, Error>;
+
+/// How many entries a list has a page, and how many at most.
+const PAGE: (usize, usize) = (400, 400);
+
+/// The answer, if the operation is one of this service.
+pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Option<Answer> {
+    Some(match operation {
+        "DescribeListeners" => describe_listeners(state, params),
+        "DescribeRules" => describe_rules(state, params),
+        "DescribeTargetGroups" => describe_target_groups(state, params),
+        "DescribeTags" => describe_tags(state, params),
+        "DescribeTargetHealth" => describe_target_health(state, params),
+        "DescribeAccountLimits" => describe_account_limits(state, params),
+        "AddTags" => add_tags(state, params),
+        "RemoveTags" => remove_tags(state, params),
+        "CreateTargetGroup" => create_target_group(state, params),
+        "ModifyTargetGroupAttributes" => modify_attributes(state, params),
+        "DeleteTargetGroup" => delete_target_group(state, params),
+        "CreateRule" => create_rule(state, params),
+        "DeleteRule" => delete_rule(state, params),
+        "ModifyListener" => modify_listener(state, params),
+        _ => return None,
+    })
+}
+
+/// An action as AWS shows it: a forward to one target group names it in both places.
+pub(crate) fn as_shown(action: &Value) -> Value {
+    let mut shown = action.clone();
+    if action["Type"] != "forward" {
+        return shown;
+    }
+    let arn = &action["TargetGroupArn"];
+    match action["ForwardConfig"]["TargetGroups"].as_array() {
+        None => {
+            shown["ForwardConfig"] =
+                json!({"TargetGroups": [{"TargetGroupArn": arn, "Weight": "1"}]});
+        }
+        Some(groups) if groups.len() == 1 => {
+            shown["TargetGroupArn"] = groups[0]["TargetGroupArn"].clone();
+        }
+        Some(_) => (),
+    }
+    shown
+}
+
+/// The target groups that actions forward to.
+pub(crate) fn named(actions: &[Value]) -> Vec<&str> {
+    let groups = actions
+        .iter()
+        .filter_map(|action| action["ForwardConfig"]["TargetGroups"].as_array());
+    groups
+        .flatten()
+        .map(|group| text(&group["TargetGroupArn"]))
+        .collect()
+}
+
+fn not_found(what: &str, arn: &str) -> Error {
+    Error::new(
+        format!("{what}NotFound"),
+        format!("{what} '{arn}' not found"),
+    )
+}
+
+impl State {
+    fn listener(&mut self, arn: &str) -> Result<&mut Listener, Error> {
+        let found = self.listeners.iter_mut().find(|it| it.arn == arn);
+        found.ok_or_else(|| not_found("Listener", arn))
+    }
+
+    fn target_group(&mut self, arn: &str) -> Result<&mut TargetGroup, Error> {
+        let groups = &mut self.target_groups;
+        let found = groups.iter_mut().find(|it| group_arn(&it.name) == arn);
+        found.ok_or_else(|| not_found("TargetGroup", arn))
+    }
+
+    fn tags_of(&mut self, arn: &str) -> Result<&mut Tags, Error> {
+        if arn.contains(":listener-rule/") {
+            let found = self.rules.iter_mut().find(|rule| rule.arn == arn);
+            return found
+                .map(|rule| &mut rule.tags)
+                .ok_or_else(|| not_found("Rule", arn));
+        }
+        self.target_group(arn).map(|group| &mut group.tags)
+    }
+
+    fn is_in_use(&self, group: &str) -> bool {
+        let defaults = self.listeners.iter().map(|it| &it.default_actions);
+        let rules = self.rules.iter().map(|rule| &rule.actions);
+        defaults.chain(rules).any(|it| named(it).contains(&group))
+    }
+
+    /// Actions as they are kept, when every target group that they name is there.
+    fn actions(&mut self, actions: &Value) -> Result<Vec<Value>, Error> {
+        let actions: Vec<Value> = actions
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(as_shown)
+            .collect();
+        for arn in named(&actions) {
+            self.target_group(arn)?;
+        }
+        Ok(actions)
+    }
+}
+
+fn describe_listeners(state: &mut State, params: &Value) -> Answer {
+    let asked = texts(&params["ListenerArns"]);
+    for arn in &asked {
+        state.listener(arn)?;
+    }
+    let listeners = state.listeners.iter();
+    let listeners = listeners.filter(|it| asked.is_empty() || asked.contains(&it.arn.as_str()));
+    let asked = (&params["PageSize"], &params["Marker"]);
+    let (page, next) = state.page(
+        listeners,
+        PAGE,
+        asked,
+        |it| json!({"ListenerArn": it.arn, "DefaultActions": it.default_actions}),
+    )?;
+    Ok(json!({"Listeners": page, "NextMarker": next}))
+}
+
+fn shown_rule(rule: &Rule) -> Value {
+    json!({
+        "RuleArn": rule.arn,
+        "Priority": rule.priority.to_string(),
+        "IsDefault": "false",
+        "Conditions": rule.conditions,
+        "Actions": rule.actions,
+    })
+}
+
+fn describe_rules(state: &mut State, params: &Value) -> Answer {
+    let arn = text(&params["ListenerArn"]);
+    let default = json!({
+        "RuleArn": rule_arn("default"),
+        "Priority": "default",
+        "IsDefault": "true",
+        "Actions": state.listener(arn)?.default_actions,
+    });
+    let rules = state.rules.iter().filter(|it| it.listener_arn == arn);
+    let mut rules: Vec<Option<&Rule>> = rules.map(Some).collect();
+    rules.sort_by_key(|rule| rule.map(|rule| rule.priority));
+    rules.push(None);
+    let asked = (&params["PageSize"], &params["Marker"]);
+    let (page, next) = state.page(rules, PAGE, asked, |rule| {
+        rule.map_or_else(|| default.clone(), shown_rule)
+    })?;
+    Ok(json!({"Rules": page, "NextMarker": next}))
+}
+
+fn shown_group(group: &TargetGroup) -> Value {
+    json!({"TargetGroupArn": group_arn(&group.name), "TargetGroupName": group.name})
+}
+
+fn describe_target_groups(state: &mut State, params: &Value) -> Answer {
+    let names = texts(&params["Names"]);
+    if let Some(missing) = names.iter().find(|name| !state.has_group(name)) {
+        return Err(not_found("TargetGroup", missing));
+    }
+    let groups = state.target_groups.iter();
+    let groups = groups.filter(|it| names.is_empty() || names.contains(&it.name.as_str()));
+    let asked = (&params["PageSize"], &params["Marker"]);
+    let (page, next) = state.page(groups, PAGE, asked, shown_group)?;
+    Ok(json!({"TargetGroups": page, "NextMarker": next}))
+}
+
+fn describe_tags(state: &mut State, params: &Value) -> Answer {
+    let arns = texts(&params["ResourceArns"]);
+    if !(1..=20).contains(&arns.len()) {
+        return Err(Error::new("ValidationError", "1 to 20 resources a call"));
+    }
+    let mut descriptions = Vec::new();
+    for arn in arns {
+        let tags = state.tags_of(arn)?.iter();
+        let tags: Vec<_> = tags
+            .map(|(key, value)| json!({"Key": key, "Value": value}))
+            .collect();
+        descriptions.push(json!({"ResourceArn": arn, "Tags": tags}));
+    }
+    Ok(json!({"TagDescriptions": descriptions}))
+}
+
+fn describe_target_health(state: &mut State, params: &Value) -> Answer {
+    let group = state.target_group(text(&params["TargetGroupArn"]))?;
+    let health = group.health.iter();
+    let descriptions: Vec<_> = health
+        .map(|health| json!({"TargetHealth": health}))
+        .collect();
+    Ok(json!({"TargetHealthDescriptions": descriptions}))
+}
+
+fn describe_account_limits(state: &mut State, params: &Value) -> Answer {
+    let asked = (&params["PageSize"], &params["Marker"]);
+    let (page, next) = state.page(
+        &state.limits,
+        PAGE,
+        asked,
+        |(name, max)| json!({"Name": name, "Max": max.to_string()}),
+    )?;
+    Ok(json!({"Limits": page, "NextMarker": next}))
+}
+
+fn read_tags(tags: &Value) -> Tags {
+    let tags = tags.as_array().into_iter().flatten();
+    tags.map(|tag| (text(&tag["Key"]).to_owned(), text(&tag["Value"]).to_owned()))
+        .collect()
+}
+
+fn add_tags(state: &mut State, params: &Value) -> Answer {
+    for arn in texts(&params["ResourceArns"]) {
+        state.tags_of(arn)?.extend(read_tags(&params["Tags"]));
+    }
+    Ok(json!({}))
+}
+
+fn remove_tags(state: &mut State, params: &Value) -> Answer {
+    for arn in texts(&params["ResourceArns"]) {
+        let tags = state.tags_of(arn)?;
+        for key in texts(&params["TagKeys"]) {
+            tags.remove(key);
+        }
+    }
+    Ok(json!({}))
+}
+
+fn create_target_group(state: &mut State, params: &Value) -> Answer {
+    let name = text(&params["Name"]);
+    if let Some(existing) = state.target_groups.iter().find(|it| it.name == name) {
+        // The same call again is answered with the same group.
+        return match existing.settings == *params {
+            true => Ok(json!({"TargetGroups": [shown_group(existing)]})),
+            false => Err(Error::new("DuplicateTargetGroupName", "the name is in use")),
+        };
+    }
+    let group = state.add_target_group(name, read_tags(&params["Tags"]));
+    group.settings = params.clone();
+    group.health.clear();
+    Ok(json!({"TargetGroups": [shown_group(group)]}))
+}
+
+fn modify_attributes(state: &mut State, params: &Value) -> Answer {
+    let group = state.target_group(text(&params["TargetGroupArn"]))?;
+    group.attributes.extend(read_tags(&params["Attributes"]));
+    Ok(json!({}))
+}
+
+fn delete_target_group(state: &mut State, params: &Value) -> Answer {
+    let arn = text(&params["TargetGroupArn"]);
+    if state.is_in_use(arn) {
+        return Err(Error::new(
+            "ResourceInUse",
+            format!("{arn} is in use by a listener or a rule"),
+        ));
+    }
+    let name = state.target_group(arn)?.name.clone();
+    state.target_groups.retain(|group| group.name != name);
+    Ok(json!({}))
+}
+
+fn create_rule(state: &mut State, params: &Value) -> Answer {
+    let listener_arn = state.listener(text(&params["ListenerArn"]))?.arn.clone();
+    let priority = number(&params["Priority"]) as u32;
+    if state
+        .rules
+        .iter()
+        .any(|it| it.listener_arn == listener_arn && it.priority == priority)
+    {
+        return Err(Error::new(
+            "PriorityInUse",
+            format!("priority {priority} is in use"),
+        ));
+    }
+    if state.rules.len() >= state.limits["rules-per-application-load-balancer"] {
+        return Err(Error::new(
+            "TooManyRules",
+            "the load balancer has no room for another rule",
+        ));
+    }
+    let actions = state.actions(&params["Actions"])?;
+    let rule = state.add_rule(priority, "", read_tags(&params["Tags"]));
+    rule.listener_arn = listener_arn;
+    rule.conditions = params["Conditions"].clone();
+    rule.actions = actions;
+    Ok(json!({"Rules": [shown_rule(rule)]}))
+}
+
+fn delete_rule(state: &mut State, params: &Value) -> Answer {
+    let arn = text(&params["RuleArn"]);
+    let before = state.rules.len();
+    state.rules.retain(|rule| rule.arn != arn);
+    match state.rules.len() < before {
+        true => Ok(json!({})),
+        false => Err(not_found("Rule", arn)),
+    }
+}
+
+fn modify_listener(state: &mut State, params: &Value) -> Answer {
+    let actions = state.actions(&params["DefaultActions"])?;
+    state
+        .listener(text(&params["ListenerArn"]))?
+        .default_actions = actions;
+    Ok(json!({}))
+}
+
+impl crate::Call {
+    /// Whether the call changes something.
+    pub(crate) fn is_change(&self) -> bool {
+        !["Describe", "List", "Get"]
+            .iter()
+            .any(|read| self.operation.starts_with(read))
+    }
+}
+
+/// The operation, the resource by its name, and what becomes of it.
+impl std::fmt::Display for crate::Call {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let params = &self.params;
+        write!(f, "{}", self.operation)?;
+        for arn in texts(&params["ResourceArns"])
+            .into_iter()
+            .chain(params["TargetGroupArn"].as_str())
+        {
+            write!(f, " {}", last_but_one(arn))?;
+        }
+        if let Some(arn) = params["RuleArn"].as_str() {
+            write!(f, " {}", arn.rsplit('/').next().unwrap_or_default())?;
+        }
+        for name in [
+            "Name",
+            "Priority",
+            "serviceName",
+            "service",
+            "taskDefinition",
+            "name",
+        ] {
+            match &params[name] {
+                Value::String(text) => {
+                    write!(f, " {}", text.rsplit('/').next().unwrap_or_default())?
+                }
+                _ => (),
+            }
+        }
+        for tag in params["Tags"].as_array().into_iter().flatten() {
+            write!(f, " {}", text(&tag["Key"]))?;
+        }
+        for key in texts(&params["TagKeys"]) {
+            write!(f, " {key}")?;
+        }
+        let actions = params["DefaultActions"].as_array();
+        let actions: Vec<Value> = actions.into_iter().flatten().map(as_shown).collect();
+        for arn in named(&actions) {
+            write!(f, " {}", last_but_one(arn))?;
+        }
+        for name in ["desiredCount", "healthCheckGracePeriodSeconds"] {
+            if self.operation == "UpdateService" && !params[name].is_null() {
+                write!(f, " {name}={}", params[name])?;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,114 @@
+//! The few calls to ECR, Step Functions, CloudWatch Logs and Secrets Manager.
+
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::state::{DEPLOY_MACHINE_ARN, State};
+use crate::wire::text;
+
+type Answer = Result<Value, Error>;
+
+/// The answer, if the operation is one of these services.
+pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Option<Answer> {
+    Some(match operation {
+        "DescribeImages" => describe_images(state, params),
+        "StartExecution" => start_execution(state, params),
+        "ListExecutions" => list_executions(state, params),
+        "DescribeExecution" => describe_execution(state, params),
+        "GetLogEvents" => get_log_events(state, params),
+        "GetSecretValue" => get_secret_value(state, params),
+        _ => return None,
+    })
+}
+
+fn describe_images(state: &mut State, params: &Value) -> Answer {
+    if params["repositoryName"] != "test" {
+        return Err(Error::new(
+            "RepositoryNotFoundException",
+            "no such repository",
+        ));
+    }
+    let asked = params["imageIds"].as_array().into_iter().flatten();
+    let mut details = Vec::new();
+    for id in asked {
+        let is_it = |(tag, digest): &&(String, String)| {
+            id["imageTag"] == **tag || id["imageDigest"] == **digest
+        };
+        match state.images.iter().find(is_it) {
+            Some((tag, digest)) => details.push(json!({"imageTags": [tag], "imageDigest": digest})),
+            None => {
+                return Err(Error::new(
+                    "ImageNotFoundException",
+                    format!("no image {id}"),
+                ));
+            }
+        }
+    }
+    Ok(json!({"imageDetails": details}))
+}
+
+fn check_machine(params: &Value) -> Result<(), Error> {
+    match params["stateMachineArn"] == DEPLOY_MACHINE_ARN {
+        true => Ok(()),
+        false => Err(Error::new(
+            "StateMachineDoesNotExist",
+            "no such state machine",
+        )),
+    }
+}
+
+fn start_execution(state: &mut State, params: &Value) -> Answer {
+    check_machine(params)?;
+    let (name, input) = (text(&params["name"]), text(&params["input"]));
+    let execution = match state.executions.iter().find(|it| it["name"] == name) {
+        None => &*state.add_execution(name, input),
+        // The same call again, as long as the execution runs, is answered alike.
+        Some(same) if same["input"] == input && same["status"] == "RUNNING" => same,
+        Some(_) => return Err(Error::new("ExecutionAlreadyExists", "the name is in use")),
+    };
+    Ok(json!({"executionArn": execution["executionArn"], "startDate": execution["startDate"]}))
+}
+
+fn list_executions(state: &mut State, params: &Value) -> Answer {
+    check_machine(params)?;
+    let status = &params["statusFilter"];
+    let executions = state.executions.iter();
+    let executions = executions.filter(|it| status.is_null() || it["status"] == *status);
+    let asked = (&params["maxResults"], &params["nextToken"]);
+    let (page, next) = state.page(executions, (100, 1000), asked, Value::clone)?;
+    Ok(json!({"executions": page, "nextToken": next}))
+}
+
+fn describe_execution(state: &mut State, params: &Value) -> Answer {
+    let arn = &params["executionArn"];
+    let found = state
+        .executions
+        .iter()
+        .find(|it| it["executionArn"] == *arn);
+    let missing = || Error::new("ExecutionDoesNotExist", "no such execution");
+    found.cloned().ok_or_else(missing)
+}
+
+fn get_log_events(state: &mut State, params: &Value) -> Answer {
+    let stream = text(&params["logStreamName"]);
+    let Some(lines) = state.logs.get(stream) else {
+        return Err(Error::new(
+            "ResourceNotFoundException",
+            "no such log stream",
+        ));
+    };
+    let limit = params["limit"].as_u64().unwrap_or(10_000) as usize;
+    let lines = match params["startFromHead"] == true {
+        true => &lines[..limit.min(lines.len())],
+        false => &lines[lines.len().saturating_sub(limit)..],
+    };
+    let events: Vec<_> = lines.iter().map(|line| json!({"message": line})).collect();
+    Ok(json!({"events": events}))
+}
+
+fn get_secret_value(state: &mut State, params: &Value) -> Answer {
+    match state.secrets.get(text(&params["SecretId"])) {
+        Some(secret) => Ok(json!({"SecretString": secret})),
+        None => Err(Error::new("ResourceNotFoundException", "no such secret")),
+    }
+}

@@ -1,0 +1,401 @@
+//! What the account holds, and short functions for a test to set it up.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::wire::text;
+use crate::{Call, Error};
+
+/// The listener of the environment `test`.
+pub const LISTENER_ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:listener/app/test-alb/1/2";
+/// The secret for `POST /drain`.
+pub const DRAIN_SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a";
+/// The machine that deploys.
+pub const DEPLOY_MACHINE_ARN: &str = "arn:aws:states:us-east-1:1:stateMachine:test-deploy";
+/// The digest of an image that [`State::deploy`] and a test put under a deployment's tag.
+pub const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+/// The time of the account when a test begins, 2025-10-27 12:30:00 UTC, in seconds since 1970.
+pub const NOW: i64 = 1_761_568_200;
+
+/// Tags by key.
+pub type Tags = BTreeMap<String, String>;
+
+/// Tags from pairs.
+pub fn tags<'a>(pairs: impl IntoIterator<Item = (&'a str, &'a str)>) -> Tags {
+    let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+    pairs.into_iter().map(owned).collect()
+}
+
+/// The tags that say which deployment a resource belongs to.
+pub fn own_tags(deployment: &str) -> Tags {
+    let environment = deployment.rsplitn(3, '-').nth(2).unwrap_or_default();
+    tags([
+        ("pulse:deployment-id", deployment),
+        ("pulse:environment", environment),
+    ])
+}
+
+/// The ARN of the target group of that name.
+pub fn group_arn(name: &str) -> String {
+    format!("arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{name}/abc")
+}
+
+/// The ARN of the rule of that name.
+pub fn rule_arn(name: &str) -> String {
+    let listener = LISTENER_ARN.replace(":listener/", ":listener-rule/");
+    format!("{listener}/{name}")
+}
+
+/// The ARN of the service of that name.
+pub fn service_arn(name: &str) -> String {
+    format!("arn:aws:ecs:us-east-1:1:service/test/{name}")
+}
+
+/// The ARN of the revision of the family `test-app`.
+pub fn revision_arn(revision: usize) -> String {
+    format!("arn:aws:ecs:us-east-1:1:task-definition/test-app:{revision}")
+}
+
+/// The action that forwards to these target groups with these weights.
+pub fn forward(groups: &[(&str, u32)]) -> Value {
+    let groups = groups.iter().map(
+        |(name, weight)| json!({"TargetGroupArn": group_arn(name), "Weight": weight.to_string()}),
+    );
+    let groups: Vec<Value> = groups.collect();
+    crate::elb::as_shown(&json!({
+        "Type": "forward",
+        "ForwardConfig": {"TargetGroups": groups},
+    }))
+}
+
+/// The action that answers by itself.
+pub fn fixed_response(status: &str, body: &str) -> Value {
+    json!({
+        "Type": "fixed-response",
+        "FixedResponseConfig": {"StatusCode": status, "MessageBody": body},
+    })
+}
+
+/// A listener.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    /// Its ARN.
+    pub arn: String,
+    /// Its default actions, as AWS shows them.
+    pub default_actions: Vec<Value>,
+}
+
+/// A rule of a listener, other than the default rule.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Its ARN.
+    pub arn: String,
+    /// The listener that it belongs to.
+    pub listener_arn: String,
+    /// The lowest is evaluated first.
+    pub priority: u32,
+    /// The conditions, as AWS shows them.
+    pub conditions: Value,
+    /// The actions, as AWS shows them.
+    pub actions: Vec<Value>,
+    /// Its tags.
+    pub tags: Tags,
+}
+
+/// A target group.
+#[derive(Debug, Clone, Default)]
+pub struct TargetGroup {
+    /// Its name: the deployment's id.
+    pub name: String,
+    /// The parameters that it was created with.
+    pub settings: Value,
+    /// Its tags.
+    pub tags: Tags,
+    /// Its attributes.
+    pub attributes: Tags,
+    /// The health of each target, as AWS shows it: `{"State": "healthy"}`.
+    pub health: Vec<Value>,
+}
+
+/// Everything that the account holds. What is `Value` has the shape in which AWS shows it.
+#[derive(Debug, Clone)]
+pub struct State {
+    /// The time, in seconds since 1970.
+    pub now: i64,
+    /// How many entries a list has a page, where AWS would give more.
+    pub page_size: usize,
+    /// The listeners of the load balancer; the first is the environment's.
+    pub listeners: Vec<Listener>,
+    /// The rules of all listeners.
+    pub rules: Vec<Rule>,
+    /// How many rules were ever made, from which the next one gets its ARN.
+    pub rules_made: usize,
+    /// The quotas of the load balancer, by their name.
+    pub limits: BTreeMap<String, usize>,
+    /// The target groups.
+    pub target_groups: Vec<TargetGroup>,
+    /// The services, with `tags`, whatever their status.
+    pub services: Vec<Value>,
+    /// The tasks, with the name of their service in `group`.
+    pub tasks: Vec<Value>,
+    /// The revisions, with `tags`, whatever their status.
+    pub task_definitions: Vec<Value>,
+    /// The images of the repository `test`: tag and digest.
+    pub images: Vec<(String, String)>,
+    /// The executions of the deploy machine, with their `input`.
+    pub executions: Vec<Value>,
+    /// Lines of the log group, by stream.
+    pub logs: BTreeMap<String, Vec<String>>,
+    /// Secrets by ARN.
+    pub secrets: Tags,
+}
+
+impl Default for State {
+    /// An environment without a deployment.
+    fn default() -> Self {
+        let limits = [
+            ("rules-per-application-load-balancer", 100),
+            ("target-groups-per-application-load-balancer", 100),
+        ];
+        State {
+            now: NOW,
+            page_size: usize::MAX,
+            listeners: vec![Listener {
+                arn: LISTENER_ARN.to_owned(),
+                default_actions: vec![fixed_response("503", "nothing is deployed")],
+            }],
+            rules: Vec::new(),
+            rules_made: 0,
+            limits: limits.map(|(name, max)| (name.to_owned(), max)).into(),
+            target_groups: Vec::new(),
+            services: Vec::new(),
+            tasks: Vec::new(),
+            task_definitions: Vec::new(),
+            images: Vec::new(),
+            executions: Vec::new(),
+            logs: BTreeMap::new(),
+            secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
+        }
+    }
+}
+
+impl State {
+    /// Adds a whole deployment with two healthy tasks, which is not active: target group, a rule by
+    /// header and one by cookie, service, task definition.
+    pub fn deploy(&mut self, id: &str) {
+        let number = self.task_definitions.len() as u32;
+        self.add_target_group(id, own_tags(id));
+        self.add_rule(100 + number, id, own_tags(id));
+        self.add_rule(20_100 + number, id, own_tags(id));
+        let revision = self.add_task_definition(own_tags(id));
+        self.add_service(id, own_tags(id))["taskDefinition"] = revision.into();
+    }
+
+    /// Adds a target group with two healthy targets.
+    pub fn add_target_group(&mut self, name: &str, tags: Tags) -> &mut TargetGroup {
+        self.target_groups.push(TargetGroup {
+            name: name.to_owned(),
+            tags,
+            health: vec![json!({"State": "healthy"}); 2],
+            ..TargetGroup::default()
+        });
+        self.target_groups.last_mut().expect("one")
+    }
+
+    /// Adds a rule without conditions that forwards to the target group of that name.
+    pub fn add_rule(&mut self, priority: u32, group: &str, tags: Tags) -> &mut Rule {
+        self.rules_made += 1;
+        self.rules.push(Rule {
+            arn: rule_arn(&format!("rule-{}", self.rules_made)),
+            listener_arn: LISTENER_ARN.to_owned(),
+            priority,
+            conditions: json!([]),
+            actions: vec![forward(&[(group, 1)])],
+            tags,
+        });
+        self.rules.last_mut().expect("one")
+    }
+
+    /// Adds a service with two running tasks, of which [`State::tasks`] knows nothing.
+    pub fn add_service(&mut self, name: &str, tags: Tags) -> &mut Value {
+        self.services.push(json!({
+            "serviceName": name,
+            "serviceArn": service_arn(name),
+            "status": "ACTIVE",
+            "taskDefinition": revision_arn(1),
+            "desiredCount": 2,
+            "runningCount": 2,
+            "pendingCount": 0,
+            "healthCheckGracePeriodSeconds": 120,
+            "loadBalancers": [{"targetGroupArn": group_arn(name)}],
+            "deployments": [{
+                "id": "ecs-svc/1",
+                "status": "PRIMARY",
+                "rolloutState": "COMPLETED",
+                "createdAt": NOW - 86_400,
+            }],
+            "createdAt": NOW - 86_400,
+            "tags": ecs_tags(&tags),
+        }));
+        self.services.last_mut().expect("one")
+    }
+
+    /// Adds a running task of a service.
+    pub fn add_task(&mut self, service: &str, address: &str) -> &mut Value {
+        let number = self.tasks.len() + 1;
+        self.tasks.push(json!({
+            "taskArn": format!("arn:aws:ecs:us-east-1:1:task/test/t{number}"),
+            "group": format!("service:{service}"),
+            "lastStatus": "RUNNING",
+            "desiredStatus": "RUNNING",
+            "startedBy": "ecs-svc/1",
+            "attachments": [{
+                "type": "ElasticNetworkInterface",
+                "details": [
+                    {"name": "subnetId", "value": "subnet-1"},
+                    {"name": "privateIPv4Address", "value": address},
+                ],
+            }],
+        }));
+        self.tasks.last_mut().expect("one")
+    }
+
+    /// Adds an active revision of the family `test-app` and gives its ARN.
+    pub fn add_task_definition(&mut self, tags: Tags) -> String {
+        let arn = revision_arn(self.task_definitions.len() + 1);
+        self.task_definitions.push(json!({
+            "taskDefinitionArn": arn,
+            "family": "test-app",
+            "status": "ACTIVE",
+            "registeredAt": self.now,
+            "tags": ecs_tags(&tags),
+        }));
+        arn
+    }
+
+    /// Adds a running execution of the deploy machine.
+    pub fn add_execution(&mut self, name: &str, input: &str) -> &mut Value {
+        self.executions.push(json!({
+            "executionArn": format!("{}:{name}", DEPLOY_MACHINE_ARN.replace("stateMachine", "execution")),
+            "stateMachineArn": DEPLOY_MACHINE_ARN,
+            "name": name,
+            "status": "RUNNING",
+            "startDate": self.now,
+            "input": input,
+        }));
+        self.executions.last_mut().expect("one")
+    }
+
+    /// The target group of that name.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn group(&mut self, name: &str) -> &mut TargetGroup {
+        let group = self.target_groups.iter_mut().find(|it| it.name == name);
+        group.unwrap_or_else(|| panic!("there is no target group {name}"))
+    }
+
+    /// Whether there is a target group of that name.
+    pub fn has_group(&self, name: &str) -> bool {
+        self.target_groups.iter().any(|group| group.name == name)
+    }
+
+    /// Tags the target group of that name.
+    pub fn tag(&mut self, group: &str, key: &str, value: &str) {
+        self.group(group).tags.insert(key.into(), value.into());
+    }
+
+    /// The service of that name, whatever its status.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn service(&mut self, name: &str) -> &mut Value {
+        let found = self
+            .services
+            .iter_mut()
+            .find(|it| it["serviceName"] == name);
+        found.unwrap_or_else(|| panic!("there is no service {name}"))
+    }
+
+    /// Makes the environment's listener forward to the target group of that name alone.
+    pub fn activate(&mut self, group: &str) {
+        self.listeners[0].default_actions = vec![forward(&[(group, 1)])];
+    }
+
+    /// The names of the target groups that the listener's default actions forward to.
+    pub fn active(&self) -> Vec<String> {
+        let arns = crate::elb::named(&self.listeners[0].default_actions);
+        arns.iter().map(|arn| last_but_one(arn)).collect()
+    }
+
+    /// The priorities of all rules, lowest first.
+    pub fn priorities(&self) -> Vec<u32> {
+        let mut all: Vec<u32> = self.rules.iter().map(|rule| rule.priority).collect();
+        all.sort_unstable();
+        all
+    }
+
+    /// The revisions that are active.
+    pub fn active_revisions(&self) -> usize {
+        let all = self.task_definitions.iter();
+        all.filter(|it| it["status"] == "ACTIVE").count()
+    }
+
+    /// Carries a call out.
+    pub(crate) fn answer(&mut self, call: &Call) -> Result<Value, Error> {
+        let params = &call.params;
+        let operation = call.operation.as_str();
+        let answer = crate::elb::answer(self, operation, params)
+            .or_else(|| crate::ecs::answer(self, operation, params))
+            .or_else(|| crate::other::answer(self, operation, params));
+        answer.unwrap_or_else(|| panic!("memory-aws does not know {operation}"))
+    }
+
+    /// The page of a list that a caller asks for as `size` and `token`, shown as `show` does, and the
+    /// token of the next one. AWS gives `default` entries when there is no size, and at most `most`.
+    pub(crate) fn page<T>(
+        &self,
+        all: impl IntoIterator<Item = T>,
+        (default, most): (usize, usize),
+        (size, token): (&Value, &Value),
+        show: impl Fn(T) -> Value,
+    ) -> Result<(Vec<Value>, Value), Error> {
+        let asked = match size {
+            Value::Null => default,
+            size => number(size) as usize,
+        };
+        if !(1..=most).contains(&asked) {
+            let message = format!("a page holds 1 to {most} entries, not {asked}");
+            return Err(Error::new("ValidationError", message));
+        }
+        let (start, size) = (number(token) as usize, asked.min(self.page_size));
+        let mut rest = all.into_iter().skip(start);
+        let page: Vec<Value> = rest.by_ref().take(size).map(show).collect();
+        let next = rest.next().map(|_| (start + size).to_string());
+        Ok((page, next.into()))
+    }
+}
+
+/// A number, written as JSON or as text.
+pub(crate) fn number(value: &Value) -> i64 {
+    let text = || text(value).parse().ok();
+    value.as_i64().or_else(text).unwrap_or_default()
+}
+
+/// The texts of a list.
+pub(crate) fn texts(value: &Value) -> Vec<&str> {
+    value.as_array().into_iter().flatten().map(text).collect()
+}
+
+/// Tags as ECS shows them.
+pub fn ecs_tags(tags: &Tags) -> Value {
+    let tags = tags.iter();
+    tags.map(|(key, value)| json!({"key": key, "value": value}))
+        .collect()
+}
+
+/// `name` of `…/name/hash`.
+pub(crate) fn last_but_one(arn: &str) -> String {
+    arn.rsplit('/').nth(1).unwrap_or_default().to_owned()
+}

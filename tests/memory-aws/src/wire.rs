@@ -1,0 +1,176 @@
+//! The two protocols of the SDK's clients: AWS Query (ELB) and AWS JSON (all others).
+
+use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
+use aws_smithy_runtime_api::http::StatusCode;
+use aws_smithy_types::body::SdkBody;
+use serde_json::{Value, json};
+
+/// The code with which a test makes a gateway answer with status 504 and no body.
+pub const GATEWAY_TIMEOUT: &str = "504";
+
+/// An error of AWS.
+#[derive(Debug, Clone)]
+pub struct Error {
+    /// The code, as in `TargetGroupNotFound`.
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+impl Error {
+    /// An error of that code.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Error {
+            code: code.into(),
+            message: message.into(),
+        }
+    }
+
+    fn status(&self, is_json: bool) -> u16 {
+        match self.code.as_str() {
+            GATEWAY_TIMEOUT => 504,
+            "InternalFailure" | "ServerException" | "InternalServiceError" => 500,
+            "ServiceUnavailable" | "ServiceUnavailableException" => 503,
+            // The JSON services answer every client error with 400.
+            _ if is_json => 400,
+            "AccessDenied" => 403,
+            _ => 400,
+        }
+    }
+}
+
+/// A call as the SDK has sent it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// The operation, as in `DescribeRules`.
+    pub operation: String,
+    /// The parameters as JSON in AWS's own names. Those of AWS Query are all strings.
+    pub params: Value,
+    is_json: bool,
+}
+
+impl Call {
+    /// Reads a call.
+    ///
+    /// # Panics
+    /// When the body is not what the protocol demands.
+    pub fn read(request: &HttpRequest) -> Call {
+        let body = request.body().bytes().unwrap_or_default();
+        if let Some(target) = request.headers().get("x-amz-target") {
+            return Call {
+                operation: target.rsplit('.').next().unwrap_or_default().to_owned(),
+                params: serde_json::from_slice(body).expect("a JSON body"),
+                is_json: true,
+            };
+        }
+        let params = read_query(body);
+        Call {
+            operation: text(&params["Action"]).to_owned(),
+            params,
+            is_json: false,
+        }
+    }
+
+    /// Writes the answer to this call.
+    ///
+    /// # Panics
+    /// Never; statuses are valid.
+    pub fn write(&self, answer: &Result<Value, Error>) -> HttpResponse {
+        let (status, body) = match answer {
+            Err(error) if error.code == GATEWAY_TIMEOUT => (504, String::new()),
+            Err(error) => (error.status(self.is_json), self.error_body(error)),
+            Ok(answer) if self.is_json => (200, answer.to_string()),
+            Ok(answer) => {
+                let (name, mut result) = (&self.operation, String::new());
+                write_xml(answer, &mut result);
+                let body = format!(
+                    "<{name}Response><{name}Result>{result}</{name}Result></{name}Response>"
+                );
+                (200, body)
+            }
+        };
+        let status = StatusCode::try_from(status).expect("a status");
+        HttpResponse::new(status, SdkBody::from(body))
+    }
+
+    fn error_body(&self, error: &Error) -> String {
+        let Error { code, message } = error;
+        if self.is_json {
+            return json!({"__type": code, "message": message}).to_string();
+        }
+        let mut xml = String::from("<ErrorResponse>");
+        write_xml(
+            &json!({"Error": {"Type": "Sender", "Code": code, "Message": message}}),
+            &mut xml,
+        );
+        xml + "</ErrorResponse>"
+    }
+}
+
+/// The text of a value, or nothing.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+/// `Actions.member.1.Type=forward` as `{"Actions": [{"Type": "forward"}]}`.
+fn read_query(body: &[u8]) -> Value {
+    let mut root = json!({});
+    for (key, value) in form_urlencoded::parse(body) {
+        let mut at = &mut root;
+        for part in key.split('.').filter(|part| *part != "member") {
+            at = match part.parse::<usize>() {
+                // Lists count from 1.
+                Ok(number) => {
+                    if !at.is_array() {
+                        *at = json!([]);
+                    }
+                    let list = at.as_array_mut().expect("a list");
+                    list.resize(list.len().max(number), Value::Null);
+                    &mut list[number - 1]
+                }
+                Err(_) => &mut at[part],
+            };
+        }
+        *at = value.into();
+    }
+    root
+}
+
+fn write_xml(value: &Value, xml: &mut String) {
+    let mut element = |name: &str, value: &Value| {
+        if !value.is_null() {
+            *xml += &format!("<{name}>");
+            write_xml(value, xml);
+            *xml += &format!("</{name}>");
+        }
+    };
+    match value {
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| element(name, value)),
+        Value::Array(members) => members.iter().for_each(|value| element("member", value)),
+        Value::String(text) => *xml += &text.replace('&', "&amp;").replace('<', "&lt;"),
+        other => *xml += &other.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_read_into_lists_and_objects() {
+        let read = read_query(
+            b"Action=CreateRule&Actions.member.2.Type=forward&Actions.member.1.Type=a%26b",
+        );
+        assert_eq!(
+            read,
+            json!({"Action": "CreateRule", "Actions": [{"Type": "a&b"}, {"Type": "forward"}]})
+        );
+    }
+
+    #[test]
+    fn an_answer_is_written_as_xml_with_members_and_escapes() {
+        let mut xml = String::new();
+        write_xml(&json!({"A": [{"B": "<&"}], "C": null, "D": 1}), &mut xml);
+        assert_eq!(xml, "<A><member><B>&lt;&amp;</B></member></A><D>1</D>");
+    }
+}

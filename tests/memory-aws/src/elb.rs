@@ -364,9 +364,12 @@ impl std::fmt::Display for crate::Call {
         for arn in named(&actions) {
             write!(f, " {}", last_but_one(arn))?;
         }
-        for name in ["desiredCount", "healthCheckGracePeriodSeconds"] {
-            if self.operation == "UpdateService" && !params[name].is_null() {
-                write!(f, " {name}={}", params[name])?;
+        if self.operation == "UpdateService" {
+            let fields = params.as_object().into_iter().flatten();
+            for (name, value) in
+                fields.filter(|(name, _)| !["cluster", "service"].contains(&name.as_str()))
+            {
+                write!(f, " {name}={value}")?;
             }
         }
         Ok(())

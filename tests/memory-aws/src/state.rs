@@ -182,10 +182,14 @@ impl Default for State {
 
 impl State {
     /// Adds a whole deployment with two healthy tasks, which is not active: target group, a rule by
-    /// header and one by cookie, service, task definition.
-    pub fn deploy(&mut self, id: &str) {
+    /// header and one by cookie, service, task definition. The target group also carries these tags,
+    /// each with a time five minutes ago.
+    pub fn deploy(&mut self, id: &str, marks: &[&str]) {
         let number = self.task_definitions.len() as u32;
         self.add_target_group(id, own_tags(id));
+        for mark in marks {
+            self.tag(id, mark, "2025-10-27T12:25:00Z");
+        }
         self.add_rule(100 + number, id, own_tags(id));
         self.add_rule(20_100 + number, id, own_tags(id));
         let revision = self.add_task_definition(own_tags(id));
@@ -304,6 +308,18 @@ impl State {
     /// Tags the target group of that name.
     pub fn tag(&mut self, group: &str, key: &str, value: &str) {
         self.group(group).tags.insert(key.into(), value.into());
+    }
+
+    /// Whether the target group of that name carries this tag.
+    pub fn has_tag(&mut self, group: &str, key: &str) -> bool {
+        self.group(group).tags.contains_key(key)
+    }
+
+    /// Makes all targets of the group fail their health checks.
+    pub fn fail_health_checks(&mut self, group: &str) {
+        for target in &mut self.group(group).health {
+            *target = json!({"State": "unhealthy"});
+        }
     }
 
     /// The service of that name, whatever its status.

@@ -207,11 +207,7 @@ async fn existing(
 }
 
 fn lowest_free(affinity: Affinity, rules: &[Rule], refused: &BTreeSet<u32>) -> Option<u32> {
-    let taken: BTreeSet<u32> = rules
-        .iter()
-        .filter_map(ListenerRule::of)
-        .map(|rule| rule.priority)
-        .collect();
+    let taken: BTreeSet<u32> = rules.iter().filter_map(routing::priority).collect();
     affinity
         .priorities()
         .find(|priority| !taken.contains(priority) && !refused.contains(priority))

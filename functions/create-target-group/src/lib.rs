@@ -148,7 +148,7 @@ fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, Step
     }
 }
 
-/// Deletes the deployment's target group. Returns whether there was one. Its rules must be gone.
+/// Deletes the deployment's target group, if there is one. Its rules must be gone.
 ///
 /// # Errors
 /// `ResourceConflict` when a rule or the default action of the listener still names it, `Transient` when
@@ -157,17 +157,17 @@ pub async fn undo(
     elb: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
-) -> Result<bool, StepError> {
+) -> Result<(), StepError> {
     let delete = async {
         let Some(group) = find(elb, deployment).await? else {
-            return Ok(false);
+            return Ok(());
         };
         let answer = elb
             .delete_target_group()
             .target_group_arn(&group.arn)
             .send()
             .await;
-        let Err(error) = answer else { return Ok(true) };
+        let Err(error) = answer else { return Ok(()) };
         let is_in_use = error
             .as_service_error()
             .is_some_and(|error| error.is_resource_in_use_exception());
@@ -178,7 +178,7 @@ pub async fn undo(
         // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
         // only by tag, is denied the SDK's next attempt.
         match find(elb, deployment).await? {
-            None => Ok(true),
+            None => Ok(()),
             Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
         }
     };

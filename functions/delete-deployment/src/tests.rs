@@ -175,7 +175,7 @@ async fn one_that_was_brought_back_since_it_was_planned_is_kept() {
     let aws = marked(&[tags::READY_AT, tags::LIVE_SINCE]);
     let error = call(&aws, planned()).await.unwrap_err();
     assert_eq!(error.name, ErrorName::DeploymentWasLive);
-    assert!(error.message.contains("is no longer"), "{error}");
+    assert!(error.message.contains("is not draining now"), "{error}");
     assert!(done(&aws).is_empty(), "{aws:?}");
     for mark in [tags::DRAINING_SINCE, tags::DELETING_SINCE] {
         let aws = marked(&[tags::READY_AT, tags::LIVE_SINCE, mark]);
@@ -219,7 +219,7 @@ async fn one_that_went_live_during_its_undo_loses_the_mark_of_its_deletion() {
 async fn one_that_was_protected_since_the_plan_is_refused_and_left_whole() {
     let aws = marked(&[tags::READY_AT, tags::LIVE_SINCE, tags::PROTECTED]);
     let error = force(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert_eq!(error.name, ErrorName::DeploymentKept);
     assert!(error.message.contains("is protected"), "{error}");
     assert!(done(&aws).is_empty(), "{aws:?}");
 }
@@ -235,7 +235,10 @@ async fn tasks_outlive_the_rules_of_a_deployment_that_was_live() {
         let aws = marked(DELETING);
         let output = call(&aws, json!({"force": forced})).await.unwrap();
         assert_eq!(output.verdict, Verdict::Deleting);
-        assert!(output.reason.contains("forget its rules"), "{output:?}");
+        assert!(
+            output.reason.contains("stop routing by its rules"),
+            "{output:?}"
+        );
         assert!(aws.with(|state| state.service(ID)["status"] == "ACTIVE"));
         assert_eq!(
             done(&aws),
@@ -375,11 +378,11 @@ async fn one_that_is_being_rolled_back_to_is_kept_and_unmarked() {
         let aws = marked(DELETING);
         mark_since(&aws, tags::RESTORING_SINCE, Duration::MINUTE);
         let error = call(&aws, json!({"force": forced})).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::DeploymentActive);
+        assert_eq!(error.name, ErrorName::DeploymentKept);
         assert_eq!(done(&aws), UNMARKED);
         // Again, as by a retry.
         let error = force(&aws).await.unwrap_err();
-        assert_eq!(error.name, ErrorName::DeploymentActive);
+        assert_eq!(error.name, ErrorName::DeploymentKept);
         assert!(done(&aws).is_empty(), "{aws:?}");
     }
 }

@@ -220,9 +220,14 @@ impl ListenerRule {
     pub fn of(rule: &Rule) -> Option<Self> {
         Some(ListenerRule {
             arn: rule.rule_arn.clone()?,
-            priority: rule.priority()?.parse().ok()?,
+            priority: priority(rule)?,
         })
     }
+}
+
+/// The rule's priority. `None` for the default rule.
+pub fn priority(rule: &Rule) -> Option<u32> {
+    rule.priority()?.parse().ok()
 }
 
 /// Whether the rule forwards to the target group that is named after the deployment.

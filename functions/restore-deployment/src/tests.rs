@@ -134,10 +134,13 @@ async fn a_rollback_replaces_what_is_active_and_what_is_ready_and_newer_when_it_
     );
     let output = to_previous(&aws).await;
     let [new, newest]: [DeploymentId; 2] = [NEW, NEWEST].map(|id| id.parse().unwrap());
-    assert_eq!(output.unwrap().leaves, [new.clone(), newest.clone()]);
+    assert_eq!(output.unwrap().replaced, [new.clone(), newest.clone()]);
     // Further back, it replaces more.
     let output = restore(&aws, json!({"deploymentId": OLDEST})).await;
-    assert_eq!(output.unwrap().leaves, [OLD.parse().unwrap(), new, newest]);
+    assert_eq!(
+        output.unwrap().replaced,
+        [OLD.parse().unwrap(), new, newest]
+    );
 }
 
 #[tokio::test]
@@ -313,7 +316,9 @@ async fn what_cannot_be_gone_back_to_is_refused_with_the_reason_and_nothing_is_c
             assert_eq!(error.name, ErrorName::NoRollbackTarget, "{input}");
             assert!(error.message.contains(reason), "{}", error.message);
             assert!(
-                error.message.contains(&format!("gone back to: {OLD}")),
+                error
+                    .message
+                    .contains(&format!("a rollback can go to: {OLD}")),
                 "{}",
                 error.message
             );
@@ -382,7 +387,7 @@ fn the_answer_is_as_documented() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
-            "restored": true, "leftDeploymentId": null, "leaves": [NEW]
+            "restored": true, "replacedDeploymentId": null, "replaced": [NEW]
         })
     );
 }

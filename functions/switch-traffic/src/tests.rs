@@ -39,7 +39,7 @@ async fn roll_back(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
 }
 
 async fn roll_back_from(aws: &MemoryAws, replaced: &[&str], id: &str) -> Result<Output, StepError> {
-    call(aws, id, json!({"rollBack": true, "leaves": replaced})).await
+    call(aws, id, json!({"rollBack": true, "replaced": replaced})).await
 }
 
 /// Calls the step once; the calls before are forgotten.

@@ -2,25 +2,12 @@ mod application;
 mod elsewhere;
 mod leaks;
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
-
 use super::*;
-use application::{Application, Asked, address_of_nobody};
-use aws_sdk_ecs::operation::describe_services::DescribeServicesOutput;
-use aws_sdk_ecs::operation::describe_tasks::DescribeTasksOutput;
-use aws_sdk_ecs::operation::list_tasks::ListTasksOutput;
-use aws_sdk_ecs::operation::update_service::{UpdateServiceError, UpdateServiceOutput};
-use aws_sdk_ecs::types::{Attachment, DesiredStatus, KeyValuePair, Service, Task};
-use aws_sdk_elasticloadbalancingv2::operation::add_tags::{AddTagsError, AddTagsOutput};
-use aws_sdk_elasticloadbalancingv2::operation::describe_listeners::DescribeListenersOutput;
-use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsOutput;
-use aws_sdk_elasticloadbalancingv2::operation::remove_tags::RemoveTagsOutput;
-use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Listener, TagDescription};
-use aws_sdk_secretsmanager::operation::get_secret_value::{
-    GetSecretValueError, GetSecretValueOutput,
-};
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
+use application::{Application, Asked, unused_address};
+use lifecycle::{ErrorName, Settings, StepError, defaults, tags};
+use memory_aws::{DRAIN_SECRET_ARN, MemoryAws, State, group_arn};
+use serde_json::{Value, json};
+use time::UtcDateTime;
 use time::macros::utc_datetime;
 
 const ID: &str = "test-20251027-122112Z";
@@ -28,300 +15,80 @@ const OTHER: &str = "test-20251027-122113Z";
 const SECRET: &str = "N0tForLogsOrAnswers";
 const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:30:00);
 const LATER: UtcDateTime = utc_datetime!(2025-10-27 12:35:00);
+/// The call that raises the grace period, so that ECS does not replace tasks that answer 503.
+const GRACE: &str = "UpdateService healthCheckGracePeriodSeconds=2147483647";
 
-type Meanwhile = (&'static str, fn(&mut World));
-
-/// One deployment as AWS would keep it, and what was done to it, in order.
-struct World {
-    active: &'static str,
-    /// Tags of the target group.
-    tags: BTreeMap<String, String>,
-    service: Option<Service>,
-    /// `(status, address)`, by task id.
-    tasks: BTreeMap<String, (String, Option<String>)>,
-    secret: Option<String>,
-    done: Vec<String>,
-    /// What somebody else does right after this was done.
-    meanwhile: Option<Meanwhile>,
-    /// This is carried out once and its answer lost.
-    loses: Option<&'static str>,
+/// A deployment that was live before, is no longer active, and has tasks at these addresses.
+fn with(addresses: &[&str]) -> MemoryAws {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.deploy(ID, &[tags::LIVE_SINCE]);
+        state.add_target_group(OTHER, memory_aws::own_tags(OTHER));
+        state.activate(OTHER);
+        state.secrets.insert(DRAIN_SECRET_ARN.into(), SECRET.into());
+        for address in addresses {
+            state.add_task(ID, address);
+        }
+    });
+    aws
 }
 
-impl World {
-    /// Live before, no longer active, with these tasks.
-    fn with(tasks: &[&str]) -> World {
-        let own = tags::for_deployment(&ID.parse().unwrap());
-        let mut tags: BTreeMap<_, _> = own.map(|(key, value)| (key.to_owned(), value)).into();
-        tags.insert(tags::LIVE_SINCE.into(), "then".into());
-        let service = Service::builder()
-            .service_name(ID)
-            .status("ACTIVE")
-            .desired_count(2)
-            .health_check_grace_period_seconds(120)
-            .set_tags(Some(
-                tags::for_deployment(&ID.parse().unwrap())
-                    .map(|(key, value)| {
-                        aws_sdk_ecs::types::Tag::builder()
-                            .key(key)
-                            .value(value)
-                            .build()
-                    })
-                    .to_vec(),
-            ))
-            .build();
-        let tasks = tasks.iter().enumerate().map(|(number, address)| {
-            let task = ("RUNNING".to_owned(), Some(address.to_string()));
-            (format!("t{number:03}"), task)
-        });
-        World {
-            active: OTHER,
-            tags,
-            service: Some(service),
-            tasks: tasks.collect(),
-            secret: Some(SECRET.to_owned()),
-            done: Vec::new(),
-            meanwhile: None,
-            loses: None,
-        }
-    }
+fn tag(aws: &MemoryAws, key: &str, value: &str) {
+    aws.with(|state| state.tag(ID, key, value));
+}
 
-    fn tagged(mut self, key: &str, value: &str) -> World {
-        self.tags.insert(key.to_owned(), value.to_owned());
-        self
-    }
+/// The value of a tag of the target group.
+fn tagged(aws: &MemoryAws, key: &str) -> Option<String> {
+    aws.with(|state| state.group(ID).tags.get(key).cloned())
+}
 
-    /// Notes what was done and lets the others act; true when the answer is lost.
-    fn did(&mut self, what: String) -> bool {
-        self.done.push(what.clone());
-        if let Some((after, act)) = self.meanwhile
-            && what == after
-        {
-            self.meanwhile = None;
-            act(self);
-        }
-        let lost = self.loses == Some(what.as_str());
-        if lost {
-            self.loses = None;
-        }
-        lost
-    }
+/// Makes a task wait for its network interface.
+fn provision(task: &mut Value) {
+    task["lastStatus"] = "PROVISIONING".into();
+    task["attachments"] = json!([]);
+}
 
-    fn grace(&self) -> Option<i32> {
-        self.service
-            .as_ref()
-            .unwrap()
-            .health_check_grace_period_seconds()
+/// What the last sweep did, other than reading descriptions, without the name of the deployment.
+fn done(aws: &MemoryAws) -> Vec<String> {
+    let calls = aws.calls().into_iter();
+    let calls = calls.filter(|call| !call.operation.starts_with("Describe"));
+    calls
+        .map(|call| call.to_string().replace(&format!(" {ID}"), ""))
+        .collect()
+}
+
+fn grace(aws: &MemoryAws) -> Value {
+    aws.with(|state| state.service(ID)["healthCheckGracePeriodSeconds"].clone())
+}
+
+fn clients(aws: &MemoryAws) -> Clients {
+    Clients {
+        ecs: aws_sdk_ecs::Client::new(&aws.config()),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
+        secrets: aws_sdk_secretsmanager::Client::new(&aws.config()),
+        http: ask::client(),
     }
 }
 
-fn arn(id: &str) -> String {
-    format!("arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{id}/abc")
-}
-
-fn ecs(world: &Arc<Mutex<World>>) -> aws_sdk_ecs::Client {
-    use aws_sdk_ecs::Client;
-    let kept = Arc::clone(world);
-    let services = mock!(Client::describe_services).then_compute_output(move |_| {
-        let service = kept.lock().unwrap().service.clone();
-        DescribeServicesOutput::builder()
-            .set_services(Some(service.into_iter().collect()))
-            .build()
-    });
-    let kept = Arc::clone(world);
-    let updated = mock!(Client::update_service).then_compute_response(move |request| {
-        assert_eq!(request.force_new_deployment(), None);
-        assert_eq!(request.desired_count(), None);
-        let mut world = kept.lock().unwrap();
-        let grace = request.health_check_grace_period_seconds();
-        world
-            .service
-            .as_mut()
-            .unwrap()
-            .health_check_grace_period_seconds = grace;
-        match world.did(format!("grace {}", grace.unwrap())) {
-            false => MockResponse::Output(UpdateServiceOutput::builder().build()),
-            true => MockResponse::Error(UpdateServiceError::generic(
-                aws_sdk_ecs::error::ErrorMetadata::builder()
-                    .code("ServerException")
-                    .build(),
-            )),
-        }
-    });
-    let kept = Arc::clone(world);
-    let listed = mock!(Client::list_tasks).then_compute_output(move |request| {
-        assert_eq!(request.desired_status(), Some(&DesiredStatus::Running));
-        assert_eq!(request.service_name(), Some(ID));
-        assert_eq!(request.cluster(), Some("test"));
-        let mut world = kept.lock().unwrap();
-        let from: usize = request
-            .next_token()
-            .map_or(0, |token| token.parse().unwrap());
-        let page: Vec<_> = world.tasks.keys().skip(from).take(100).cloned().collect();
-        let next = from + page.len();
-        let more = next < world.tasks.len();
-        if !more {
-            world.did("list".into());
-        }
-        let arns = page
-            .iter()
-            .map(|id| format!("arn:aws:ecs:us-east-1:1:task/test/{id}"));
-        ListTasksOutput::builder()
-            .set_task_arns(Some(arns.collect()))
-            .set_next_token(more.then(|| next.to_string()))
-            .build()
-    });
-    let kept = Arc::clone(world);
-    let described = mock!(Client::describe_tasks).then_compute_output(move |request| {
-        assert!(request.tasks().len() <= 100);
-        assert_eq!(request.cluster(), Some("test"));
-        let world = kept.lock().unwrap();
-        let tasks = request.tasks().iter().filter_map(|arn| {
-            let (status, address) = world.tasks.get(arn.rsplit('/').next()?)?;
-            let detail =
-                |name: &str, value: &str| KeyValuePair::builder().name(name).value(value).build();
-            let mut interface = Attachment::builder()
-                .r#type("ElasticNetworkInterface")
-                .details(detail("subnetId", "subnet-1"));
-            if let Some(address) = address {
-                interface = interface.details(detail("privateIPv4Address", address));
-            }
-            Some(
-                Task::builder()
-                    .task_arn(arn)
-                    .last_status(status)
-                    .desired_status("RUNNING")
-                    .attachments(interface.build())
-                    .build(),
-            )
-        });
-        DescribeTasksOutput::builder()
-            .set_tasks(Some(tasks.collect()))
-            .build()
-    });
-    mock_client!(
-        aws_sdk_ecs,
-        RuleMode::MatchAny,
-        [&services, &updated, &listed, &described]
-    )
-}
-
-fn elb(world: &Arc<Mutex<World>>) -> aws_sdk_elasticloadbalancingv2::Client {
-    use aws_sdk_elasticloadbalancingv2::Client;
-    let kept = Arc::clone(world);
-    let listeners = mock!(Client::describe_listeners).then_compute_output(move |_| {
-        let default = Action::builder()
-            .r#type(ActionTypeEnum::Forward)
-            .target_group_arn(arn(kept.lock().unwrap().active))
-            .build();
-        DescribeListenersOutput::builder()
-            .listeners(Listener::builder().default_actions(default).build())
-            .build()
-    });
-    let kept = Arc::clone(world);
-    let described = mock!(Client::describe_tags).then_compute_output(move |request| {
-        assert_eq!(request.resource_arns(), [arn(ID)]);
-        let world = kept.lock().unwrap();
-        // As for a target group that is gone.
-        if world.tags.is_empty() {
-            return DescribeTagsOutput::builder().build();
-        }
-        let tags = world.tags.iter().map(|(key, value)| {
-            aws_sdk_elasticloadbalancingv2::types::Tag::builder()
-                .key(key)
-                .value(value)
-                .build()
-        });
-        DescribeTagsOutput::builder()
-            .tag_descriptions(
-                TagDescription::builder()
-                    .resource_arn(arn(ID))
-                    .set_tags(Some(tags.collect()))
-                    .build(),
-            )
-            .build()
-    });
-    let kept = Arc::clone(world);
-    let tagged = mock!(Client::add_tags).then_compute_response(move |request| {
-        let mut world = kept.lock().unwrap();
-        let tag = &request.tags()[0];
-        let key = tag.key().unwrap();
-        world
-            .tags
-            .insert(key.to_owned(), tag.value().unwrap().to_owned());
-        match world.did(format!("+{key}")) {
-            false => MockResponse::Output(AddTagsOutput::builder().build()),
-            true => MockResponse::Error(AddTagsError::generic(
-                aws_sdk_elasticloadbalancingv2::error::ErrorMetadata::builder()
-                    .code("InternalFailure")
-                    .build(),
-            )),
-        }
-    });
-    let kept = Arc::clone(world);
-    let untagged = mock!(Client::remove_tags).then_compute_output(move |request| {
-        let mut world = kept.lock().unwrap();
-        for key in request.tag_keys() {
-            world.tags.remove(key);
-            world.did(format!("-{key}"));
-        }
-        RemoveTagsOutput::builder().build()
-    });
-    mock_client!(
-        aws_sdk_elasticloadbalancingv2,
-        RuleMode::MatchAny,
-        [&listeners, &described, &tagged, &untagged]
-    )
-}
-
-fn secrets(world: &Arc<Mutex<World>>) -> aws_sdk_secretsmanager::Client {
-    let kept = Arc::clone(world);
-    let values = mock!(aws_sdk_secretsmanager::Client::get_secret_value).then_compute_response(
-        move |request| {
-            assert_eq!(
-                request.secret_id(),
-                Some(Settings::for_tests().drain_secret_arn.as_str())
-            );
-            let mut world = kept.lock().unwrap();
-            world.did("secret".into());
-            match &world.secret {
-                Some(secret) => MockResponse::Output(
-                    GetSecretValueOutput::builder()
-                        .secret_string(secret)
-                        .build(),
-                ),
-                None => MockResponse::Error(GetSecretValueError::generic(
-                    aws_sdk_secretsmanager::error::ErrorMetadata::builder()
-                        .code("ResourceNotFoundException")
-                        .build(),
-                )),
-            }
-        },
-    );
-    mock_client!(aws_sdk_secretsmanager, RuleMode::MatchAny, [&values])
-}
-
-/// Sweeps once.
-async fn sweep_at(now: UtcDateTime, mut world: World) -> (Result<Output, StepError>, World) {
-    world.done.clear();
-    let world = Arc::new(Mutex::new(world));
-    let clients = Clients {
-        ecs: ecs(&world),
-        elb: elb(&world),
-        secrets: secrets(&world),
-        http: drain_request::client(),
-    };
-    let input = Input {
+fn input() -> Input {
+    Input {
         deployment_id: ID.parse().unwrap(),
-        target_group_arn: arn(ID),
-    };
-    let output = run(&clients, &Settings::for_tests(), now, input).await;
-    drop(clients);
-    let world = Arc::into_inner(world).expect("the mocks are gone");
-    (output, world.into_inner().unwrap())
+        target_group_arn: group_arn(ID),
+    }
 }
 
-async fn sweep(world: World) -> (Result<Output, StepError>, World) {
-    sweep_at(NOW, world).await
+/// Sweeps once; the calls before are forgotten.
+async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> Result<Output, StepError> {
+    aws.forget_calls();
+    run(&clients(aws), &Settings::for_tests(), now, input()).await
+}
+
+async fn sweep(aws: &MemoryAws) -> Result<Output, StepError> {
+    sweep_at(NOW, aws).await
+}
+
+async fn assert_verdict_at(now: UtcDateTime, aws: &MemoryAws, verdict: Verdict) {
+    assert_eq!(sweep_at(now, aws).await.unwrap().verdict, verdict);
 }
 
 /// The answers with the sessions, by task.
@@ -336,8 +103,8 @@ fn answers(output: &Output) -> Vec<(Answer, Option<u64>)> {
 #[tokio::test]
 async fn every_task_is_asked_at_its_private_address_with_the_secret() {
     let [one, two] = [Application::with(3).await, Application::with(0).await];
-    let (output, world) = sweep(World::with(&[one.address(), two.address()])).await;
-    let output = output.unwrap();
+    let aws = with(&[one.address(), two.address()]);
+    let output = sweep(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Draining);
     assert_eq!(
         answers(&output),
@@ -357,12 +124,12 @@ async fn every_task_is_asked_at_its_private_address_with_the_secret() {
         );
     }
     assert_eq!(
-        world.done,
+        done(&aws),
         [
-            "+pulse:draining-since",
-            "grace 2147483647",
-            "list",
-            "secret"
+            "AddTags pulse:draining-since",
+            GRACE,
+            "ListTasks",
+            "GetSecretValue"
         ]
     );
 }
@@ -370,23 +137,24 @@ async fn every_task_is_asked_at_its_private_address_with_the_secret() {
 #[tokio::test]
 async fn draining_again_keeps_the_mark_and_the_grace_period_and_asks_again() {
     let application = Application::with(1).await;
-    let (_, world) = sweep(World::with(&[application.address()])).await;
-    let (output, world) = sweep_at(LATER, world).await;
+    let aws = with(&[application.address()]);
+    sweep(&aws).await.unwrap();
+    let output = sweep_at(LATER, &aws).await.unwrap();
+    assert_eq!(answers(&output), [(Answer::AlreadyDraining, Some(1))]);
+    assert_eq!(done(&aws), ["ListTasks", "GetSecretValue"]);
     assert_eq!(
-        answers(&output.unwrap()),
-        [(Answer::AlreadyDraining, Some(1))]
+        tagged(&aws, tags::DRAINING_SINCE).as_deref(),
+        Some("2025-10-27T12:30:00Z")
     );
-    assert_eq!(world.done, ["list", "secret"]);
-    assert_eq!(world.tags[tags::DRAINING_SINCE], "2025-10-27T12:30:00Z");
 }
 
 #[tokio::test]
 async fn a_task_that_was_started_since_is_drained_by_the_next_sweep() {
     let [one, fresh] = [Application::with(1).await, Application::with(0).await];
-    let (_, mut world) = sweep(World::with(&[one.address()])).await;
-    let task = ("RUNNING".into(), Some(fresh.address().to_owned()));
-    world.tasks.insert("t001".into(), task);
-    let (output, _) = sweep_at(LATER, world).await;
+    let aws = with(&[one.address()]);
+    sweep(&aws).await.unwrap();
+    aws.with(|state| _ = state.add_task(ID, fresh.address()));
+    let output = sweep_at(LATER, &aws).await;
     assert_eq!(
         answers(&output.unwrap()),
         [(Answer::AlreadyDraining, Some(1)), (Answer::Ok, Some(0))]
@@ -397,35 +165,37 @@ async fn a_task_that_was_started_since_is_drained_by_the_next_sweep() {
 #[tokio::test]
 async fn drained_means_no_session_on_two_sweeps_in_a_row() {
     let application = Application::with(0).await;
-    let (output, world) = sweep(World::with(&[application.address()])).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
-    assert_eq!(world.tags[tags::IDLE_SINCE], "2025-10-27T12:30:00Z");
-    // Somebody came back: begin again.
+    let aws = with(&[application.address()]);
+    assert_verdict_at(NOW, &aws, Verdict::Draining).await;
+    assert_eq!(
+        tagged(&aws, tags::IDLE_SINCE).as_deref(),
+        Some("2025-10-27T12:30:00Z")
+    );
+    // A visitor came back: the wait begins again.
     application.says(2);
-    let (output, world) = sweep_at(LATER, world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
-    assert!(!world.tags.contains_key(tags::IDLE_SINCE));
+    assert_verdict_at(LATER, &aws, Verdict::Draining).await;
+    assert_eq!(tagged(&aws, tags::IDLE_SINCE), None);
     application.says(0);
-    let (output, world) = sweep_at(LATER, world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
-    let (output, world) = sweep_at(LATER + defaults::SWEEPS_APART, world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Drained);
+    assert_verdict_at(LATER, &aws, Verdict::Draining).await;
+    assert_verdict_at(LATER + defaults::SWEEPS_APART, &aws, Verdict::Drained).await;
     // And again, after that answer was lost.
-    let (output, _) = sweep_at(LATER + defaults::SWEEPS_APART, world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Drained);
+    assert_verdict_at(LATER + defaults::SWEEPS_APART, &aws, Verdict::Drained).await;
 }
 
 #[tokio::test]
 async fn a_sweep_that_is_run_again_at_once_counts_once() {
     let application = Application::with(0).await;
-    let (_, world) = sweep(World::with(&[application.address()])).await;
-    let (output, world) = sweep_at(NOW + time::Duration::seconds(2), world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
-    assert_eq!(world.tags[tags::IDLE_SINCE], "2025-10-27T12:30:00Z");
+    let aws = with(&[application.address()]);
+    sweep(&aws).await.unwrap();
+    assert_verdict_at(NOW + time::Duration::seconds(2), &aws, Verdict::Draining).await;
+    assert_eq!(
+        tagged(&aws, tags::IDLE_SINCE).as_deref(),
+        Some("2025-10-27T12:30:00Z")
+    );
 }
 
 #[tokio::test]
-async fn an_idle_mark_that_is_no_time_is_written_anew() {
+async fn an_idle_mark_that_is_not_a_time_of_the_past_is_written_again() {
     let application = Application::with(0).await;
     for mark in [
         "long ago",
@@ -434,53 +204,57 @@ async fn an_idle_mark_that_is_no_time_is_written_anew() {
         "2025-10-27T12:30:01Z",
         "9999-12-31T23:59:59Z",
     ] {
-        let world = World::with(&[application.address()]).tagged(tags::IDLE_SINCE, mark);
-        let (output, world) = sweep(world).await;
+        let aws = with(&[application.address()]);
+        tag(&aws, tags::IDLE_SINCE, mark);
+        let output = sweep(&aws).await;
         assert_eq!(output.unwrap().verdict, Verdict::Draining, "{mark}");
-        assert_eq!(world.tags[tags::IDLE_SINCE], "2025-10-27T12:30:00Z");
+        assert_eq!(
+            tagged(&aws, tags::IDLE_SINCE).as_deref(),
+            Some("2025-10-27T12:30:00Z")
+        );
     }
 }
 
 #[tokio::test]
-async fn a_task_that_serves_nobody_any_more_is_idle() {
+async fn a_task_that_answers_503_serves_no_visitor_and_is_idle() {
     let [one, two] = [
         Application::answering(503, "{}").await,
         Application::with(0).await,
     ];
-    let world = World::with(&[one.address(), two.address()]);
-    let (output, world) = sweep(world).await;
+    let aws = with(&[one.address(), two.address()]);
+    let output = sweep(&aws).await;
     assert_eq!(
         answers(&output.unwrap()),
         [(Answer::Unavailable, None), (Answer::Ok, Some(0))]
     );
-    let (output, _) = sweep_at(LATER, world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Drained);
+    assert_verdict_at(LATER, &aws, Verdict::Drained).await;
 }
 
 #[tokio::test]
 async fn a_deployment_without_tasks_is_drained_at_once_and_needs_no_secret() {
     for service in ["none", "no tasks", "being deleted"] {
-        let mut world = World::with(&[]);
-        match service {
-            "none" => world.service = None,
-            "being deleted" => {
-                world.tasks = World::with(&["127.0.0.1"]).tasks;
-                world.service.as_mut().unwrap().status = Some("DRAINING".into());
+        let aws = with(&[]);
+        aws.with(|state| {
+            match service {
+                "none" => state.services.clear(),
+                "being deleted" => {
+                    state.add_task(ID, "127.0.0.1");
+                    state.service(ID)["status"] = "DRAINING".into();
+                }
+                _ => (),
             }
-            _ => (),
+            state.secrets.clear();
+        });
+        for _ in 0..2 {
+            let output = sweep(&aws).await.unwrap();
+            assert_eq!(output.verdict, Verdict::Drained, "{service}");
+            assert!(output.tasks.is_empty());
         }
-        world.secret = None;
-        let (output, world) = sweep(world).await;
-        let output = output.unwrap();
-        assert_eq!(output.verdict, Verdict::Drained, "{service}");
-        assert!(output.tasks.is_empty());
-        let (output, _) = sweep(world).await;
-        assert_eq!(output.unwrap().verdict, Verdict::Drained, "{service}");
     }
 }
 
 #[tokio::test]
-async fn what_does_not_say_how_many_are_left_is_reported_and_keeps_the_deployment() {
+async fn an_answer_without_the_number_of_sessions_is_reported_and_keeps_the_deployment() {
     for (status, body, answer) in [
         (404, "", Answer::NoDrainEndpoint),
         (405, "", Answer::NoDrainEndpoint),
@@ -494,31 +268,29 @@ async fn what_does_not_say_how_many_are_left_is_reported_and_keeps_the_deploymen
         (200, r#"["ok", 0]"#, Answer::Unexpected),
     ] {
         let application = Application::answering(status, body).await;
-        let mut world = World::with(&[application.address()]);
+        let aws = with(&[application.address()]);
         for now in [NOW, LATER] {
-            let (output, end) = sweep_at(now, world).await;
-            world = end;
-            let output = output.unwrap();
+            let output = sweep_at(now, &aws).await.unwrap();
             assert_eq!(output.verdict, Verdict::Draining, "{status} {body}");
             assert_eq!(answers(&output), [(answer, None)], "{status} {body}");
             assert!(
-                output.reason.contains("t000") && output.reason.contains("deadline"),
+                output.reason.contains("task t1:") && output.reason.contains("deadline"),
                 "{}",
                 output.reason
             );
         }
-        assert!(!world.tags.contains_key(tags::IDLE_SINCE));
+        assert_eq!(tagged(&aws, tags::IDLE_SINCE), None);
     }
 }
 
 #[tokio::test]
-async fn any_number_of_sessions_can_be_counted() {
+async fn the_number_of_sessions_does_not_overflow() {
     let [one, two] = [
         Application::with(u64::MAX).await,
         Application::with(2).await,
     ];
-    let (output, _) = sweep(World::with(&[one.address(), two.address()])).await;
-    let output = output.unwrap();
+    let aws = with(&[one.address(), two.address()]);
+    let output = sweep(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Draining);
     assert_eq!(output.reason, "18446744073709551615 sessions on 2 tasks");
 }
@@ -526,23 +298,24 @@ async fn any_number_of_sessions_can_be_counted() {
 #[tokio::test]
 async fn an_answer_without_end_is_not_read_to_the_end() {
     let application = Application::answering(200, &"x".repeat(1024 * 1024)).await;
-    let (output, _) = sweep(World::with(&[application.address()])).await;
+    let aws = with(&[application.address()]);
+    let output = sweep(&aws).await;
     assert_eq!(answers(&output.unwrap()), [(Answer::Unreachable, None)]);
 }
 
 #[tokio::test]
-async fn a_task_that_is_not_there_or_hangs_holds_up_no_other() {
+async fn a_task_that_is_gone_or_hangs_does_not_hold_up_another() {
     let idle = Application::with(0).await;
     let hanging = [Application::hanging().await, Application::hanging().await];
-    let nobody = address_of_nobody();
-    let world = World::with(&[
+    let unused = unused_address();
+    let aws = with(&[
         hanging[0].address(),
         hanging[1].address(),
-        &nobody,
+        &unused,
         idle.address(),
     ]);
     let began = std::time::Instant::now();
-    let (output, _) = sweep(world).await;
+    let output = sweep(&aws).await;
     assert!(began.elapsed() < 2 * defaults::DRAIN_TIMEOUT);
     let output = output.unwrap();
     assert_eq!(output.verdict, Verdict::Draining);
@@ -565,12 +338,9 @@ async fn a_task_that_is_not_there_or_hangs_holds_up_no_other() {
 #[tokio::test]
 async fn a_task_that_does_not_run_yet_is_left_for_the_next_sweep() {
     let idle = Application::with(0).await;
-    let mut world = World::with(&[idle.address()]);
-    world
-        .tasks
-        .insert("t001".into(), ("PROVISIONING".into(), None));
-    let (output, _) = sweep(world).await;
-    let output = output.unwrap();
+    let aws = with(&[idle.address()]);
+    aws.with(|state| provision(state.add_task(ID, "")));
+    let output = sweep(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Draining);
     assert_eq!(output.tasks[1].answer, Answer::Unreachable);
     assert!(output.reason.contains("PROVISIONING"), "{}", output.reason);
@@ -580,8 +350,8 @@ async fn a_task_that_does_not_run_yet_is_left_for_the_next_sweep() {
 async fn tasks_are_asked_past_every_page() {
     let application = Application::with(0).await;
     let addresses = vec![application.address(); 205];
-    let (output, _) = sweep(World::with(&addresses)).await;
-    let output = output.unwrap();
+    let aws = with(&addresses);
+    let output = sweep(&aws).await.unwrap();
     assert!(
         output.reason.contains("no session on 205 tasks"),
         "{output:?}"
@@ -590,21 +360,18 @@ async fn tasks_are_asked_past_every_page() {
 }
 
 #[tokio::test]
-async fn a_thousand_tasks_are_asked_some_at_a_time_and_told_of_in_few_bytes() {
+async fn a_thousand_tasks_are_asked_some_at_a_time_and_reported_in_few_bytes() {
     let application = Application::with(0).await;
-    let most = defaults::MAX_TASKS as usize;
-    let mut world = World::with(&vec![application.address(); most]);
-    // The last ones do not run yet, so that they say nothing of sessions.
+    let most = 1000;
+    let aws = with(&vec![application.address(); most]);
+    // The last ones do not run yet, so they report no sessions.
     let waiting = 300;
-    for (_, task) in world.tasks.iter_mut().skip(most - waiting) {
-        *task = ("PROVISIONING".into(), None);
-    }
-    let (output, _) = sweep(world).await;
-    let output = output.unwrap();
+    aws.with(|state| state.tasks[most - waiting..].iter_mut().for_each(provision));
+    let output = sweep(&aws).await.unwrap();
     assert_eq!(application.asked().len(), most - waiting);
     assert_eq!(output.verdict, Verdict::Draining);
-    assert_eq!(output.tasks.len(), defaults::MAX_REPORTED_TASKS);
-    // Those that keep it come first.
+    assert_eq!(output.tasks.len(), 100);
+    // Those that keep it from being drained come first.
     assert!(output.tasks.iter().all(|task| !task.is_idle()));
     for words in ["0 sessions on 1000 tasks", "and 290 more", "drain deadline"] {
         assert!(output.reason.contains(words), "{}", output.reason);
@@ -614,58 +381,46 @@ async fn a_thousand_tasks_are_asked_some_at_a_time_and_told_of_in_few_bytes() {
     assert!(bytes < 262_144 / 10, "{bytes}");
 }
 
-/// What keeps a deployment from being drained, by the world that it is in.
-fn kept() -> [Meanwhile; 3] {
+type Change = fn(&mut State);
+
+/// What keeps a deployment from being drained, and how it comes about.
+fn reasons_to_keep() -> [(&'static str, Change); 3] {
     [
-        ("active", |world| world.active = ID),
-        ("protected", |world| {
-            world.tags.insert(tags::PROTECTED.into(), String::new());
-        }),
-        ("rolled back to", |world| {
-            let now = tags::timestamp(NOW);
-            world.tags.insert(tags::RESTORING_SINCE.into(), now);
+        ("active", |state| state.activate(ID)),
+        ("protected", |state| state.tag(ID, tags::PROTECTED, "")),
+        ("rolled back to", |state| {
+            state.tag(ID, tags::RESTORING_SINCE, &tags::timestamp(NOW));
         }),
     ]
 }
 
 #[tokio::test]
-async fn what_is_to_stay_is_refused_and_left_as_it_is() {
-    for (why, act) in kept() {
+async fn a_deployment_that_is_to_stay_is_refused_and_left_as_it_is() {
+    for (why, keep) in reasons_to_keep() {
         let application = Application::with(0).await;
-        let mut world = World::with(&[application.address()]);
-        act(&mut world);
+        let aws = with(&[application.address()]);
+        aws.with(keep);
         for _ in 0..2 {
-            let (output, end) = sweep(world).await;
-            world = end;
-            assert_eq!(
-                output.unwrap_err().name,
-                ErrorName::DeploymentActive,
-                "{why}"
-            );
-            assert!(world.done.is_empty(), "{why}: {:?}", world.done);
+            let error = sweep(&aws).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::DeploymentActive, "{why}");
+            assert!(done(&aws).is_empty(), "{why}: {aws:?}");
         }
         assert!(application.asked().is_empty(), "{why}");
     }
 }
 
 #[tokio::test]
-async fn what_is_to_stay_since_the_mark_is_given_back_as_it_was() {
-    for (why, act) in kept() {
-        for after in [
-            "+pulse:draining-since",
-            "grace 2147483647",
-            "list",
-            "secret",
-        ] {
+async fn a_deployment_that_is_to_stay_since_it_was_marked_is_given_back_as_it_was() {
+    for (why, keep) in reasons_to_keep() {
+        for after in ["AddTags", "UpdateService", "ListTasks", "GetSecretValue"] {
             let application = Application::with(0).await;
-            let mut world = World::with(&[application.address()]);
-            world.meanwhile = Some((after, act));
-            let (output, world) = sweep(world).await;
-            let error = output.unwrap_err();
+            let aws = with(&[application.address()]);
+            aws.on(after).once().after(move |state, _| keep(state));
+            let error = sweep(&aws).await.unwrap_err();
             assert_eq!(error.name, ErrorName::DeploymentActive, "{why} {after}");
             assert!(application.asked().is_empty(), "{why} {after}");
-            assert!(!world.tags.contains_key(tags::DRAINING_SINCE));
-            assert_eq!(world.grace(), Some(120));
+            assert_eq!(tagged(&aws, tags::DRAINING_SINCE), None);
+            assert_eq!(grace(&aws), 120);
         }
     }
 }
@@ -674,96 +429,97 @@ async fn what_is_to_stay_since_the_mark_is_given_back_as_it_was() {
 async fn a_rollback_that_meets_an_older_mark_finds_it_where_it_was() {
     // The rollback has to see it, or it would take drained tasks for fresh ones.
     let application = Application::with(0).await;
-    let mut world =
-        World::with(&[application.address()]).tagged(tags::DRAINING_SINCE, "2025-10-27T12:00:00Z");
-    world.meanwhile = Some(("list", kept()[2].1));
-    let (output, world) = sweep(world).await;
-    assert_eq!(output.unwrap_err().name, ErrorName::DeploymentActive);
-    assert_eq!(world.tags[tags::DRAINING_SINCE], "2025-10-27T12:00:00Z");
+    let aws = with(&[application.address()]);
+    tag(&aws, tags::DRAINING_SINCE, "2025-10-27T12:00:00Z");
+    let (_, roll_back) = reasons_to_keep()[2];
+    aws.on("ListTasks").after(move |state, _| roll_back(state));
+    let error = sweep(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+    let mark = tagged(&aws, tags::DRAINING_SINCE);
+    assert_eq!(mark.as_deref(), Some("2025-10-27T12:00:00Z"));
 }
 
 #[tokio::test]
 async fn a_mark_of_a_rollback_that_died_long_ago_keeps_nothing() {
     let application = Application::with(0).await;
-    let world =
-        World::with(&[application.address()]).tagged(tags::RESTORING_SINCE, "2025-10-27T10:00:00Z");
-    let (output, _) = sweep(world).await;
-    assert_eq!(output.unwrap().verdict, Verdict::Draining);
+    let aws = with(&[application.address()]);
+    tag(&aws, tags::RESTORING_SINCE, "2025-10-27T10:00:00Z");
+    assert_verdict_at(NOW, &aws, Verdict::Draining).await;
 }
 
 #[tokio::test]
 async fn a_lost_answer_changes_nothing_the_second_time() {
-    for lost in [
-        "+pulse:draining-since",
-        "grace 2147483647",
-        "+pulse:idle-since",
+    for (operation, mark, code) in [
+        ("AddTags", tags::DRAINING_SINCE, "InternalFailure"),
+        ("UpdateService", "", "ServerException"),
+        ("AddTags", tags::IDLE_SINCE, "InternalFailure"),
     ] {
         let application = Application::with(0).await;
-        let mut world = World::with(&[application.address()]);
-        world.loses = Some(lost);
-        let (output, world) = sweep(world).await;
-        assert_eq!(output.unwrap_err().name, ErrorName::Transient, "{lost}");
-        let (output, world) = sweep_at(NOW + time::Duration::seconds(2), world).await;
-        assert_eq!(output.unwrap().verdict, Verdict::Draining, "{lost}");
-        assert!(!world.done.contains(&lost.to_owned()), "{:?}", world.done);
+        let aws = with(&[application.address()]);
+        let lost = aws.on(operation).containing(mark);
+        lost.once().loses_the_answer(code);
+        let error = sweep(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Transient, "{operation} {mark}");
+        assert_verdict_at(NOW + time::Duration::seconds(2), &aws, Verdict::Draining).await;
+        let again = |it: &String| it.starts_with(operation) && it.contains(mark);
+        assert!(!done(&aws).iter().any(again), "{aws:?}");
         for mark in [tags::DRAINING_SINCE, tags::IDLE_SINCE] {
-            assert!(world.tags.contains_key(mark), "{lost}: {mark}");
+            assert!(tagged(&aws, mark).is_some(), "{operation}: {mark}");
         }
-        assert_eq!(world.grace(), Some(i32::MAX));
+        assert_eq!(grace(&aws), i32::MAX);
     }
 }
 
 #[tokio::test]
-async fn what_does_not_carry_our_tags_is_not_drained() {
-    let application = Application::with(0).await;
-    let mut world = World::with(&[application.address()]);
-    world.tags.remove(tags::DEPLOYMENT_ID);
-    let (output, world) = sweep(world).await;
-    assert_eq!(output.unwrap_err().name, ErrorName::ResourceConflict);
-    assert!(world.done.is_empty());
-
-    let mut world = World::with(&[application.address()]);
-    world.service.as_mut().unwrap().tags = None;
-    let (output, world) = sweep(world).await;
-    assert_eq!(output.unwrap_err().name, ErrorName::ResourceConflict);
-    assert!(world.done.is_empty());
-    assert!(application.asked().is_empty());
+async fn a_deployment_without_our_tags_is_not_drained() {
+    let remove_tag: Change = |state| drop(state.group(ID).tags.remove(tags::DEPLOYMENT_ID));
+    let untag_service: Change = |state| state.service(ID)["tags"] = json!([]);
+    for change in [remove_tag, untag_service] {
+        let application = Application::with(0).await;
+        let aws = with(&[application.address()]);
+        aws.with(change);
+        let error = sweep(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::ResourceConflict);
+        assert!(done(&aws).is_empty(), "{aws:?}");
+        assert!(application.asked().is_empty());
+    }
 }
 
 #[tokio::test]
-async fn what_another_cleanup_has_deleted_is_gone_and_no_failure() {
-    let delete: fn(&mut World) = |world| {
-        world.tags.clear();
-        world.service = None;
+async fn a_deployment_that_another_cleanup_has_deleted_is_gone_and_not_a_failure() {
+    let delete: Change = |state| {
+        state.rules.clear();
+        state.target_groups.retain(|group| group.name != ID);
+        state.services.clear();
     };
-    for after in ["the plan", "list", "secret"] {
+    for after in ["the plan", "ListTasks", "GetSecretValue"] {
         let application = Application::with(0).await;
-        let mut world = World::with(&[application.address()]);
+        let aws = with(&[application.address()]);
         match after {
-            "the plan" => delete(&mut world),
-            _ => world.meanwhile = Some((after, delete)),
+            "the plan" => aws.with(delete),
+            _ => aws.on(after).after(move |state, _| delete(state)),
         }
-        let (output, _) = sweep(world).await;
-        assert_eq!(output.unwrap().verdict, Verdict::Gone, "{after}");
+        assert_verdict_at(NOW, &aws, Verdict::Gone).await;
         assert!(application.asked().is_empty(), "{after}");
     }
 
-    // With its service still there, it is not gone: somebody has deleted the target group.
-    let application = Application::with(0).await;
-    let mut world = World::with(&[application.address()]);
-    world.tags.clear();
-    let (output, _) = sweep(world).await;
-    assert_eq!(output.unwrap_err().name, ErrorName::ResourceConflict);
+    // With its service still there, it is not gone: an operator has deleted the target group.
+    let aws = with(&["127.0.0.1"]);
+    aws.with(|state| state.target_groups.clear());
+    let error = sweep(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ResourceConflict);
 }
 
 #[tokio::test]
-async fn a_secret_that_is_missing_or_unusable_is_the_baselines_trouble() {
-    for secret in [None, Some(String::new()), Some("two\nlines".to_owned())] {
+async fn a_secret_that_is_missing_or_unusable_is_a_configuration_error() {
+    for secret in [None, Some(""), Some("two\nlines")] {
         let application = Application::with(0).await;
-        let mut world = World::with(&[application.address()]);
-        world.secret = secret;
-        let (output, _) = sweep(world).await;
-        let error = output.unwrap_err();
+        let aws = with(&[application.address()]);
+        aws.with(|state| match secret {
+            None => state.secrets.clear(),
+            Some(secret) => drop(state.secrets.insert(DRAIN_SECRET_ARN.into(), secret.into())),
+        });
+        let error = sweep(&aws).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Configuration);
         assert!(!error.message.contains("lines"), "{}", error.message);
         assert!(application.asked().is_empty());

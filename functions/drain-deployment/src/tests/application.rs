@@ -11,7 +11,7 @@ use axum::http::header::LOCATION;
 use axum::response::IntoResponse;
 use lifecycle::defaults;
 
-/// One request as the application got it.
+/// One request as the application received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Asked {
     pub method: String,
@@ -42,17 +42,17 @@ impl Drop for Application {
     }
 }
 
-/// A listening socket on the application's port, at an address that nobody else on this machine has.
+/// A listening socket on the application's port, at an address that is unused on this machine.
 fn socket() -> (Ipv4Addr, TcpListener) {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test processes run side by side; each begins elsewhere.
+    // Test processes run at the same time; each begins at another number.
     let first = std::process::id().wrapping_mul(257);
     for _ in 0..1000 {
         let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
         let [_, _, third, fourth] = number.to_be_bytes();
         let address = Ipv4Addr::new(127, 0, third, fourth);
-        // The machine's own, and what looks like a network's or a broadcast address, are left out. No
-        // number stands for two addresses, or somebody might get the one of nobody.
+        // The machine's own address, network addresses and broadcast addresses are left out. Each
+        // number gives another address, so the unused one stays unused.
         if third == 0 || [0, 255].contains(&fourth) {
             continue;
         }
@@ -64,7 +64,7 @@ fn socket() -> (Ipv4Addr, TcpListener) {
 }
 
 /// An address at which nothing listens.
-pub fn address_of_nobody() -> String {
+pub fn unused_address() -> String {
     socket().0.to_string()
 }
 
@@ -135,13 +135,13 @@ impl Application {
         self.asked.lock().unwrap().clone()
     }
 
-    /// So many sessions from now on.
+    /// Reports so many sessions from now on.
     pub fn says(&self, sessions: u64) {
         *self.behaviour.lock().unwrap() = Behaviour::Sessions(sessions);
     }
 }
 
-/// Notes the request; true when there was one before.
+/// Records the request; returns whether there was one before.
 fn note(asked: &Mutex<Vec<Asked>>, request: &Request) -> bool {
     let header = |name: &str| {
         let value = request.headers().get(name);

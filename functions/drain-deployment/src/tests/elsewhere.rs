@@ -1,4 +1,4 @@
-//! The secret goes to the address of a task and nowhere else.
+//! The secret is sent to the address of a task and to no other.
 
 use super::*;
 
@@ -12,8 +12,8 @@ async fn a_redirect_is_not_followed() {
             "/elsewhere".to_owned(),
         ] {
             let redirecting = Application::redirecting(status, &location).await;
-            let (output, _) = sweep(World::with(&[redirecting.address()])).await;
-            let output = output.unwrap();
+            let aws = with(&[redirecting.address()]);
+            let output = sweep(&aws).await.unwrap();
             assert_eq!(answers(&output), [(Answer::Unexpected, None)], "{status}");
             assert_eq!(output.verdict, Verdict::Draining);
             assert_eq!(redirecting.asked().len(), 1, "{status} to {location}");
@@ -23,7 +23,7 @@ async fn a_redirect_is_not_followed() {
 }
 
 #[tokio::test]
-async fn what_is_no_address_is_not_asked() {
+async fn a_text_that_is_not_an_address_is_not_asked() {
     let application = Application::with(0).await;
     let address = application.address();
     for given in [
@@ -35,13 +35,14 @@ async fn what_is_no_address_is_not_asked() {
         format!(" {address}"),
         String::new(),
     ] {
-        let (output, _) = sweep(World::with(&[&given])).await;
-        let output = output.unwrap();
+        let aws = with(&[&given]);
+        let output = sweep(&aws).await.unwrap();
         assert_eq!(answers(&output), [(Answer::Unreachable, None)], "{given}");
         assert!(output.reason.contains("is no address"), "{}", output.reason);
     }
     assert_eq!(application.asked(), []);
-    // The address alone would have been.
-    let (output, _) = sweep(World::with(&[address])).await;
+    // The address alone is asked.
+    let aws = with(&[address]);
+    let output = sweep(&aws).await;
     assert_eq!(answers(&output.unwrap()), [(Answer::Ok, Some(0))]);
 }

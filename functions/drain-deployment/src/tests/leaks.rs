@@ -1,8 +1,8 @@
 //! The secret is in no log line, error or answer, however much is logged and whatever tasks say.
 
 use std::io::Write;
+use std::sync::{Arc, Mutex};
 
-use aws_sdk_secretsmanager::config::{BehaviorVersion, Credentials, Region};
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
@@ -37,14 +37,10 @@ async fn secrets_manager() -> aws_sdk_secretsmanager::Client {
     let body = format!(r#"{{"Name": "test/drain-secret", "SecretString": "{SECRET}"}}"#);
     let router = axum::Router::new().fallback(move || async move { body });
     tokio::spawn(async move { axum::serve(socket, router).await.unwrap() });
-    let config = aws_sdk_secretsmanager::Config::builder()
-        .behavior_version(BehaviorVersion::latest())
-        .region(Region::new("us-east-1"))
-        .credentials_provider(Credentials::for_tests())
-        .endpoint_url(endpoint)
-        .http_client(aws_smithy_http_client::Builder::new().build_http())
-        .build();
-    aws_sdk_secretsmanager::Client::from_conf(config)
+    let http_client = aws_smithy_http_client::Builder::new().build_http();
+    let config = MemoryAws::default().config().into_builder();
+    let config = config.endpoint_url(endpoint).http_client(http_client);
+    aws_sdk_secretsmanager::Client::new(&config.build())
 }
 
 #[tokio::test]
@@ -65,26 +61,22 @@ async fn the_secret_is_in_no_log_line_error_or_answer() {
         Application::answering(403, &repeats).await,
         Application::answering(500, &repeats).await,
     ];
-    let nobody = address_of_nobody();
+    let unused = unused_address();
     let mut addresses: Vec<_> = applications.iter().map(Application::address).collect();
-    addresses.push(&nobody);
+    addresses.push(&unused);
     let secrets = secrets_manager().await;
     let mut said = Vec::new();
-    for act in [None, Some(kept()[2].1)] {
-        let mut world = World::with(&addresses);
-        world.meanwhile = act.map(|act| ("list", act));
-        let world = Arc::new(Mutex::new(world));
+    for is_rolled_back_to in [false, true] {
+        let aws = with(&addresses);
+        if is_rolled_back_to {
+            let (_, roll_back) = reasons_to_keep()[2];
+            aws.on("ListTasks").after(move |state, _| roll_back(state));
+        }
         let clients = Clients {
-            ecs: ecs(&world),
-            elb: elb(&world),
             secrets: secrets.clone(),
-            http: drain_request::client(),
+            ..clients(&aws)
         };
-        let input = Input {
-            deployment_id: ID.parse().unwrap(),
-            target_group_arn: arn(ID),
-        };
-        let output = run(&clients, &Settings::for_tests(), NOW, input).await;
+        let output = run(&clients, &Settings::for_tests(), NOW, input()).await;
         said.push(format!("{output:?} {clients:?}"));
         if let Ok(output) = output {
             said.push(serde_json::to_string(&output).unwrap());

@@ -1,176 +1,99 @@
 use super::*;
-use aws_sdk_cloudwatchlogs::operation::get_log_events::GetLogEventsOutput;
-use aws_sdk_cloudwatchlogs::types::OutputLogEvent;
-use aws_sdk_ecs::operation::describe_services::DescribeServicesOutput;
-use aws_sdk_ecs::operation::describe_tasks::DescribeTasksOutput;
-use aws_sdk_ecs::operation::list_tasks::ListTasksOutput;
-use aws_sdk_ecs::types::builders::DeploymentBuilder;
-use aws_sdk_ecs::types::{Container, Deployment, ServiceEvent, Task, TaskStopCode};
-use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::{
-    DescribeTargetHealthError, DescribeTargetHealthOutput,
-};
-use aws_sdk_elasticloadbalancingv2::types::TargetHealthDescription;
-use aws_sdk_elasticloadbalancingv2::types::error::TargetGroupNotFoundException;
-use aws_smithy_mocks::{RuleMode, mock, mock_client};
+use lifecycle::Settings;
+use memory_aws::{MemoryAws, group_arn, own_tags};
+use serde_json::{Value, json};
 
-/// What AWS would say.
+const ID: &str = "test-20251027-122112Z";
+/// The one rollout of a service that was created and never updated.
+const ROLLOUT: &str = "ecs-svc/1";
+
+/// What AWS shows of the deployment.
 #[derive(Default, Clone)]
-struct Aws {
-    targets: Vec<TargetHealth>,
-    service: Option<Service>,
-    stopped: Vec<Task>,
+struct Shown {
+    targets: Vec<Value>,
+    service: Option<Value>,
+    stopped: Vec<Value>,
     log: Vec<&'static str>,
 }
 
-/// The one rollout of a service that was made and never updated.
-const ROLLOUT: &str = "ecs-svc/1";
-
-async fn verdict(aws: Aws) -> Output {
-    verdict_on(aws, input()).await
+async fn check(shown: Shown) -> Output {
+    check_tasks(shown, false).await
 }
 
-async fn verdict_on(aws: Aws, input: Input) -> Output {
-    let Aws {
-        targets,
-        service,
-        stopped,
-        log,
-    } = aws;
-    let health = mock!(aws_sdk_elasticloadbalancingv2::Client::describe_target_health).then_output(
-        move || {
-            let descriptions = targets
-                .iter()
-                .map(|health| {
-                    TargetHealthDescription::builder()
-                        .target_health(health.clone())
-                        .build()
-                })
-                .collect();
-            DescribeTargetHealthOutput::builder()
-                .set_target_health_descriptions(Some(descriptions))
-                .build()
-        },
-    );
-    let services = mock!(aws_sdk_ecs::Client::describe_services).then_output(move || {
-        DescribeServicesOutput::builder()
-            .set_services(service.clone().map(|s| vec![s]))
-            .build()
+async fn check_fresh_tasks(shown: Shown) -> Output {
+    check_tasks(shown, true).await
+}
+
+async fn check_tasks(shown: Shown, fresh_tasks: bool) -> Output {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.add_target_group(ID, own_tags(ID)).health = shown.targets;
+        if let Some(fields) = shown.service {
+            let service = state.add_service(ID, own_tags(ID));
+            service["deployments"] = json!([]);
+            for (field, value) in fields.as_object().unwrap() {
+                service[field] = value.clone();
+            }
+        }
+        state.tasks = shown.stopped;
+        let log = shown.log.into_iter().map(str::to_owned).collect();
+        state.logs.insert(format!("{ID}/app/t1"), log);
     });
-    let arns: Vec<_> = stopped
-        .iter()
-        .filter_map(|task| task.task_arn.clone())
-        .collect();
-    let list = mock!(aws_sdk_ecs::Client::list_tasks).then_output(move || {
-        ListTasksOutput::builder()
-            .set_task_arns(Some(arns.clone()))
-            .build()
-    });
-    let tasks = mock!(aws_sdk_ecs::Client::describe_tasks).then_output(move || {
-        DescribeTasksOutput::builder()
-            .set_tasks(Some(stopped.clone()))
-            .build()
-    });
-    let lines = mock!(aws_sdk_cloudwatchlogs::Client::get_log_events)
-        .match_requests(|request| request.log_stream_name() == Some("test-20251027-122112Z/app/t1"))
-        .then_output(move || {
-            let events = log
-                .iter()
-                .map(|line| OutputLogEvent::builder().message(*line).build())
-                .collect();
-            GetLogEventsOutput::builder()
-                .set_events(Some(events))
-                .build()
-        });
+    check_on(&aws, fresh_tasks).await
+}
+
+async fn check_on(aws: &MemoryAws, fresh_tasks: bool) -> Output {
     let clients = Clients {
-        ecs: mock_client!(aws_sdk_ecs, RuleMode::MatchAny, [&services, &list, &tasks]),
-        elb: mock_client!(
-            aws_sdk_elasticloadbalancingv2,
-            RuleMode::MatchAny,
-            [&health]
-        ),
-        logs: mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, [&lines]),
+        ecs: aws_sdk_ecs::Client::new(&aws.config()),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
+        logs: aws_sdk_cloudwatchlogs::Client::new(&aws.config()),
+    };
+    let input = Input {
+        deployment_id: ID.parse().unwrap(),
+        target_group_arn: group_arn(ID),
+        desired_count: 2,
+        fresh_tasks,
     };
     run(&clients, &Settings::for_tests(), input).await.unwrap()
 }
 
-fn input() -> Input {
-    Input {
-        deployment_id: "test-20251027-122112Z".parse().unwrap(),
-        target_group_arn: "arn".into(),
-        desired_count: 2,
-        fresh_tasks: false,
-    }
-}
-
-async fn verdict_on_fresh_tasks(aws: Aws) -> Output {
-    let input = Input {
-        fresh_tasks: true,
-        ..input()
-    };
-    verdict_on(aws, input).await
-}
-
 /// A service with these rollouts: id, status, rollout state.
-fn rolling(rollouts: &[(&str, &str, DeploymentRolloutState)]) -> Service {
-    let rollouts = rollouts.iter().map(|(id, status, state)| {
-        Deployment::builder()
-            .id(*id)
-            .status(*status)
-            .rollout_state(state.clone())
-            .build()
-    });
-    Service::builder()
-        .status("ACTIVE")
-        .running_count(4)
-        .set_deployments(Some(rollouts.collect()))
-        .build()
+fn rolling(rollouts: &[(&str, &str, &str)]) -> Value {
+    let rollouts = rollouts
+        .iter()
+        .map(|(id, status, state)| json!({"id": id, "status": status, "rolloutState": state}));
+    json!({"runningCount": 4, "deployments": rollouts.collect::<Vec<_>>()})
 }
 
-fn target(state: TargetHealthStateEnum) -> TargetHealth {
-    TargetHealth::builder().state(state).build()
+fn target(state: &str) -> Value {
+    json!({"State": state})
 }
 
-fn unhealthy(reason: TargetHealthReasonEnum, description: &str) -> TargetHealth {
-    TargetHealth::builder()
-        .state(TargetHealthStateEnum::Unhealthy)
-        .reason(reason)
-        .description(description)
-        .build()
+fn active() -> Value {
+    json!({
+        "deployments": [{"id": ROLLOUT, "status": "PRIMARY"}],
+        "runningCount": 1,
+        "pendingCount": 1,
+    })
 }
 
-fn only_rollout() -> DeploymentBuilder {
-    Deployment::builder().id(ROLLOUT).status("PRIMARY")
-}
-
-fn active() -> Service {
-    Service::builder()
-        .status("ACTIVE")
-        .deployments(only_rollout().build())
-        .running_count(1)
-        .pending_count(1)
-        .build()
-}
-
-fn stopped(code: TaskStopCode, reason: &str, exit_code: Option<i32>) -> Task {
-    Task::builder()
-        .task_arn("arn:aws:ecs:us-east-1:1:task/test/t1")
-        .started_by(ROLLOUT)
-        .stop_code(code)
-        .stopped_reason(reason)
-        .containers(
-            Container::builder()
-                .name("app")
-                .set_exit_code(exit_code)
-                .build(),
-        )
-        .build()
+fn stopped(code: &str, reason: &str, exit_code: Option<i32>) -> Value {
+    json!({
+        "taskArn": "arn:aws:ecs:us-east-1:1:task/test/t1",
+        "group": format!("service:{ID}"),
+        "desiredStatus": "STOPPED",
+        "startedBy": ROLLOUT,
+        "stopCode": code,
+        "stoppedReason": reason,
+        "containers": [{"name": "app", "exitCode": exit_code}],
+    })
 }
 
 #[tokio::test]
 async fn as_many_healthy_as_desired_is_healthy() {
-    let output = verdict(Aws {
-        targets: vec![target(TargetHealthStateEnum::Healthy); 2],
-        ..Aws::default()
+    let output = check(Shown {
+        targets: vec![target("healthy"); 2],
+        ..Shown::default()
     })
     .await;
     assert_eq!(
@@ -181,9 +104,9 @@ async fn as_many_healthy_as_desired_is_healthy() {
 
 #[tokio::test]
 async fn an_empty_target_group_is_not_healthy() {
-    let output = verdict(Aws {
+    let output = check(Shown {
         service: Some(active()),
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
@@ -195,29 +118,23 @@ async fn an_empty_target_group_is_not_healthy() {
 
 #[tokio::test]
 async fn one_healthy_of_two_waits() {
-    let targets = vec![
-        target(TargetHealthStateEnum::Healthy),
-        target(TargetHealthStateEnum::Initial),
-    ];
-    let output = verdict(Aws {
+    let targets = vec![target("healthy"), target("initial")];
+    let output = check(Shown {
         targets,
         service: Some(active()),
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
 }
 
 #[tokio::test]
-async fn a_target_group_in_no_rule_fails_at_once() {
-    let unused = TargetHealth::builder()
-        .state(TargetHealthStateEnum::Unused)
-        .reason(TargetHealthReasonEnum::NotInUse)
-        .build();
-    let output = verdict(Aws {
+async fn a_target_group_that_is_not_named_by_a_rule_fails_at_once() {
+    let unused = json!({"State": "unused", "Reason": "Target.NotInUse"});
+    let output = check(Shown {
         targets: vec![unused],
         service: Some(active()),
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Failed);
@@ -231,15 +148,15 @@ async fn a_target_group_in_no_rule_fails_at_once() {
 #[tokio::test]
 async fn two_crashed_tasks_fail_with_exit_code_and_log_lines() {
     let crash = stopped(
-        TaskStopCode::EssentialContainerExited,
+        "EssentialContainerExited",
         "Essential container in task exited",
         Some(3),
     );
-    let output = verdict(Aws {
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![crash.clone(), crash],
         log: vec!["starting\n", "no database\n"],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Failed);
@@ -253,15 +170,15 @@ async fn two_crashed_tasks_fail_with_exit_code_and_log_lines() {
 #[tokio::test]
 async fn a_log_line_is_shown_without_what_moves_the_cursor() {
     let crash = stopped(
-        TaskStopCode::EssentialContainerExited,
+        "EssentialContainerExited",
         "Essential container in task exited",
         Some(3),
     );
-    let output = verdict(Aws {
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![crash.clone(), crash],
         log: vec!["\u{1b}[31mERROR\tno\u{0} \u{202e}database\r\n"],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert!(
@@ -276,14 +193,14 @@ async fn a_log_line_is_shown_without_what_moves_the_cursor() {
 #[tokio::test]
 async fn one_crashed_task_may_be_bad_luck() {
     let crash = stopped(
-        TaskStopCode::EssentialContainerExited,
+        "EssentialContainerExited",
         "Essential container in task exited",
         Some(1),
     );
-    let output = verdict(Aws {
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![crash],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
@@ -291,14 +208,14 @@ async fn one_crashed_task_may_be_bad_luck() {
 }
 
 #[tokio::test]
-async fn an_image_that_cannot_be_pulled_fails_and_asks_for_no_log() {
+async fn an_image_that_cannot_be_pulled_fails_without_a_look_at_the_log() {
     let reason =
         "CannotPullContainerError: pull image manifest has been retried 5 time(s): not found";
-    let task = stopped(TaskStopCode::TaskFailedToStart, reason, None);
-    let output = verdict(Aws {
+    let task = stopped("TaskFailedToStart", reason, None);
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![task.clone(), task],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Failed);
@@ -312,48 +229,40 @@ async fn an_image_that_cannot_be_pulled_fails_and_asks_for_no_log() {
 #[tokio::test]
 async fn tasks_that_lacked_capacity_or_were_stopped_by_hand_do_not_count() {
     let capacity = stopped(
-        TaskStopCode::TaskFailedToStart,
+        "TaskFailedToStart",
         "Capacity is unavailable at this time",
         None,
     );
-    let by_hand = stopped(
-        TaskStopCode::UserInitiated,
-        "Task stopped by user",
-        Some(143),
-    );
-    let output = verdict(Aws {
+    let by_hand = stopped("UserInitiated", "Task stopped by user", Some(143));
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![capacity.clone(), capacity, by_hand.clone(), by_hand],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
 }
 
 #[tokio::test]
-async fn what_replaced_tasks_answered_to_health_checks_is_read_from_the_events() {
-    let event = |message: &str| ServiceEvent::builder().message(message).build();
-    let service = Service::builder()
-        .status("ACTIVE")
-        .deployments(only_rollout().build())
-        .events(event(
-            "(service test-20251027-122112Z) has stopped 1 running tasks: (task t1).",
-        ))
-        .events(event(
-            "(service test-20251027-122112Z) (port 8000) is unhealthy in (target-group arn) due to \
-             (reason Health checks failed with these codes: [500]).",
-        ))
-        .build();
+async fn the_answers_of_replaced_tasks_to_health_checks_are_read_from_the_events() {
+    let service = json!({
+        "deployments": [{"id": ROLLOUT, "status": "PRIMARY"}],
+        "events": [
+            {"message": "(service test-20251027-122112Z) has stopped 1 running tasks: (task t1)."},
+            {"message": "(service test-20251027-122112Z) (port 8000) is unhealthy in (target-group \
+                arn) due to (reason Health checks failed with these codes: [500])."},
+        ],
+    });
     let failed = stopped(
-        TaskStopCode::ServiceSchedulerInitiated,
+        "ServiceSchedulerInitiated",
         "Task failed ELB health checks in (target-group arn)",
         None,
     );
-    let output = verdict(Aws {
-        targets: vec![target(TargetHealthStateEnum::Initial)],
+    let output = check(Shown {
+        targets: vec![target("initial")],
         service: Some(service),
         stopped: vec![failed.clone(), failed],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Failed);
@@ -367,24 +276,22 @@ async fn what_replaced_tasks_answered_to_health_checks_is_read_from_the_events()
 }
 
 #[tokio::test]
-async fn the_circuit_breakers_word_is_final() {
-    let service = Service::builder()
-        .status("ACTIVE")
-        .deployments(
-            only_rollout()
-                .rollout_state(DeploymentRolloutState::Failed)
-                .rollout_state_reason("ECS deployment circuit breaker: tasks failed to start.")
-                .build(),
-        )
-        .build();
-    let targets = vec![unhealthy(
-        TargetHealthReasonEnum::ResponseCodeMismatch,
-        "Health checks failed with these codes: [500]",
-    )];
-    let output = verdict(Aws {
+async fn a_failure_of_the_circuit_breaker_is_final() {
+    let service = json!({"deployments": [{
+        "id": ROLLOUT,
+        "status": "PRIMARY",
+        "rolloutState": "FAILED",
+        "rolloutStateReason": "ECS deployment circuit breaker: tasks failed to start.",
+    }]});
+    let targets = vec![json!({
+        "State": "unhealthy",
+        "Reason": "Target.ResponseCodeMismatch",
+        "Description": "Health checks failed with these codes: [500]",
+    })];
+    let output = check(Shown {
         targets,
         service: Some(service),
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Failed);
@@ -396,18 +303,12 @@ async fn the_circuit_breakers_word_is_final() {
 }
 
 #[tokio::test]
-async fn what_ecs_cannot_place_is_said_while_waiting() {
-    let service = Service::builder()
-        .status("ACTIVE")
-        .events(
-            ServiceEvent::builder()
-                .message("(service x) was unable to place a task. Reason: vCPU limit")
-                .build(),
-        )
-        .build();
-    let output = verdict(Aws {
+async fn a_task_that_ecs_cannot_place_is_reported_while_waiting() {
+    let message = "(service x) was unable to place a task. Reason: vCPU limit";
+    let service = json!({"events": [{"message": message}]});
+    let output = check(Shown {
         service: Some(service),
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
@@ -417,9 +318,9 @@ async fn what_ecs_cannot_place_is_said_while_waiting() {
 #[tokio::test]
 async fn a_service_that_is_deleted_fails() {
     for status in ["DRAINING", "INACTIVE"] {
-        let output = verdict(Aws {
-            service: Some(Service::builder().status(status).build()),
-            ..Aws::default()
+        let output = check(Shown {
+            service: Some(json!({"status": status})),
+            ..Shown::default()
         })
         .await;
         assert_eq!(output.verdict, Verdict::Failed);
@@ -428,7 +329,7 @@ async fn a_service_that_is_deleted_fails() {
 
 #[tokio::test]
 async fn a_service_that_ecs_does_not_show_yet_is_waited_for() {
-    let output = verdict(Aws::default()).await;
+    let output = check(Shown::default()).await;
     assert_eq!(output.verdict, Verdict::Waiting);
     assert!(output.reason.contains("does not show"), "{}", output.reason);
 }
@@ -436,15 +337,15 @@ async fn a_service_that_ecs_does_not_show_yet_is_waited_for() {
 #[tokio::test]
 async fn tasks_of_an_earlier_service_of_this_name_do_not_count() {
     let mut crash = stopped(
-        TaskStopCode::EssentialContainerExited,
+        "EssentialContainerExited",
         "Essential container in task exited",
         Some(137),
     );
-    crash.started_by = Some("ecs-svc/0".into());
-    let output = verdict(Aws {
+    crash["startedBy"] = "ecs-svc/0".into();
+    let output = check(Shown {
         service: Some(active()),
         stopped: vec![crash.clone(), crash],
-        ..Aws::default()
+        ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
@@ -452,45 +353,23 @@ async fn tasks_of_an_earlier_service_of_this_name_do_not_count() {
 
 #[tokio::test]
 async fn a_target_group_that_is_gone_fails() {
-    let gone =
-        mock!(aws_sdk_elasticloadbalancingv2::Client::describe_target_health).then_error(|| {
-            let meta = aws_sdk_elasticloadbalancingv2::error::ErrorMetadata::builder()
-                .code("TargetGroupNotFound")
-                .build();
-            DescribeTargetHealthError::TargetGroupNotFoundException(
-                TargetGroupNotFoundException::builder().meta(meta).build(),
-            )
-        });
-    let clients = Clients {
-        ecs: mock_client!(aws_sdk_ecs, RuleMode::MatchAny, []),
-        elb: mock_client!(aws_sdk_elasticloadbalancingv2, RuleMode::MatchAny, [&gone]),
-        logs: mock_client!(aws_sdk_cloudwatchlogs, RuleMode::MatchAny, []),
-    };
-    let output = run(&clients, &Settings::for_tests(), input())
-        .await
-        .unwrap();
+    let output = check_on(&MemoryAws::default(), false).await;
     assert_eq!(output.verdict, Verdict::Failed);
 }
 
 #[tokio::test]
-async fn healthy_old_tasks_do_not_pass_for_fresh_ones() {
-    let old = ("ecs-svc/1", "ACTIVE", DeploymentRolloutState::Completed);
+async fn healthy_old_tasks_do_not_count_as_fresh_ones() {
+    let old = ("ecs-svc/1", "ACTIVE", "COMPLETED");
     for rollouts in [
-        vec![
-            ("ecs-svc/2", "PRIMARY", DeploymentRolloutState::InProgress),
-            old.clone(),
-        ],
-        vec![("ecs-svc/2", "PRIMARY", DeploymentRolloutState::InProgress)],
+        vec![("ecs-svc/2", "PRIMARY", "IN_PROGRESS"), old],
+        vec![("ecs-svc/2", "PRIMARY", "IN_PROGRESS")],
         // Completed, but the old tasks still stop and still answer.
-        vec![
-            ("ecs-svc/2", "PRIMARY", DeploymentRolloutState::Completed),
-            old,
-        ],
+        vec![("ecs-svc/2", "PRIMARY", "COMPLETED"), old],
     ] {
-        let output = verdict_on_fresh_tasks(Aws {
-            targets: vec![target(TargetHealthStateEnum::Healthy); 4],
+        let output = check_fresh_tasks(Shown {
+            targets: vec![target("healthy"); 4],
             service: Some(rolling(&rollouts)),
-            ..Aws::default()
+            ..Shown::default()
         })
         .await;
         assert_eq!(output.verdict, Verdict::Waiting, "{rollouts:?}");
@@ -500,12 +379,12 @@ async fn healthy_old_tasks_do_not_pass_for_fresh_ones() {
 
 #[tokio::test]
 async fn fresh_tasks_are_healthy_when_nothing_old_is_left() {
-    let service = rolling(&[("ecs-svc/2", "PRIMARY", DeploymentRolloutState::Completed)]);
+    let service = rolling(&[("ecs-svc/2", "PRIMARY", "COMPLETED")]);
     for (healthy, verdict) in [(2, Verdict::Healthy), (1, Verdict::Waiting)] {
-        let output = verdict_on_fresh_tasks(Aws {
-            targets: vec![target(TargetHealthStateEnum::Healthy); healthy],
+        let output = check_fresh_tasks(Shown {
+            targets: vec![target("healthy"); healthy],
             service: Some(service.clone()),
-            ..Aws::default()
+            ..Shown::default()
         })
         .await;
         assert_eq!(output.verdict, verdict, "{}", output.reason);
@@ -519,18 +398,18 @@ async fn only_failures_of_fresh_tasks_fail_a_rollout_of_fresh_tasks() {
         ("ecs-svc/2", Verdict::Failed),
     ] {
         let mut failed = stopped(
-            TaskStopCode::ServiceSchedulerInitiated,
+            "ServiceSchedulerInitiated",
             "Task failed ELB health checks in (target-group arn)",
             Some(143),
         );
-        failed.started_by = Some(rollout.to_owned());
-        let output = verdict_on_fresh_tasks(Aws {
+        failed["startedBy"] = rollout.into();
+        let output = check_fresh_tasks(Shown {
             service: Some(rolling(&[
-                ("ecs-svc/2", "PRIMARY", DeploymentRolloutState::InProgress),
-                ("ecs-svc/1", "ACTIVE", DeploymentRolloutState::Failed),
+                ("ecs-svc/2", "PRIMARY", "IN_PROGRESS"),
+                ("ecs-svc/1", "ACTIVE", "FAILED"),
             ])),
             stopped: vec![failed.clone(), failed],
-            ..Aws::default()
+            ..Shown::default()
         })
         .await;
         assert_eq!(output.verdict, verdict, "{}", output.reason);

@@ -1,0 +1,132 @@
+use super::*;
+use aws_sdk_sfn::Client;
+use lifecycle::{ErrorName, StepError};
+use memory_aws::{DEPLOY_MACHINE_ARN, DIGEST, MemoryAws};
+use serde_json::{Value, json};
+
+const ID: &str = "test-20251027-122112Z";
+
+fn settings() -> Settings {
+    Settings {
+        environment: "test".parse().unwrap(),
+        repository_name: "test".into(),
+        state_machine_arn: DEPLOY_MACHINE_ARN.into(),
+    }
+}
+
+async fn deliver(aws: &MemoryAws, event: Value) -> Result<Output, StepError> {
+    run(&Client::new(&aws.config()), &settings(), event).await
+}
+
+fn push(tag: Value) -> Value {
+    json!({
+        "version": "0", "id": "13cde686-328b-6117-af20-0e5566167482",
+        "detail-type": "ECR Image Action", "source": "aws.ecr", "account": "123456789012",
+        "time": "2019-11-16T01:54:34Z", "region": "us-west-2", "resources": [],
+        "detail": {
+            "result": "SUCCESS", "repository-name": "test", "image-digest": DIGEST,
+            "action-type": "PUSH", "image-tag": tag,
+            "manifest-media-type": "application/vnd.oci.image.manifest.v1+json"
+        }
+    })
+}
+
+fn with_detail(field: &str, value: &str) -> Value {
+    let mut event = push(ID.into());
+    event["detail"][field] = value.into();
+    event
+}
+
+#[tokio::test]
+async fn a_push_starts_an_execution_named_by_the_deployment() {
+    let aws = MemoryAws::default();
+    let output = deliver(&aws, push(ID.into())).await.unwrap();
+    assert_eq!(
+        output.to_string(),
+        format!("started the deployment of {ID}")
+    );
+    assert_eq!(
+        aws.calls_to("StartExecution"),
+        [json!({
+            "stateMachineArn": DEPLOY_MACHINE_ARN,
+            "name": ID,
+            "input": format!(r#"{{"deploymentId":"{ID}","imageDigest":"{DIGEST}"}}"#),
+        })]
+    );
+}
+
+#[tokio::test]
+async fn a_redelivered_event_starts_nothing_twice() {
+    let aws = MemoryAws::default();
+    deliver(&aws, push(ID.into())).await.unwrap();
+    // As long as the execution runs, Step Functions answers alike; after that it refuses the name.
+    deliver(&aws, push(ID.into())).await.unwrap();
+    aws.with(|state| state.executions[0]["status"] = "SUCCEEDED".into());
+    let output = deliver(&aws, push(ID.into())).await.unwrap();
+    assert!(matches!(output, Output::AlreadyStarted { .. }));
+    assert_eq!(aws.with(|state| state.executions.len()), 1);
+}
+
+#[tokio::test]
+async fn a_failed_start_is_an_error_so_that_the_event_is_delivered_again() {
+    let aws = MemoryAws::default();
+    aws.on("StartExecution").fails("StateMachineDoesNotExist");
+    let error = deliver(&aws, push(ID.into())).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+}
+
+#[tokio::test]
+async fn events_that_ask_for_nothing_are_ignored_with_the_reason() {
+    let aws = MemoryAws::default();
+    for (event, expected) in [
+        (with_detail("action-type", "DELETE"), "not PUSH"),
+        (with_detail("result", "FAILURE"), "ended with FAILURE"),
+        (with_detail("repository-name", "other"), "repository other"),
+        (push("".into()), "no tag"),
+        (push(Value::Null), "no tag"),
+        (push("latest".into()), "not a deployment id"),
+        (push("prod-20251027-122112Z".into()), "a deployment of prod"),
+        (push("test-20250230-122112Z".into()), "does not exist"),
+    ] {
+        match deliver(&aws, event).await.unwrap() {
+            Output::Ignored { reason } => assert!(reason.contains(expected), "{reason}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(aws.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_payload_that_is_not_an_event_is_refused() {
+    let aws = MemoryAws::default();
+    for payload in [
+        json!({}),
+        json!([]),
+        json!({"detail": {"action-type": 5}}),
+        json!({
+            "detail-type": "ECR Image Action", "source": "aws.ecr",
+            "detail": ["PUSH", "SUCCESS", "test", DIGEST, ID]
+        }),
+        with_detail("image-digest", "sha256:7f5b"),
+        with_detail("image-digest", &"f".repeat(200_000)),
+    ] {
+        let error = deliver(&aws, payload).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+    }
+    assert!(aws.calls().is_empty());
+}
+
+#[tokio::test]
+async fn a_reason_neither_floods_nor_rewrites_a_log() {
+    let aws = MemoryAws::default();
+    let hostile = "\u{1b}[2J\n".repeat(50_000);
+    for field in ["action-type", "result", "repository-name", "image-tag"] {
+        match deliver(&aws, with_detail(field, &hostile)).await.unwrap() {
+            Output::Ignored { reason } => {
+                assert!(!reason.contains(char::is_control), "{reason}");
+                assert!(reason.len() < 300, "{field}: {}", reason.len());
+            }
+            other => panic!("{field}: {other:?}"),
+        }
+    }
+}

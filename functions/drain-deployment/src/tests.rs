@@ -66,7 +66,7 @@ fn clients(aws: &MemoryAws) -> Clients {
         ecs: aws_sdk_ecs::Client::new(&aws.config()),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
         secrets: aws_sdk_secretsmanager::Client::new(&aws.config()),
-        http: ask::client(),
+        http: drain_request::client(),
     }
 }
 
@@ -195,13 +195,13 @@ async fn a_sweep_that_is_run_again_at_once_counts_once() {
 }
 
 #[tokio::test]
-async fn an_idle_mark_that_is_not_a_time_of_the_past_is_written_again() {
+async fn an_idle_mark_that_no_sweep_can_have_written_is_written_again() {
     let application = Application::with(0).await;
     for mark in [
         "long ago",
         "",
         "2025-02-30T12:00:00Z",
-        "2025-10-27T12:30:01Z",
+        "2025-10-27T12:31:01Z",
         "9999-12-31T23:59:59Z",
     ] {
         let aws = with(&[application.address()]);
@@ -384,11 +384,13 @@ async fn a_thousand_tasks_are_asked_some_at_a_time_and_reported_in_few_bytes() {
 type Change = fn(&mut State);
 
 /// What keeps a deployment from being drained, and how it comes about.
-fn reasons_to_keep() -> [(&'static str, Change); 3] {
+fn reasons_to_keep() -> [(ErrorName, Change); 3] {
     [
-        ("active", |state| state.activate(ID)),
-        ("protected", |state| state.tag(ID, tags::PROTECTED, "")),
-        ("rolled back to", |state| {
+        (ErrorName::DeploymentActive, |state| state.activate(ID)),
+        (ErrorName::DeploymentKept, |state| {
+            state.tag(ID, tags::PROTECTED, "");
+        }),
+        (ErrorName::DeploymentKept, |state| {
             state.tag(ID, tags::RESTORING_SINCE, &tags::timestamp(NOW));
         }),
     ]
@@ -396,29 +398,29 @@ fn reasons_to_keep() -> [(&'static str, Change); 3] {
 
 #[tokio::test]
 async fn a_deployment_that_is_to_stay_is_refused_and_left_as_it_is() {
-    for (why, keep) in reasons_to_keep() {
+    for (name, keep) in reasons_to_keep() {
         let application = Application::with(0).await;
         let aws = with(&[application.address()]);
         aws.with(keep);
         for _ in 0..2 {
             let error = sweep(&aws).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::DeploymentActive, "{why}");
-            assert!(done(&aws).is_empty(), "{why}: {aws:?}");
+            assert_eq!(error.name, name, "{error}");
+            assert!(done(&aws).is_empty(), "{aws:?}");
         }
-        assert!(application.asked().is_empty(), "{why}");
+        assert!(application.asked().is_empty(), "{name:?}");
     }
 }
 
 #[tokio::test]
 async fn a_deployment_that_is_to_stay_since_it_was_marked_is_given_back_as_it_was() {
-    for (why, keep) in reasons_to_keep() {
+    for (name, keep) in reasons_to_keep() {
         for after in ["AddTags", "UpdateService", "ListTasks", "GetSecretValue"] {
             let application = Application::with(0).await;
             let aws = with(&[application.address()]);
             aws.on(after).once().after(move |state, _| keep(state));
             let error = sweep(&aws).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::DeploymentActive, "{why} {after}");
-            assert!(application.asked().is_empty(), "{why} {after}");
+            assert_eq!(error.name, name, "{error} {after}");
+            assert!(application.asked().is_empty(), "{name:?} {after}");
             assert_eq!(tagged(&aws, tags::DRAINING_SINCE), None);
             assert_eq!(grace(&aws), 120);
         }
@@ -434,7 +436,7 @@ async fn a_rollback_that_meets_an_older_mark_finds_it_where_it_was() {
     let (_, roll_back) = reasons_to_keep()[2];
     aws.on("ListTasks").after(move |state, _| roll_back(state));
     let error = sweep(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert_eq!(error.name, ErrorName::DeploymentKept);
     let mark = tagged(&aws, tags::DRAINING_SINCE);
     assert_eq!(mark.as_deref(), Some("2025-10-27T12:00:00Z"));
 }

@@ -38,7 +38,11 @@ async fn a_text_that_is_not_an_address_is_not_asked() {
         let aws = with(&[&given]);
         let output = sweep(&aws).await.unwrap();
         assert_eq!(answers(&output), [(Answer::Unreachable, None)], "{given}");
-        assert!(output.reason.contains("is no address"), "{}", output.reason);
+        assert!(
+            output.reason.contains("is not an IPv4 address"),
+            "{}",
+            output.reason
+        );
     }
     assert_eq!(application.asked(), []);
     // The address alone is asked.

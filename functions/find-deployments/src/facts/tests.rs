@@ -145,7 +145,7 @@ async fn the_default_action_shows_what_is_active_even_without_tags() {
     });
     let facts = facts_of(&aws).await;
     assert_eq!(facts.named, [id(2).parse().unwrap()]);
-    assert_eq!(facts.default_action, DefaultAction::Forward);
+    assert_eq!(facts.default_action, DefaultActionKind::Forward);
     let arn = group_arn(&id(2));
     assert_eq!(*group_of(&facts, 2), TargetGroup::NotOurs { arn });
 }
@@ -165,20 +165,20 @@ async fn default_actions_that_do_not_name_a_deployment_of_ours_are_distinguished
     for (action, what) in [
         (
             fixed_response("503", defaults::NOTHING_DEPLOYED),
-            DefaultAction::NothingDeployed,
+            DefaultActionKind::NothingDeployed,
         ),
         (
             fixed_response("503", "We are moving house."),
-            DefaultAction::Other,
+            DefaultActionKind::Other,
         ),
         (
             fixed_response("200", defaults::NOTHING_DEPLOYED),
-            DefaultAction::Other,
+            DefaultActionKind::Other,
         ),
-        (forward(&[("gone", 1)]), DefaultAction::ForwardToNothing),
+        (forward(&[("gone", 1)]), DefaultActionKind::ForwardToNothing),
         (
             forward(&[("gone", 1), ("theirs", 2)]),
-            DefaultAction::Forward,
+            DefaultActionKind::Forward,
         ),
     ] {
         let aws = idle_with(1, |state| {

@@ -255,7 +255,7 @@ fn a_candidate_that_was_just_made_waits_for_its_execution_to_be_listed() {
     assert_eq!(due(&now, 3), (State::Orphaned, Action::Keep));
     assert_eq!(
         planned(&now, 2).reason,
-        "a part of it was made at 2025-10-27T11:59:01Z, and its execution may not be listed yet"
+        "a part of it was created at 2025-10-27T11:59:01Z, and its execution may not be listed yet"
     );
     let later = plan(&all, &policy(), NOW + Duration::SECOND);
     assert_eq!(due(&later, 2), (State::Candidate, Action::Delete));

@@ -76,7 +76,7 @@ bench: build sample-app ## Measure deployments on the local cloud
 	cargo run --quiet --locked --package scenarios --bin bench
 
 .PHONY: faults
-faults: build sample-app ## Make every AWS call fail in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_PAIRS, FAULTS_ONLY, FAULTS_ENVIRONMENTS)
+faults: build sample-app ## Fail every AWS call in every way (FAULTS_SEED, FAULTS_CASES, FAULTS_PAIRS, FAULTS_ONLY, FAULTS_ENVIRONMENTS)
 	cargo build --quiet --locked --package scenarios --bins
 	target/debug/faults
 

@@ -9,17 +9,17 @@ use bytes::Bytes;
 use tokio::{sync::Notify, task::JoinHandle};
 
 use crate::{
-    front_door::elbv2::snapshot::Snapshot,
+    gateway::elbv2::snapshot::Snapshot,
     load_balancer::{LoadBalancer, state::ControlPlane, targets::Targets},
     ministack::{ApiError, Client},
-    pace::Pace,
+    time_scale::TimeScale,
 };
 
 /// How often MiniStack's state is read when nothing is known to have changed it. CloudFormation
 /// changes it from within.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Seconds, at AWS's pace, that a change takes to reach the data plane.
+/// Seconds, at AWS's speed, that a change takes to reach the data plane.
 ///
 /// AWS gives no figure; load balancers apply changes in batches of about ten seconds:
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/4039>.
@@ -99,10 +99,14 @@ impl ControlPlaneFeed {
     }
 
     /// Follows MiniStack's state and applies it to the data plane, until the task is aborted.
-    pub fn follow(&self, load_balancer: Arc<LoadBalancer>, pace: Pace) -> JoinHandle<()> {
+    pub fn follow(
+        &self,
+        load_balancer: Arc<LoadBalancer>,
+        time_scale: TimeScale,
+    ) -> JoinHandle<()> {
         let feed = self.clone();
         tokio::spawn(async move {
-            tokio::join!(feed.poll(), feed.apply(load_balancer, pace));
+            tokio::join!(feed.poll(), feed.apply(load_balancer, time_scale));
         })
     }
 
@@ -116,10 +120,10 @@ impl ControlPlaneFeed {
 
     /// Applies changes in batches: the first change starts the delay, and what is the newest state
     /// at its end goes into force.
-    async fn apply(&self, load_balancer: Arc<LoadBalancer>, pace: Pace) {
+    async fn apply(&self, load_balancer: Arc<LoadBalancer>, time_scale: TimeScale) {
         loop {
             self.0.changed.notified().await;
-            tokio::time::sleep(pace.seconds(DATA_PLANE_DELAY_SECONDS)).await;
+            tokio::time::sleep(time_scale.seconds(DATA_PLANE_DELAY_SECONDS)).await;
             let newest = self
                 .0
                 .newest

@@ -3,11 +3,11 @@
 mod aws_cli;
 pub mod control_plane;
 pub mod ecs;
-pub mod front_door;
+pub mod gateway;
 pub mod image;
 pub mod load_balancer;
 pub mod local_cloud;
 pub mod ministack;
-pub mod pace;
+pub mod time_scale;
 
 pub use local_cloud::{LocalCloud, Options};

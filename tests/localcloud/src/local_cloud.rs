@@ -13,8 +13,8 @@ use crate::{
     aws_cli::AwsCli,
     control_plane::ControlPlaneFeed,
     ecs::{Ecs, LoopbackNetwork},
-    front_door::{
-        FrontDoor, Services,
+    gateway::{
+        Gateway, Services,
         calls::Calls,
         ecr::{Ecr, Events},
         elbv2::Elbv2,
@@ -23,20 +23,20 @@ use crate::{
     },
     load_balancer::{LoadBalancer, targets::Targets},
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
-    pace::Pace,
+    time_scale::TimeScale,
 };
 
 /// How a local cloud is set up. The default takes free ports and a directory of its own.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The front door's port; 0 takes a free one.
+    /// The gateway's port; 0 takes a free one.
     pub gateway_port: u16,
     /// The load balancer's port for listeners on port 80; 0 takes a free one.
     pub http_port: u16,
     /// The load balancer's port for listeners on port 443; 0 takes a free one.
     pub https_port: u16,
     /// How fast AWS's clock runs.
-    pub pace: Pace,
+    pub time_scale: TimeScale,
     /// Where images, function code and logs are kept; a temporary directory when absent.
     pub state_dir: Option<PathBuf>,
     /// The Python interpreter that has MiniStack; the workspace's `.venv` when absent.
@@ -49,7 +49,7 @@ pub struct Options {
 pub struct LocalCloud {
     ministack: MiniStack,
     aws_cli: AwsCli,
-    front_door: FrontDoor,
+    gateway: Gateway,
     load_balancer: Arc<LoadBalancer>,
     targets: Targets,
     ecs: Ecs,
@@ -78,11 +78,11 @@ impl LocalCloud {
             state_dir: &state_dir,
             remove_state_dir: temporary.is_some(),
             endpoint_url: &endpoint_url,
-            wait_scale: options.pace.0,
+            wait_scale: options.time_scale.0,
         })
         .await?;
         let client = ministack.client().clone();
-        let targets = Targets::new(options.pace);
+        let targets = Targets::new(options.time_scale);
         let load_balancer =
             LoadBalancer::start(options.http_port, options.https_port, targets.clone()).await?;
         let load_balancer = Arc::new(load_balancer);
@@ -98,7 +98,7 @@ impl LocalCloud {
             targets.clone(),
             listener.local_addr()?.to_string(),
             state_dir.join("tasks"),
-            options.pace,
+            options.time_scale,
             LoopbackNetwork::claim().context("no loopback network for tasks")?,
         );
         let services = Services {
@@ -107,12 +107,12 @@ impl LocalCloud {
             ecr: Ecr::new(client),
             ecs: ecs.clone(),
         };
-        let front_door = FrontDoor::serve(listener, services)?;
+        let gateway = Gateway::serve(listener, services)?;
         Ok(Self {
             ministack,
             aws_cli,
-            front_door,
-            following: feed.follow(load_balancer.clone(), options.pace),
+            gateway,
+            following: feed.follow(load_balancer.clone(), options.time_scale),
             load_balancer,
             targets,
             ecs,
@@ -123,37 +123,37 @@ impl LocalCloud {
 
     /// The address that clients use as `AWS_ENDPOINT_URL`.
     pub fn endpoint_url(&self) -> String {
-        format!("http://{}", self.front_door.address())
+        format!("http://{}", self.gateway.address())
     }
 
-    /// `host:port` of the registry, which is the front door's.
+    /// `host:port` of the registry, which is the gateway's.
     pub fn registry(&self) -> String {
-        self.front_door.address().to_string()
+        self.gateway.address().to_string()
     }
 
-    /// A client that calls MiniStack itself, past the front door, as root.
+    /// A client that calls MiniStack itself, past the gateway, as root.
     pub fn client(&self) -> &Client {
         self.ministack.client()
     }
 
     /// The record of calls.
     pub fn calls(&self) -> &Calls {
-        self.front_door.calls()
+        self.gateway.calls()
     }
 
     /// The faults in force.
     pub fn faults(&self) -> &Faults {
-        self.front_door.faults()
+        self.gateway.faults()
     }
 
     /// The events of pushes.
     pub fn push_events(&self) -> &Events {
-        self.front_door.ecr().events()
+        self.gateway.ecr().events()
     }
 
     /// Sets the quota of rules per load balancer, as AWS does on request.
     pub fn set_rules_per_load_balancer(&self, quota: usize) {
-        self.front_door.elbv2().set_rules_per_load_balancer(quota);
+        self.gateway.elbv2().set_rules_per_load_balancer(quota);
     }
 
     /// The targets of all target groups.
@@ -257,7 +257,7 @@ impl LocalCloud {
     pub async fn stop(self) {
         self.following.abort();
         self.ecs.shutdown().await;
-        self.front_door.stop().await;
+        self.gateway.stop().await;
         self.ministack.stop().await;
     }
 }

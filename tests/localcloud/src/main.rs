@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use localcloud::{LocalCloud, Options, pace::Pace};
+use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// AWS as far as pulse-deploy depends on it, on this machine, until Ctrl-C.
@@ -20,8 +20,8 @@ struct Arguments {
     #[arg(long, default_value_t = 8443)]
     https_port: u16,
     /// Factor on AWS's durations: 0.1 makes a 30 s interval 3 s
-    #[arg(long, default_value_t = Pace::default().0)]
-    pace: f64,
+    #[arg(long, default_value_t = TimeScale::default().0)]
+    time_scale: f64,
     /// Deploy this environment's stacks once the local cloud is up
     #[arg(long, value_name = "ENV")]
     deploy: Option<String>,
@@ -52,7 +52,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         gateway_port: arguments.port,
         http_port: arguments.http_port,
         https_port: arguments.https_port,
-        pace: Pace(arguments.pace),
+        time_scale: TimeScale(arguments.time_scale),
         ..Options::default()
     })
     .await?;

@@ -31,7 +31,7 @@ pub struct MiniStackOptions<'a> {
     pub python: &'a Path,
     /// A directory of its own for function code and logs.
     pub state_dir: &'a Path,
-    /// What functions call: the front door's address, `http://host:port`.
+    /// What functions call: the gateway's address, `http://host:port`.
     pub endpoint_url: &'a str,
     /// Whether the launcher removes `state_dir` when MiniStack ends, for the case that this process
     /// is killed and cannot.

@@ -3,7 +3,7 @@
 use anyhow::Context;
 use aws_sdk_ecs::types::{NetworkConfiguration, TaskDefinition};
 
-use crate::Stage;
+use crate::TestEnvironment;
 
 /// What a script that makes deployments would have in its variables.
 #[derive(Debug, Clone)]
@@ -23,22 +23,22 @@ impl Blueprint {
     ///
     /// # Errors
     /// When a part of the deployment is not there.
-    pub async fn of(stage: &Stage, id: &str) -> anyhow::Result<Blueprint> {
-        let services = stage
+    pub async fn of(env: &TestEnvironment, id: &str) -> anyhow::Result<Blueprint> {
+        let services = env
             .ecs
             .describe_services()
-            .cluster(&stage.environment)
+            .cluster(&env.name)
             .services(id)
             .send()
             .await?;
         let service = services.services().first().context("no service")?;
-        let definition = stage
+        let definition = env
             .ecs
             .describe_task_definition()
             .task_definition(service.task_definition().context("no task definition")?)
             .send()
             .await?;
-        let groups = stage.elb.describe_target_groups().names(id).send().await?;
+        let groups = env.elb.describe_target_groups().names(id).send().await?;
         let vpc = groups
             .target_groups()
             .first()
@@ -49,7 +49,7 @@ impl Blueprint {
                 .network_configuration()
                 .context("no network configuration")?
                 .clone(),
-            listener: stage.listener_arn().await?,
+            listener: env.listener_arn().await?,
             vpc: vpc.context("no VPC")?.to_owned(),
         })
     }

@@ -2,21 +2,21 @@
 //! as on AWS, clients for it, and visitors who count every failed request.
 
 pub mod blueprint;
-pub mod crowd;
+pub mod delay;
 pub mod execution;
-pub mod hold;
-pub mod leftovers;
+pub mod faults;
 pub mod machines;
+pub mod observers;
 pub mod queues;
+pub mod remaining;
 pub mod roles;
-pub mod stage;
-pub mod sweep;
+pub mod test_environment;
 pub mod traces;
 pub mod visitors;
 pub mod websocket;
 
 pub use blueprint::Blueprint;
-pub use crowd::Crowd;
 pub use execution::Execution;
-pub use stage::Stage;
-pub use visitors::{Steady, Visitor};
+pub use observers::Observers;
+pub use test_environment::TestEnvironment;
+pub use visitors::{Traffic, Visitor};

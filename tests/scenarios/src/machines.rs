@@ -10,7 +10,7 @@ use aws_sdk_elasticloadbalancingv2::types::Tag;
 use localcloud::Options;
 use serde_json::{Value, json};
 
-use crate::{Execution, Stage};
+use crate::{Execution, TestEnvironment};
 
 /// Parameters with which only the tests start cleanups, and nothing waits for a switch to settle.
 pub const BY_HAND: &str = "SettleSeconds=0 CleanupState=DISABLED";
@@ -23,7 +23,7 @@ pub const SWEEPS_APART: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(120);
 
 /// How many times as long an execution may take as a whole.
-const MOST_SILENCES: usize = 8;
+const MAX_SILENCES: usize = 8;
 
 /// A task that runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -34,13 +34,13 @@ pub struct Task {
     pub address: IpAddr,
 }
 
-impl Stage {
-    /// As [`Stage::set`], but that only the test starts cleanups and nothing has to settle.
+impl TestEnvironment {
+    /// As [`TestEnvironment::deploy`], but that only the test starts cleanups and nothing has to settle.
     ///
     /// # Errors
-    /// As [`Stage::set`].
-    pub async fn set_for_cleanups_by_hand() -> anyhow::Result<Stage> {
-        Self::set_as(Options::default(), &[("PIPELINE_PARAMETERS", BY_HAND)]).await
+    /// As [`TestEnvironment::deploy`].
+    pub async fn deploy_for_cleanups_by_hand() -> anyhow::Result<TestEnvironment> {
+        Self::deploy_as(Options::default(), &[("PIPELINE_PARAMETERS", BY_HAND)]).await
     }
 
     /// Starts a machine as from the console; the execution's ARN.
@@ -61,10 +61,10 @@ impl Stage {
     /// Waits until the execution ended, as long as it goes on.
     ///
     /// # Errors
-    /// When nothing happens in it for [`SILENCE`], or it goes on for [`MOST_SILENCES`] of them.
+    /// When nothing happens in it for [`SILENCE`], or it goes on for [`MAX_SILENCES`] of them.
     pub async fn ended(&self, arn: &str) -> anyhow::Result<Execution> {
         let mut newest = 0;
-        for _ in 0..MOST_SILENCES {
+        for _ in 0..MAX_SILENCES {
             let ended = async || {
                 let described = self.sfn.describe_execution().execution_arn(arn).send();
                 Ok(described.await?.status().as_str() != "RUNNING")
@@ -96,7 +96,7 @@ impl Stage {
     /// Runs a machine to its end.
     ///
     /// # Errors
-    /// As [`Stage::start`] and [`Stage::ended`].
+    /// As [`TestEnvironment::start`] and [`TestEnvironment::ended`].
     pub async fn run(&self, machine: &str, input: &Value) -> anyhow::Result<Execution> {
         self.ended(&self.start(machine, input).await?).await
     }
@@ -119,7 +119,7 @@ impl Stage {
     /// Runs a cleanup after a time at which it counts as a sweep of its own.
     ///
     /// # Errors
-    /// As [`Stage::clean_up`].
+    /// As [`TestEnvironment::clean_up`].
     pub async fn clean_up_later(&self) -> anyhow::Result<Execution> {
         tokio::time::sleep(SWEEPS_APART + Duration::from_secs(1)).await;
         self.clean_up().await
@@ -148,7 +148,7 @@ impl Stage {
         let listed = self
             .ecs
             .list_tasks()
-            .cluster(&self.environment)
+            .cluster(&self.name)
             .service_name(id)
             .desired_status(DesiredStatus::Running)
             .send()
@@ -160,7 +160,7 @@ impl Stage {
         let described = self
             .ecs
             .describe_tasks()
-            .cluster(&self.environment)
+            .cluster(&self.name)
             .set_tasks(Some(arns))
             .send()
             .await?;
@@ -214,7 +214,7 @@ impl Stage {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn marks(&self, id: &str) -> anyhow::Result<BTreeMap<String, String>> {
+    pub async fn tags(&self, id: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let arn = self.target_group(id).await?;
         let tags = self.elb.describe_tags().resource_arns(arn).send().await?;
         Ok(tags
@@ -232,7 +232,7 @@ impl Stage {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn mark(&self, id: &str, key: &str, value: &str) -> anyhow::Result<()> {
+    pub async fn tag(&self, id: &str, key: &str, value: &str) -> anyhow::Result<()> {
         self.elb
             .add_tags()
             .resource_arns(self.target_group(id).await?)
@@ -246,7 +246,7 @@ impl Stage {
     ///
     /// # Errors
     /// When there is none.
-    pub async fn unmark(&self, id: &str, key: &str) -> anyhow::Result<()> {
+    pub async fn untag(&self, id: &str, key: &str) -> anyhow::Result<()> {
         self.elb
             .remove_tags()
             .resource_arns(self.target_group(id).await?)
@@ -264,7 +264,7 @@ impl Stage {
         let described = self
             .ecs
             .describe_services()
-            .cluster(&self.environment)
+            .cluster(&self.name)
             .services(id)
             .send()
             .await?;

@@ -3,15 +3,15 @@
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use crate::Stage;
+use crate::TestEnvironment;
 
 /// A queue that every event of the environment is sent to.
 ///
 /// # Errors
 /// When the rule cannot be made.
-pub async fn subscribe(stage: &Stage) -> anyhow::Result<String> {
-    let client = stage.cloud.client();
-    let (url, arn) = queue(stage, "heard", "events.amazonaws.com").await?;
+pub async fn subscribe(env: &TestEnvironment) -> anyhow::Result<String> {
+    let client = env.cloud.client();
+    let (url, arn) = queue(env, "heard", "events.amazonaws.com").await?;
     let pattern = json!({"source": ["pulse.deploy"], "detail": {"environment": ["test"]}});
     client
         .json(
@@ -34,8 +34,8 @@ pub async fn subscribe(stage: &Stage) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// When the subscription cannot be made.
-pub async fn subscribe_to_failures(stage: &Stage) -> anyhow::Result<String> {
-    let (url, arn) = queue(stage, "failures", "sns.amazonaws.com").await?;
+pub async fn subscribe_to_failures(env: &TestEnvironment) -> anyhow::Result<String> {
+    let (url, arn) = queue(env, "failures", "sns.amazonaws.com").await?;
     let topic = "arn:aws:sns:us-east-1:000000000000:test-pulse-failures";
     let subscription = [
         ("Action", "Subscribe"),
@@ -43,8 +43,7 @@ pub async fn subscribe_to_failures(stage: &Stage) -> anyhow::Result<String> {
         ("Protocol", "sqs"),
         ("Endpoint", &arn),
     ];
-    stage
-        .cloud
+    env.cloud
         .client()
         .query("sns", "2010-03-31", &subscription)
         .await?;
@@ -52,7 +51,11 @@ pub async fn subscribe_to_failures(stage: &Stage) -> anyhow::Result<String> {
 }
 
 /// A queue that a service may send to: its URL and ARN.
-async fn queue(stage: &Stage, name: &str, sender: &str) -> anyhow::Result<(String, String)> {
+async fn queue(
+    env: &TestEnvironment,
+    name: &str,
+    sender: &str,
+) -> anyhow::Result<(String, String)> {
     let arn = format!("arn:aws:sqs:us-east-1:000000000000:{name}");
     let policy = json!({
         "Version": "2012-10-17",
@@ -63,7 +66,7 @@ async fn queue(stage: &Stage, name: &str, sender: &str) -> anyhow::Result<(Strin
             "Resource": arn,
         }],
     });
-    let made = stage
+    let made = env
         .cloud
         .client()
         .json(
@@ -80,8 +83,8 @@ async fn queue(stage: &Stage, name: &str, sender: &str) -> anyhow::Result<(Strin
 ///
 /// # Errors
 /// When the queue cannot be asked.
-pub async fn messages(stage: &Stage, queue: &str) -> anyhow::Result<usize> {
-    let attributes = stage
+pub async fn messages(env: &TestEnvironment, queue: &str) -> anyhow::Result<usize> {
+    let attributes = env
         .cloud
         .client()
         .json(
@@ -98,8 +101,8 @@ pub async fn messages(stage: &Stage, queue: &str) -> anyhow::Result<usize> {
 ///
 /// # Errors
 /// As [`take`], and when a message is no JSON.
-pub async fn receive(stage: &Stage, queue: &str) -> anyhow::Result<Vec<Value>> {
-    let messages = take(stage, queue).await?;
+pub async fn receive(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Value>> {
+    let messages = take(env, queue).await?;
     let bodies = messages.iter().map(|message| {
         let body = message["Body"].as_str().context("no body")?;
         Ok(serde_json::from_str(body)?)
@@ -111,7 +114,7 @@ pub async fn receive(stage: &Stage, queue: &str) -> anyhow::Result<Vec<Value>> {
 ///
 /// # Errors
 /// When the queue cannot be read.
-pub async fn take(stage: &Stage, queue: &str) -> anyhow::Result<Vec<Value>> {
+pub async fn take(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Value>> {
     let ask = json!({
         "QueueUrl": queue,
         "MaxNumberOfMessages": 10,
@@ -120,7 +123,7 @@ pub async fn take(stage: &Stage, queue: &str) -> anyhow::Result<Vec<Value>> {
     });
     let mut taken = Vec::new();
     loop {
-        let client = stage.cloud.client();
+        let client = env.cloud.client();
         let received = client
             .json("sqs", "AmazonSQS.ReceiveMessage", ask.clone())
             .await?;
@@ -135,10 +138,10 @@ pub async fn take(stage: &Stage, queue: &str) -> anyhow::Result<Vec<Value>> {
 ///
 /// # Errors
 /// When there is none.
-pub async fn dead_letters(stage: &Stage) -> anyhow::Result<String> {
-    let name = format!("{}-dead-letters", stage.environment);
+pub async fn dead_letters(env: &TestEnvironment) -> anyhow::Result<String> {
+    let name = format!("{}-dead-letters", env.name);
     let ask = json!({"QueueName": name});
-    let client = stage.cloud.client();
+    let client = env.cloud.client();
     let found = client.json("sqs", "AmazonSQS.GetQueueUrl", ask).await?;
     Ok(found["QueueUrl"].as_str().context("no queue")?.to_owned())
 }

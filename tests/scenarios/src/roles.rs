@@ -4,24 +4,24 @@ use anyhow::{Context, Result, ensure};
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 
-use crate::Stage;
+use crate::TestEnvironment;
 
 /// A right that a role does not have for now.
 #[must_use = "the role is without it until it is given back"]
 pub struct TakenRight<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnvironment,
     role: String,
     policy: String,
     document: String,
 }
 
-impl Stage {
+impl TestEnvironment {
     /// Takes an action out of every statement of a role, which is named as in `infra/pipeline.yaml`.
     ///
     /// # Errors
     /// When there is no such role, or it has not got the right.
     pub async fn take_right(&self, role: &str, action: &str) -> Result<TakenRight<'_>> {
-        let stack = format!("{}-pipeline", self.environment);
+        let stack = format!("{}-pipeline", self.name);
         let ask = [
             ("Action", "DescribeStackResource"),
             ("StackName", stack.as_str()),
@@ -43,7 +43,7 @@ impl Stage {
             .decode_utf8()?
             .into_owned();
         let right = TakenRight {
-            stage: self,
+            env: self,
             role: name,
             policy,
             document,
@@ -70,7 +70,7 @@ impl TakenRight<'_> {
             ("PolicyName", &self.policy),
             ("PolicyDocument", document),
         ];
-        let client = self.stage.cloud.client();
+        let client = self.env.cloud.client();
         client.query("iam", "2010-05-08", &ask).await?;
         Ok(())
     }

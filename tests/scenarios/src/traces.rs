@@ -7,7 +7,7 @@ use localcloud::ministack::Client;
 use serde_json::{Value, json};
 
 use crate::queues::take;
-use crate::{Stage, queues};
+use crate::{TestEnvironment, queues};
 
 /// One place and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,11 +28,11 @@ pub struct Trace {
 ///
 /// # Errors
 /// When a service cannot be asked, or has more than a page where no more is expected.
-pub async fn read(stage: &Stage, heard: &[(&'static str, &str)]) -> Result<Vec<Trace>> {
-    // By the front door, which has the services and tasks.
-    let client = Client::new(stage.cloud.registry());
+pub async fn read(env: &TestEnvironment, heard: &[(&'static str, &str)]) -> Result<Vec<Trace>> {
+    // By the gateway, which has the services and tasks.
+    let client = Client::new(env.cloud.registry());
     let mut traces = Traces {
-        stage,
+        env,
         client,
         found: Vec::new(),
     };
@@ -45,22 +45,22 @@ pub async fn read(stage: &Stage, heard: &[(&'static str, &str)]) -> Result<Vec<T
     traces.stacks().await?;
     traces.secret_itself().await?;
     for (kind, queue) in heard {
-        for message in take(stage, queue).await? {
+        for message in take(env, queue).await? {
             traces.add(kind, *queue, message.to_string());
         }
     }
-    let dead_letters = queues::dead_letters(stage).await?;
-    for message in take(stage, &dead_letters).await? {
+    let dead_letters = queues::dead_letters(env).await?;
+    for message in take(env, &dead_letters).await? {
         traces.add("dead letter", &dead_letters, message.to_string());
     }
-    for event in stage.cloud.push_events().emitted() {
+    for event in env.cloud.push_events().emitted() {
         traces.add("push event", &event.tag, event.to_json().to_string());
     }
     Ok(traces.found)
 }
 
 struct Traces<'a> {
-    stage: &'a Stage,
+    env: &'a TestEnvironment,
     client: Client,
     found: Vec<Trace>,
 }
@@ -183,7 +183,7 @@ impl Traces<'_> {
     }
 
     async fn services_and_tasks(&mut self) -> Result<()> {
-        let cluster = &self.stage.environment;
+        let cluster = &self.env.name;
         let ask = json!({"cluster": cluster});
         let listed = self.pages("ecs", &ecs("ListServices"), ask).await?;
         for arn in listed.iter().flat_map(|page| texts(&page["serviceArns"])) {
@@ -207,8 +207,8 @@ impl Traces<'_> {
 
     /// Target groups and rules with their tags; none of their types hides anything.
     async fn load_balancing(&mut self) -> Result<()> {
-        let elb = &self.stage.elb;
-        let listener = self.stage.listener_arn().await?;
+        let elb = &self.env.elb;
+        let listener = self.env.listener_arn().await?;
         let groups = elb.describe_target_groups().send().await?;
         let rules = elb.describe_rules().listener_arn(listener).send().await?;
         ensure!(
@@ -265,7 +265,7 @@ impl Traces<'_> {
     /// The stacks with parameters and outputs, their templates, resources and events.
     async fn stacks(&mut self) -> Result<()> {
         for stack in ["baseline", "pipeline"] {
-            let name = format!("{}-{stack}", self.stage.environment);
+            let name = format!("{}-{stack}", self.env.name);
             for operation in [
                 "DescribeStacks",
                 "DescribeStackResources",
@@ -283,10 +283,10 @@ impl Traces<'_> {
 
     /// What Secrets Manager says of the secret to who may not read it.
     async fn secret_itself(&mut self) -> Result<()> {
-        let ask = json!({"SecretId": secret_name(self.stage)});
+        let ask = json!({"SecretId": secret_name(self.env)});
         let target = "secretsmanager.DescribeSecret";
         for page in self.pages("secretsmanager", target, ask).await? {
-            self.add("secret", secret_name(self.stage), page.to_string());
+            self.add("secret", secret_name(self.env), page.to_string());
         }
         Ok(())
     }
@@ -296,17 +296,17 @@ impl Traces<'_> {
 ///
 /// # Errors
 /// When there is none.
-pub async fn drain_secret(stage: &Stage) -> Result<String> {
-    let ask = json!({"SecretId": secret_name(stage)});
+pub async fn drain_secret(env: &TestEnvironment) -> Result<String> {
+    let ask = json!({"SecretId": secret_name(env)});
     let target = "secretsmanager.GetSecretValue";
-    let client = stage.cloud.client();
+    let client = env.cloud.client();
     let secret = client.json("secretsmanager", target, ask).await?;
     let secret = secret["SecretString"].as_str().context("no secret")?;
     Ok(secret.to_owned())
 }
 
-fn secret_name(stage: &Stage) -> String {
-    format!("{}/drain-secret", stage.environment)
+fn secret_name(env: &TestEnvironment) -> String {
+    format!("{}/drain-secret", env.name)
 }
 
 fn ecs(operation: &str) -> String {

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior};
 
-use crate::Stage;
+use crate::TestEnvironment;
 
 /// The header and the cookie that pin a request to a deployment.
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
@@ -50,10 +50,9 @@ impl Visitor {
     ///
     /// # Errors
     /// When the certificate cannot be read.
-    pub fn of(stage: &Stage) -> anyhow::Result<Visitor> {
-        let certificate = reqwest::Certificate::from_pem(
-            stage.cloud.load_balancer().certificate_pem().as_bytes(),
-        )?;
+    pub fn of(env: &TestEnvironment) -> anyhow::Result<Visitor> {
+        let certificate =
+            reqwest::Certificate::from_pem(env.cloud.load_balancer().certificate_pem().as_bytes())?;
         let http = reqwest::Client::builder()
             .tls_certs_only([certificate])
             .redirect(reqwest::redirect::Policy::none())
@@ -61,7 +60,7 @@ impl Visitor {
             .build()?;
         Ok(Visitor {
             http,
-            url: stage.url(),
+            url: env.url(),
         })
     }
 
@@ -142,13 +141,13 @@ const CLIENTS: usize = 8;
 const UNDER_WAY: usize = 4 * CLIENTS;
 
 /// Steady traffic in the background.
-pub struct Steady {
-    traffic: Arc<Traffic>,
+pub struct Traffic {
+    shared: Arc<Shared>,
     task: JoinHandle<()>,
 }
 
 /// What sender and owner of steady traffic share.
-struct Traffic {
+struct Shared {
     visitors: Vec<Visitor>,
     pins: Mutex<Vec<Pin>>,
     tally: Mutex<Tally>,
@@ -156,14 +155,18 @@ struct Traffic {
     started: Instant,
 }
 
-impl Steady {
+impl Traffic {
     /// Sends `per_second` requests each second, in turn for each of `pins`, until told to stop.
     ///
     /// # Errors
     /// As [`Visitor::of`].
-    pub fn traffic(stage: &Stage, per_second: u32, pins: Vec<Pin>) -> anyhow::Result<Steady> {
-        let visitors: anyhow::Result<_> = (0..CLIENTS).map(|_| Visitor::of(stage)).collect();
-        let traffic = Arc::new(Traffic {
+    pub fn start(
+        env: &TestEnvironment,
+        per_second: u32,
+        pins: Vec<Pin>,
+    ) -> anyhow::Result<Traffic> {
+        let visitors: anyhow::Result<_> = (0..CLIENTS).map(|_| Visitor::of(env)).collect();
+        let shared = Arc::new(Shared {
             visitors: visitors?,
             pins: Mutex::new(pins),
             tally: Mutex::new(Tally {
@@ -173,23 +176,23 @@ impl Steady {
             stop: Notify::new(),
             started: Instant::now(),
         });
-        let task = tokio::spawn(Arc::clone(&traffic).send(per_second));
-        Ok(Steady { traffic, task })
+        let task = tokio::spawn(Arc::clone(&shared).send(per_second));
+        Ok(Traffic { shared, task })
     }
 
     /// From now on, requests come with this pin too.
     pub fn also(&self, pin: Pin) {
-        lock(&self.traffic.pins).push(pin);
+        lock(&self.shared.pins).push(pin);
     }
 
     /// Begins a new chapter of the tally.
     pub fn next_chapter(&self) {
-        lock(&self.traffic.tally).chapters.push(BTreeMap::new());
+        lock(&self.shared.tally).chapters.push(BTreeMap::new());
     }
 
     /// The requests per second sent until now.
     pub fn rate(&self) -> f64 {
-        lock(&self.traffic.tally).sent as f64 / self.traffic.started.elapsed().as_secs_f64()
+        lock(&self.shared.tally).sent as f64 / self.shared.started.elapsed().as_secs_f64()
     }
 
     /// Stops sending, waits for the last answer, and gives the tally and the requests per second
@@ -198,15 +201,15 @@ impl Steady {
     /// # Errors
     /// When the sender itself failed.
     pub async fn stop(self) -> anyhow::Result<(Tally, f64)> {
-        self.traffic.stop.notify_one();
+        self.shared.stop.notify_one();
         self.task.await?;
-        let tally = lock(&self.traffic.tally).clone();
-        let rate = tally.sent as f64 / self.traffic.started.elapsed().as_secs_f64();
+        let tally = lock(&self.shared.tally).clone();
+        let rate = tally.sent as f64 / self.shared.started.elapsed().as_secs_f64();
         Ok((tally, rate))
     }
 }
 
-impl Traffic {
+impl Shared {
     async fn send(self: Arc<Self>, per_second: u32) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
         // A tick that came late is made up for, so that the rate holds over the whole run.

@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
 use crate::visitors::{AFFINITY, Visitor};
-use crate::{Execution, Stage};
+use crate::{Execution, TestEnvironment};
 
 /// An open WebSocket through the load balancer.
 pub struct Socket(WebSocketStream<TlsStream<TcpStream>>);
@@ -26,14 +26,14 @@ impl Socket {
     ///
     /// # Errors
     /// When it is refused.
-    pub async fn open(stage: &Stage, id: &str) -> anyhow::Result<Socket> {
-        let pem = stage.cloud.load_balancer().certificate_pem();
+    pub async fn open(env: &TestEnvironment, id: &str) -> anyhow::Result<Socket> {
+        let pem = env.cloud.load_balancer().certificate_pem();
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
         let config = ClientConfig::builder()
             .with_root_certificates(roots)
             .with_no_client_auth();
-        let port = stage.cloud.load_balancer().https_port();
+        let port = env.cloud.load_balancer().https_port();
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
         let tls = TlsConnector::from(Arc::new(config))
             .connect(ServerName::try_from("127.0.0.1")?, stream)
@@ -86,8 +86,8 @@ impl Session {
     ///
     /// # Errors
     /// When the application opens none.
-    pub async fn open(stage: &Stage, deployed: &Execution) -> anyhow::Result<Session> {
-        let visitor = Visitor::of(stage)?;
+    pub async fn open(env: &TestEnvironment, deployed: &Execution) -> anyhow::Result<Session> {
+        let visitor = Visitor::of(env)?;
         let pin = format!("{AFFINITY}={}", deployed.name);
         let answer = visitor
             .http

@@ -1,4 +1,4 @@
-//! The real surroundings: MiniStack, the load balancer's targets and the registry.
+//! The real backends: MiniStack, the load balancer's targets and the registry.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -8,19 +8,19 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
+use super::backends::{Backends, CallError, Health, Image, TargetGroupUse};
 use super::model::TaskDefinition;
 use super::names::{ClusterName, last_part};
 use super::references;
 use super::requests::Tag;
-use super::surroundings::{CallError, Health, Image, Surroundings, TargetGroupUse};
-use crate::front_door::elbv2::snapshot::Snapshot;
+use crate::gateway::elbv2::snapshot::Snapshot;
 use crate::load_balancer::targets::Targets;
 use crate::ministack::{ApiError, Client};
 
 const IAM_VERSION: &str = "2010-05-08";
 const EC2_VERSION: &str = "2016-11-15";
 
-/// MiniStack, the load balancer's targets and the registry at the front door.
+/// MiniStack, the load balancer's targets and the registry at the gateway.
 pub struct Aws {
     client: Client,
     targets: Targets,
@@ -165,7 +165,7 @@ impl Aws {
     }
 }
 
-impl Surroundings for Aws {
+impl Backends for Aws {
     fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>> {
         self.find_cluster(name).boxed()
     }

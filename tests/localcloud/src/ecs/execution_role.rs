@@ -8,14 +8,14 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::backends::{Backends, CallError};
 use super::logs::Destination;
 use super::names::{account_of, last_part};
-use super::surroundings::{CallError, Surroundings};
 
 /// A task's execution role in use for one task.
 pub struct ExecutionRole<'a> {
     /// Everything else.
-    pub surroundings: &'a dyn Surroundings,
+    pub backends: &'a dyn Backends,
     /// The role's ARN.
     pub arn: &'a str,
     /// The task, which is the name of the role's session.
@@ -25,7 +25,7 @@ pub struct ExecutionRole<'a> {
 impl ExecutionRole<'_> {
     /// ECS must be able to assume the role.
     pub async fn assume(&self) -> Result<(), String> {
-        match self.surroundings.tasks_may_assume(self.arn).await {
+        match self.backends.tasks_may_assume(self.arn).await {
             Ok(true) => Ok(()),
             _ => Err(cannot_assume(self.arn)),
         }
@@ -90,7 +90,7 @@ impl ExecutionRole<'_> {
         let call = async {
             self.allows("secretsmanager:GetSecretValue", arn).await?;
             let (stage, version) = (reference.stage.as_deref(), reference.version.as_deref());
-            self.surroundings.secret(arn, stage, version).await
+            self.backends.secret(arn, stage, version).await
         };
         let text = call
             .await
@@ -114,7 +114,7 @@ impl ExecutionRole<'_> {
     async fn parameter(&self, arn: &str) -> Result<String, String> {
         let call = async {
             self.allows("ssm:GetParameters", arn).await?;
-            self.surroundings.parameter(arn).await
+            self.backends.parameter(arn).await
         };
         call.await.map_err(|error| {
             initialization_error(&format!(
@@ -132,9 +132,7 @@ impl ExecutionRole<'_> {
         let stream_arn = format!("{group_arn}:log-stream:{}", to.stream);
         let call = async {
             self.allows("logs:CreateLogStream", &stream_arn).await?;
-            self.surroundings
-                .create_log_stream(&to.group, &to.stream)
-                .await
+            self.backends.create_log_stream(&to.group, &to.stream).await
         };
         call.await.map_err(|error| {
             format!(
@@ -149,7 +147,7 @@ impl ExecutionRole<'_> {
 
     async fn allows(&self, action: &str, resource: &str) -> Result<(), CallError> {
         if self
-            .surroundings
+            .backends
             .role_allows(self.arn, action, resource)
             .await?
         {

@@ -9,7 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-use super::surroundings::Surroundings;
+use super::backends::Backends;
 
 /// Longest line; what is longer is split, as Docker does at 16 KiB.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -19,7 +19,7 @@ const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
 /// Most lines in one PutLogEvents, far below its 10,000 events and 1 MiB for lines of usual size.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>
-const MOST_LINES: usize = 60;
+const MAX_LINES: usize = 60;
 
 /// Where a container's output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Destination {
 /// Reads both pipes to their end and sends what comes; without a destination it is thrown away.
 /// The returned task ends when everything was sent.
 pub fn collect(
-    surroundings: Arc<dyn Surroundings>,
+    backends: Arc<dyn Backends>,
     destination: Option<Destination>,
     stdout: impl AsyncRead + Unpin + Send + 'static,
     stderr: impl AsyncRead + Unpin + Send + 'static,
@@ -58,7 +58,7 @@ pub fn collect(
     let (sender, receiver) = mpsc::channel(1024);
     tokio::spawn(read_lines(stdout, sender.clone()));
     tokio::spawn(read_lines(stderr, sender));
-    tokio::spawn(send_lines(surroundings, destination, receiver))
+    tokio::spawn(send_lines(backends, destination, receiver))
 }
 
 type Line = (u64, String);
@@ -100,14 +100,14 @@ fn now_in_milliseconds() -> u64 {
 }
 
 async fn send_lines(
-    surroundings: Arc<dyn Surroundings>,
+    backends: Arc<dyn Backends>,
     destination: Option<Destination>,
     mut lines: mpsc::Receiver<Line>,
 ) {
     while let Some(first) = lines.recv().await {
         let mut batch = vec![first];
         let flush_at = tokio::time::Instant::now() + FLUSH_EVERY;
-        while batch.len() < MOST_LINES {
+        while batch.len() < MAX_LINES {
             match tokio::time::timeout_at(flush_at, lines.recv()).await {
                 Ok(Some(line)) => batch.push(line),
                 Ok(None) | Err(_) => break,
@@ -118,7 +118,7 @@ async fn send_lines(
         };
         // CloudWatch wants a batch in order of time.
         batch.sort_by_key(|(time, _)| *time);
-        if let Err(error) = surroundings.put_log_events(group, stream, batch).await {
+        if let Err(error) = backends.put_log_events(group, stream, batch).await {
             tracing::warn!(%group, %stream, code = %error.code, "lines lost: {}", error.message);
         }
     }

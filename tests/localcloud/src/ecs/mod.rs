@@ -3,6 +3,7 @@
 
 mod answer;
 mod aws;
+mod backends;
 mod execution_role;
 mod logs;
 mod model;
@@ -16,7 +17,6 @@ pub mod rules;
 mod scheduler;
 mod services;
 mod shared;
-mod surroundings;
 mod tags;
 mod task_life;
 mod tasks;
@@ -38,10 +38,10 @@ pub use network::LoopbackNetwork;
 
 use crate::load_balancer::targets::Targets;
 use crate::ministack::Client;
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
+use backends::Backends;
 use model::{ServiceStatus, TaskStatus};
 use shared::Shared;
-use surroundings::Surroundings;
 
 /// How long a shutdown waits for processes that were killed to be gone.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -71,20 +71,21 @@ impl Ecs {
         targets: Targets,
         registry_host: String,
         state_dir: PathBuf,
-        pace: Pace,
+        time_scale: TimeScale,
         network: LoopbackNetwork,
     ) -> Self {
         let aws = aws::Aws::new(client, targets, registry_host, state_dir);
-        Self::with_surroundings(Arc::new(aws), pace, network)
+        Self::with_backends(Arc::new(aws), time_scale, network)
     }
 
-    fn with_surroundings(
-        surroundings: Arc<dyn Surroundings>,
-        pace: Pace,
+    fn with_backends(
+        backends: Arc<dyn Backends>,
+        time_scale: TimeScale,
         network: LoopbackNetwork,
     ) -> Self {
-        let shared = Arc::new(Shared::new(surroundings, network, pace));
-        let scheduler = tokio::spawn(scheduler::run(Arc::clone(&shared), pace)).abort_handle();
+        let shared = Arc::new(Shared::new(backends, network, time_scale));
+        let scheduler =
+            tokio::spawn(scheduler::run(Arc::clone(&shared), time_scale)).abort_handle();
         Ecs { shared, scheduler }
     }
 
@@ -166,8 +167,8 @@ impl Ecs {
 
     /// Keeps tasks that start from now on in PENDING, as when images are slow to pull, until it is
     /// called with `false`.
-    pub fn hold_starts(&self, hold: bool) {
-        self.shared.starts_held.send_replace(hold);
+    pub fn pause_starts(&self, paused: bool) {
+        self.shared.starts_paused.send_replace(paused);
     }
 
     /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether there

@@ -4,38 +4,40 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backends::Health;
 use super::model::{
     Deployment, RolloutState, Service, ServiceStatus, State, StopCode, TargetState, Task,
     TaskStatus, Timestamp,
 };
 use super::rules::{circuit_breaker, restart_throttle};
 use super::shared::Shared;
-use super::surroundings::Health;
 use super::task_life;
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 
-/// AWS seconds between two looks at everything.
-const LOOK_EVERY: f64 = 1.0;
+/// AWS seconds between two reconciliations.
+const RECONCILE_INTERVAL: f64 = 1.0;
 
 /// How long stopped tasks are to be seen: "Currently, stopped tasks appear in the returned results
 /// for at least one hour."
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
 const STOPPED_TASKS_ARE_KEPT: f64 = 3600.0;
 
-/// Looks after all services until it is aborted.
-pub async fn run(shared: Arc<Shared>, pace: Pace) {
+/// Reconciles all services until it is aborted.
+pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
     loop {
-        let pause = pace.seconds(LOOK_EVERY).max(Duration::from_millis(20));
+        let pause = time_scale
+            .seconds(RECONCILE_INTERVAL)
+            .max(Duration::from_millis(20));
         let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
         let services: Vec<String> = {
             let state = shared.state();
             let live = state.services.values();
-            // Those that were deleted stay to be described, and have nothing to look after.
+            // Those that were deleted stay to be described, and need no reconciliation.
             let live = live.filter(|service| service.status != ServiceStatus::Inactive);
             live.map(Service::arn).collect()
         };
         for arn in services {
-            for task_arn in look_after(&shared, &arn, pace) {
+            for task_arn in reconcile_service(&shared, &arn, time_scale) {
                 tokio::spawn(task_life::live(Arc::clone(&shared), task_arn));
             }
         }
@@ -43,19 +45,19 @@ pub async fn run(shared: Arc<Shared>, pace: Pace) {
     }
 }
 
-fn look_after(shared: &Shared, service_arn: &str, pace: Pace) -> Vec<String> {
+fn reconcile_service(shared: &Shared, service_arn: &str, time_scale: TimeScale) -> Vec<String> {
     let mut state = shared.state();
-    let health = |group: &str| shared.surroundings.health(group);
-    turn(&mut state, service_arn, &health, pace, Instant::now())
+    let health = |group: &str| shared.backends.health(group);
+    reconcile(&mut state, service_arn, &health, time_scale, Instant::now())
 }
 
-/// One look at one service: takes note of what happened, and decides what to start and to stop.
+/// Reconciles one service once: records what happened, and decides what to start and to stop.
 /// Returns the ARNs of tasks that are to begin their life.
-pub fn turn(
+pub fn reconcile(
     state: &mut State,
     service_arn: &str,
     health: &dyn Fn(&str) -> Vec<Health>,
-    pace: Pace,
+    time_scale: TimeScale,
     now: Instant,
 ) -> Vec<String> {
     // Taken out, so that service and tasks can be changed side by side.
@@ -69,8 +71,8 @@ pub fn turn(
             .values_mut()
             .filter(|task| task.service_arn == service_arn)
             .collect();
-        note_health(&mut service, &mut tasks, health, pace, now);
-        note_failures(&mut service, &mut tasks, pace, now);
+        note_health(&mut service, &mut tasks, health, time_scale, now);
+        note_failures(&mut service, &mut tasks, time_scale, now);
         match service.status {
             ServiceStatus::Inactive => {}
             ServiceStatus::Draining => drain(&mut service, &mut tasks),
@@ -98,7 +100,7 @@ fn note_health(
     service: &mut Service,
     tasks: &mut [&mut Task],
     health: &dyn Fn(&str) -> Vec<Health>,
-    pace: Pace,
+    time_scale: TimeScale,
     now: Instant,
 ) {
     let targets: Vec<(String, u16)> = service
@@ -112,7 +114,7 @@ fn note_health(
             (group, port, report)
         })
         .collect();
-    let grace = pace.seconds(f64::from(service.grace_seconds));
+    let grace = time_scale.seconds(f64::from(service.grace_seconds));
     let reset = service
         .deployment_configuration
         .deployment_circuit_breaker
@@ -203,7 +205,12 @@ fn deployment_of<'a>(service: &'a mut Service, task: &Task) -> Option<&'a mut De
 }
 
 /// Counts tasks that ended by themselves before they were of any use.
-fn note_failures(service: &mut Service, tasks: &mut [&mut Task], pace: Pace, now: Instant) {
+fn note_failures(
+    service: &mut Service,
+    tasks: &mut [&mut Task],
+    time_scale: TimeScale,
+    now: Instant,
+) {
     let name = service.name.clone();
     let mut throttled = false;
     for task in tasks.iter_mut().filter(|task| !task.accounted) {
@@ -226,7 +233,7 @@ fn note_failures(service: &mut Service, tasks: &mut [&mut Task], pace: Pace, now
             deployment.start_failures += 1;
             let delay = restart_throttle::delay_seconds(deployment.start_failures);
             if delay > 0.0 {
-                deployment.not_before = Some(now + pace.seconds(delay));
+                deployment.not_before = Some(now + time_scale.seconds(delay));
                 throttled = true;
             }
         }

@@ -26,7 +26,7 @@ const SERVICES_PER_PAGE: usize = 10;
 
 /// Tasks per service.
 /// <https://docs.aws.amazon.com/general/latest/gr/ecs-service.html>
-const MOST_TASKS: i64 = 5000;
+const MAX_TASKS: i64 = 5000;
 
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateService.html>
 pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
@@ -166,9 +166,9 @@ pub fn check_tags(tags: &[requests::Tag]) -> Result<(), Refusal> {
 
 fn desired_count(count: i64) -> Result<u32, Refusal> {
     match u32::try_from(count) {
-        Ok(valid) if count <= MOST_TASKS => Ok(valid),
+        Ok(valid) if count <= MAX_TASKS => Ok(valid),
         _ => Err(Refusal::invalid_parameter(format!(
-            "desiredCount must be between 0 and {MOST_TASKS}."
+            "desiredCount must be between 0 and {MAX_TASKS}."
         ))),
     }
 }
@@ -199,12 +199,12 @@ fn grace_period(
 /// Finds a cluster by name or ARN.
 pub async fn cluster(shared: &Shared, name: Option<&str>) -> Result<ClusterName, Refusal> {
     let name = name.unwrap_or(DEFAULT_CLUSTER);
-    shared.surroundings.cluster(name).await
+    shared.backends.cluster(name).await
 }
 
 async fn task_definition(shared: &Shared, reference: &str) -> Result<Arc<TaskDefinition>, Refusal> {
     shared
-        .surroundings
+        .backends
         .task_definition(reference)
         .await?
         .map(Arc::new)
@@ -228,7 +228,7 @@ async fn check_load_balancers(
             ));
         };
         service_creation::container_is_in_task_definition(entry, &definition.body)?;
-        let used = shared.surroundings.target_group(group).await?;
+        let used = shared.backends.target_group(group).await?;
         service_creation::target_group_is_attached(group, used)?;
     }
     Ok(())
@@ -254,7 +254,7 @@ async fn check_network(
     }
     let mut subnets = Vec::new();
     for id in &vpc.subnets {
-        let zone = shared.surroundings.subnet_zone(id).await?.ok_or_else(|| {
+        let zone = shared.backends.subnet_zone(id).await?.ok_or_else(|| {
             Refusal::invalid_parameter(format!(
                 "Error retrieving subnet information for [{id}]: The subnet ID '{id}' does not \
                  exist (ErrorCode: InvalidSubnetID.NotFound)"
@@ -266,7 +266,7 @@ async fn check_network(
         });
     }
     for id in &vpc.security_groups {
-        if !shared.surroundings.has_security_group(id).await? {
+        if !shared.backends.has_security_group(id).await? {
             return Err(Refusal::invalid_parameter(format!(
                 "Error retrieving security group information for [{id}]: The security group \
                  '{id}' does not exist (ErrorCode: InvalidGroup.NotFound)"

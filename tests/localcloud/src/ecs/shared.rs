@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
 
+use super::backends::Backends;
 use super::model::{Service, State, Task};
 use super::network::LoopbackNetwork;
 use super::process::Control;
-use super::surroundings::Surroundings;
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 
 /// The processes of all tasks.
 #[derive(Default)]
@@ -28,25 +28,29 @@ pub struct Shared {
     /// Wakes the scheduler.
     pub wake: Notify,
     /// Whether tasks stay PENDING for now.
-    pub starts_held: watch::Sender<bool>,
+    pub starts_paused: watch::Sender<bool>,
     /// The rest of the cloud.
-    pub surroundings: Arc<dyn Surroundings>,
+    pub backends: Arc<dyn Backends>,
     /// Where tasks get their addresses.
     pub network: LoopbackNetwork,
-    pace: Pace,
+    time_scale: TimeScale,
 }
 
 impl Shared {
     /// Nothing is scheduled yet.
-    pub fn new(surroundings: Arc<dyn Surroundings>, network: LoopbackNetwork, pace: Pace) -> Self {
+    pub fn new(
+        backends: Arc<dyn Backends>,
+        network: LoopbackNetwork,
+        time_scale: TimeScale,
+    ) -> Self {
         Shared {
             state: Mutex::default(),
             processes: Mutex::default(),
             wake: Notify::new(),
-            starts_held: watch::Sender::new(false),
-            surroundings,
+            starts_paused: watch::Sender::new(false),
+            backends,
             network,
-            pace,
+            time_scale,
         }
     }
 
@@ -81,7 +85,7 @@ impl Shared {
 
     /// An AWS duration as it passes here.
     pub fn seconds(&self, seconds: f64) -> Duration {
-        self.pace.seconds(seconds)
+        self.time_scale.seconds(seconds)
     }
 
     /// Waits an AWS duration.

@@ -138,7 +138,7 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
         .as_str()
         .filter(|arn| !arn.is_empty());
     let role = role_arn.map(|arn| ExecutionRole {
-        surroundings: shared.surroundings.as_ref(),
+        backends: shared.backends.as_ref(),
         arn,
         task_id: &facts.id,
     });
@@ -157,7 +157,7 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
     });
     shared.pause(steps::PENDING).await;
     // The sender lives as long as `shared`.
-    let mut held = shared.starts_held.subscribe();
+    let mut held = shared.starts_paused.subscribe();
     let _ = held.wait_for(|held| !held).await;
     let mut prepared = Vec::new();
     for container in facts.containers() {
@@ -185,10 +185,7 @@ async fn assume_roles(
         .as_str()
         .filter(|arn| !arn.is_empty())
         && refused.is_none()
-        && !matches!(
-            shared.surroundings.tasks_may_assume(task_role).await,
-            Ok(true)
-        )
+        && !matches!(shared.backends.tasks_may_assume(task_role).await, Ok(true))
     {
         refused = Some(cannot_assume(task_role));
     }
@@ -229,7 +226,7 @@ async fn prepare_container(
         let repository = references::repository_arn(reference, &facts.cluster);
         role.may_pull(reference, &repository).await?;
     }
-    let image = shared.surroundings.image(reference).await?;
+    let image = shared.backends.image(reference).await?;
     let mut logs = Destination::of(container, &facts.id);
     if let (Some(role), Some(destination)) = (role, &logs) {
         let region_account = references::region_and_account(&facts.cluster);
@@ -330,8 +327,8 @@ impl Running {
             let (mut process, stdout, stderr) = Process::start(&prepared.command)
                 .map_err(|error| cannot_start(&error.to_string()))?;
             let control = process.control();
-            let surroundings = Arc::clone(&shared.surroundings);
-            let logs = logs::collect(surroundings, prepared.logs, stdout, stderr);
+            let backends = Arc::clone(&shared.backends);
+            let logs = logs::collect(backends, prepared.logs, stdout, stderr);
             let sender = sender.clone();
             tokio::spawn(async move {
                 let code = process.wait().await;
@@ -462,7 +459,7 @@ async fn run(
 /// Registers the task's targets; then it is RUNNING.
 fn register(shared: &Shared, facts: &Facts, ip: IpAddr) {
     for (group, port) in &facts.targets {
-        shared.surroundings.register(group, ip, *port, &facts.zone);
+        shared.backends.register(group, ip, *port, &facts.zone);
         let service = &facts.service_name;
         shared.event(
             &facts.service_arn,
@@ -488,7 +485,7 @@ fn deregister(shared: &Shared, facts: &Facts, ip: IpAddr) {
         ),
     );
     for (group, port) in &facts.targets {
-        shared.surroundings.deregister(group, ip, *port);
+        shared.backends.deregister(group, ip, *port);
         shared.event(
             &facts.service_arn,
             format!("(service {service}) deregistered 1 targets in (target-group {group})"),
@@ -502,7 +499,7 @@ async fn drained(shared: &Shared, facts: &Facts, ip: IpAddr) {
     let is_there = || {
         facts.targets.iter().any(|(group, port)| {
             shared
-                .surroundings
+                .backends
                 .health(group)
                 .iter()
                 .any(|target| target.ip == ip && target.port == *port)

@@ -1,4 +1,4 @@
-//! Services and tasks as a caller sees them, with real processes and surroundings made up.
+//! Services and tasks as a caller sees them, with real processes and backends made up.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,11 +12,11 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 
 use super::answer::Refusal;
+use super::backends::{Backends, CallError, Health, Image, TargetGroupUse};
 use super::model::TaskDefinition;
 use super::names::ClusterName;
-use super::surroundings::{CallError, Health, Image, Surroundings, TargetGroupUse};
 use super::{Ecs, LoopbackNetwork};
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 
 const GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetgroup/app/0123";
 const ROLE: &str = "arn:aws:iam::000000000000:role/test-execution";
@@ -88,7 +88,7 @@ fn ready<'a, T: Send + 'a>(value: T) -> BoxFuture<'a, T> {
     async move { value }.boxed()
 }
 
-impl Surroundings for Fake {
+impl Backends for Fake {
     fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>> {
         let arn = "arn:aws:ecs:us-east-1:000000000000:cluster/test";
         ready(match name {
@@ -235,17 +235,17 @@ impl Surroundings for Fake {
 }
 
 fn start(fake: &Arc<Fake>) -> Ecs {
-    start_at(fake, Pace(0.01))
+    start_at(fake, TimeScale(0.01))
 }
 
-/// Where a script has to get somewhere while a task is ACTIVATING, three seconds at AWS's pace.
+/// Where a script has to get somewhere while a task is ACTIVATING, three seconds at AWS's speed.
 fn start_slowly(fake: &Arc<Fake>) -> Ecs {
-    start_at(fake, Pace(0.1))
+    start_at(fake, TimeScale(0.1))
 }
 
-fn start_at(fake: &Arc<Fake>, pace: Pace) -> Ecs {
-    let surroundings: Arc<dyn Surroundings> = fake.clone();
-    Ecs::with_surroundings(surroundings, pace, LoopbackNetwork::claim().unwrap())
+fn start_at(fake: &Arc<Fake>, time_scale: TimeScale) -> Ecs {
+    let backends: Arc<dyn Backends> = fake.clone();
+    Ecs::with_backends(backends, time_scale, LoopbackNetwork::claim().unwrap())
 }
 
 fn request(task_definition: &str) -> Value {
@@ -579,7 +579,7 @@ async fn an_image_that_does_not_exist_fails_the_task_before_it_starts() {
 async fn tasks_whose_start_is_held_stay_pending_and_run_once_they_may() {
     let fake = Fake::new();
     let ecs = start(&fake);
-    ecs.hold_starts(true);
+    ecs.pause_starts(true);
     ok(&ecs, "CreateService", request("serve:1")).await;
     until(
         "two pending tasks",
@@ -587,10 +587,10 @@ async fn tasks_whose_start_is_held_stay_pending_and_run_once_they_may() {
         |service| service["pendingCount"] == 2,
     )
     .await;
-    // Far longer than a start takes at this pace.
+    // Far longer than a start takes at this time scale.
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(service(&ecs).await["pendingCount"], 2);
-    ecs.hold_starts(false);
+    ecs.pause_starts(false);
     steady(&ecs).await;
     ecs.shutdown().await;
 }
@@ -664,7 +664,7 @@ async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
     let fake = Fake::new();
     let ecs = start(&fake);
     let mut create = request("serve:1");
-    // Ten seconds at this pace: longer than the test looks.
+    // Ten seconds at this time scale: longer than the test looks.
     create["healthCheckGracePeriodSeconds"] = json!(1000);
     ok(&ecs, "CreateService", create).await;
     steady(&ecs).await;

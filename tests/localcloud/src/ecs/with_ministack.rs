@@ -1,4 +1,4 @@
-//! One service in a whole local cloud: every call through the front door, the image from the
+//! One service in a whole local cloud: every call through the gateway, the image from the
 //! registry, health from the load balancer, logs, secrets and roles at MiniStack.
 
 use std::collections::BTreeSet;
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::image::{Config, File, Layer, pack, push};
 use crate::ministack::Client;
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 use crate::{LocalCloud, Options};
 
 const TRUST: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
@@ -38,7 +38,7 @@ print("secret", os.environ["DRAIN_SECRET"], "of", sorted(set(os.environ) - {"LC_
 http.server.ThreadingHTTPServer((os.environ["HOST"], 8000), Handler).serve_forever()
 "#;
 
-/// A caller at the front door, as root.
+/// A caller at the gateway, as root.
 struct Caller(Client);
 
 impl Caller {
@@ -94,7 +94,7 @@ fn element(xml: &str, name: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
     let options = Options {
-        pace: Pace(0.02),
+        time_scale: TimeScale(0.02),
         ..Options::default()
     };
     let cloud = LocalCloud::start(options).await.unwrap();

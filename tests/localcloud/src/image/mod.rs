@@ -18,7 +18,7 @@ pub use pack::{Config, File, Layer, PackedImage, pack};
 pub use pull::{PullError, UnpackedImage, pull};
 pub use push::push;
 
-/// A client for a registry that speaks plain HTTP, as the front door does; of a multi-architecture
+/// A client for a registry that speaks plain HTTP, as the gateway does; of a multi-architecture
 /// image it takes what Fargate takes by default, linux/amd64.
 fn client() -> Client {
     // The client wants a TLS provider even when it never speaks TLS. If someone else has installed

@@ -187,7 +187,7 @@ async fn unpack_into(
         .with_context(|| format!("making {}", parent.display()))?;
     // Unpacked beside its place and moved there when it is whole, so that a pull that is cut short
     // leaves nothing that looks like an image.
-    let workshop = tempfile::TempDir::new_in(parent).context("making a folder to unpack in")?;
+    let staging = tempfile::TempDir::new_in(parent).context("making a folder to unpack in")?;
 
     let mut config = Vec::new();
     client
@@ -195,14 +195,14 @@ async fn unpack_into(
         .await?;
     let config: ImageConfiguration = serde_json::from_slice(&config)
         .context("the image's configuration is not one of a container image")?;
-    let root = workshop.path().join("rootfs");
+    let root = staging.path().join("rootfs");
     tokio::fs::create_dir(&root).await.context("making /")?;
     for layer in &manifest.layers {
         if !layer.media_type.contains(".tar") {
             let what = &layer.media_type;
             return Err(Cause::Other(format!("no processor for media-type: {what}")));
         }
-        let path = workshop.path().join("layer");
+        let path = staging.path().join("layer");
         let mut file = tokio::fs::File::create(&path)
             .await
             .context("making a layer file")?;
@@ -214,7 +214,7 @@ async fn unpack_into(
             .context("unpacking a layer")?
             .with_context(|| format!("failed to extract layer {digest}"))?;
     }
-    let _ = tokio::fs::remove_file(workshop.path().join("layer")).await;
+    let _ = tokio::fs::remove_file(staging.path().join("layer")).await;
 
     let settings = config.config().clone().unwrap_or_default();
     let unpacked = UnpackedImage {
@@ -227,12 +227,12 @@ async fn unpack_into(
         digest: digest.to_string(),
     };
     let text = serde_json::to_vec(&unpacked).context("describing the image")?;
-    tokio::fs::write(workshop.path().join("image.json"), text)
+    tokio::fs::write(staging.path().join("image.json"), text)
         .await
         .context("describing the image")?;
-    let workshop = workshop.keep();
-    if let Err(error) = tokio::fs::rename(&workshop, folder).await {
-        let _ = tokio::fs::remove_dir_all(&workshop).await;
+    let staging = staging.keep();
+    if let Err(error) = tokio::fs::rename(&staging, folder).await {
+        let _ = tokio::fs::remove_dir_all(&staging).await;
         // Another process was faster; what it unpacked has the same digest.
         return match read(folder).await {
             Some(unpacked) => Ok(unpacked),

@@ -15,7 +15,7 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry, EntryType};
 
 /// How many symbolic links are followed in one path before it counts as a loop (Linux: 40).
-const MOST_LINKS: u32 = 40;
+const MAX_LINKS: u32 = 40;
 
 /// A whiteout: the name after it is removed from the layers below.
 const WHITEOUT: &[u8] = b".wh.";
@@ -192,7 +192,7 @@ fn resolve(root: &Path, path: &[OsString], missing: Missing) -> io::Result<Optio
             Ok(metadata) if metadata.is_dir() => {}
             Ok(metadata) if metadata.is_symlink() => {
                 links += 1;
-                if links > MOST_LINKS {
+                if links > MAX_LINKS {
                     return Err(invalid("too many levels of symbolic links"));
                 }
                 let target = fs::read_link(&place)?;

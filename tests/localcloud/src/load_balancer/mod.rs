@@ -33,7 +33,7 @@ use routing::{Ports, Routes};
 use state::ControlPlane;
 pub use targets::{TargetHealth, Targets};
 
-/// The idle timeout of an Application Load Balancer that nobody changed. It passes at AWS's pace:
+/// The idle timeout of an Application Load Balancer that nobody changed. It passes at AWS's speed:
 /// what it limits is the real work of real processes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 

@@ -12,13 +12,13 @@ use tokio::time::Instant;
 
 use super::health_checks::{self, Health, Outcome, Status};
 use super::state::{ControlPlane, TargetGroup};
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 
 /// Seconds on AWS from `RegisterTargets` to the first health check. AWS names no figure; what
 /// counts is that it is short, so that a new target does not wait for a whole interval.
 const REGISTRATION_SECONDS: f64 = 2.0;
 
-/// The shortest time-out of a health check that the pace may lead to. The process behind a target
+/// The shortest time-out of a health check that the time scale may lead to. The process behind a target
 /// answers no faster because the clock does, and a busy machine must not look like a sick target.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -75,7 +75,7 @@ type Probe = Arc<
 pub struct Targets(Arc<Inner>);
 
 struct Inner {
-    pace: Pace,
+    time_scale: TimeScale,
     probe: Probe,
     state: Mutex<State>,
 }
@@ -119,19 +119,19 @@ impl Drop for Task {
 }
 
 impl Targets {
-    /// An empty registry; intervals, time-outs and deregistration delays pass at `pace`.
-    pub fn new(pace: Pace) -> Self {
+    /// An empty registry; intervals, time-outs and deregistration delays pass at `time_scale`.
+    pub fn new(time_scale: TimeScale) -> Self {
         Self::with_probe(
-            pace,
+            time_scale,
             Arc::new(|address, path, timeout| {
                 Box::pin(health_checks::check(address, path, timeout))
             }),
         )
     }
 
-    fn with_probe(pace: Pace, probe: Probe) -> Self {
+    fn with_probe(time_scale: TimeScale, probe: Probe) -> Self {
         Targets(Arc::new(Inner {
-            pace,
+            time_scale,
             probe,
             state: Mutex::default(),
         }))
@@ -203,7 +203,7 @@ impl Targets {
             state.remove(group_arn, number);
             return;
         }
-        let delay = self.0.pace.seconds(delay.into());
+        let delay = self.0.time_scale.seconds(delay.into());
         let registry = Arc::downgrade(&self.0);
         let arn = group_arn.to_string();
         target.removal = Some(Task(tokio::spawn(async move {
@@ -362,17 +362,17 @@ impl Target {
 
 /// Checks one target until it is no longer there; its `Task` ends this earlier.
 async fn check_for_ever(registry: Weak<Inner>, arn: String, number: u64, address: SocketAddr) {
-    let Some(pace) = registry.upgrade().map(|registry| registry.pace) else {
+    let Some(time_scale) = registry.upgrade().map(|registry| registry.time_scale) else {
         return;
     };
-    tokio::time::sleep(pace.seconds(REGISTRATION_SECONDS)).await;
+    tokio::time::sleep(time_scale.seconds(REGISTRATION_SECONDS)).await;
     loop {
         let started = Instant::now();
         let Some((probe, settings)) = begin(&registry, &arn, number) else {
             return;
         };
         let timeout = f64::from(settings.timeout_seconds);
-        let timeout = pace
+        let timeout = time_scale
             .seconds(timeout)
             .max(SHORTEST_TIMEOUT.min(Duration::from_secs_f64(timeout)));
         let outcome = probe(address, settings.health_check_path.clone(), timeout).await;
@@ -389,7 +389,8 @@ async fn check_for_ever(registry: Weak<Inner>, arn: String, number: u64, address
         }
         drop(registry);
         // "The time that it takes for the target to respond does not affect the interval".
-        tokio::time::sleep_until(started + pace.seconds(settings.interval_seconds.into())).await;
+        tokio::time::sleep_until(started + time_scale.seconds(settings.interval_seconds.into()))
+            .await;
     }
 }
 
@@ -418,7 +419,7 @@ mod tests {
             let outcome = script(count.fetch_add(1, Ordering::SeqCst));
             Box::pin(async move { outcome })
         });
-        Targets::with_probe(Pace(1.0), probe)
+        Targets::with_probe(TimeScale(1.0), probe)
     }
 
     fn in_use() -> Arc<ControlPlane> {
@@ -568,7 +569,7 @@ mod tests {
                 })
             })
         };
-        let targets = Targets::with_probe(Pace(1.0), probe);
+        let targets = Targets::with_probe(TimeScale(1.0), probe);
         targets.attach(in_use());
         for last in 1..=3 {
             targets.register(GROUP, ip(last), 8000, "us-east-1a");

@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use super::state::{Action, Condition, ControlPlane, Rule};
 use super::test_support::{forward_to, group, listener};
 use super::{LoadBalancer, Options, Targets};
-use crate::pace::Pace;
+use crate::time_scale::TimeScale;
 
 const ZONE: &str = "us-east-1a";
 
@@ -147,7 +147,7 @@ impl World {
 
     async fn start_with(control_plane: Arc<ControlPlane>, options: Options) -> World {
         // An interval of 30 s passes in 0.3 s.
-        let targets = Targets::new(Pace(0.01));
+        let targets = Targets::new(TimeScale(0.01));
         targets.attach(control_plane.clone());
         let balancer = LoadBalancer::start_with(options, targets.clone())
             .await

@@ -2,7 +2,7 @@
 //!
 //! Compared with the same AWS calls made one after another by a script that trusts everything: no
 //! look-up, no undo, no state machine. What the script needs is the time that AWS itself takes (here:
-//! the local cloud at its pace); the difference is the price of the machine.
+//! the local cloud at its time scale); the difference is the price of the machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -13,30 +13,30 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition,
     TargetHealthStateEnum, TargetTypeEnum,
 };
-use localcloud::pace::Pace;
-use scenarios::{Blueprint, Execution, Stage};
+use localcloud::time_scale::TimeScale;
+use scenarios::{Blueprint, Execution, TestEnvironment};
 
 /// Deployments of each kind; odd, so that the median is one of them.
 const RUNS: usize = 7;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
-    let stage = Stage::set().await?;
-    let measured = measure(&stage).await;
-    stage.strike().await;
+    let env = TestEnvironment::deploy().await?;
+    let measured = measure(&env).await;
+    env.tear_down().await;
     measured
 }
 
-async fn measure(stage: &Stage) -> anyhow::Result<()> {
+async fn measure(env: &TestEnvironment) -> anyhow::Result<()> {
     let (mut ours, mut transitions, mut calls) = (Vec::new(), Vec::new(), Vec::new());
     let mut steps: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     let mut last = String::new();
     for _ in 0..RUNS {
-        let id = stage.new_id();
-        let before = stage.cloud.calls().newest();
+        let id = env.new_id();
+        let before = env.cloud.calls().newest();
         let begun = Instant::now();
-        stage.push(&id, &[]).await?;
-        let execution = stage.end_of(&id).await?;
+        env.push(&id, &[]).await?;
+        let execution = env.end_of(&id).await?;
         ours.push(begun.elapsed().as_secs_f64());
         ensure!(
             execution.ending() == "Succeeded",
@@ -44,7 +44,7 @@ async fn measure(stage: &Stage) -> anyhow::Result<()> {
             execution.cause
         );
         transitions.push(execution.path().len() as f64);
-        let by_functions = stage
+        let by_functions = env
             .cloud
             .calls()
             .since(before)
@@ -57,15 +57,15 @@ async fn measure(stage: &Stage) -> anyhow::Result<()> {
         }
         last = id;
     }
-    let bare = Script(Blueprint::of(stage, &last).await?);
+    let bare = Script(Blueprint::of(env, &last).await?);
     let mut script = Vec::new();
     for _ in 0..RUNS {
-        script.push(bare.deploy(stage).await?);
+        script.push(bare.deploy(env).await?);
     }
 
     println!(
-        "\n{RUNS} deployments each, on the local cloud at pace {}; median (least to most)\n",
-        Pace::default().0
+        "\n{RUNS} deployments each, on the local cloud at time scale {}; median (least to most)\n",
+        TimeScale::default().0
     );
     row("push to live, pulse-deploy", &mut ours, "s");
     row("the same calls by a bare script", &mut script, "s");
@@ -113,12 +113,12 @@ struct Script(Blueprint);
 
 impl Script {
     /// Deploys as a bare script does and gives the seconds it took.
-    async fn deploy(&self, stage: &Stage) -> anyhow::Result<f64> {
-        let id = stage.new_id();
+    async fn deploy(&self, env: &TestEnvironment) -> anyhow::Result<f64> {
+        let id = env.new_id();
         let begun = Instant::now();
-        stage.push_unnoticed(&id, &[]).await?;
+        env.push_unnoticed(&id, &[]).await?;
         let definition = &self.0.definition;
-        let registered = stage
+        let registered = env
             .ecs
             .register_task_definition()
             .family("script")
@@ -133,7 +133,7 @@ impl Script {
         let definition = registered
             .task_definition
             .and_then(|definition| definition.task_definition_arn);
-        let created = stage
+        let created = env
             .elb
             .create_target_group()
             .name(format!("script-{}", &id[id.len() - 8..id.len() - 1]))
@@ -163,8 +163,7 @@ impl Script {
             )
             .build();
         let priority = 40_000 + i32::try_from(begun.elapsed().subsec_nanos() % 9_000)?;
-        stage
-            .elb
+        env.elb
             .create_rule()
             .listener_arn(&self.0.listener)
             .priority(priority)
@@ -172,10 +171,9 @@ impl Script {
             .actions(forward.clone())
             .send()
             .await?;
-        stage
-            .ecs
+        env.ecs
             .create_service()
-            .cluster(&stage.environment)
+            .cluster(&env.name)
             .service_name(format!("script-{id}"))
             .set_task_definition(definition)
             .desired_count(2)
@@ -190,26 +188,24 @@ impl Script {
             )
             .send()
             .await?;
-        stage
-            .within(Duration::from_secs(120), async || {
-                // As often as the machine looks.
-                tokio::time::sleep(Pace::default().seconds(5.0)).await;
-                let health = stage
-                    .elb
-                    .describe_target_health()
-                    .target_group_arn(group)
-                    .send()
-                    .await?;
-                let healthy = health
-                    .target_health_descriptions()
-                    .iter()
-                    .filter_map(|description| description.target_health()?.state())
-                    .filter(|state| **state == TargetHealthStateEnum::Healthy);
-                Ok(healthy.count() >= 2)
-            })
-            .await?;
-        stage
-            .elb
+        env.within(Duration::from_secs(120), async || {
+            // As often as the machine looks.
+            tokio::time::sleep(TimeScale::default().seconds(5.0)).await;
+            let health = env
+                .elb
+                .describe_target_health()
+                .target_group_arn(group)
+                .send()
+                .await?;
+            let healthy = health
+                .target_health_descriptions()
+                .iter()
+                .filter_map(|description| description.target_health()?.state())
+                .filter(|state| **state == TargetHealthStateEnum::Healthy);
+            Ok(healthy.count() >= 2)
+        })
+        .await?;
+        env.elb
             .modify_listener()
             .listener_arn(&self.0.listener)
             .default_actions(forward)

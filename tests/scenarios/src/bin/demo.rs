@@ -8,18 +8,18 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use scenarios::machines::SWEEPS_APART;
 use scenarios::visitors::Pin;
 use scenarios::websocket::Socket;
-use scenarios::{Execution, Stage, Steady, Visitor};
+use scenarios::{Execution, TestEnvironment, Traffic, Visitor};
 use serde_json::json;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     title("A local cloud, and the stacks of environment test");
-    let stage = Stage::set_for_cleanups_by_hand().await?;
-    // Whatever happens on stage, the local cloud is taken down.
-    let told = tell(&stage).await;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    // The local cloud is taken down however the story ends.
+    let told = tell(&env).await;
     title("Taking everything down");
-    stage.strike().await;
+    env.tear_down().await;
     told?;
     println!(
         "\nAll of it held, in {:.0} s. To push your own images: make local",
@@ -28,14 +28,14 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn tell(stage: &Stage) -> anyhow::Result<()> {
-    let visitor = Visitor::of(stage)?;
+async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
+    let visitor = Visitor::of(env)?;
 
     title("The first image is pushed");
-    let first = push_and_watch(stage, &[]).await?;
+    let first = push_and_watch(env, &[]).await?;
     ensure_live(&first)?;
-    settled(stage, &visitor, &first.name).await?;
-    line(format!("{} answers at {}", first.name, stage.url()));
+    settled(env, &visitor, &first.name).await?;
+    line(format!("{} answers at {}", first.name, env.url()));
 
     title("The second image is pushed, while 200 requests come in every second");
     let pins = vec![
@@ -44,11 +44,11 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
         Pin::None,
         Pin::Cookie(first.name.clone()),
     ];
-    let traffic = Steady::traffic(stage, 200, pins)?;
+    let traffic = Traffic::start(env, 200, pins)?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let second = push_and_watch(stage, &[]).await?;
+    let second = push_and_watch(env, &[]).await?;
     ensure_live(&second)?;
-    settled(stage, &visitor, &second.name).await?;
+    settled(env, &visitor, &second.name).await?;
     traffic.next_chapter();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (tally, rate) = traffic.stop().await?;
@@ -87,9 +87,9 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
 
     title("An image that crashes is pushed");
     let pushed = Instant::now();
-    let crashed = push_and_watch(stage, &[("CRASH_ON_START", "3")]).await?;
+    let crashed = push_and_watch(env, &[("CRASH_ON_START", "3")]).await?;
     ensure!(
-        crashed.ending() == "RolledBack",
+        crashed.ending() == "Failed",
         "the crash ended as {}: {}",
         crashed.ending(),
         crashed.cause
@@ -99,24 +99,24 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
         pushed.elapsed().as_secs_f64(),
         crashed.cause
     ));
-    let left = stage.leftovers(&crashed.name).await?;
+    let left = env.remaining(&crashed.name).await?;
     ensure!(left.is_empty(), "left of {}: {left:?}", crashed.name);
     line("no rule, target group, service or task definition is left of it".to_owned());
     ensure!(
-        stage.active().await?.as_deref() == Some(second.name.as_str()),
+        env.active().await?.as_deref() == Some(second.name.as_str()),
         "the default action moved"
     );
     line(format!("{} is still active", second.name));
 
     title("A third image is pushed, and the first version is drained while somebody is on it");
-    let mut session = Socket::open(stage, &first.name).await?;
+    let mut session = Socket::open(env, &first.name).await?;
     line(format!("a visitor has a WebSocket open to {}", first.name));
-    let third = push_and_watch(stage, &[]).await?;
+    let third = push_and_watch(env, &[]).await?;
     ensure_live(&third)?;
-    settled(stage, &visitor, &third.name).await?;
-    clean_up(stage).await?;
+    settled(env, &visitor, &third.name).await?;
+    clean_up(env).await?;
     tokio::time::sleep(SWEEPS_APART).await;
-    clean_up(stage).await?;
+    clean_up(env).await?;
     session
         .talk("still here")
         .await
@@ -125,19 +125,19 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
     session.close().await?;
     line("the visitor leaves".to_owned());
     for _ in 0..4 {
-        clean_up(stage).await?;
-        if stage.leftovers(&first.name).await?.is_empty() {
+        clean_up(env).await?;
+        if env.remaining(&first.name).await?.is_empty() {
             break;
         }
         tokio::time::sleep(SWEEPS_APART).await;
     }
-    let left = stage.leftovers(&first.name).await?;
+    let left = env.remaining(&first.name).await?;
     ensure!(left.is_empty(), "left of {}: {left:?}", first.name);
     line(format!("nothing is left of {}", first.name));
 
     title("A rollback, to the version before");
     let begun = Instant::now();
-    let rollback = stage.run("rollback", &json!({})).await?;
+    let rollback = env.run("rollback", &json!({})).await?;
     ensure!(
         rollback.ending() == "Succeeded",
         "the rollback ended as {}: {}",
@@ -145,7 +145,7 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
         rollback.cause
     );
     ensure!(
-        stage.active().await?.as_deref() == Some(second.name.as_str()),
+        env.active().await?.as_deref() == Some(second.name.as_str()),
         "the rollback went elsewhere"
     );
     line(format!(
@@ -157,8 +157,8 @@ async fn tell(stage: &Stage) -> anyhow::Result<()> {
 }
 
 /// Runs a cleanup and says what it did.
-async fn clean_up(stage: &Stage) -> anyhow::Result<()> {
-    let execution = stage.clean_up().await?;
+async fn clean_up(env: &TestEnvironment) -> anyhow::Result<()> {
+    let execution = env.clean_up().await?;
     for item in execution.output["deployments"]
         .as_array()
         .into_iter()
@@ -191,23 +191,25 @@ fn ensure_live(execution: &Execution) -> anyhow::Result<()> {
 }
 
 /// Waits until the load balancer routes by the switch: it applies changes a few seconds late.
-async fn settled(stage: &Stage, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(visitor
-                .visit(&Pin::None)
-                .await
-                .is_ok_and(|answer| answer.deployment == id))
-        })
-        .await
-        .with_context(|| format!("new visitors never reach {id}"))
+async fn settled(env: &TestEnvironment, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
+    env.within(Duration::from_secs(60), async || {
+        Ok(visitor
+            .visit(&Pin::None)
+            .await
+            .is_ok_and(|answer| answer.deployment == id))
+    })
+    .await
+    .with_context(|| format!("new visitors never reach {id}"))
 }
 
 /// Pushes the sample application and prints each state as the execution enters it.
-async fn push_and_watch(stage: &Stage, variables: &[(&str, &str)]) -> anyhow::Result<Execution> {
-    let id = stage.new_id();
-    stage.push(&id, variables).await?;
-    line(format!("pushed {}:{id}", stage.environment));
+async fn push_and_watch(
+    env: &TestEnvironment,
+    variables: &[(&str, &str)],
+) -> anyhow::Result<Execution> {
+    let id = env.new_id();
+    env.push(&id, variables).await?;
+    line(format!("pushed {}:{id}", env.name));
     let begun = Instant::now();
     let mut shown = 0;
     loop {
@@ -215,7 +217,7 @@ async fn push_and_watch(stage: &Stage, variables: &[(&str, &str)]) -> anyhow::Re
             begun.elapsed() < Duration::from_secs(180),
             "the execution of {id} does not end"
         );
-        let Ok(execution) = Execution::read(&stage.sfn, &stage.execution_arn(&id)).await else {
+        let Ok(execution) = Execution::read(&env.sfn, &env.execution_arn(&id)).await else {
             // The event is on its way.
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;

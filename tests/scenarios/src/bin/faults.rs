@@ -2,7 +2,7 @@
 //!
 //! `FAULTS_SEED` draws the order and the pairs, the same from the same seed. `FAULTS_CASES` and
 //! `FAULTS_PAIRS` say how many cases and pairs are run, `FAULTS_ONLY` keeps the cases whose name holds
-//! a text, as in `FAULTS_ONLY='cleanup: drain-deployment'`, and `FAULTS_STAGES` says on how many
+//! a text, as in `FAULTS_ONLY='cleanup: drain-deployment'`, and `FAULTS_ENVIRONMENTS` says on how many
 //! environments they run side by side.
 
 use std::cell::RefCell;
@@ -12,15 +12,15 @@ use std::str::FromStr;
 
 use anyhow::{Context, ensure};
 use futures_util::future::join_all;
-use scenarios::sweep::plan::{self, Case, Workflow};
-use scenarios::sweep::{Summary, Sweep};
+use scenarios::faults::plan::{self, Case, Workflow};
+use scenarios::faults::{FaultRunner, Summary};
 
 struct Settings {
     seed: u64,
     cases: usize,
     pairs: usize,
     only: String,
-    stages: usize,
+    environments: usize,
 }
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -30,14 +30,14 @@ async fn main() -> anyhow::Result<()> {
         cases: setting("FAULTS_CASES")?.unwrap_or(usize::MAX),
         pairs: setting("FAULTS_PAIRS")?.unwrap_or(40),
         only: setting("FAULTS_ONLY")?.unwrap_or_default(),
-        stages: setting("FAULTS_STAGES")?.unwrap_or(2),
+        environments: setting("FAULTS_ENVIRONMENTS")?.unwrap_or(2),
     };
     let cases = draw(&settings).await?;
     let number = cases.len();
     let queue = RefCell::new((1..).zip(cases).collect());
-    let stages = (0..settings.stages.max(1)).map(|_| work(&queue, number));
+    let environments = (0..settings.environments.max(1)).map(|_| work(&queue, number));
     let mut summary = Summary::default();
-    for worked in join_all(stages).await {
+    for worked in join_all(environments).await {
         summary.merge(worked?);
     }
     print!("{summary}");
@@ -51,7 +51,7 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     let Settings {
         seed, pairs, only, ..
     } = settings;
-    let mut sweep = Sweep::prepare().await?;
+    let mut runner = FaultRunner::prepare().await?;
     let mut all = Vec::new();
     for workflow in Workflow::ALL {
         // The name of a case begins with its workflow.
@@ -59,12 +59,12 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
         if Workflow::ALL.iter().any(starts_with) && !starts_with(&workflow) {
             continue;
         }
-        let points = sweep.record(workflow).await?;
+        let points = runner.record(workflow).await?;
         let cases = plan::cases(workflow, &points);
         println!("{workflow}: {} calls, {} cases", points.len(), cases.len());
         all.extend(cases);
     }
-    sweep.strike().await;
+    runner.tear_down().await;
     let drawn_pairs = plan::pairs(&all, *seed, *pairs);
     let wanted = |case: &Case| case.to_string().contains(only.as_str());
     let singles = all.into_iter().filter(wanted).collect();
@@ -80,19 +80,19 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
 /// Takes cases from the queue until none is left.
 async fn work(queue: &RefCell<VecDeque<(usize, Case)>>, number: usize) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
-    let mut sweep = Sweep::prepare().await?;
+    let mut runner = FaultRunner::prepare().await?;
     while let Some((run, case)) = next(queue) {
-        let observed = sweep.run(&case).await;
+        let observed = runner.run(&case).await;
         let broken = observed.is_err();
         println!("{run}/{number} {}", summary.add(&case, observed));
         if broken {
             // Nobody knows in what state it is.
-            std::mem::replace(&mut sweep, Sweep::prepare().await?)
-                .strike()
+            std::mem::replace(&mut runner, FaultRunner::prepare().await?)
+                .tear_down()
                 .await;
         }
     }
-    sweep.strike().await;
+    runner.tear_down().await;
     Ok(summary)
 }
 

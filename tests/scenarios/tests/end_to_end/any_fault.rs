@@ -1,14 +1,14 @@
 //! Calls that fail, functions that are killed and events that come twice: a sample of what
-//! `make faults` runs, and proof that what the sweep looks for would be seen.
+//! `make faults` runs, and proof that the fault runs detect what they check for.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use localcloud::front_door::faults::Fault;
-use scenarios::sweep::broken_function::{HEEDLESS_SWITCH, break_function, mend_function};
-use scenarios::sweep::invariants::{Invariant, Observation};
-use scenarios::sweep::plan::{Case, Point, Trouble, Workflow};
-use scenarios::sweep::{Summary, Sweep};
+use localcloud::gateway::faults::Fault;
+use scenarios::faults::broken_function::{UNCHECKED_SWITCH, break_function, mend_function};
+use scenarios::faults::invariants::{Invariant, Observation};
+use scenarios::faults::plan::{Case, Injection, Point, Workflow};
+use scenarios::faults::{FaultRunner, Summary};
 use scenarios::visitors::{Pin, Visitor};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -92,17 +92,20 @@ async fn whatever_fails_in_a_deployment_nobody_notices_and_what_breaks_a_promise
         ),
     ];
     let mut cases: Vec<_> = calls.into_iter().map(at).collect();
-    cases.insert(10, with(Deploy, [Trouble::Panic("create-service".into())]));
-    cases.push(with(Push, [Trouble::EventTwice]));
-    cases.push(with(Push, [Trouble::EventNever]));
-    let mut sweep = Sweep::prepare().await?;
-    everything_holds(&mut sweep, &cases).await;
+    cases.insert(
+        10,
+        with(Deploy, [Injection::Panic("create-service".into())]),
+    );
+    cases.push(with(Push, [Injection::EventTwice]));
+    cases.push(with(Push, [Injection::EventNever]));
+    let mut runner = FaultRunner::prepare().await?;
+    everything_holds(&mut runner, &cases).await;
 
-    somebody_who_deletes_a_foreign_rule_is_caught(&mut sweep).await?;
-    a_machine_that_does_not_undo_is_caught(&mut sweep).await?;
+    somebody_who_deletes_a_foreign_rule_is_caught(&mut runner).await?;
+    a_machine_that_does_not_undo_is_caught(&mut runner).await?;
     // Last, for what it makes live lacks the marks of a real switch.
-    a_switch_that_does_not_heed_health_is_caught(&mut sweep).await?;
-    sweep.strike().await;
+    a_switch_that_does_not_check_health_is_caught(&mut runner).await?;
+    runner.tear_down().await;
     Ok(())
 }
 
@@ -139,20 +142,20 @@ async fn whatever_fails_in_a_cleanup_or_a_rollback_nobody_notices() -> Result<()
     ];
     let mut cases: Vec<_> = calls.into_iter().map(at).collect();
     cases.push(two_at_once());
-    let mut sweep = Sweep::prepare().await?;
-    everything_holds(&mut sweep, &cases).await;
+    let mut runner = FaultRunner::prepare().await?;
+    everything_holds(&mut runner, &cases).await;
 
-    two_recordings_are_the_same(&mut sweep).await?;
-    a_cleanup_that_does_not_delete_is_caught(&mut sweep).await?;
-    sweep.strike().await;
+    two_recordings_are_the_same(&mut runner).await?;
+    a_cleanup_that_does_not_delete_is_caught(&mut runner).await?;
+    runner.tear_down().await;
     Ok(())
 }
 
 /// Runs the cases, in which what is to go wrong does and no invariant is broken.
-async fn everything_holds(sweep: &mut Sweep, cases: &[Case]) {
+async fn everything_holds(runner: &mut FaultRunner, cases: &[Case]) {
     let mut summary = Summary::default();
     for case in cases {
-        let observed = sweep.run(case).await;
+        let observed = runner.run(case).await;
         println!("{}", summary.add(case, observed));
     }
     println!("{summary}");
@@ -172,25 +175,25 @@ fn two_at_once() -> Case {
             Fault::AnswerLost,
         ),
     ]
-    .map(|(call, fault)| Trouble::Call(point(call), fault));
+    .map(|(call, fault)| Injection::Call(point(call), fault));
     with(Cleanup, [one, other])
 }
 
 /// From the same calls the same seed draws the same cases, so the calls have to be the same.
-async fn two_recordings_are_the_same(sweep: &mut Sweep) -> Result<()> {
+async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
     for workflow in [Cleanup, Deploy] {
-        let first = sweep.record(workflow).await?;
-        assert_eq!(first, sweep.record(workflow).await?, "{workflow}");
+        let first = runner.record(workflow).await?;
+        assert_eq!(first, runner.record(workflow).await?, "{workflow}");
     }
     Ok(())
 }
 
 /// The cleanup machine keeps what it should delete.
-async fn a_cleanup_that_does_not_delete_is_caught(sweep: &mut Sweep) -> Result<()> {
+async fn a_cleanup_that_does_not_delete_is_caught(runner: &mut FaultRunner) -> Result<()> {
     let keep = (r#""Next": "DeleteDeployment""#, r#""Next": "Kept""#);
-    let mended = replace(sweep, "cleanup", keep).await?;
-    let observation = sweep.run(&with(Cleanup, [])).await;
-    mend(sweep, "cleanup", mended).await?;
+    let mended = replace(runner, "cleanup", keep).await?;
+    let observation = runner.run(&with(Cleanup, [])).await;
+    mend(runner, "cleanup", mended).await?;
     let caught = caught(&observation?);
     for invariant in [Invariant::Ended, Invariant::Converged] {
         assert!(caught.contains(&invariant), "{invariant:?}: {caught:?}");
@@ -199,40 +202,40 @@ async fn a_cleanup_that_does_not_delete_is_caught(sweep: &mut Sweep) -> Result<(
 }
 
 /// A rule of somebody else goes. No function could do it: their roles are bound to our tags.
-async fn somebody_who_deletes_a_foreign_rule_is_caught(sweep: &mut Sweep) -> Result<()> {
-    let (elb, rule) = (sweep.stage.elb.clone(), sweep.foreign.rule.clone());
+async fn somebody_who_deletes_a_foreign_rule_is_caught(runner: &mut FaultRunner) -> Result<()> {
+    let (elb, rule) = (runner.env.elb.clone(), runner.foreign.rule.clone());
     let delete = async || {
         elb.delete_rule().rule_arn(&rule).send().await?;
         Ok(())
     };
-    let observation = sweep.run_while(&with(Deploy, []), delete).await?;
+    let observation = runner.run_while(&with(Deploy, []), delete).await?;
     assert_eq!(caught(&observation), [Invariant::Foreign]);
     Ok(())
 }
 
 /// Health that could not be read is taken for good, and the switch does not look at it either.
-async fn a_switch_that_does_not_heed_health_is_caught(sweep: &mut Sweep) -> Result<()> {
-    let machine = definition(sweep, "deploy").await?;
+async fn a_switch_that_does_not_check_health_is_caught(runner: &mut FaultRunner) -> Result<()> {
+    let machine = definition(runner, "deploy").await?;
     let mut broken: Value = serde_json::from_str(&machine)?;
     let unread = broken.pointer_mut("/States/CheckTargetHealth/Catch/0/Next");
     *unread.context("no catch")? = "SwitchTraffic".into();
-    mend(sweep, "deploy", broken.to_string()).await?;
-    break_function(&sweep.stage, "switch-traffic", HEEDLESS_SWITCH).await?;
+    mend(runner, "deploy", broken.to_string()).await?;
+    break_function(&runner.env, "switch-traffic", UNCHECKED_SWITCH).await?;
     let unreadable = (
         Deploy,
         "check-target-health elasticloadbalancing:DescribeTargetHealth #1",
         Fault::AccessDenied,
     );
-    let visitor = Visitor::of(&sweep.stage)?;
+    let visitor = Visitor::of(&runner.env)?;
     // The load balancer follows a little later, and tasks must not be healthy before a visitor came.
     let is_noticed = async || {
         let answered = async || visitor.visit(&Pin::None).await.is_ok();
         let noticed = async { while answered().await {} };
         Ok(timeout(Duration::from_secs(60), noticed).await?)
     };
-    let observation = sweep.run_while(&at(unreadable), is_noticed).await;
-    mend_function(&sweep.stage, "switch-traffic").await?;
-    mend(sweep, "deploy", machine).await?;
+    let observation = runner.run_while(&at(unreadable), is_noticed).await;
+    mend_function(&runner.env, "switch-traffic").await?;
+    mend(runner, "deploy", machine).await?;
     let caught = caught(&observation?);
     for invariant in [Invariant::Routed, Invariant::Unnoticed] {
         assert!(caught.contains(&invariant), "{invariant:?}: {caught:?}");
@@ -240,56 +243,56 @@ async fn a_switch_that_does_not_heed_health_is_caught(sweep: &mut Sweep) -> Resu
     Ok(())
 }
 
-/// The deploy machine says that it has rolled back without having done so.
-async fn a_machine_that_does_not_undo_is_caught(sweep: &mut Sweep) -> Result<()> {
-    let pretend = (
-        r#""Next": "UndoDeployment""#,
-        r#""Next": "PublishRolledBack""#,
-    );
-    let mended = replace(sweep, "deploy", pretend).await?;
+/// The deploy machine says that it has undone the deployment without having done so.
+async fn a_machine_that_does_not_undo_is_caught(runner: &mut FaultRunner) -> Result<()> {
+    let pretend = (r#""Next": "UndoDeployment""#, r#""Next": "PublishFailed""#);
+    let mended = replace(runner, "deploy", pretend).await?;
     let denied = (
         Deploy,
         "create-service ecs:CreateService #1",
         Fault::AccessDenied,
     );
-    let observation = sweep.run(&at(denied)).await;
-    mend(sweep, "deploy", mended).await?;
+    let observation = runner.run(&at(denied)).await;
+    mend(runner, "deploy", mended).await?;
     let observation = observation?;
-    assert_eq!(observation.first.ending, "RolledBack");
+    assert_eq!(observation.first.ending, "Failed");
     let caught = caught(&observation);
     assert!(caught.contains(&Invariant::Ended), "{caught:?}");
     Ok(())
 }
 
 /// Replaces a part of a machine's definition, which is given back as it was.
-async fn replace(sweep: &Sweep, machine: &str, (part, by): (&str, &str)) -> Result<String> {
-    let definition = definition(sweep, machine).await?;
+async fn replace(runner: &FaultRunner, machine: &str, (part, by): (&str, &str)) -> Result<String> {
+    let definition = definition(runner, machine).await?;
     let broken = definition.replace(part, by);
     assert_ne!(broken, definition);
-    mend(sweep, machine, broken).await?;
+    mend(runner, machine, broken).await?;
     Ok(definition)
 }
 
-async fn definition(sweep: &Sweep, machine: &str) -> Result<String> {
-    let (sfn, arn) = (&sweep.stage.sfn, sweep.stage.machine(machine));
+async fn definition(runner: &FaultRunner, machine: &str) -> Result<String> {
+    let (sfn, arn) = (&runner.env.sfn, runner.env.machine(machine));
     let described = sfn.describe_state_machine().state_machine_arn(arn);
     Ok(described.send().await?.definition)
 }
 
-async fn mend(sweep: &Sweep, machine: &str, definition: String) -> Result<()> {
-    let (sfn, arn) = (&sweep.stage.sfn, sweep.stage.machine(machine));
+async fn mend(runner: &FaultRunner, machine: &str, definition: String) -> Result<()> {
+    let (sfn, arn) = (&runner.env.sfn, runner.env.machine(machine));
     let update = sfn.update_state_machine().state_machine_arn(arn);
     update.definition(definition).send().await?;
     Ok(())
 }
 
-fn with(workflow: Workflow, troubles: impl IntoIterator<Item = Trouble>) -> Case {
-    let troubles = troubles.into_iter().collect();
-    Case { workflow, troubles }
+fn with(workflow: Workflow, injections: impl IntoIterator<Item = Injection>) -> Case {
+    let injections = injections.into_iter().collect();
+    Case {
+        workflow,
+        injections,
+    }
 }
 
 fn at((workflow, call, fault): (Workflow, &str, Fault)) -> Case {
-    with(workflow, [Trouble::Call(point(call), fault)])
+    with(workflow, [Injection::Call(point(call), fault)])
 }
 
 /// The call of that name.

@@ -11,7 +11,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use localcloud::Options;
 use scenarios::machines::BY_HAND;
 use scenarios::visitors::AFFINITY;
-use scenarios::{Blueprint, Stage};
+use scenarios::{Blueprint, TestEnvironment};
 use serde_json::json;
 
 /// More than a page of services, and with ours more than a page of rules.
@@ -27,9 +27,10 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         ..Options::default()
     };
     let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let stage = Stage::set_as(options, &[("PIPELINE_PARAMETERS", parameters.as_str())]).await?;
-    let live = stage.deploy_live(&[]).await?.name;
-    let maker = Maker::of(&stage, &live).await?;
+    let env = TestEnvironment::deploy_as(options, &[("PIPELINE_PARAMETERS", parameters.as_str())])
+        .await?;
+    let live = env.deploy_live(&[]).await?.name;
+    let maker = Maker::of(&env, &live).await?;
 
     // Protected ones need nothing, and are read like all others.
     let mut ids = Vec::new();
@@ -37,22 +38,22 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     println!("|---|---|---|");
     for (number, documented) in [(10, 9), (30, 12), (60, 16)] {
         while ids.len() + 1 < number {
-            ids.push(maker.make(&stage, ids.len()).await?);
+            ids.push(maker.make(&env, ids.len()).await?);
         }
-        let calls = one_idle_cleanup(&stage).await?;
+        let calls = one_idle_cleanup(&env).await?;
         let total: usize = calls.values().sum();
         println!("| {number} | {total} | {} |", in_words(&calls));
         assert_eq!(total, documented, "{calls:?}");
         assert_eq!(total, formula(&Counts::ours(number)), "{calls:?}");
     }
 
-    maker.make_foreign(&stage).await?;
-    let foreign = foreign(&stage, &ids, &live).await?;
+    maker.make_foreign(&env).await?;
+    let foreign = foreign(&env, &ids, &live).await?;
     assert_eq!(
         foreign.len(),
         FOREIGN_SERVICES + FOREIGN_GROUPS + FOREIGN_RULES
     );
-    let calls = one_idle_cleanup(&stage).await?;
+    let calls = one_idle_cleanup(&env).await?;
     let total: usize = calls.values().sum();
     println!("| 60 beside others | {total} | {} |", in_words(&calls));
     let ours = Counts::ours(60);
@@ -70,13 +71,13 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     // Some of them, then all that are left.
     let (some, rest) = ids.split_at(12);
     for group in [some, rest] {
-        maker.unprotect(&stage, group).await?;
-        let plan = stage.plan().await?;
+        maker.unprotect(&env, group).await?;
+        let plan = env.plan().await?;
         let due = plan["deployments"].as_array().context("no plan")?;
         let due = due.iter().filter(|item| item["action"] != "keep").count();
         assert_eq!(due, group.len());
         let began = std::time::Instant::now();
-        let sweep = stage.clean_up().await?;
+        let sweep = env.clean_up().await?;
         println!("{} deleted in {:.0} s", due, began.elapsed().as_secs_f64());
         let (bytes, whose) = sweep.largest_data();
         // A task that looks has nine events with its choice and its wait, an item some of its own.
@@ -92,16 +93,16 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         }
     }
     for id in &ids {
-        assert_eq!(stage.leftovers(id).await?, Vec::<String>::new(), "{id}");
+        assert_eq!(env.remaining(id).await?, Vec::<String>::new(), "{id}");
     }
-    let after = self::foreign(&stage, &ids, &live).await?;
+    let after = self::foreign(&env, &ids, &live).await?;
     for (name, before) in &foreign {
         assert_eq!(after.get(name), Some(before), "{name} changed");
     }
     assert_eq!(after.len(), foreign.len());
-    assert_eq!(stage.active().await?.as_ref(), Some(&live));
-    stage.reaches_visitors(&live).await?;
-    stage.strike().await;
+    assert_eq!(env.active().await?.as_ref(), Some(&live));
+    env.reaches_visitors(&live).await?;
+    env.tear_down().await;
     Ok(())
 }
 
@@ -144,12 +145,12 @@ fn formula(counts: &Counts) -> usize {
 }
 
 /// Runs a cleanup that finds nothing to do, and counts every call that it makes.
-async fn one_idle_cleanup(stage: &Stage) -> Result<BTreeMap<String, usize>> {
-    let before = stage.cloud.calls().newest();
-    let sweep = stage.clean_up().await?;
+async fn one_idle_cleanup(env: &TestEnvironment) -> Result<BTreeMap<String, usize>> {
+    let before = env.cloud.calls().newest();
+    let sweep = env.clean_up().await?;
     assert_eq!(sweep.output["deployments"], json!([]));
     let mut calls = BTreeMap::new();
-    for call in stage.cloud.calls().since(before) {
+    for call in env.cloud.calls().since(before) {
         // The test itself calls as root.
         if !call.caller.ends_with(":root") {
             assert_eq!(call.status, Some(200), "{call:?}");
@@ -174,15 +175,15 @@ struct Maker {
 }
 
 impl Maker {
-    async fn of(stage: &Stage, live: &str) -> Result<Maker> {
+    async fn of(env: &TestEnvironment, live: &str) -> Result<Maker> {
         Ok(Maker {
-            environment: stage.environment.clone(),
-            blueprint: Blueprint::of(stage, live).await?,
+            environment: env.name.clone(),
+            blueprint: Blueprint::of(env, live).await?,
         })
     }
 
     /// A deployment that was live, is protected and wants no tasks.
-    async fn make(&self, stage: &Stage, number: usize) -> Result<String> {
+    async fn make(&self, env: &TestEnvironment, number: usize) -> Result<String> {
         let id = format!(
             "{}-20260101-{:02}{:02}00Z",
             self.environment,
@@ -198,9 +199,9 @@ impl Maker {
             ("pulse:live-since", "2026-01-01T00:00:00Z"),
             ("pulse:protected", "yes"),
         ];
-        let definition = self.register(stage, "test-app", &tags).await?;
+        let definition = self.register(env, "test-app", &tags).await?;
         let group = self
-            .group(stage, &id, &[tags.as_slice(), &marks].concat())
+            .group(env, &id, &[tags.as_slice(), &marks].concat())
             .await?;
         for (from, header, value) in [
             (100, AFFINITY, id.clone()),
@@ -221,24 +222,23 @@ impl Maker {
                 .build();
             // Past those of the live one.
             let priority = from + 10 + i32::try_from(number)?;
-            self.rule(stage, priority, condition, forward, &tags)
-                .await?;
+            self.rule(env, priority, condition, forward, &tags).await?;
         }
-        self.service(stage, &id, &definition, Some(&group), &tags)
+        self.service(env, &id, &definition, Some(&group), &tags)
             .await?;
         Ok(id)
     }
 
-    async fn unprotect(&self, stage: &Stage, ids: &[String]) -> Result<()> {
+    async fn unprotect(&self, env: &TestEnvironment, ids: &[String]) -> Result<()> {
         for id in ids {
-            stage.unmark(id, "pulse:protected").await?;
+            env.untag(id, "pulse:protected").await?;
         }
         Ok(())
     }
 
     /// Services, target groups and rules of somebody else's, some of them much like ours.
-    async fn make_foreign(&self, stage: &Stage) -> Result<()> {
-        let definition = self.register(stage, "other-app", &[]).await?;
+    async fn make_foreign(&self, env: &TestEnvironment) -> Result<()> {
+        let definition = self.register(env, "other-app", &[]).await?;
         let theirs = [
             ("pulse:deployment-id", "test2-20260101-000000Z"),
             ("pulse:environment", "test2"),
@@ -246,7 +246,7 @@ impl Maker {
         let mut groups = Vec::new();
         for number in 0..FOREIGN_GROUPS {
             let (name, tags) = foreign_name(number, &theirs);
-            groups.push(self.group(stage, &name, tags).await?);
+            groups.push(self.group(env, &name, tags).await?);
         }
         for number in 0..FOREIGN_RULES {
             let condition = RuleCondition::builder()
@@ -271,19 +271,24 @@ impl Maker {
             };
             let priority = 30_000 + i32::try_from(number)?;
             let (_, tags) = foreign_name(number, &theirs);
-            self.rule(stage, priority, condition, action.build(), tags)
+            self.rule(env, priority, condition, action.build(), tags)
                 .await?;
         }
         for number in 0..FOREIGN_SERVICES {
             let (name, tags) = foreign_name(number, &theirs);
             let group = groups.get(number).map(String::as_str);
-            self.service(stage, &name, &definition, group, tags).await?;
+            self.service(env, &name, &definition, group, tags).await?;
         }
         Ok(())
     }
 
-    async fn register(&self, stage: &Stage, family: &str, tags: &[(&str, &str)]) -> Result<String> {
-        let registered = stage
+    async fn register(
+        &self,
+        env: &TestEnvironment,
+        family: &str,
+        tags: &[(&str, &str)],
+    ) -> Result<String> {
+        let registered = env
             .ecs
             .register_task_definition()
             .family(family)
@@ -305,8 +310,13 @@ impl Maker {
             .to_owned())
     }
 
-    async fn group(&self, stage: &Stage, name: &str, tags: &[(&str, &str)]) -> Result<String> {
-        let created = stage
+    async fn group(
+        &self,
+        env: &TestEnvironment,
+        name: &str,
+        tags: &[(&str, &str)],
+    ) -> Result<String> {
+        let created = env
             .elb
             .create_target_group()
             .name(name)
@@ -327,14 +337,13 @@ impl Maker {
 
     async fn rule(
         &self,
-        stage: &Stage,
+        env: &TestEnvironment,
         priority: i32,
         condition: RuleCondition,
         action: Action,
         tags: &[(&str, &str)],
     ) -> Result<()> {
-        stage
-            .elb
+        env.elb
             .create_rule()
             .listener_arn(&self.blueprint.listener)
             .priority(priority)
@@ -348,7 +357,7 @@ impl Maker {
 
     async fn service(
         &self,
-        stage: &Stage,
+        env: &TestEnvironment,
         name: &str,
         definition: &str,
         group: Option<&str>,
@@ -361,8 +370,7 @@ impl Maker {
                 .container_port(8000);
             vec![balancer.build()]
         });
-        stage
-            .ecs
+        env.ecs
             .create_service()
             .cluster(&self.environment)
             .service_name(name)
@@ -392,14 +400,18 @@ fn foreign_name<'a>(
 }
 
 /// Everything that is not ours, with its tags, as AWS describes it.
-async fn foreign(stage: &Stage, ids: &[String], live: &str) -> Result<BTreeMap<String, String>> {
+async fn foreign(
+    env: &TestEnvironment,
+    ids: &[String],
+    live: &str,
+) -> Result<BTreeMap<String, String>> {
     let is_ours = |name: &str| name == live || ids.iter().any(|id| id == name);
     let mut found = BTreeMap::new();
     let mut arns = Vec::new();
-    let mut pages = stage
+    let mut pages = env
         .elb
         .describe_rules()
-        .listener_arn(stage.listener_arn().await?)
+        .listener_arn(env.listener_arn().await?)
         .page_size(400)
         .into_paginator()
         .send();
@@ -413,7 +425,7 @@ async fn foreign(stage: &Stage, ids: &[String], live: &str) -> Result<BTreeMap<S
             }
         }
     }
-    let groups = stage.elb.describe_target_groups().page_size(400);
+    let groups = env.elb.describe_target_groups().page_size(400);
     for group in groups.send().await?.target_groups() {
         let arn = group.target_group_arn().context("a group without an ARN")?;
         if !is_ours(group.target_group_name().unwrap_or_default()) {
@@ -422,7 +434,7 @@ async fn foreign(stage: &Stage, ids: &[String], live: &str) -> Result<BTreeMap<S
         }
     }
     for batch in arns.chunks(20) {
-        let tags = stage
+        let tags = env
             .elb
             .describe_tags()
             .set_resource_arns(Some(batch.to_vec()));
@@ -432,20 +444,20 @@ async fn foreign(stage: &Stage, ids: &[String], live: &str) -> Result<BTreeMap<S
         }
     }
     let mut names = Vec::new();
-    let mut pages = stage
+    let mut pages = env
         .ecs
         .list_services()
-        .cluster(&stage.environment)
+        .cluster(&env.name)
         .into_paginator()
         .send();
     while let Some(page) = pages.next().await {
         names.extend(page?.service_arns.unwrap_or_default());
     }
     for batch in names.chunks(10) {
-        let services = stage
+        let services = env
             .ecs
             .describe_services()
-            .cluster(&stage.environment)
+            .cluster(&env.name)
             .set_services(Some(batch.to_vec()))
             .include(ServiceField::Tags);
         for service in services.send().await?.services() {

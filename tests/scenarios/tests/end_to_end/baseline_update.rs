@@ -6,16 +6,16 @@ use anyhow::{Context, Result};
 use aws_sdk_ecs::types::CpuArchitecture;
 use localcloud::Options;
 use scenarios::visitors::Pin;
-use scenarios::{Stage, Steady};
+use scenarios::{TestEnvironment, Traffic};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
     let images = [("IMAGE_ARCH", "arm64")];
-    let stage = Stage::set_as(Options::default(), &images).await?;
-    let old = stage.deploy_live(&[]).await?.name;
-    let live = stage.deploy_live(&[]).await?.name;
-    let traffic = Steady::traffic(
-        &stage,
+    let env = TestEnvironment::deploy_as(Options::default(), &images).await?;
+    let old = env.deploy_live(&[]).await?.name;
+    let live = env.deploy_live(&[]).await?.name;
+    let traffic = Traffic::start(
+        &env,
         50,
         vec![
             Pin::None,
@@ -23,12 +23,12 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
             Pin::Cookie(live.clone()),
         ],
     )?;
-    let environment = &stage.environment;
-    let listener = format!("{:?}", default_actions(&stage).await?);
+    let environment = &env.name;
+    let listener = format!("{:?}", default_actions(&env).await?);
 
     // Unchanged.
-    stage.cloud.deploy(environment).await?;
-    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
+    env.cloud.deploy(environment).await?;
+    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
 
     // With other parameters, in both stacks.
     let changed = [
@@ -42,19 +42,19 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         ),
         ("ARCH", ""),
     ];
-    stage.cloud.deploy_with(environment, &changed).await?;
-    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
+    env.cloud.deploy_with(environment, &changed).await?;
+    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
 
     // With another certificate, which is the listener's.
     let certificate = "arn:aws:acm:us-east-1:000000000000:certificate/another";
     let mut another = changed.to_vec();
     another.push(("CERTIFICATE_ARN", certificate));
-    stage.cloud.deploy_with(environment, &another).await?;
-    assert_eq!(format!("{:?}", default_actions(&stage).await?), listener);
-    let listeners = stage
+    env.cloud.deploy_with(environment, &another).await?;
+    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
+    let listeners = env
         .elb
         .describe_listeners()
-        .listener_arns(stage.listener_arn().await?)
+        .listener_arns(env.listener_arn().await?)
         .send()
         .await?;
     let certificates = listeners
@@ -68,7 +68,7 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         [certificate]
     );
 
-    assert_eq!(stage.active().await?.as_ref(), Some(&live));
+    assert_eq!(env.active().await?.as_ref(), Some(&live));
     let (tally, rate) = traffic.stop().await?;
     println!(
         "{} requests at {rate:.0}/s, {} failed",
@@ -83,8 +83,8 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
     );
 
     // The environment still deploys, for the processor that only the first time was told.
-    stage.deploy_live(&[]).await?;
-    let newest = stage.ecs.describe_task_definition();
+    env.deploy_live(&[]).await?;
+    let newest = env.ecs.describe_task_definition();
     let newest = newest.task_definition(format!("{environment}-app"));
     let newest = newest.send().await?;
     let platform = newest
@@ -94,18 +94,18 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         platform.and_then(|platform| platform.cpu_architecture()),
         Some(&CpuArchitecture::Arm64)
     );
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
 /// The default actions of the HTTPS listener.
 async fn default_actions(
-    stage: &Stage,
+    env: &TestEnvironment,
 ) -> Result<Vec<aws_sdk_elasticloadbalancingv2::types::Action>> {
-    let listeners = stage
+    let listeners = env
         .elb
         .describe_listeners()
-        .listener_arns(stage.listener_arn().await?)
+        .listener_arns(env.listener_arn().await?)
         .send()
         .await?;
     let listener = listeners.listeners().first().context("no listener")?;

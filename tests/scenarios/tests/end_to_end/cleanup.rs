@@ -6,39 +6,38 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use localcloud::Options;
-use localcloud::front_door::faults::{Fault, FaultRule};
-use localcloud::pace::Pace;
+use localcloud::gateway::faults::{Fault, FaultRule};
+use localcloud::time_scale::TimeScale;
 use scenarios::machines::{BY_HAND, outcome, planned};
 use scenarios::queues::{messages, receive, subscribe, subscribe_to_failures};
-use scenarios::{Execution, Stage};
+use scenarios::{Execution, TestEnvironment};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Result<()> {
-    let stage = Stage::set_for_cleanups_by_hand().await?;
-    let first = stage.deploy_live(&[]).await?.name;
-    let second = stage.deploy_live(&[]).await?.name;
-    let third = stage.deploy_live(&[]).await?.name;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    let first = env.deploy_live(&[]).await?.name;
+    let second = env.deploy_live(&[]).await?.name;
+    let third = env.deploy_live(&[]).await?.name;
     // A candidate whose execution was stopped when it had a service.
-    let stopped = stage.new_id();
-    stage.cloud.ecs().hold_starts(true);
-    stage.push(&stopped, &[]).await?;
-    let arn = stage.execution_arn(&stopped);
-    stage
-        .within(Duration::from_secs(120), async || {
-            let execution = Execution::read(&stage.sfn, &arn).await;
-            Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
-        })
-        .await?;
+    let stopped = env.new_id();
+    env.cloud.ecs().pause_starts(true);
+    env.push(&stopped, &[]).await?;
+    let arn = env.execution_arn(&stopped);
+    env.within(Duration::from_secs(120), async || {
+        let execution = Execution::read(&env.sfn, &arn).await;
+        Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
+    })
+    .await?;
     // While it runs, it is left alone.
-    assert_eq!(planned(&stage.plan().await?, &stopped)?.1, "keep");
-    stage.stop(&arn).await?;
-    stage.cloud.ecs().hold_starts(false);
+    assert_eq!(planned(&env.plan().await?, &stopped)?.1, "keep");
+    env.stop(&arn).await?;
+    env.cloud.ecs().pause_starts(false);
 
-    let before = stage.cloud.calls().newest();
-    let plan = stage.plan().await?;
+    let before = env.cloud.calls().newest();
+    let plan = env.plan().await?;
     println!("{plan:#}");
-    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
     for (id, state, action) in [
         (&first, "previous", "drain"),
         (&second, "previous", "keep"),
@@ -49,7 +48,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
         assert_eq!((is, due), (state, action), "{id}: {why}");
     }
 
-    let real = stage.clean_up().await?;
+    let real = env.clean_up().await?;
     let mut found = result_of(&real, "FindDeployments")?;
     found["dryRun"] = json!(true);
     assert_eq!(found, plan);
@@ -62,30 +61,29 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     assert_eq!(done, BTreeSet::from([first.as_str(), stopped.as_str()]));
     assert_eq!(outcome(&real, &first)?.0, "draining");
     assert_eq!(outcome(&real, &stopped)?.0, "deleted");
-    assert_eq!(stage.leftovers(&stopped).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(&stopped).await?, Vec::<String>::new());
 
     // The default action lost what it named: it gets it back.
-    stage
-        .elb
+    env.elb
         .modify_listener()
-        .listener_arn(stage.listener_arn().await?)
+        .listener_arn(env.listener_arn().await?)
         .default_actions(nothing_deployed())
         .send()
         .await?;
-    assert_eq!(stage.active().await?, None);
-    let plan = stage.plan().await?;
+    assert_eq!(env.active().await?, None);
+    let plan = env.plan().await?;
     assert_eq!(plan["repair"]["deploymentId"], third.as_str(), "{plan}");
-    let real = stage.clean_up().await?;
+    let real = env.clean_up().await?;
     assert_eq!(real.output["repaired"], third.as_str(), "{}", real.output);
-    assert_eq!(stage.active().await?.as_ref(), Some(&third));
-    stage.reaches_visitors(&third).await?;
+    assert_eq!(env.active().await?.as_ref(), Some(&third));
+    env.reaches_visitors(&third).await?;
 
     // What a person protects stays, and may go once it is not.
-    stage.mark(&first, "pulse:protected", "yes").await?;
-    assert_eq!(planned(&stage.plan().await?, &first)?.1, "keep");
-    stage.clean_up_later().await?;
-    assert_eq!(stage.tasks(&first).await?.len(), 2);
-    stage.strike().await;
+    env.tag(&first, "pulse:protected", "yes").await?;
+    assert_eq!(planned(&env.plan().await?, &first)?.1, "keep");
+    env.clean_up_later().await?;
+    assert_eq!(env.tasks(&first).await?.len(), 2);
+    env.tear_down().await;
     Ok(())
 }
 
@@ -107,42 +105,40 @@ fn nothing_deployed() -> aws_sdk_elasticloadbalancingv2::types::Action {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()> {
     let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let stage = Stage::set_as(
+    let env = TestEnvironment::deploy_as(
         Options::default(),
         &[("PIPELINE_PARAMETERS", parameters.as_str())],
     )
     .await?;
-    let failures = subscribe_to_failures(&stage).await?;
+    let failures = subscribe_to_failures(&env).await?;
     let mut old = Vec::new();
     for _ in 0..2 {
-        old.push(stage.deploy_live(&[]).await?.name);
+        old.push(env.deploy_live(&[]).await?.name);
     }
-    let live = stage.deploy_live(&[]).await?.name;
+    let live = env.deploy_live(&[]).await?.name;
     for id in &old {
-        stage
-            .mark(id, "pulse:draining-since", "2026-01-01T00:00:00Z")
+        env.tag(id, "pulse:draining-since", "2026-01-01T00:00:00Z")
             .await?;
     }
-    stage.cloud.faults().add(FaultRule::next(
+    env.cloud.faults().add(FaultRule::next(
         "elasticloadbalancing",
         "DeleteRule",
         Fault::AccessDenied,
     ));
-    let sweep = stage.run("cleanup", &json!({})).await?;
+    let sweep = env.run("cleanup", &json!({})).await?;
     println!("{}: {}", sweep.ending(), sweep.cause);
     assert_eq!(sweep.ending(), "CleanupFailed");
     let (failed, done): (Vec<_>, Vec<_>) = old.iter().partition(|id| sweep.cause.contains(*id));
     assert_eq!((failed.len(), done.len()), (1, 1), "{}", sweep.cause);
     assert!(sweep.cause.contains("AccessDeniedError"), "{}", sweep.cause);
-    assert_eq!(stage.leftovers(done[0]).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(done[0]).await?, Vec::<String>::new());
 
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(messages(&stage, &failures).await? > 0)
-        })
-        .await
-        .context("the topic was not told")?;
-    let told = receive(&stage, &failures).await?;
+    env.within(Duration::from_secs(60), async || {
+        Ok(messages(&env, &failures).await? > 0)
+    })
+    .await
+    .context("the topic was not told")?;
+    let told = receive(&env, &failures).await?;
     assert_eq!(told.len(), 1, "{told:?}");
     let told = told[0]["Message"].as_str().context("no message")?;
     let told: Value = serde_json::from_str(told)?;
@@ -152,11 +148,11 @@ async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()
     assert!(reason.is_some_and(|reason| reason.contains(failed[0].as_str())));
 
     // The next one goes on where this one could not.
-    let sweep = stage.clean_up().await?;
+    let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, failed[0])?.0, "deleted");
-    assert_eq!(stage.leftovers(failed[0]).await?, Vec::<String>::new());
-    assert_eq!(stage.active().await?, Some(live));
-    stage.strike().await;
+    assert_eq!(env.remaining(failed[0]).await?, Vec::<String>::new());
+    assert_eq!(env.active().await?, Some(live));
+    env.tear_down().await;
     Ok(())
 }
 
@@ -175,48 +171,46 @@ fn result_of(execution: &Execution, state: &str) -> Result<Value> {
 async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Result<()> {
     // Five minutes are 15 s then.
     let options = Options {
-        pace: Pace(0.05),
+        time_scale: TimeScale(0.05),
         ..Options::default()
     };
     let parameters = [("PIPELINE_PARAMETERS", "SettleSeconds=0 KeepPrevious=0")];
-    let stage = Stage::set_as(options, &parameters).await?;
-    let old = stage.deploy_live(&[]).await?.name;
-    let new = stage.deploy_live(&[]).await?.name;
-    stage
-        .within(Duration::from_secs(120), async || {
-            Ok(stage.leftovers(&old).await?.is_empty())
-        })
-        .await
-        .context("the schedule did not remove what was replaced")?;
-    assert_eq!(stage.active().await?.as_ref(), Some(&new));
-    stage.reaches_visitors(&new).await?;
-    stage.strike().await;
+    let env = TestEnvironment::deploy_as(options, &parameters).await?;
+    let old = env.deploy_live(&[]).await?.name;
+    let new = env.deploy_live(&[]).await?.name;
+    env.within(Duration::from_secs(120), async || {
+        Ok(env.remaining(&old).await?.is_empty())
+    })
+    .await
+    .context("the schedule did not remove what was replaced")?;
+    assert_eq!(env.active().await?.as_ref(), Some(&new));
+    env.reaches_visitors(&new).await?;
+    env.tear_down().await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()> {
-    let stage = Stage::set_for_cleanups_by_hand().await?;
-    let queue = subscribe(&stage).await?;
-    let first = stage.deploy_live(&[]).await?.name;
-    let second = stage.deploy_live(&[]).await?.name;
-    let rollback = stage.run("rollback", &json!({})).await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    let queue = subscribe(&env).await?;
+    let first = env.deploy_live(&[]).await?.name;
+    let second = env.deploy_live(&[]).await?.name;
+    let rollback = env.run("rollback", &json!({})).await?;
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
-    stage.clean_up().await?;
-    let sweep = stage.clean_up_later().await?;
+    env.clean_up().await?;
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "deleted");
 
     let mut told = BTreeMap::new();
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(messages(&stage, &queue).await? >= 8)
-        })
-        .await
-        .context("not all events arrived")?;
-    for event in receive(&stage, &queue).await? {
+    env.within(Duration::from_secs(60), async || {
+        Ok(messages(&env, &queue).await? >= 8)
+    })
+    .await
+    .context("not all events arrived")?;
+    for event in receive(&env, &queue).await? {
         let detail = event["detail"].clone();
         assert_eq!(event["source"], "pulse.deploy");
-        assert_eq!(detail["environment"], stage.environment.as_str());
+        assert_eq!(detail["environment"], env.name.as_str());
         let execution = detail["execution"].as_str().unwrap_or_default();
         assert!(execution.contains(":execution:test-"), "{event}");
         let kind = event["detail-type"].as_str().unwrap_or_default().to_owned();
@@ -240,7 +234,7 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
         first.as_str()
     );
     assert_eq!(
-        detail("Rollback Done", &first)?["leftDeploymentId"],
+        detail("Rollback Done", &first)?["replacedDeploymentId"],
         second.as_str()
     );
     for kind in [
@@ -254,17 +248,17 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
     assert_eq!(told.len(), 8, "{:?}", told.keys());
 
     // Everything goes, whoever is on it.
-    let refused = destroy(&stage, &[]).await?;
+    let refused = destroy(&env, &[]).await?;
     assert!(!refused.status.success(), "it went on without a yes");
-    assert_eq!(stage.active().await?.as_ref(), Some(&first));
-    let ended = destroy(&stage, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
+    assert_eq!(env.active().await?.as_ref(), Some(&first));
+    let ended = destroy(&env, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
     println!("{}", String::from_utf8_lossy(&ended.stdout));
     ensure!(
         ended.status.success(),
         "{}",
         String::from_utf8_lossy(&ended.stderr)
     );
-    let stacks = stage
+    let stacks = env
         .cloud
         .client()
         .query(
@@ -275,25 +269,25 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
         .await?;
     assert!(!stacks.contains("test-pipeline"), "{stacks}");
     assert!(!stacks.contains("test-baseline"), "{stacks}");
-    let groups = stage.elb.describe_target_groups().send().await?;
+    let groups = env.elb.describe_target_groups().send().await?;
     assert_eq!(groups.target_groups().len(), 0);
-    let balancers = stage.elb.describe_load_balancers().send().await?;
+    let balancers = env.elb.describe_load_balancers().send().await?;
     assert_eq!(balancers.load_balancers().len(), 0);
-    assert!(stage.cloud.ecs().processes().is_empty());
-    let definitions = stage.ecs.list_task_definitions().send().await?;
+    assert!(env.cloud.ecs().processes().is_empty());
+    let definitions = env.ecs.list_task_definitions().send().await?;
     assert_eq!(
         definitions.task_definition_arns(),
         Vec::<String>::new().as_slice()
     );
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
-async fn destroy(stage: &Stage, variables: &[(&str, &str)]) -> Result<Output> {
-    Ok(stage
+async fn destroy(env: &TestEnvironment, variables: &[(&str, &str)]) -> Result<Output> {
+    Ok(env
         .cloud
         .command("infra/destroy.sh")?
-        .env("ENV", &stage.environment)
+        .env("ENV", &env.name)
         .envs(variables.iter().copied())
         .stdin(std::process::Stdio::null())
         .output()

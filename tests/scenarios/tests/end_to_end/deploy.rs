@@ -2,17 +2,17 @@
 
 use anyhow::{Context, Result, ensure};
 use scenarios::visitors::Pin;
-use scenarios::{Stage, Steady, Visitor};
+use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_alone() -> Result<()>
 {
-    let stage = Stage::set().await?;
-    let visitor = Visitor::of(&stage)?;
+    let env = TestEnvironment::deploy().await?;
+    let visitor = Visitor::of(&env)?;
 
     // Before the first deployment nothing is there to answer, and visitors count it as failed.
-    let traffic = Steady::traffic(&stage, 50, vec![Pin::None])?;
+    let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
     let nothing = visitor.visit(&Pin::None).await.unwrap_err();
     assert!(format!("{nothing:#}").contains("503"), "{nothing:#}");
     let (tally, _) = traffic.stop().await?;
@@ -20,7 +20,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     assert_eq!((tally.answers(), tally.failed.len()), (0, tally.sent));
 
     // By its push.
-    let pushed = stage.deploy_live(&[]).await?;
+    let pushed = env.deploy_live(&[]).await?;
     assert_eq!(pushed.output["outcome"], "live");
     assert_eq!(pushed.output["previousDeploymentId"], Value::Null);
     let answer = visitor.visit(&Pin::None).await?;
@@ -33,21 +33,21 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     let created = pushed.entered("CreateService");
     let created = created.context("the service was never created")?;
     assert!(attached < created, "{:?}", pushed.path());
-    let calls = stage.cloud.calls().all();
+    let calls = env.cloud.calls().all();
     let last_rule = calls.iter().rposition(|c| c.operation == "CreateRule");
     let service = calls.iter().position(|c| c.operation == "CreateService");
     assert!(last_rule.is_some() && last_rule < service);
 
     // By the AWS CLI, when the push was not noticed.
-    let id = stage.new_id();
-    stage.push_unnoticed(&id, &[]).await?;
-    let started = start_by_cli(&stage, &id, &json!({"deploymentId": id})).await?;
-    assert_eq!(started, stage.execution_arn(&id));
-    let execution = stage.end_of(&id).await?;
+    let id = env.new_id();
+    env.push_unnoticed(&id, &[]).await?;
+    let started = start_by_cli(&env, &id, &json!({"deploymentId": id})).await?;
+    assert_eq!(started, env.execution_arn(&id));
+    let execution = env.end_of(&id).await?;
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
     assert_eq!(execution.output["previousDeploymentId"], pushed.name);
-    assert_eq!(stage.active().await?, Some(id.clone()));
-    stage.reaches_visitors(&id).await?;
+    assert_eq!(env.active().await?, Some(id.clone()));
+    env.reaches_visitors(&id).await?;
 
     // It did the same as the push: the same states in the same order, but for the number of looks
     // at the targets' health.
@@ -57,29 +57,29 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     );
 
     // What is live already needs nothing.
-    let before = stage.cloud.calls().newest();
-    let again = stage
+    let before = env.cloud.calls().newest();
+    let again = env
         .start_by_hand("again", &json!({"deploymentId": id}).to_string())
         .await?;
     assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
-    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
 
     // Sizes and variables may be given by hand.
-    let id = stage.new_id();
-    stage.push_unnoticed(&id, &[]).await?;
+    let id = env.new_id();
+    env.push_unnoticed(&id, &[]).await?;
     let input = json!({"deploymentId": id, "desiredCount": 1, "cpu": 512, "memory": 1024, "environment": {"SESSION_IDLE_SECONDS": "5"}});
-    let by_hand = stage.start_by_hand("by-hand", &input.to_string()).await?;
+    let by_hand = env.start_by_hand("by-hand", &input.to_string()).await?;
     assert_eq!(by_hand.ending(), "Succeeded", "{}", by_hand.cause);
-    let services = stage
+    let services = env
         .ecs
         .describe_services()
-        .cluster(&stage.environment)
+        .cluster(&env.name)
         .services(&id)
         .send()
         .await?;
     let service = services.services().first().context("no service")?;
     assert_eq!((service.desired_count(), service.running_count()), (1, 1));
-    let definition = stage
+    let definition = env
         .ecs
         .describe_task_definition()
         .task_definition(service.task_definition().unwrap_or_default())
@@ -90,15 +90,15 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
         (definition.cpu(), definition.memory()),
         (Some("512"), Some("1024"))
     );
-    stage.reaches_visitors(&id).await?;
+    env.reaches_visitors(&id).await?;
 
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
 /// Starts an execution of the deploy machine as people do in a terminal; returns its ARN.
-async fn start_by_cli(stage: &Stage, name: &str, input: &Value) -> Result<String> {
-    let output = stage
+async fn start_by_cli(env: &TestEnvironment, name: &str, input: &Value) -> Result<String> {
+    let output = env
         .cloud
         .command("aws")?
         .args([
@@ -111,7 +111,7 @@ async fn start_by_cli(stage: &Stage, name: &str, input: &Value) -> Result<String
         ])
         .args([
             "--state-machine-arn",
-            &stage.machine("deploy"),
+            &env.machine("deploy"),
             "--name",
             name,
         ])

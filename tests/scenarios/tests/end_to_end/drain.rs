@@ -9,13 +9,13 @@ use localcloud::Options;
 use scenarios::machines::{BY_HAND, Task, drain_record, outcome, planned};
 use scenarios::visitors::Pin;
 use scenarios::websocket::{Session, Socket};
-use scenarios::{Stage, Steady};
+use scenarios::{TestEnvironment, Traffic};
 use serde_json::json;
 
 /// Nothing is kept warm, so that what was replaced drains at the next sweep.
-async fn stage() -> Result<Stage> {
+async fn environment() -> Result<TestEnvironment> {
     let parameters = format!("{BY_HAND} KeepPrevious=0");
-    Stage::set_as(
+    TestEnvironment::deploy_as(
         Options::default(),
         &[("PIPELINE_PARAMETERS", parameters.as_str())],
     )
@@ -25,68 +25,66 @@ async fn stage() -> Result<Stage> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_the_next_sweep()
 -> Result<()> {
-    let stage = stage().await?;
+    let env = environment().await?;
     // It fails its health checks once it drains, for which ECS would replace it.
-    let old = stage
+    let old = env
         .deploy_live(&[("HEALTH_503_WHILE_DRAINING", "1")])
         .await?
         .name;
-    let mut socket = Socket::open(&stage, &old).await?;
-    let new = stage.deploy_live(&[]).await?.name;
-    let first = stage.tasks_running(&old, 2).await?;
+    let mut socket = Socket::open(&env, &old).await?;
+    let new = env.deploy_live(&[]).await?.name;
+    let first = env.tasks_running(&old, 2).await?;
     for task in &first {
         assert_eq!(drain_record(task).await?["draining"], false);
     }
 
-    let sweep = stage.clean_up().await?;
+    let sweep = env.clean_up().await?;
     let (what, why) = outcome(&sweep, &old)?;
     println!("{what}: {why}");
     assert_eq!(what, "draining", "{why}");
     for task in &first {
         was_drained_directly(task).await?;
     }
-    for task in stage.tasks_running(&new, 2).await? {
+    for task in env.tasks_running(&new, 2).await? {
         assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
     }
 
     // Longer than three failed health checks: nothing is replaced.
     tokio::time::sleep(Duration::from_secs(15)).await;
-    assert_eq!(stage.tasks(&old).await?, first);
+    assert_eq!(env.tasks(&old).await?, first);
     socket.talk("still here").await?;
 
     // One dies and ECS puts another in its place, which knows nothing of the draining.
     let idle = idle_one(&first).await?;
-    assert!(stage.cloud.ecs().kill(&idle.id).await);
-    stage
-        .within(Duration::from_secs(60), async || {
-            let tasks = stage.tasks(&old).await?;
-            Ok(tasks.len() == 2 && !tasks.contains(&idle))
-        })
-        .await
-        .context("the killed task was not replaced")?;
-    let second = stage.tasks(&old).await?;
+    assert!(env.cloud.ecs().kill(&idle.id).await);
+    env.within(Duration::from_secs(60), async || {
+        let tasks = env.tasks(&old).await?;
+        Ok(tasks.len() == 2 && !tasks.contains(&idle))
+    })
+    .await
+    .context("the killed task was not replaced")?;
+    let second = env.tasks(&old).await?;
     let fresh: Vec<_> = second.iter().filter(|task| !first.contains(task)).collect();
     assert_eq!(fresh.len(), 1, "{first:?} {second:?}");
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(drain_record(fresh[0]).await.is_ok())
-        })
-        .await?;
+    env.within(Duration::from_secs(60), async || {
+        Ok(drain_record(fresh[0]).await.is_ok())
+    })
+    .await?;
     assert_eq!(drain_record(fresh[0]).await?["draining"], false);
-    stage.clean_up().await?;
+    env.clean_up().await?;
     for task in &second {
         was_drained_directly(task).await?;
     }
 
     socket.talk("and now").await?;
     socket.close().await?;
-    let sweep = stage.clean_up_later().await?;
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "draining");
-    let sweep = stage.clean_up_later().await?;
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "deleted");
-    assert_eq!(stage.leftovers(&old).await?, Vec::<String>::new());
-    assert_eq!(stage.active().await?, Some(new));
-    stage.strike().await;
+    assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
+    assert_eq!(env.active().await?, Some(new));
+    env.tear_down().await;
     Ok(())
 }
 
@@ -117,10 +115,10 @@ async fn idle_one(tasks: &[Task]) -> Result<Task> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_by_task()
 -> Result<()> {
-    let stage = stage().await?;
-    let old = stage.deploy_live(&[("NO_DRAIN", "1")]).await?.name;
-    let new = stage.deploy_live(&[]).await?.name;
-    for sweep in [stage.clean_up().await?, stage.clean_up_later().await?] {
+    let env = environment().await?;
+    let old = env.deploy_live(&[("NO_DRAIN", "1")]).await?.name;
+    let new = env.deploy_live(&[]).await?.name;
+    for sweep in [env.clean_up().await?, env.clean_up_later().await?] {
         let (what, why) = outcome(&sweep, &old)?;
         println!("{what}: {why}");
         assert_eq!(what, "draining");
@@ -129,10 +127,9 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
     }
 
     // The deadline counts from the start of draining, so that is moved to long ago.
-    stage
-        .mark(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
+    env.tag(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
         .await?;
-    let plan = stage.plan().await?;
+    let plan = env.plan().await?;
     let (state, action, why) = planned(&plan, &old)?;
     assert_eq!((state, action), ("draining", "delete"), "{why}");
     assert!(why.contains("deadline"), "{why}");
@@ -142,23 +139,22 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
         Pin::Cookie(old.clone()),
         Pin::Header(old.clone()),
     ];
-    let traffic = Steady::traffic(&stage, 50, pins)?;
-    let execution = stage.start("cleanup", &json!({})).await?;
+    let traffic = Traffic::start(&env, 50, pins)?;
+    let execution = env.start("cleanup", &json!({})).await?;
     let counts = Mutex::new(Vec::new());
-    stage
-        .within(Duration::from_secs(120), async || {
-            // Tasks first: one that stops between the two looks must not seem to be one too many.
-            let running = stage.tasks(&old).await.unwrap_or_default().len();
-            let desired = stage.desired_count(&old).await.unwrap_or_default();
-            let described = stage.sfn.describe_execution().execution_arn(&execution);
-            let has_ended = described.send().await?.status().as_str() != "RUNNING";
-            let mut counts = counts.lock().expect("no panic while watching");
-            if counts.last() != Some(&(desired, running)) {
-                counts.push((desired, running));
-            }
-            Ok(has_ended)
-        })
-        .await?;
+    env.within(Duration::from_secs(120), async || {
+        // Tasks first: one that stops between the two looks must not seem to be one too many.
+        let running = env.tasks(&old).await.unwrap_or_default().len();
+        let desired = env.desired_count(&old).await.unwrap_or_default();
+        let described = env.sfn.describe_execution().execution_arn(&execution);
+        let has_ended = described.send().await?.status().as_str() != "RUNNING";
+        let mut counts = counts.lock().expect("no panic while watching");
+        if counts.last() != Some(&(desired, running)) {
+            counts.push((desired, running));
+        }
+        Ok(has_ended)
+    })
+    .await?;
     let counts = counts.into_inner()?;
     println!("(desired, running): {counts:?}");
     let at = |wanted| counts.iter().position(|count| *count == wanted);
@@ -171,46 +167,46 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
         "both were stopped at once: {counts:?}"
     );
 
-    let sweep = stage.ended(&execution).await?;
+    let sweep = env.ended(&execution).await?;
     assert_eq!(outcome(&sweep, &old)?.0, "deleted", "{}", sweep.cause);
-    assert_eq!(stage.leftovers(&old).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
     let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
-    assert_eq!(stage.active().await?, Some(new));
-    stage.strike().await;
+    assert_eq!(env.active().await?, Some(new));
+    env.tear_down().await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and_then_it_is_gone()
 -> Result<()> {
-    let stage = stage().await?;
-    let deployed = stage.deploy_live(&[]).await?;
+    let env = environment().await?;
+    let deployed = env.deploy_live(&[]).await?;
     let old = deployed.name.clone();
-    let mut socket = Socket::open(&stage, &old).await?;
-    let session = Session::open(&stage, &deployed).await?;
+    let mut socket = Socket::open(&env, &old).await?;
+    let session = Session::open(&env, &deployed).await?;
     let pins = vec![
         Pin::None,
         Pin::Cookie(old.clone()),
         Pin::Header(old.clone()),
     ];
-    let traffic = Steady::traffic(&stage, 50, pins.clone())?;
-    let new = stage.deploy_live(&[]).await?.name;
+    let traffic = Traffic::start(&env, 50, pins.clone())?;
+    let new = env.deploy_live(&[]).await?.name;
 
     // However often it is swept, both stay where they are.
-    let sweep = stage.clean_up().await?;
+    let sweep = env.clean_up().await?;
     let (what, why) = outcome(&sweep, &old)?;
     assert_eq!(what, "draining");
     assert!(why.contains("2 sessions on 2 tasks"), "{why}");
     for words in ["one", "two"] {
-        let sweep = stage.clean_up_later().await?;
+        let sweep = env.clean_up_later().await?;
         assert_eq!(outcome(&sweep, &old)?.0, "draining");
         socket.talk(words).await?;
         assert_eq!(session.visit().await?, old);
     }
     socket.close().await?;
     for _ in 0..2 {
-        let sweep = stage.clean_up_later().await?;
+        let sweep = env.clean_up_later().await?;
         let (what, why) = outcome(&sweep, &old)?;
         assert_eq!(what, "draining");
         assert!(why.contains("1 sessions"), "{why}");
@@ -219,12 +215,12 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
     session.close().await?;
 
     // One sweep without a session may be somebody who reconnects; the second is the end.
-    let sweep = stage.clean_up_later().await?;
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "draining");
-    assert!(!stage.leftovers(&old).await?.is_empty());
-    let sweep = stage.clean_up_later().await?;
+    assert!(!env.remaining(&old).await?.is_empty());
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "deleted");
-    assert_eq!(stage.leftovers(&old).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
 
     // Whoever still asks for it is answered by the active one.
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -239,7 +235,7 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
     for pin in &pins[1..] {
         assert!(tally.met(pin, 0, 0).contains(old.as_str()));
     }
-    assert_eq!(stage.active().await?, Some(new));
-    stage.strike().await;
+    assert_eq!(env.active().await?, Some(new));
+    env.tear_down().await;
     Ok(())
 }

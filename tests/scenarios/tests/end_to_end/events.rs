@@ -6,19 +6,19 @@ use std::time::Duration;
 use anyhow::Result;
 use lifecycle::tags::LIVE_SINCE;
 use localcloud::Options;
-use localcloud::front_door::ecr::Outcome;
-use localcloud::pace::Pace;
-use scenarios::Stage;
+use localcloud::gateway::ecr::Outcome;
+use localcloud::time_scale::TimeScale;
+use scenarios::TestEnvironment;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_the_newest_stays()
 -> Result<()> {
-    let stage = Stage::set().await?;
-    let events = stage.cloud.push_events().clone();
-    let (older, newer) = (stage.new_id(), stage.new_id());
-    let older_event = stage.push_unnoticed(&older, &[]).await?;
-    let newer_event = stage.push_unnoticed(&newer, &[]).await?;
-    assert_eq!(stage.executions().await?, Vec::<String>::new());
+    let env = TestEnvironment::deploy().await?;
+    let events = env.cloud.push_events().clone();
+    let (older, newer) = (env.new_id(), env.new_id());
+    let older_event = env.push_unnoticed(&older, &[]).await?;
+    let newer_event = env.push_unnoticed(&newer, &[]).await?;
+    assert_eq!(env.executions().await?, Vec::<String>::new());
 
     // The newer one's event comes first, three times, two of them at once.
     let (one, two) = tokio::join!(events.deliver(&newer_event), events.deliver(&newer_event));
@@ -26,37 +26,37 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
         assert_eq!(delivery.len(), 1, "{delivery:?}");
         assert_eq!(delivery[0].outcome, Outcome::Delivered);
     }
-    let execution = stage.end_of(&newer).await?;
+    let execution = env.end_of(&newer).await?;
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
-    stage.reaches_visitors(&newer).await?;
+    env.reaches_visitors(&newer).await?;
 
     // The older one's comes late, twice, and makes nothing.
-    let before = stage.cloud.calls().newest();
+    let before = env.cloud.calls().newest();
     events.deliver(&older_event).await?;
     events.deliver(&older_event).await?;
-    let execution = stage.end_of(&older).await?;
+    let execution = env.end_of(&older).await?;
     assert_eq!(execution.ending(), "Superseded", "{}", execution.cause);
     let note = execution.output["note"].as_str().unwrap_or_default();
     assert!(note.contains(&newer), "{}", execution.output);
-    assert_eq!(stage.changes_since(before), Vec::<String>::new());
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
 
     // And once more the newer one's, now that its execution is over.
     events.deliver(&newer_event).await?;
     events.deliver(&older_event).await?;
     // Every delivery has asked for an execution, in the background.
-    let calls = stage.cloud.calls();
+    let calls = env.cloud.calls();
     let asked = async || Ok(calls.count("states", "StartExecution") >= 7);
-    stage.within(Duration::from_secs(60), asked).await?;
-    assert_eq!(stage.changes_since(before), Vec::<String>::new());
-    let names = stage.executions().await?;
+    env.within(Duration::from_secs(60), asked).await?;
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
+    let names = env.executions().await?;
     assert_eq!(names.len(), 2, "{names:?}");
     assert_eq!(
         BTreeSet::from_iter(names),
         BTreeSet::from([older.clone(), newer.clone()])
     );
-    assert_eq!(stage.active().await?, Some(newer));
-    assert_eq!(stage.leftovers(&older).await?, Vec::<String>::new());
-    stage.strike().await;
+    assert_eq!(env.active().await?, Some(newer));
+    assert_eq!(env.remaining(&older).await?, Vec::<String>::new());
+    env.tear_down().await;
     Ok(())
 }
 
@@ -64,44 +64,41 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
 async fn of_images_pushed_at_the_same_time_the_newest_goes_live() -> Result<()> {
     // Slower than otherwise, so that ECS waits longer for a slow start than this one takes.
     let options = Options {
-        pace: Pace(0.2),
+        time_scale: TimeScale(0.2),
         ..Options::default()
     };
-    let stage = Stage::set_with(options).await?;
-    let (slow, quick, newest) = (stage.new_id(), stage.new_id(), stage.new_id());
+    let env = TestEnvironment::deploy_with(options).await?;
+    let (slow, quick, newest) = (env.new_id(), env.new_id(), env.new_id());
     // The oldest is ready last.
     let variables = [("START_DELAY_SECONDS", "9")];
     tokio::try_join!(
-        stage.push(&newest, &[]),
-        stage.push(&quick, &[]),
-        stage.push(&slow, &variables)
+        env.push(&newest, &[]),
+        env.push(&quick, &[]),
+        env.push(&slow, &variables)
     )?;
-    let (slow, quick, newest) = tokio::try_join!(
-        stage.end_of(&slow),
-        stage.end_of(&quick),
-        stage.end_of(&newest)
-    )?;
+    let (slow, quick, newest) =
+        tokio::try_join!(env.end_of(&slow), env.end_of(&quick), env.end_of(&newest))?;
 
     assert_eq!(newest.ending(), "Succeeded", "{}", newest.cause);
-    assert_eq!(stage.active().await?.as_ref(), Some(&newest.name));
-    stage.reaches_visitors(&newest.name).await?;
+    assert_eq!(env.active().await?.as_ref(), Some(&newest.name));
+    env.reaches_visitors(&newest.name).await?;
 
     // It was made, found a newer one live when it was ready, and is no failure.
     assert_eq!(slow.ending(), "Superseded", "{}", slow.cause);
     assert_eq!(slow.output["outcome"], "superseded");
     assert!(slow.entered("CreateService").is_some(), "{:?}", slow.path());
-    assert_eq!(stage.leftovers(&slow.name).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(&slow.name).await?, Vec::<String>::new());
 
     // Whether it was live for a moment depends on who was first; half of it is never left.
-    let left = stage.leftovers(&quick.name).await?;
+    let left = env.remaining(&quick.name).await?;
     println!("{}: {} {left:?}", quick.name, quick.ending());
     let endings = ["Succeeded", "Superseded"];
     assert!(endings.contains(&quick.ending()), "{}", quick.cause);
     if quick.ending() == "Succeeded" || !left.is_empty() {
         assert!(left.len() >= 5, "{left:?}");
-        let marks = stage.marks(&quick.name).await?;
+        let marks = env.tags(&quick.name).await?;
         assert!(marks.contains_key(LIVE_SINCE), "{marks:?}");
     }
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }

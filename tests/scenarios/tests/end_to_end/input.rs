@@ -1,15 +1,15 @@
 //! Wrong input typed in the console is refused before anything is made.
 
 use anyhow::Result;
-use scenarios::Stage;
+use scenarios::TestEnvironment;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> Result<()> {
-    let stage = Stage::set().await?;
+    let env = TestEnvironment::deploy().await?;
     // The image is there: it is the input alone that is refused.
-    let id = stage.new_id();
-    stage.push_unnoticed(&id, &[]).await?;
+    let id = env.new_id();
+    env.push_unnoticed(&id, &[]).await?;
     let table: [(&str, Value, &[&str]); 15] = [
         (
             "unknown-field",
@@ -83,9 +83,9 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
             ],
         ),
     ];
-    let before = stage.cloud.calls().newest();
+    let before = env.cloud.calls().newest();
     for (name, input, words) in &table {
-        let ended = stage.start_by_hand(name, &input.to_string()).await?;
+        let ended = env.start_by_hand(name, &input.to_string()).await?;
         println!("{name}: {}", ended.cause);
         assert_eq!(ended.ending(), "Refused", "{name}: {}", ended.cause);
         assert_eq!(ended.error, "Refused", "{name}");
@@ -109,9 +109,9 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
             ended.cause
         );
     }
-    assert_eq!(stage.changes_since(before), Vec::<String>::new());
-    assert_eq!(stage.active().await?, None);
-    assert_eq!(stage.leftovers(&id).await?, Vec::<String>::new());
-    stage.strike().await;
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
+    assert_eq!(env.active().await?, None);
+    assert_eq!(env.remaining(&id).await?, Vec::<String>::new());
+    env.tear_down().await;
     Ok(())
 }

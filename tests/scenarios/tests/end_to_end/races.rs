@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
 use lifecycle::tags::LIVE_SINCE;
-use scenarios::hold::{HOLD, HOLD_ATTEMPT};
+use scenarios::delay::{DELAY, DELAY_PAST_TIMEOUT};
+use scenarios::faults::foreign::Foreign;
 use scenarios::machines::{drain_record, outcome};
-use scenarios::sweep::foreign::Foreign;
 use scenarios::websocket::Socket;
-use scenarios::{Crowd, Execution, Stage};
+use scenarios::{Execution, Observers, TestEnvironment};
 use serde_json::{Value, json};
 
 /// Of a deployment that is whole: two rules, target group, service, two tasks, task definition.
@@ -21,80 +21,80 @@ const PARTS: usize = 7;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither_it_nor_each_other()
 -> Result<()> {
-    let stage = Stage::set_for_cleanups_by_hand().await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let seed = match std::env::var("RACES_SEED") {
         Ok(seed) => seed.parse()?,
         Err(_) => fastrand::u64(..1_000_000),
     };
     println!("RACES_SEED={seed}");
-    let base = stage.deploy_live(&[]).await?.name;
-    let foreign = Foreign::make(&stage, &base).await?;
-    let untouched = foreign.described(&stage).await?;
+    let base = env.deploy_live(&[]).await?.name;
+    let foreign = Foreign::make(&env, &base).await?;
+    let untouched = foreign.described(&env).await?;
 
-    let crowd = Crowd::on(&stage, &[&base]).await?;
+    let observers = Observers::on(&env, &[&base]).await?;
     let mut live = Vec::new();
-    let in_order = |number: usize| -> Vec<String> { (0..number).map(|_| stage.new_id()).collect() };
+    let in_order = |number: usize| -> Vec<String> { (0..number).map(|_| env.new_id()).collect() };
     let (two, mut newest_first, mut shuffled) = (in_order(2), in_order(2), in_order(5));
     newest_first.reverse();
     fastrand::Rng::with_seed(seed).shuffle(&mut shuffled);
     for ids in [two, newest_first, shuffled] {
-        let newest = pushed_at_once(&stage, &ids).await?;
-        crowd.also_on(&newest);
+        let newest = pushed_at_once(&env, &ids).await?;
+        observers.also_on(&newest);
         live.push(newest);
     }
-    println!("pushes: {} requests answered", crowd.leaves().await?);
+    println!("pushes: {} requests answered", observers.finish().await?);
 
     let [first, second, third] = &live[..] else {
         panic!("three were live: {live:?}");
     };
     // None of the old ones is kept warm. Somebody stays on two; on the other nobody has been for long.
     for id in [&base, first, second] {
-        stage.mark(id, "pulse:rolled-back-at", LONG_AGO).await?;
+        env.tag(id, "pulse:rolled-back-at", LONG_AGO).await?;
     }
-    let last_one = Socket::open(&stage, &base).await?;
-    let mut socket = Socket::open(&stage, second).await?;
-    stage.mark(first, "pulse:idle-since", LONG_AGO).await?;
-    let crowd = Crowd::on(&stage, &[third]).await?;
+    let last_one = Socket::open(&env, &base).await?;
+    let mut socket = Socket::open(&env, second).await?;
+    env.tag(first, "pulse:idle-since", LONG_AGO).await?;
+    let observers = Observers::on(&env, &[third]).await?;
     let input = json!({});
-    let starts = [(); 2].map(|()| stage.start("cleanup", &input));
-    let cleanups = both_clean_up(&stage, &try_join_all(starts).await?).await?;
+    let starts = [(); 2].map(|()| env.start("cleanup", &input));
+    let cleanups = both_clean_up(&env, &try_join_all(starts).await?).await?;
     assert!(cleanups.iter().any(|it| is_deleted(it, first)));
-    assert_eq!(stage.leftovers(first).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(first).await?, Vec::<String>::new());
     for id in [&base, second] {
-        assert_eq!(parts(&stage, id).await?.len(), PARTS, "{id}");
-        assert!(stage.marks(id).await?.contains_key("pulse:draining-since"));
+        assert_eq!(parts(&env, id).await?.len(), PARTS, "{id}");
+        assert!(env.tags(id).await?.contains_key("pulse:draining-since"));
     }
     socket.talk("after both").await?;
 
     // One of them is past its deadline while an image is pushed.
-    stage.mark(&base, "pulse:draining-since", LONG_AGO).await?;
-    let fourth = pushed_during_a_cleanup(&stage, third).await?;
-    crowd.also_on(&fourth);
+    env.tag(&base, "pulse:draining-since", LONG_AGO).await?;
+    let fourth = pushed_during_a_cleanup(&env, third).await?;
+    observers.also_on(&fourth);
     drop(last_one);
-    assert_eq!(stage.leftovers(&base).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(&base).await?, Vec::<String>::new());
     socket.talk("after the push").await?;
     socket.close().await?;
-    is_left(&stage, second).await?;
+    is_left(&env, second).await?;
 
     // One that is held up after it has read the resources, until the other one has done what both plan.
-    stage.mark(second, "pulse:idle-since", LONG_AGO).await?;
-    let late = stage.hold("states", "ListExecutions", 1, HOLD_ATTEMPT);
-    stage.hold("states", "ListExecutions", 3, HOLD_ATTEMPT);
-    let slow = stage.start("cleanup", &json!({})).await?;
-    stage.holds(&late).await?;
-    let quick = stage.start("cleanup", &json!({})).await?;
-    let cleanups = both_clean_up(&stage, &[slow, quick]).await?;
+    env.tag(second, "pulse:idle-since", LONG_AGO).await?;
+    let late = env.delay_call("states", "ListExecutions", 1, DELAY_PAST_TIMEOUT);
+    env.delay_call("states", "ListExecutions", 3, DELAY_PAST_TIMEOUT);
+    let slow = env.start("cleanup", &json!({})).await?;
+    env.call_arrived(&late).await?;
+    let quick = env.start("cleanup", &json!({})).await?;
+    let cleanups = both_clean_up(&env, &[slow, quick]).await?;
     assert!(cleanups.iter().any(|it| is_deleted(it, second)));
-    assert_eq!(stage.leftovers(second).await?, Vec::<String>::new());
+    assert_eq!(env.remaining(second).await?, Vec::<String>::new());
 
     for id in [third, &fourth] {
-        assert_eq!(parts(&stage, id).await?.len(), PARTS, "{id}");
-        is_not_drained(&stage, id).await?;
+        assert_eq!(parts(&env, id).await?.len(), PARTS, "{id}");
+        is_not_drained(&env, id).await?;
     }
-    assert_eq!(stage.active().await?, Some(fourth));
-    assert_eq!(foreign.described(&stage).await?, untouched);
-    println!("cleanups: {} requests answered", crowd.leaves().await?);
-    stage.strike().await;
+    assert_eq!(env.active().await?, Some(fourth));
+    assert_eq!(foreign.described(&env).await?, untouched);
+    println!("cleanups: {} requests answered", observers.finish().await?);
+    env.tear_down().await;
     Ok(())
 }
 
@@ -103,25 +103,25 @@ const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
 /// Delivers the events of pushes in this order, one right after the other. Gives the newest, which is
 /// live then.
-async fn pushed_at_once(stage: &Stage, ids: &[String]) -> Result<String> {
+async fn pushed_at_once(env: &TestEnvironment, ids: &[String]) -> Result<String> {
     // Packing takes longer than a second, so the images are there before the events are.
     let mut pushed = Vec::new();
     for id in ids {
-        pushed.push(stage.push_unnoticed(id, &[]).await?);
+        pushed.push(env.push_unnoticed(id, &[]).await?);
     }
     let begun = Instant::now();
     for event in &pushed {
-        stage.cloud.push_events().deliver(event).await?;
+        env.cloud.push_events().deliver(event).await?;
     }
     println!("{} events in {:.2?}: {ids:?}", ids.len(), begun.elapsed());
-    let ended = try_join_all(ids.iter().map(|id| stage.end_of(id))).await?;
+    let ended = try_join_all(ids.iter().map(|id| env.end_of(id))).await?;
     let newest = ids.iter().max().context("nothing was pushed")?;
     for execution in &ended {
         let Execution { name, cause, .. } = execution;
-        let left = parts(stage, name).await?;
+        let left = parts(env, name).await?;
         println!("{name}: {}, {} parts", execution.ending(), left.len());
         // One that was live for a moment is whole, whatever its execution heard of that.
-        let was_live = !left.is_empty() && stage.marks(name).await?.contains_key(LIVE_SINCE);
+        let was_live = !left.is_empty() && env.tags(name).await?.contains_key(LIVE_SINCE);
         match execution.ending() {
             "Succeeded" => assert!(was_live, "{name}: {left:?}"),
             "Superseded" => assert!(name != newest, "{}", execution.output),
@@ -129,53 +129,53 @@ async fn pushed_at_once(stage: &Stage, ids: &[String]) -> Result<String> {
         }
         assert_eq!(left.len(), if was_live { PARTS } else { 0 }, "{left:?}");
     }
-    let executions = stage.executions().await?;
+    let executions = env.executions().await?;
     for id in ids {
         let of_it = executions.iter().filter(|name| *name == id).count();
         assert_eq!(of_it, 1, "{id}: {executions:?}");
     }
-    assert_eq!(stage.active().await?.as_ref(), Some(newest));
-    stage.reaches_visitors(newest).await?;
+    assert_eq!(env.active().await?.as_ref(), Some(newest));
+    env.reaches_visitors(newest).await?;
     Ok(newest.clone())
 }
 
 /// What exists of a deployment, whether or not it is active.
-async fn parts(stage: &Stage, id: &str) -> Result<Vec<String>> {
-    let mut parts = stage.leftovers(id).await?;
+async fn parts(env: &TestEnvironment, id: &str) -> Result<Vec<String>> {
+    let mut parts = env.remaining(id).await?;
     parts.retain(|part| part != "rule default");
     Ok(parts)
 }
 
 /// A cleanup reads what there is while the candidate has half of its parts, and looks which executions
 /// run when this one's may be over: neither the candidate nor what is active is touched.
-async fn pushed_during_a_cleanup(stage: &Stage, active: &str) -> Result<String> {
-    let candidate = stage.new_id();
-    let group = stage.hold("elasticloadbalancing", "CreateRule", 1, HOLD / 4);
-    stage.push(&candidate, &[]).await?;
-    stage.holds(&group).await?;
+async fn pushed_during_a_cleanup(env: &TestEnvironment, active: &str) -> Result<String> {
+    let candidate = env.new_id();
+    let group = env.delay_call("elasticloadbalancing", "CreateRule", 1, DELAY / 4);
+    env.push(&candidate, &[]).await?;
+    env.call_arrived(&group).await?;
     // Twice, which is longer than a deployment takes.
     for nth in 1..=2 {
-        stage.hold("states", "ListExecutions", nth, HOLD_ATTEMPT);
+        env.delay_call("states", "ListExecutions", nth, DELAY_PAST_TIMEOUT);
     }
-    let cleanup = stage.start("cleanup", &json!({})).await?;
-    let deployed = stage.end_of(&candidate).await?;
-    let cleanup = stage.ended(&cleanup).await?;
-    stage.cloud.faults().clear();
+    let cleanup = env.start("cleanup", &json!({})).await?;
+    let deployed = env.end_of(&candidate).await?;
+    let cleanup = env.ended(&cleanup).await?;
+    env.cloud.faults().clear();
     assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
     assert_eq!(cleanup.ending(), "CleanedUp", "{}", cleanup.cause);
     println!("during a push: {}", cleanup.output);
     for id in [candidate.as_str(), active] {
         assert!(outcome(&cleanup, id).is_err(), "{}", cleanup.output);
-        is_not_drained(stage, id).await?;
+        is_not_drained(env, id).await?;
     }
-    stage.reaches_visitors(&candidate).await?;
+    env.reaches_visitors(&candidate).await?;
     Ok(candidate)
 }
 
 /// The ends of both cleanups, which are good ones.
-async fn both_clean_up(stage: &Stage, arns: &[String]) -> Result<[Execution; 2]> {
-    let ended = try_join_all(arns.iter().map(|arn| stage.ended(arn))).await?;
-    stage.cloud.faults().clear();
+async fn both_clean_up(env: &TestEnvironment, arns: &[String]) -> Result<[Execution; 2]> {
+    let ended = try_join_all(arns.iter().map(|arn| env.ended(arn))).await?;
+    env.cloud.faults().clear();
     for cleanup in &ended {
         println!("{}: {}", cleanup.ending(), cleanup.output["deployments"]);
         ensure!(
@@ -194,22 +194,21 @@ fn is_deleted(cleanup: &Execution, id: &str) -> bool {
 }
 
 /// Waits until every task of the deployment has noticed that nobody is on it any more.
-async fn is_left(stage: &Stage, id: &str) -> Result<()> {
-    for task in stage.tasks(id).await? {
-        stage
-            .within(Duration::from_secs(60), async || {
-                let page = task.ask("/").await?;
-                Ok(page["activeSessions"] == 0)
-            })
-            .await
-            .with_context(|| format!("somebody is on {task:?}"))?;
+async fn is_left(env: &TestEnvironment, id: &str) -> Result<()> {
+    for task in env.tasks(id).await? {
+        env.within(Duration::from_secs(60), async || {
+            let page = task.ask("/").await?;
+            Ok(page["activeSessions"] == 0)
+        })
+        .await
+        .with_context(|| format!("somebody is on {task:?}"))?;
     }
     Ok(())
 }
 
 /// Two tasks run, and nobody asked them to drain.
-async fn is_not_drained(stage: &Stage, id: &str) -> Result<()> {
-    for task in stage.tasks_running(id, 2).await? {
+async fn is_not_drained(env: &TestEnvironment, id: &str) -> Result<()> {
+    for task in env.tasks_running(id, 2).await? {
         assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
     }
     Ok(())
@@ -218,58 +217,58 @@ async fn is_not_drained(stage: &Stage, id: &str) -> Result<()> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins_and_says_so()
 -> Result<()> {
-    let stage = Stage::set_for_cleanups_by_hand().await?;
-    let old = stage.deploy_live(&[]).await?.name;
-    let bad = stage.deploy_live(&[]).await?.name;
-    let crowd = Crowd::on(&stage, &[&old, &bad]).await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    let old = env.deploy_live(&[]).await?.name;
+    let bad = env.deploy_live(&[]).await?.name;
+    let observers = Observers::on(&env, &[&old, &bad]).await?;
 
     // The candidate gets ready when the rollback has begun, and the rollback switches after it.
-    let ready = stage.hold("elasticloadbalancing", "AddTags", 1, HOLD / 2);
-    let candidate = stage.new_id();
-    stage.push(&candidate, &[]).await?;
-    stage.holds(&ready).await?;
-    stage.hold("elasticloadbalancing", "DescribeTargetHealth", 1, HOLD);
-    let race = rollback_against(&stage, json!({}), &candidate).await?;
+    let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
+    let candidate = env.new_id();
+    env.push(&candidate, &[]).await?;
+    env.call_arrived(&ready).await?;
+    env.delay_call("elasticloadbalancing", "DescribeTargetHealth", 1, DELAY);
+    let race = rollback_against(&env, json!({}), &candidate).await?;
     println!("ready after the rollback began: {race:?}");
 
     // Now the rollback overwrites the switch of the candidate, which got ready after its marks.
-    live_beside(&stage, &old).await?;
-    let ready = stage.hold("elasticloadbalancing", "AddTags", 1, HOLD / 2);
-    let candidate = stage.new_id();
-    stage.push(&candidate, &[]).await?;
-    stage.holds(&ready).await?;
-    stage.hold("elasticloadbalancing", "ModifyListener", 1, HOLD);
-    let race = rollback_against(&stage, json!({}), &candidate).await?;
+    live_beside(&env, &old).await?;
+    let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
+    let candidate = env.new_id();
+    env.push(&candidate, &[]).await?;
+    env.call_arrived(&ready).await?;
+    env.delay_call("elasticloadbalancing", "ModifyListener", 1, DELAY);
+    let race = rollback_against(&env, json!({}), &candidate).await?;
     println!("ready before the rollback's switch: {race:?}");
 
     // Now the candidate overwrites the switch of a rollback that began and ended within its own.
-    live_beside(&stage, &old).await?;
-    let switch = stage.hold("elasticloadbalancing", "ModifyListener", 1, HOLD);
-    let candidate = stage.new_id();
-    stage.push(&candidate, &[]).await?;
-    stage.holds(&switch).await?;
+    live_beside(&env, &old).await?;
+    let switch = env.delay_call("elasticloadbalancing", "ModifyListener", 1, DELAY);
+    let candidate = env.new_id();
+    env.push(&candidate, &[]).await?;
+    env.call_arrived(&switch).await?;
     let back = json!({"deploymentId": old});
-    let race = rollback_against(&stage, back, &candidate).await?;
+    let race = rollback_against(&env, back, &candidate).await?;
     println!("a rollback within the switch: {race:?}");
 
     // Two at once, to the same deployment and to two.
-    let live = stage.deploy_live(&[]).await?.name;
-    two_rollbacks(&stage, [json!({}), json!({})]).await?;
-    assert_ne!(stage.active().await?.as_ref(), Some(&live));
+    let live = env.deploy_live(&[]).await?.name;
+    two_rollbacks(&env, [json!({}), json!({})]).await?;
+    assert_ne!(env.active().await?.as_ref(), Some(&live));
     let named = [&live, &bad].map(|id| json!({"deploymentId": id}));
-    two_rollbacks(&stage, named).await?;
+    two_rollbacks(&env, named).await?;
 
     // Whatever was rolled back, the next one goes live, even while both stacks are updated.
-    pushed_during_an_update(&stage).await?;
-    println!("{} requests answered", crowd.leaves().await?);
-    stage.strike().await;
+    pushed_during_an_update(&env).await?;
+    println!("{} requests answered", observers.finish().await?);
+    env.tear_down().await;
     Ok(())
 }
 
 /// Sees to it that another one than `old` is active, so that there is one to go back to.
-async fn live_beside(stage: &Stage, old: &str) -> Result<()> {
-    if stage.active().await?.as_deref() == Some(old) {
-        stage.deploy_live(&[]).await?;
+async fn live_beside(env: &TestEnvironment, old: &str) -> Result<()> {
+    if env.active().await?.as_deref() == Some(old) {
+        env.deploy_live(&[]).await?;
     }
     Ok(())
 }
@@ -285,11 +284,11 @@ enum Won {
 
 /// Starts the rollback and waits for both ends. What was active when it began is not active any more,
 /// and what both say is so.
-async fn rollback_against(stage: &Stage, input: Value, candidate: &str) -> Result<Won> {
-    let rollback = stage.start("rollback", &input).await?;
-    let (rollback, deployed) = tokio::try_join!(stage.ended(&rollback), stage.end_of(candidate))?;
-    stage.cloud.faults().clear();
-    let active = stage.active().await?.context("nothing is active")?;
+async fn rollback_against(env: &TestEnvironment, input: Value, candidate: &str) -> Result<Won> {
+    let rollback = env.start("rollback", &input).await?;
+    let (rollback, deployed) = tokio::try_join!(env.ended(&rollback), env.end_of(candidate))?;
+    env.cloud.faults().clear();
+    let active = env.active().await?.context("nothing is active")?;
     println!(
         "active: {active}; rollback {} {}{}; {candidate} {} {}{}",
         rollback.ending(),
@@ -299,7 +298,7 @@ async fn rollback_against(stage: &Stage, input: Value, candidate: &str) -> Resul
         deployed.cause,
         deployed.output
     );
-    stage.reaches_visitors(&active).await?;
+    env.reaches_visitors(&active).await?;
     if active == candidate {
         assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
         if rollback.ending() != "Succeeded" {
@@ -313,9 +312,9 @@ async fn rollback_against(stage: &Stage, input: Value, candidate: &str) -> Resul
     assert_eq!(rollback.output["deploymentId"], active.as_str());
     match deployed.ending() {
         // It was live first, and that is what the rollback left.
-        "Succeeded" => assert_eq!(rollback.output["leftDeploymentId"], candidate),
+        "Succeeded" => assert_eq!(rollback.output["replacedDeploymentId"], candidate),
         ending => {
-            assert!(["RolledBack", "RollbackFailed"].contains(&ending));
+            assert!(["Failed", "UndoFailed"].contains(&ending));
             let why = format!("{candidate} was rolled back; {active} stays active");
             assert!(deployed.cause.contains(&why), "{}", deployed.cause);
         }
@@ -324,14 +323,14 @@ async fn rollback_against(stage: &Stage, input: Value, candidate: &str) -> Resul
 }
 
 /// Two rollbacks at the same moment, each held up before its switch.
-async fn two_rollbacks(stage: &Stage, inputs: [Value; 2]) -> Result<()> {
+async fn two_rollbacks(env: &TestEnvironment, inputs: [Value; 2]) -> Result<()> {
     for nth in 1..=2 {
-        stage.hold("elasticloadbalancing", "ModifyListener", nth, HOLD / 3);
+        env.delay_call("elasticloadbalancing", "ModifyListener", nth, DELAY / 3);
     }
-    let arns = try_join_all(inputs.iter().map(|input| stage.start("rollback", input))).await?;
-    let ended = try_join_all(arns.iter().map(|arn| stage.ended(arn))).await?;
-    stage.cloud.faults().clear();
-    let active = stage.active().await?.context("nothing is active")?;
+    let arns = try_join_all(inputs.iter().map(|input| env.start("rollback", input))).await?;
+    let ended = try_join_all(arns.iter().map(|arn| env.ended(arn))).await?;
+    env.cloud.faults().clear();
+    let active = env.active().await?.context("nothing is active")?;
     println!("two rollbacks: {active} is active");
     let mut to = BTreeSet::new();
     for rollback in &ended {
@@ -350,17 +349,16 @@ async fn two_rollbacks(stage: &Stage, inputs: [Value; 2]) -> Result<()> {
     }
     assert!(to.contains(&Some(active.as_str())), "{to:?}");
     assert!(
-        !stage
-            .marks(&active)
+        !env.tags(&active)
             .await?
             .contains_key("pulse:rolled-back-at")
     );
-    stage.reaches_visitors(&active).await
+    env.reaches_visitors(&active).await
 }
 
 /// Two pushes while the stacks are updated: one with the baseline, one with the machines.
-async fn pushed_during_an_update(stage: &Stage) -> Result<()> {
-    let mut live = BTreeSet::from([stage.active().await?.context("nothing is active")?]);
+async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
+    let mut live = BTreeSet::from([env.active().await?.context("nothing is active")?]);
     let changed = [
         (
             "BASELINE_PARAMETERS",
@@ -371,26 +369,25 @@ async fn pushed_during_an_update(stage: &Stage) -> Result<()> {
             "HealthTimeoutSeconds=300 LogRetentionDays=7",
         ),
     ];
-    let [with_baseline, with_machines] = [stage.new_id(), stage.new_id()];
+    let [with_baseline, with_machines] = [env.new_id(), env.new_id()];
     let pushed = [
-        stage.push_unnoticed(&with_baseline, &[]).await?,
-        stage.push_unnoticed(&with_machines, &[]).await?,
+        env.push_unnoticed(&with_baseline, &[]).await?,
+        env.push_unnoticed(&with_machines, &[]).await?,
     ];
-    let before = stage.cloud.calls().newest();
-    let update = stage.cloud.deploy_with(&stage.environment, &changed);
+    let before = env.cloud.calls().newest();
+    let update = env.cloud.deploy_with(&env.name, &changed);
     let pushes = async {
         for (number, event) in pushed.iter().enumerate() {
-            stage
-                .within(Duration::from_secs(120), async || {
-                    let calls = stage.cloud.calls().since(before);
-                    let updates = calls.iter().filter(|it| it.operation == "CreateChangeSet");
-                    Ok(updates.count() > number)
-                })
-                .await
-                .context("no such stack was updated")?;
-            stage.cloud.push_events().deliver(event).await?;
+            env.within(Duration::from_secs(120), async || {
+                let calls = env.cloud.calls().since(before);
+                let updates = calls.iter().filter(|it| it.operation == "CreateChangeSet");
+                Ok(updates.count() > number)
+            })
+            .await
+            .context("no such stack was updated")?;
+            env.cloud.push_events().deliver(event).await?;
         }
-        tokio::try_join!(stage.end_of(&with_baseline), stage.end_of(&with_machines))
+        tokio::try_join!(env.end_of(&with_baseline), env.end_of(&with_machines))
     };
     let ((), ended) = tokio::try_join!(update, pushes)?;
     for deployed in [ended.0, ended.1] {
@@ -403,17 +400,17 @@ async fn pushed_during_an_update(stage: &Stage) -> Result<()> {
             "Superseded" => assert_eq!(*name, with_baseline, "{}", deployed.output),
             // Refused or undone, and no harm done.
             _ => {
-                assert!(["RolledBack", "Refused"].contains(&ending), "{ending}");
-                assert_eq!(stage.leftovers(name).await?, Vec::<String>::new());
+                assert!(["Failed", "Refused"].contains(&ending), "{ending}");
+                assert_eq!(env.remaining(name).await?, Vec::<String>::new());
             }
         }
     }
-    assert_eq!(stage.active().await?.as_ref(), live.last());
+    assert_eq!(env.active().await?.as_ref(), live.last());
     if !live.contains(&with_machines) {
         let input = json!({"deploymentId": with_machines}).to_string();
-        let again = stage.start_by_hand("again", &input).await?;
+        let again = env.start_by_hand("again", &input).await?;
         assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
     }
-    assert_eq!(stage.active().await?.as_ref(), Some(&with_machines));
-    stage.reaches_visitors(&with_machines).await
+    assert_eq!(env.active().await?.as_ref(), Some(&with_machines));
+    env.reaches_visitors(&with_machines).await
 }

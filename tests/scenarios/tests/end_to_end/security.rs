@@ -15,47 +15,46 @@ use percent_encoding::percent_decode_str;
 use scenarios::machines::{BY_HAND, drain_record, outcome};
 use scenarios::queues::{dead_letters, messages, subscribe, subscribe_to_failures};
 use scenarios::traces::{Trace, drain_secret, read};
-use scenarios::{Execution, Stage};
+use scenarios::{Execution, TestEnvironment};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do() -> Result<()> {
     let parameters = format!("{BY_HAND} KeepPrevious=0");
     let variables = [("PIPELINE_PARAMETERS", parameters.as_str())];
-    let stage = Stage::set_as(Options::default(), &variables).await?;
-    let events = subscribe(&stage).await?;
-    let failures = subscribe_to_failures(&stage).await?;
-    let secret = drain_secret(&stage).await?;
+    let env = TestEnvironment::deploy_as(Options::default(), &variables).await?;
+    let events = subscribe(&env).await?;
+    let failures = subscribe_to_failures(&env).await?;
+    let secret = drain_secret(&env).await?;
     assert!(secret.len() >= 32, "a secret of {}", secret.len());
 
     // Two deployments, a rollback, and what was left is drained and deleted.
-    let first = stage.deploy_live(&[]).await?.name;
-    let second = stage.deploy_live(&[]).await?.name;
-    let rollback = stage.run("rollback", &json!({})).await?;
+    let first = env.deploy_live(&[]).await?.name;
+    let second = env.deploy_live(&[]).await?.name;
+    let rollback = env.run("rollback", &json!({})).await?;
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
-    let tasks = stage.tasks_running(&second, 2).await?;
-    let sweep = stage.clean_up().await?;
+    let tasks = env.tasks_running(&second, 2).await?;
+    let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "draining");
     for task in &tasks {
         // They took the secret that Secrets Manager has.
         assert_eq!(drain_record(task).await?["draining"], true, "{task:?}");
     }
-    let sweep = stage.clean_up_later().await?;
+    let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "deleted");
     // One that is refused, one that crashes, and one whose event reaches nobody.
-    let refused = stage.start_by_hand("refused", r#"{"drainSecret": 1}"#);
+    let refused = env.start_by_hand("refused", r#"{"drainSecret": 1}"#);
     assert_eq!(refused.await?.ending(), "Refused");
-    let crashed = stage.deploy(&[("CRASH_ON_START", "3")]).await?;
-    assert_eq!(crashed.ending(), "RolledBack", "{}", crashed.cause);
-    let unheard = push_that_starts_nothing(&stage).await?;
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(messages(&stage, &failures).await? >= 1)
-        })
-        .await
-        .context("nobody was told of the failure")?;
+    let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
+    assert_eq!(crashed.ending(), "Failed", "{}", crashed.cause);
+    let unheard = push_that_starts_nothing(&env).await?;
+    env.within(Duration::from_secs(60), async || {
+        Ok(messages(&env, &failures).await? >= 1)
+    })
+    .await
+    .context("nobody was told of the failure")?;
 
-    let found = read(&stage, &[("event", &events), ("failure", &failures)]).await?;
+    let found = read(&env, &[("event", &events), ("failure", &failures)]).await?;
     println!("{} places", found.len());
     // Something is found in each sort of place, so that the search is known to look there.
     let Execution { name: crashed, .. } = crashed;
@@ -119,15 +118,15 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
             assert_eq!(told.len(), 1, "{form} in {kind}: {told:?}");
         }
     }
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
 /// Takes away the rule's right to invoke start-deployment and pushes: the event ends in the
 /// dead-letter queue.
-async fn push_that_starts_nothing(stage: &Stage) -> Result<String> {
+async fn push_that_starts_nothing(env: &TestEnvironment) -> Result<String> {
     let path = "/2015-03-31/functions/test-start-deployment/policy";
-    let client = stage.cloud.client();
+    let client = env.cloud.client();
     let policy = client
         .rest("lambda", Method::GET, path, Bytes::new())
         .await?;
@@ -140,18 +139,17 @@ async fn push_that_starts_nothing(stage: &Stage) -> Result<String> {
             .rest("lambda", Method::DELETE, &path, Bytes::new())
             .await?;
     }
-    let started = stage.executions().await?.len();
-    let id = stage.new_id();
-    stage.push(&id, &[]).await?;
-    let queue = dead_letters(stage).await?;
-    stage
-        .within(Duration::from_secs(60), async || {
-            Ok(messages(stage, &queue).await? >= 1)
-        })
-        .await
-        .context("the event that nobody could take is in no dead-letter queue")?;
+    let started = env.executions().await?.len();
+    let id = env.new_id();
+    env.push(&id, &[]).await?;
+    let queue = dead_letters(env).await?;
+    env.within(Duration::from_secs(60), async || {
+        Ok(messages(env, &queue).await? >= 1)
+    })
+    .await
+    .context("the event that nobody could take is in no dead-letter queue")?;
     ensure!(
-        stage.executions().await?.len() == started,
+        env.executions().await?.len() == started,
         "it was started without the right to"
     );
     Ok(id)

@@ -4,106 +4,102 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use localcloud::Options;
-use localcloud::front_door::faults::{Fault, FaultRule};
+use localcloud::gateway::faults::{Fault, FaultRule};
 use scenarios::machines::{BY_HAND, drain_record, planned};
 use scenarios::visitors::Pin;
-use scenarios::{Execution, Stage, Steady};
+use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_removed_and_cleanups()
 -> Result<()> {
-    let stage = Stage::set_for_cleanups_by_hand().await?;
-    let first = stage.deploy_live(&[]).await?.name;
-    let traffic = Steady::traffic(&stage, 50, vec![Pin::None, Pin::Cookie(first.clone())])?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    let first = env.deploy_live(&[]).await?.name;
+    let traffic = Traffic::start(&env, 50, vec![Pin::None, Pin::Cookie(first.clone())])?;
 
     // Killed when it has switched and does not know it: the answer is lost, and asking again is slow.
     let slow = Fault::Slow { milliseconds: 4000 };
     for (nth, fault) in [(1, Fault::AnswerLost), (2, slow)] {
         let rule = FaultRule::next("elasticloadbalancing", "ModifyListener", fault);
-        stage.cloud.faults().add(rule.at(nth));
+        env.cloud.faults().add(rule.at(nth));
     }
-    let second = stage.new_id();
-    let before = stage.cloud.calls().newest();
-    stage.push(&second, &[]).await?;
-    stage
-        .within(Duration::from_secs(60), async || {
-            let calls = stage.cloud.calls().since(before);
-            Ok(calls.iter().any(|call| call.operation == "ModifyListener"))
-        })
-        .await?;
-    let arn = stage.execution_arn(&second);
-    stage.stop(&arn).await?;
-    let killed = Execution::read(&stage.sfn, &arn).await?;
+    let second = env.new_id();
+    let before = env.cloud.calls().newest();
+    env.push(&second, &[]).await?;
+    env.within(Duration::from_secs(60), async || {
+        let calls = env.cloud.calls().since(before);
+        Ok(calls.iter().any(|call| call.operation == "ModifyListener"))
+    })
+    .await?;
+    let arn = env.execution_arn(&second);
+    env.stop(&arn).await?;
+    let killed = Execution::read(&env.sfn, &arn).await?;
     assert_eq!(killed.status.as_str(), "ABORTED");
     assert_eq!(killed.ending(), "SwitchTraffic", "{:?}", killed.path());
     for _ in 0..2 {
-        stage.clean_up().await?;
+        env.clean_up().await?;
     }
-    assert_eq!(stage.active().await?.as_ref(), Some(&second));
-    let plan = stage.plan().await?;
+    assert_eq!(env.active().await?.as_ref(), Some(&second));
+    let plan = env.plan().await?;
     assert_eq!(planned(&plan, &second)?.0, "active");
     assert_eq!(planned(&plan, &first)?.1, "keep");
-    stage.reaches_visitors(&second).await?;
-    assert_eq!(stage.tasks(&second).await?.len(), 2);
+    env.reaches_visitors(&second).await?;
+    assert_eq!(env.tasks(&second).await?.len(), 2);
 
     // Somebody removes every tag of its target group.
-    let tags = stage.marks(&second).await?;
-    let group = stage.target_group(&second).await?;
-    stage
-        .elb
+    let tags = env.tags(&second).await?;
+    let group = env.target_group(&second).await?;
+    env.elb
         .remove_tags()
         .resource_arns(&group)
         .set_tag_keys(Some(tags.keys().cloned().collect()))
         .send()
         .await?;
-    assert!(stage.marks(&second).await?.is_empty());
+    assert!(env.tags(&second).await?.is_empty());
     for _ in 0..2 {
-        stage.clean_up().await?;
+        env.clean_up().await?;
     }
-    let plan = stage.plan().await?;
+    let plan = env.plan().await?;
     assert_eq!(plan["activeDeploymentId"], second.as_str(), "{plan}");
     assert_eq!(planned(&plan, &second)?.1, "keep");
-    assert_eq!(stage.active().await?.as_ref(), Some(&second));
-    assert_eq!(stage.tasks(&second).await?.len(), 2);
-    for task in stage.tasks(&second).await? {
+    assert_eq!(env.active().await?.as_ref(), Some(&second));
+    assert_eq!(env.tasks(&second).await?.len(), 2);
+    for task in env.tasks(&second).await? {
         assert_eq!(drain_record(&task).await?["draining"], false);
     }
 
     // The next image goes live all the same, with cleanups running all the while it does.
-    let third = stage.new_id();
-    stage
-        .push(&third, &[("SESSION_IDLE_SECONDS", "302")])
-        .await?;
-    let arn = stage.execution_arn(&third);
+    let third = env.new_id();
+    env.push(&third, &[("SESSION_IDLE_SECONDS", "302")]).await?;
+    let arn = env.execution_arn(&third);
     let mut cleanups = 0;
     loop {
-        stage.clean_up().await?;
+        env.clean_up().await?;
         cleanups += 1;
-        let execution = Execution::read(&stage.sfn, &arn).await;
+        let execution = Execution::read(&env.sfn, &arn).await;
         if execution.is_ok_and(|execution| execution.has_ended()) {
             break;
         }
     }
     println!("{cleanups} cleanups during a deployment");
-    let deployed = stage.end_of(&third).await?;
+    let deployed = env.end_of(&third).await?;
     assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
-    stage.reaches_visitors(&third).await?;
-    assert_eq!(stage.active().await?.as_ref(), Some(&third));
-    assert_eq!(stage.tasks(&third).await?.len(), 2);
+    env.reaches_visitors(&third).await?;
+    assert_eq!(env.active().await?.as_ref(), Some(&third));
+    assert_eq!(env.tasks(&third).await?.len(), 2);
 
     // What has no tags any more is nobody's to delete, and the plan says what to do.
-    let plan = stage.plan().await?;
+    let plan = env.plan().await?;
     let (_, action, why) = planned(&plan, &second)?;
     println!("{why}");
     assert_eq!(action, "keep");
     assert!(why.contains("put the tags"), "{why}");
-    assert!(!stage.leftovers(&second).await?.is_empty());
+    assert!(!env.remaining(&second).await?.is_empty());
 
     let (tally, rate) = traffic.stop().await?;
     println!("{} requests at {rate:.0}/s", tally.sent);
     assert_eq!(tally.failed, Vec::<String>::new());
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
@@ -111,15 +107,15 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
 async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_is_never_drained()
 -> Result<()> {
     let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let stage = Stage::set_as(
+    let env = TestEnvironment::deploy_as(
         Options::default(),
         &[("PIPELINE_PARAMETERS", parameters.as_str())],
     )
     .await?;
-    let first = stage.deploy_live(&[]).await?.name;
-    let mut left = stage.deploy_live(&[]).await?.name;
+    let first = env.deploy_live(&[]).await?.name;
+    let mut left = env.deploy_live(&[]).await?.name;
     let mut back = first;
-    let traffic = Steady::traffic(&stage, 50, vec![Pin::None])?;
+    let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
 
     // The one that starts first is held up, the cleanup where it is about to drain or the rollback
     // where it is about to switch, and the other one overtakes it.
@@ -129,22 +125,21 @@ async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_
         ("rollback", "elasticloadbalancing", "ModifyListener"),
     ] {
         let slow = Fault::Slow { milliseconds: 3000 };
-        stage
-            .cloud
+        env.cloud
             .faults()
             .add(FaultRule::next(service, operation, slow));
         let to = json!({"deploymentId": back});
         let (cleanup, rollback) = if held_up == "cleanup" {
-            let cleanup = stage.start("cleanup", &json!({})).await?;
+            let cleanup = env.start("cleanup", &json!({})).await?;
             tokio::time::sleep(Duration::from_millis(700)).await;
-            (cleanup, stage.start("rollback", &to).await?)
+            (cleanup, env.start("rollback", &to).await?)
         } else {
-            let rollback = stage.start("rollback", &to).await?;
+            let rollback = env.start("rollback", &to).await?;
             tokio::time::sleep(Duration::from_millis(700)).await;
-            (stage.start("cleanup", &json!({})).await?, rollback)
+            (env.start("cleanup", &json!({})).await?, rollback)
         };
-        let rollback = stage.ended(&rollback).await?;
-        let cleanup = stage.ended(&cleanup).await?;
+        let rollback = env.ended(&rollback).await?;
+        let cleanup = env.ended(&cleanup).await?;
         println!(
             "{operation}: rollback {} {}, cleanup {} {}{}",
             rollback.ending(),
@@ -155,19 +150,19 @@ async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_
         );
         assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
         assert_eq!(cleanup.ending(), "CleanedUp", "{}", cleanup.cause);
-        let active = stage.active().await?.context("nothing is active")?;
+        let active = env.active().await?.context("nothing is active")?;
         assert_eq!(active, back);
-        stage.reaches_visitors(&active).await?;
-        let tasks = stage.tasks_running(&active, 2).await?;
+        env.reaches_visitors(&active).await?;
+        let tasks = env.tasks_running(&active, 2).await?;
         for task in &tasks {
             assert_eq!(drain_record(task).await?["draining"], false, "{task:?}");
         }
-        assert!(!stage.leftovers(&left).await?.is_empty());
+        assert!(!env.remaining(&left).await?.is_empty());
         std::mem::swap(&mut back, &mut left);
     }
     let (tally, rate) = traffic.stop().await?;
     println!("{} requests at {rate:.0}/s", tally.sent);
     assert_eq!(tally.failed, Vec::<String>::new());
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }

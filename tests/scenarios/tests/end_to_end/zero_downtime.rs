@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use scenarios::visitors::Pin;
-use scenarios::{Stage, Steady, Visitor};
+use scenarios::{TestEnvironment, Traffic, Visitor};
 
 /// What is sent, and what is promised to be held, in requests per second.
 const SENT: u32 = 240;
@@ -13,23 +13,23 @@ const HELD: f64 = 200.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned() -> Result<()> {
-    let stage = Stage::set().await?;
-    let first = stage.deploy_live(&[]).await?.name;
+    let env = TestEnvironment::deploy().await?;
+    let first = env.deploy_live(&[]).await?.name;
     // A browser keeps the cookie that its first answer set; a script sends the header.
     let browser = |id: &str| Pin::Cookie(id.to_owned());
     let script = |id: &str| Pin::Header(id.to_owned());
-    let cookie = Visitor::of(&stage)?.visit(&Pin::None).await?.cookie;
+    let cookie = Visitor::of(&env)?.visit(&Pin::None).await?.cookie;
     assert_eq!(cookie.as_ref(), Some(&first));
 
     // Chapter 0: the first is live and the second is deployed. Half of the requests are new visitors'.
     let pins = vec![Pin::None, script(&first), Pin::None, browser(&first)];
-    let traffic = Steady::traffic(&stage, SENT, pins)?;
+    let traffic = Traffic::start(&env, SENT, pins)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let second = stage.deploy_live(&[]).await?.name;
+    let second = env.deploy_live(&[]).await?.name;
 
     // Chapter 1: the second is live.
     traffic.next_chapter();
-    everyone_new_meets(&stage, &second).await?;
+    everyone_new_meets(&env, &second).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     // Chapter 2: visitors of the second come too, and the third is deployed.
@@ -37,15 +37,15 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     traffic.also(browser(&second));
     traffic.also(Pin::None);
     traffic.next_chapter();
-    let third = stage.deploy_live(&[]).await?.name;
+    let third = env.deploy_live(&[]).await?.name;
 
     // Chapter 3: the third is live.
     traffic.next_chapter();
-    everyone_new_meets(&stage, &third).await?;
+    everyone_new_meets(&env, &third).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Where others kept this machine busy, what was late is made up for.
     let holds = async || Ok(traffic.rate() >= HELD);
-    let _ = stage.within(Duration::from_secs(120), holds).await;
+    let _ = env.within(Duration::from_secs(120), holds).await;
     let (tally, rate) = traffic.stop().await?;
 
     println!(
@@ -79,14 +79,14 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
         );
     }
 
-    stage.strike().await;
+    env.tear_down().await;
     Ok(())
 }
 
 /// New visitors on connections of their own all meet that deployment and are given its cookie.
-async fn everyone_new_meets(stage: &Stage, id: &str) -> Result<()> {
+async fn everyone_new_meets(env: &TestEnvironment, id: &str) -> Result<()> {
     for _ in 0..10 {
-        let answer = Visitor::of(stage)?.visit(&Pin::None).await?;
+        let answer = Visitor::of(env)?.visit(&Pin::None).await?;
         assert_eq!(answer.deployment, id);
         assert_eq!(answer.cookie.as_deref(), Some(id));
     }

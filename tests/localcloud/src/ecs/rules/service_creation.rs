@@ -6,9 +6,9 @@
 use serde_json::Value;
 
 use crate::ecs::answer::Refusal;
+use crate::ecs::backends::TargetGroupUse;
 use crate::ecs::model::{Service, ServiceStatus};
 use crate::ecs::requests::LoadBalancer;
-use crate::ecs::surroundings::TargetGroupUse;
 
 /// A target group must exist and some listener or rule must name it: a target group without a
 /// load balancer receives no health checks.

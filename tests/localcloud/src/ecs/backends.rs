@@ -1,0 +1,138 @@
+//! What the scheduler needs of the rest of the cloud: MiniStack, the load balancer's target
+//! registry and the image store. A trait, so that the scheduler and the life of tasks are tested
+//! with real processes but without a MiniStack; [`super::aws`] is the real one.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use futures_util::future::BoxFuture;
+
+use super::answer::Refusal;
+use super::model::TaskDefinition;
+use super::names::ClusterName;
+
+/// How a target group is used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TargetGroupUse {
+    /// There is no such target group.
+    Missing,
+    /// No listener and no rule names it.
+    Unattached,
+    /// A listener or a rule names it.
+    Attached,
+    /// It takes instances or functions, not addresses.
+    WrongTargetType(String),
+}
+
+/// An image that was pulled and unpacked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Image {
+    /// The folder that is the container's `/`.
+    pub root: PathBuf,
+    /// The image's `Entrypoint`.
+    pub entrypoint: Vec<String>,
+    /// The image's `Cmd`.
+    pub command: Vec<String>,
+    /// The image's environment, `NAME=value`.
+    pub environment: Vec<String>,
+    /// The image's working directory inside `root`.
+    pub working_dir: Option<String>,
+    /// The digest of its manifest.
+    pub digest: String,
+    /// The image's `STOPSIGNAL`.
+    pub stop_signal: Option<String>,
+}
+
+/// A target's health as the load balancer reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// The target's address.
+    pub ip: IpAddr,
+    /// The target's port.
+    pub port: u16,
+    /// `initial`, `healthy`, `unhealthy`, `unused` or `draining`.
+    pub state: String,
+    /// E.g. `Health checks failed with these codes: [500]`.
+    pub description: Option<String>,
+}
+
+/// An error of an AWS call, as its code and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CallError {
+    /// The error code.
+    pub code: String,
+    /// The message.
+    pub message: String,
+}
+
+/// The rest of the cloud.
+pub trait Backends: Send + Sync + 'static {
+    /// The cluster of that name or ARN.
+    fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>>;
+
+    /// The task definition by family, family and revision, or ARN; `None` when there is none.
+    fn task_definition<'a>(
+        &'a self,
+        reference: &'a str,
+    ) -> BoxFuture<'a, Result<Option<TaskDefinition>, Refusal>>;
+
+    /// Whether and how a target group is used.
+    fn target_group<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<TargetGroupUse, Refusal>>;
+
+    /// The availability zone of a subnet; `None` when there is no such subnet.
+    fn subnet_zone<'a>(&'a self, subnet: &'a str)
+    -> BoxFuture<'a, Result<Option<String>, Refusal>>;
+
+    /// Whether there is such a security group.
+    fn has_security_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, Refusal>>;
+
+    /// Whether a role exists and ECS tasks may assume it.
+    fn tasks_may_assume<'a>(&'a self, role_arn: &'a str) -> BoxFuture<'a, Result<bool, CallError>>;
+
+    /// Whether a role's policies allow an action on a resource.
+    fn role_allows<'a>(
+        &'a self,
+        role_arn: &'a str,
+        action: &'a str,
+        resource: &'a str,
+    ) -> BoxFuture<'a, Result<bool, CallError>>;
+
+    /// A secret's text, of a version id or stage if given.
+    fn secret<'a>(
+        &'a self,
+        arn: &'a str,
+        stage: Option<&'a str>,
+        version: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<String, CallError>>;
+
+    /// A parameter's decrypted text.
+    fn parameter<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
+
+    /// Makes a log stream; one that exists is fine.
+    fn create_log_stream<'a>(
+        &'a self,
+        group: &'a str,
+        stream: &'a str,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Adds lines with their time in milliseconds since 1970 to a log stream.
+    fn put_log_events<'a>(
+        &'a self,
+        group: &'a str,
+        stream: &'a str,
+        lines: Vec<(u64, String)>,
+    ) -> BoxFuture<'a, Result<(), CallError>>;
+
+    /// Pulls and unpacks an image; the error is what `stoppedReason` says.
+    fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Image, String>>;
+
+    /// Registers a target.
+    fn register(&self, group_arn: &str, ip: IpAddr, port: u16, zone: &str);
+
+    /// Deregisters a target; it stays in [`Backends::health`] until its connections are
+    /// drained.
+    fn deregister(&self, group_arn: &str, ip: IpAddr, port: u16);
+
+    /// The health of a group's targets.
+    fn health(&self, group_arn: &str) -> Vec<Health>;
+}

@@ -1,0 +1,118 @@
+//! Answers in the form that each protocol gives them.
+
+use bytes::Bytes;
+use http::Response;
+use quick_xml::escape::escape;
+use serde_json::json;
+
+use super::operation::Protocol;
+
+/// A whole answer.
+pub type Answer = Response<Bytes>;
+
+/// An AWS error: HTTP status, code and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AwsError {
+    /// The HTTP status.
+    pub status: u16,
+    /// The code, for example `PriorityInUse`.
+    pub code: &'static str,
+    /// The message.
+    pub message: String,
+}
+
+impl AwsError {
+    /// An error with status 400, which most have.
+    pub fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            status: 400,
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// The same error with another status.
+    pub fn with_status(self, status: u16) -> Self {
+        Self { status, ..self }
+    }
+
+    /// The error as the protocol gives it.
+    pub fn answer(&self, protocol: Protocol) -> Answer {
+        let (code, message) = (self.code, escape(self.message.as_str()));
+        let (content_type, body) = match protocol {
+            Protocol::Json => (
+                "application/x-amz-json-1.1",
+                json!({"__type": code, "message": self.message}).to_string(),
+            ),
+            Protocol::RestJson => (
+                "application/json",
+                json!({"message": self.message}).to_string(),
+            ),
+            Protocol::Registry => (
+                "application/json",
+                json!({"errors": [{"code": code, "message": self.message}]}).to_string(),
+            ),
+            Protocol::Query => {
+                let kind = if self.status < 500 {
+                    "Sender"
+                } else {
+                    "Receiver"
+                };
+                let error = format!(
+                    "<Error><Type>{kind}</Type><Code>{code}</Code><Message>{message}</Message></Error>"
+                );
+                (
+                    "text/xml",
+                    format!(
+                        "<ErrorResponse>{error}<RequestId>{REQUEST_ID}</RequestId></ErrorResponse>"
+                    ),
+                )
+            }
+            Protocol::RestXml => (
+                "application/xml",
+                format!("<Error><Code>{code}</Code><Message>{message}</Message></Error>"),
+            ),
+        };
+        let mut answer = with_body(self.status, content_type, body);
+        if protocol == Protocol::RestJson {
+            answer
+                .headers_mut()
+                .insert("x-amzn-errortype", http::HeaderValue::from_static(code));
+        }
+        answer
+    }
+}
+
+/// The request id of answers that the gateway gives itself.
+const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
+
+/// A Query operation's answer around the inner XML of its result.
+pub fn query_answer(action: &str, result: &str) -> Answer {
+    with_body(
+        200,
+        "text/xml",
+        format!(
+            "<{action}Response xmlns=\"http://elasticloadbalancing.amazonaws.com/doc/2015-12-01/\">\
+             <{action}Result>{result}</{action}Result>\
+             <ResponseMetadata><RequestId>{REQUEST_ID}</RequestId></ResponseMetadata></{action}Response>"
+        ),
+    )
+}
+
+/// An answer in JSON.
+pub fn json_answer(status: u16, body: &serde_json::Value) -> Answer {
+    with_body(status, "application/x-amz-json-1.1", body.to_string())
+}
+
+/// An answer with a body of that type.
+pub fn with_body(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(body.into());
+    *answer.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();
+    let headers = answer.headers_mut();
+    headers.insert("content-type", http::HeaderValue::from_static(content_type));
+    headers.insert(
+        "x-amzn-requestid",
+        http::HeaderValue::from_static(REQUEST_ID),
+    );
+    answer
+}

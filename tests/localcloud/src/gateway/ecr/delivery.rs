@@ -1,0 +1,322 @@
+//! Delivers an event to the targets of the rules that match it, in EventBridge's place, because
+//! `PutEvents` takes no events of AWS services.
+//!
+//! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-retry-policy.html>
+//! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html>
+
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{event::PushEvent, permission::lets_rule_invoke};
+use crate::ministack::{ApiError, Client};
+
+/// The most retries here, however many the target's policy allows: AWS spreads 185 over a day.
+const MAX_RETRIES: u64 = 5;
+
+/// The pause before the first retry; each further one is twice as long.
+const FIRST_PAUSE: Duration = Duration::from_millis(200);
+
+/// How a delivery to one target ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The target took the event.
+    Delivered,
+    /// It failed for good, with that error, and went to the dead-letter queue.
+    DeadLettered(String),
+    /// It failed for good, with that error, and is lost.
+    Lost(String),
+}
+
+/// What became of an event at one target.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Delivery {
+    /// The rule's name.
+    pub rule: String,
+    /// The target's ARN.
+    pub target: String,
+    /// The event's JSON.
+    pub event: Value,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// The events of pushes: those emitted, and what became of them. Clones share them.
+#[derive(Clone)]
+pub struct Events(Arc<Inner>);
+
+struct Inner {
+    client: Client,
+    suppressed: AtomicBool,
+    emitted: Mutex<Vec<PushEvent>>,
+    deliveries: Mutex<Vec<Delivery>>,
+}
+
+impl Events {
+    pub(super) fn new(client: Client) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            suppressed: AtomicBool::new(false),
+            emitted: Mutex::default(),
+            deliveries: Mutex::default(),
+        }))
+    }
+
+    /// Stops the delivery of events, as if they were lost on the way, or takes it up again. Events
+    /// that pushes cause meanwhile are kept in [`Events::emitted`] and can be delivered by hand.
+    pub fn suppress(&self, suppressed: bool) {
+        self.0.suppressed.store(suppressed, Ordering::Relaxed);
+    }
+
+    /// The events that pushes have caused so far, suppressed ones included.
+    pub fn emitted(&self) -> Vec<PushEvent> {
+        let emitted = self.0.emitted.lock();
+        emitted.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What became of all events so far.
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        let deliveries = self.0.deliveries.lock();
+        deliveries.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes note of a push and delivers its event in the background.
+    pub(super) fn emit(&self, event: PushEvent) {
+        let mut emitted = self
+            .0
+            .emitted
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        emitted.push(event.clone());
+        drop(emitted);
+        if self.0.suppressed.load(Ordering::Relaxed) {
+            return;
+        }
+        let events = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = events.deliver(&event).await {
+                tracing::warn!(%error, tag = event.tag, "the event of a push was not delivered");
+            }
+        });
+    }
+
+    /// Delivers an event now, whether it is suppressed or was delivered before, and says what became
+    /// of it at each target of each rule that matches.
+    ///
+    /// # Errors
+    /// When the rules or their targets cannot be read.
+    pub async fn deliver(&self, event: &PushEvent) -> Result<Vec<Delivery>, ApiError> {
+        self.deliver_json(event.to_json()).await
+    }
+
+    /// As [`Events::deliver`], for an event of any shape.
+    ///
+    /// # Errors
+    /// When the rules or their targets cannot be read.
+    pub async fn deliver_json(&self, event: Value) -> Result<Vec<Delivery>, ApiError> {
+        let mut done = Vec::new();
+        for rule in self.matching_rules(&event).await? {
+            let name = rule["Name"].as_str().unwrap_or_default();
+            let targets = self
+                .events("ListTargetsByRule", json!({ "Rule": name }))
+                .await?;
+            for target in targets["Targets"].as_array().into_iter().flatten() {
+                done.push(Delivery {
+                    rule: name.to_owned(),
+                    target: target["Arn"].as_str().unwrap_or_default().to_owned(),
+                    outcome: self.deliver_to(&rule, target, &event).await,
+                    event: event.clone(),
+                });
+            }
+        }
+        let mut deliveries = self
+            .0
+            .deliveries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        deliveries.extend(done.iter().cloned());
+        Ok(done)
+    }
+
+    async fn matching_rules(&self, event: &Value) -> Result<Vec<Value>, ApiError> {
+        let mut matching = Vec::new();
+        let mut page = json!({});
+        loop {
+            let rules = self.events("ListRules", page).await?;
+            for rule in rules["Rules"].as_array().into_iter().flatten() {
+                let Some(pattern) = rule["EventPattern"].as_str() else {
+                    continue;
+                };
+                if rule["State"] != "ENABLED" {
+                    continue;
+                }
+                let test = json!({ "EventPattern": pattern, "Event": event.to_string() });
+                if self.events("TestEventPattern", test).await?["Result"] == true {
+                    matching.push(rule.clone());
+                }
+            }
+            match rules["NextToken"].as_str() {
+                Some(token) => page = json!({ "NextToken": token }),
+                None => return Ok(matching),
+            }
+        }
+    }
+
+    async fn deliver_to(&self, rule: &Value, target: &Value, event: &Value) -> Outcome {
+        let input = match (target["Input"].as_str(), target["InputPath"].as_str()) {
+            (Some(input), _) => input.to_owned(),
+            // A path such as `$.detail` names members only.
+            (None, Some(path)) => {
+                let pointer = path.trim_start_matches('$').replace('.', "/");
+                event.pointer(&pointer).unwrap_or(&Value::Null).to_string()
+            }
+            (None, None) => event.to_string(),
+        };
+        let retries = target["RetryPolicy"]["MaximumRetryAttempts"]
+            .as_u64()
+            .map_or(MAX_RETRIES, |retries| retries.min(MAX_RETRIES));
+        let mut pause = FIRST_PAUSE;
+        let mut attempt = 0;
+        let error = loop {
+            let error = match self.invoke(rule, target, &input).await {
+                Ok(()) => return Outcome::Delivered,
+                Err(error) => error,
+            };
+            let transient = error.status == 0 || error.status == 429 || error.status >= 500;
+            if !transient || attempt >= retries {
+                break error;
+            }
+            attempt += 1;
+            tokio::time::sleep(pause).await;
+            pause *= 2;
+        };
+        match target["DeadLetterConfig"]["Arn"].as_str() {
+            None => Outcome::Lost(error.to_string()),
+            Some(queue) => match self.dead_letter(queue, rule, target, event, &error).await {
+                Ok(()) => Outcome::DeadLettered(error.to_string()),
+                Err(also) => Outcome::Lost(format!("{error}; the dead-letter queue: {also}")),
+            },
+        }
+    }
+
+    async fn invoke(&self, rule: &Value, target: &Value, input: &str) -> Result<(), ApiError> {
+        let arn = target["Arn"].as_str().unwrap_or_default();
+        match arn.split(':').nth(2) {
+            Some("lambda") => {
+                self.check_permission(arn, rule["Arn"].as_str().unwrap_or_default())
+                    .await?;
+                let path = format!(
+                    "/2015-03-31/functions/{}/invocations",
+                    arn.replace(':', "%3A")
+                );
+                let headers = [("x-amz-invocation-type", "Event")];
+                let body = Bytes::from(input.to_owned());
+                let client = &self.0.client;
+                client
+                    .rest_with_headers("lambda", Method::POST, &path, &headers, body)
+                    .await?;
+            }
+            Some("states") => {
+                let start = json!({ "stateMachineArn": arn, "input": input });
+                self.0
+                    .client
+                    .json("states", "AWSStepFunctions.StartExecution", start)
+                    .await?;
+            }
+            Some("sqs") => self.send_message(arn, input, json!({})).await?,
+            _ => {
+                return Err(ApiError {
+                    status: 400,
+                    code: "UnsupportedTarget".into(),
+                    message: format!("the local cloud cannot deliver to {arn}"),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    async fn check_permission(&self, function: &str, rule: &str) -> Result<(), ApiError> {
+        let path = format!(
+            "/2015-03-31/functions/{}/policy",
+            function.replace(':', "%3A")
+        );
+        let policy = match self
+            .0
+            .client
+            .rest("lambda", Method::GET, &path, Bytes::new())
+            .await
+        {
+            Ok(answer) => {
+                let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
+                serde_json::from_str(answer["Policy"].as_str().unwrap_or_default())
+                    .unwrap_or_default()
+            }
+            Err(error) if error.status == 404 => Value::Null,
+            Err(error) => return Err(error),
+        };
+        match lets_rule_invoke(&policy, rule) {
+            true => Ok(()),
+            false => Err(ApiError {
+                status: 403,
+                code: "NO_PERMISSIONS".into(),
+                message: format!("{function} has no permission that lets {rule} invoke it"),
+            }),
+        }
+    }
+
+    async fn dead_letter(
+        &self,
+        queue: &str,
+        rule: &Value,
+        target: &Value,
+        event: &Value,
+        error: &ApiError,
+    ) -> Result<(), ApiError> {
+        let text = |value: &str| json!({ "DataType": "String", "StringValue": value });
+        let attributes = json!({
+            "RULE_ARN": text(rule["Arn"].as_str().unwrap_or_default()),
+            "TARGET_ARN": text(target["Arn"].as_str().unwrap_or_default()),
+            "ERROR_CODE": text(&error.code),
+            "ERROR_MESSAGE": text(&error.message),
+        });
+        self.send_message(queue, &event.to_string(), attributes)
+            .await
+    }
+
+    async fn send_message(
+        &self,
+        queue: &str,
+        body: &str,
+        attributes: Value,
+    ) -> Result<(), ApiError> {
+        let name = queue.rsplit(':').next().unwrap_or_default();
+        let sqs = |operation: &'static str, body| async move {
+            self.0
+                .client
+                .json("sqs", &format!("AmazonSQS.{operation}"), body)
+                .await
+        };
+        let url = sqs("GetQueueUrl", json!({ "QueueName": name })).await?;
+        let message = json!({
+            "QueueUrl": url["QueueUrl"],
+            "MessageBody": body,
+            "MessageAttributes": attributes,
+        });
+        sqs("SendMessage", message).await.map(|_| ())
+    }
+
+    async fn events(&self, operation: &str, body: Value) -> Result<Value, ApiError> {
+        self.0
+            .client
+            .json("events", &format!("AWSEvents.{operation}"), body)
+            .await
+    }
+}

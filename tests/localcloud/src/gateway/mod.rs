@@ -1,0 +1,346 @@
+//! The gateway: the one address that clients, functions and registries call. It passes every
+//! call on to MiniStack and adds the AWS rules that MiniStack leaves out.
+
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, request::Parts};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{body::Incoming as IncomingBody, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::{JoinHandle, JoinSet},
+};
+
+pub mod answer;
+pub mod caller;
+pub mod calls;
+pub mod ecr;
+pub mod ecs;
+pub mod elbv2;
+pub mod faults;
+pub mod forward;
+pub mod operation;
+
+use answer::{Answer, AwsError, with_body};
+use caller::{Connection, FunctionProcess, Peer};
+use calls::{Call, Calls};
+use ecr::Ecr;
+use elbv2::Elbv2;
+use faults::{Fault, FaultRule, Faults};
+use forward::Forward;
+use operation::{Operation, Protocol};
+
+/// The largest request that is taken: an image layer or a function's zip file.
+const BODY_LIMIT: usize = 512 * 1024 * 1024;
+
+/// How many answers are kept for stale reads, and how large they may be.
+const ANSWERS_KEPT: usize = 2_000;
+const ANSWER_KEPT_LIMIT: usize = 256 * 1024;
+
+/// A request that came in, read to its end.
+pub struct Incoming {
+    /// Method, path and headers as they came.
+    pub parts: Parts,
+    /// The whole body.
+    pub body: Bytes,
+    /// What it calls.
+    pub operation: Operation,
+    caller: OnceLock<String>,
+}
+
+impl Incoming {
+    /// A request with the operation that it calls.
+    pub fn new(parts: Parts, body: Bytes) -> Self {
+        let operation = Operation::of(&parts, &body);
+        Self {
+            parts,
+            body,
+            operation,
+            caller: OnceLock::new(),
+        }
+    }
+}
+
+/// What the gateway consults, besides MiniStack.
+pub struct Services {
+    /// The way to MiniStack.
+    pub forward: Forward,
+    /// ELBv2's rules.
+    pub elbv2: Elbv2,
+    /// ECR's rules and events.
+    pub ecr: Ecr,
+    /// ECS services and tasks.
+    pub ecs: crate::ecs::Ecs,
+}
+
+/// The running server.
+pub struct Gateway {
+    state: Arc<State>,
+    address: SocketAddr,
+    server: JoinHandle<()>,
+}
+
+struct State {
+    services: Services,
+    calls: Calls,
+    faults: Faults,
+    answers: Mutex<HashMap<(String, String, Bytes), Answer>>,
+}
+
+/// The connection is closed instead of answering.
+#[derive(Debug)]
+struct Dropped;
+
+impl std::fmt::Display for Dropped {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("dropped by an injected fault")
+    }
+}
+
+impl std::error::Error for Dropped {}
+
+impl Gateway {
+    /// Serves on a listener that is bound already, since MiniStack has to know the address before
+    /// it starts.
+    ///
+    /// # Errors
+    /// When the listener has no local address.
+    pub fn serve(listener: TcpListener, services: Services) -> anyhow::Result<Self> {
+        let address = listener.local_addr()?;
+        let state = Arc::new(State {
+            services,
+            calls: Calls::default(),
+            faults: Faults::default(),
+            answers: Mutex::default(),
+        });
+        let server = tokio::spawn(accept(listener, state.clone()));
+        Ok(Self {
+            state,
+            address,
+            server,
+        })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The record of calls.
+    pub fn calls(&self) -> &Calls {
+        &self.state.calls
+    }
+
+    /// The faults in force.
+    pub fn faults(&self) -> &Faults {
+        &self.state.faults
+    }
+
+    /// ECR's events.
+    pub fn ecr(&self) -> &Ecr {
+        &self.state.services.ecr
+    }
+
+    /// ELBv2's rules.
+    pub fn elbv2(&self) -> &Elbv2 {
+        &self.state.services.elbv2
+    }
+
+    /// Stops serving and drops all connections.
+    pub async fn stop(self) {
+        self.server.abort();
+        let _ = self.server.await;
+    }
+}
+
+async fn accept(listener: TcpListener, state: Arc<State>) {
+    // Connections end with the server, because dropping the set aborts them.
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(serve_connection(stream, state.clone()));
+                }
+                // Out of file descriptors, most likely; others will be closed soon.
+                Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn serve_connection(stream: TcpStream, state: Arc<State>) {
+    let _ = stream.set_nodelay(true);
+    let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else {
+        return; // It has gone away.
+    };
+    let peer = Arc::new(Peer::new(Connection { from, to }));
+    let service = service_fn(move |request| {
+        let (state, peer) = (state.clone(), peer.clone());
+        async move { state.respond(request, peer).await }
+    });
+    // An error is the client going away, or a fault that drops the connection.
+    let _ = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+}
+
+impl State {
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<IncomingBody>,
+        peer: Arc<Peer>,
+    ) -> Result<Response<Full<Bytes>>, Dropped> {
+        let (parts, body) = request.into_parts();
+        let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
+            return Err(Dropped);
+        };
+        let body = body.to_bytes();
+        if let Some(path) = parts.uri.path().strip_prefix("/_localcloud/") {
+            return Ok(self.own(&parts.method, path, &body).map(Full::new));
+        }
+        // A call runs to its end even if the caller hangs up, as it does on AWS.
+        let call = tokio::spawn(self.call(Incoming::new(parts, body), peer));
+        match call.await {
+            Ok(Some(answer)) => Ok(answer.map(Full::new)),
+            _ => Err(Dropped),
+        }
+    }
+
+    /// Answers a call with the fault that hits it, and records it. `None`: drop the connection.
+    async fn call(self: Arc<Self>, incoming: Incoming, peer: Arc<Peer>) -> Option<Answer> {
+        let arrived = Instant::now();
+        let process = peer.function().await;
+        let function = process.map(|process| process.function.as_str());
+        let fault = self.faults.fault_for(&incoming.operation, function);
+        let kill = || process.map(FunctionProcess::kill);
+        let answer = match fault {
+            None => Some(self.answer(&incoming).await),
+            Some(Fault::ConnectionReset) => None,
+            Some(Fault::AnswerLost) => {
+                self.answer(&incoming).await;
+                None
+            }
+            Some(Fault::KilledBeforeCall) => {
+                kill();
+                None
+            }
+            Some(Fault::KilledAfterCall) => {
+                self.answer(&incoming).await;
+                kill();
+                None
+            }
+            Some(Fault::Slow { milliseconds }) => {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                Some(self.answer(&incoming).await)
+            }
+            Some(Fault::StaleRead) => Some(match self.earlier_answer(&incoming) {
+                Some(answer) => answer,
+                None => self.answer(&incoming).await,
+            }),
+            Some(fault) => fault
+                .error(&incoming.operation)
+                .map(|error| error.answer(incoming.operation.protocol)),
+        };
+        let Operation { service, name, .. } = incoming.operation;
+        let call = Call {
+            number: 0,
+            service,
+            operation: name,
+            caller: incoming.caller.into_inner().unwrap_or_default(),
+            function: function.map(str::to_owned),
+            status: answer.as_ref().map(|answer| answer.status().as_u16()),
+            at_milliseconds: 0,
+            milliseconds: 0,
+            fault: fault.map(|fault| format!("{fault:?}")),
+        };
+        self.calls.record(arrived, arrived.elapsed(), call);
+        answer
+    }
+
+    async fn answer(&self, incoming: &Incoming) -> Answer {
+        let Services {
+            forward,
+            elbv2,
+            ecr,
+            ecs,
+        } = &self.services;
+        let operation = &incoming.operation;
+        let answer = match (operation.service.as_str(), operation.protocol) {
+            ("elasticloadbalancing", Protocol::Query) => elbv2.answer(forward, incoming).await,
+            ("ecr", Protocol::Registry) => ecr.registry(forward, incoming).await,
+            ("ecr", Protocol::Json) => ecr.answer(forward, incoming).await,
+            ("ecs", Protocol::Json) => ecs::answer(ecs, forward, incoming).await,
+            ("cloudformation", _) => {
+                let answer = forward.forward(incoming).await;
+                elbv2.refresh_soon();
+                answer
+            }
+            _ => forward.forward(incoming).await,
+        };
+        self.keep(incoming, &answer);
+        answer
+    }
+
+    fn earlier_answer(&self, incoming: &Incoming) -> Option<Answer> {
+        let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(&answer_key(incoming)).cloned()
+    }
+
+    fn keep(&self, incoming: &Incoming, answer: &Answer) {
+        if !incoming.operation.reads() || answer.body().len() > ANSWER_KEPT_LIMIT {
+            return;
+        }
+        let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        if answers.len() >= ANSWERS_KEPT {
+            answers.clear();
+        }
+        answers.insert(answer_key(incoming), answer.clone());
+    }
+
+    /// The gateway's own paths: the record of calls and the faults.
+    fn own(&self, method: &Method, path: &str, body: &Bytes) -> Answer {
+        let json = |value| answer::json_answer(200, &value);
+        match (method.as_str(), path) {
+            ("GET", "calls") => json(serde_json::json!({ "calls": self.calls.all() })),
+            ("GET", "faults") => json(serde_json::json!({
+                "faults": self.faults.all().iter().map(|(rule, seen)| {
+                    serde_json::json!({ "rule": rule, "seen": seen })
+                }).collect::<Vec<_>>(),
+            })),
+            ("POST", "faults") => match serde_json::from_slice::<FaultRule>(body) {
+                Ok(rule) => {
+                    self.faults.add(rule);
+                    with_body(204, "application/json", "")
+                }
+                Err(error) => {
+                    AwsError::new("InvalidFault", error.to_string()).answer(Protocol::Json)
+                }
+            },
+            ("DELETE", "faults") => {
+                self.faults.clear();
+                with_body(204, "application/json", "")
+            }
+            _ => AwsError::new(
+                "NotFound",
+                format!("there is no {method} /_localcloud/{path}"),
+            )
+            .with_status(404)
+            .answer(Protocol::Json),
+        }
+    }
+}
+
+fn answer_key(incoming: &Incoming) -> (String, String, Bytes) {
+    let Operation { service, name, .. } = &incoming.operation;
+    (service.clone(), name.clone(), incoming.body.clone())
+}

@@ -1,0 +1,238 @@
+//! A local cloud per test, real SDK clients for it, and what tests put into it.
+
+use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, HttpHeaderConditionConfig, LoadBalancer, ProtocolEnum, RuleCondition,
+    TargetTypeEnum,
+};
+use localcloud::{LocalCloud, Options, time_scale::TimeScale};
+
+/// A zip file without entries: the function is never run to its code.
+pub const EMPTY_ZIP: &str = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==";
+
+/// Starts a local cloud at a twentieth of AWS's durations, on free ports.
+pub async fn start() -> LocalCloud {
+    start_with(Options::default()).await
+}
+
+/// As `start`, with other options.
+pub async fn start_with(options: Options) -> LocalCloud {
+    let time_scale = TimeScale(0.05);
+    LocalCloud::start(Options {
+        time_scale,
+        ..options
+    })
+    .await
+    .expect("the local cloud starts")
+}
+
+/// Root's credentials.
+pub fn root() -> Credentials {
+    Credentials::new("test", "test", None, None, "tests")
+}
+
+macro_rules! sdk_client {
+    ($name:ident, $service:ident) => {
+        /// A client without retries, so that every error is seen.
+        pub fn $name(cloud: &LocalCloud, credentials: Credentials) -> $service::Client {
+            let config = $service::Config::builder()
+                .behavior_version(BehaviorVersion::latest())
+                .endpoint_url(cloud.endpoint_url())
+                .region(Region::new("us-east-1"))
+                .credentials_provider(credentials)
+                .retry_config($service::config::retry::RetryConfig::disabled())
+                .http_client(aws_smithy_http_client::Builder::new().build_http());
+            $service::Client::from_conf(config.build())
+        }
+    };
+}
+
+sdk_client!(elbv2, aws_sdk_elasticloadbalancingv2);
+sdk_client!(ecs, aws_sdk_ecs);
+sdk_client!(ecr, aws_sdk_ecr);
+
+/// A load balancer with a listener whose default action answers 503.
+pub struct Balancer {
+    pub client: aws_sdk_elasticloadbalancingv2::Client,
+    pub arn: String,
+    pub listener: String,
+}
+
+impl Balancer {
+    pub async fn create(cloud: &LocalCloud) -> Self {
+        let client = elbv2(cloud, root());
+        let created = client
+            .create_load_balancer()
+            .name("main")
+            .subnets("subnet-1")
+            .send()
+            .await;
+        let arn = created.expect("created").load_balancers()[0]
+            .load_balancer_arn()
+            .map(str::to_owned);
+        let arn = arn.expect("an ARN");
+        let listener = listener(&client, &arn, 80).await;
+        Self {
+            client,
+            arn,
+            listener,
+        }
+    }
+
+    /// A target group with the settings that deployments have.
+    pub async fn target_group(&self, name: &str) -> String {
+        let created = self
+            .client
+            .create_target_group()
+            .name(name)
+            .protocol(ProtocolEnum::Http)
+            .port(8000)
+            .vpc_id("vpc-1")
+            .target_type(TargetTypeEnum::Ip)
+            .health_check_path("/_health")
+            .send()
+            .await
+            .expect("created");
+        created.target_groups()[0]
+            .target_group_arn()
+            .expect("an ARN")
+            .to_owned()
+    }
+
+    /// Tries to create a rule for that header value; the ARN, or the error's code.
+    pub async fn rule(&self, priority: i32, group: &str) -> Result<String, String> {
+        let created = self
+            .client
+            .create_rule()
+            .listener_arn(&self.listener)
+            .priority(priority)
+            .conditions(header_condition(&priority.to_string()))
+            .actions(forward(group))
+            .send()
+            .await;
+        match created {
+            Ok(created) => Ok(created.rules()[0].rule_arn().expect("an ARN").to_owned()),
+            Err(error) => Err(code(&error)),
+        }
+    }
+}
+
+/// A listener that answers 503.
+pub async fn listener(
+    client: &aws_sdk_elasticloadbalancingv2::Client,
+    arn: &str,
+    port: i32,
+) -> String {
+    use aws_sdk_elasticloadbalancingv2::types::FixedResponseActionConfig;
+    let unavailable = FixedResponseActionConfig::builder()
+        .status_code("503")
+        .build();
+    let action = Action::builder()
+        .r#type(ActionTypeEnum::FixedResponse)
+        .fixed_response_config(unavailable)
+        .build();
+    let created = client
+        .create_listener()
+        .load_balancer_arn(arn)
+        .protocol(ProtocolEnum::Http)
+        .port(port)
+        .default_actions(action)
+        .send()
+        .await
+        .expect("created");
+    created.listeners()[0]
+        .listener_arn()
+        .expect("an ARN")
+        .to_owned()
+}
+
+pub fn header_condition(value: &str) -> RuleCondition {
+    let header = HttpHeaderConditionConfig::builder()
+        .http_header_name("X-Pulse-Render-Affinity")
+        .values(value)
+        .build();
+    RuleCondition::builder()
+        .field("http-header")
+        .http_header_config(header)
+        .build()
+}
+
+pub fn forward(group: &str) -> Action {
+    let action = Action::builder()
+        .r#type(ActionTypeEnum::Forward)
+        .target_group_arn(group);
+    action.build()
+}
+
+/// The code of a service error, or the kind of a failure to get one.
+pub fn code<E, R>(error: &aws_sdk_ecr::error::SdkError<E, R>) -> String
+where
+    E: aws_sdk_ecr::error::ProvideErrorMetadata,
+{
+    match error.as_service_error() {
+        Some(service) => service.code().unwrap_or("no code").to_owned(),
+        None => "no answer".to_owned(),
+    }
+}
+
+/// The names of all load balancers, to see that a call went through.
+pub fn names(balancers: &[LoadBalancer]) -> Vec<&str> {
+    balancers
+        .iter()
+        .filter_map(LoadBalancer::load_balancer_name)
+        .collect()
+}
+
+/// A user with that policy; its credentials.
+pub async fn user_with_policy(
+    cloud: &LocalCloud,
+    name: &str,
+    policy: &serde_json::Value,
+) -> Credentials {
+    let policy = policy.to_string();
+    let iam = |parameters: Vec<(&'static str, String)>| {
+        let client = cloud.client().clone();
+        async move {
+            let parameters: Vec<(&str, &str)> =
+                parameters.iter().map(|(n, v)| (*n, v.as_str())).collect();
+            client
+                .query("iam", "2010-05-08", &parameters)
+                .await
+                .expect("IAM answers")
+        }
+    };
+    iam(vec![
+        ("Action", "CreateUser".into()),
+        ("UserName", name.into()),
+    ])
+    .await;
+    iam(vec![
+        ("Action", "PutUserPolicy".into()),
+        ("UserName", name.into()),
+        ("PolicyName", "policy".into()),
+        ("PolicyDocument", policy),
+    ])
+    .await;
+    let key = iam(vec![
+        ("Action", "CreateAccessKey".into()),
+        ("UserName", name.into()),
+    ])
+    .await;
+    let element = |name: &str| {
+        let (_, rest) = key.split_once(&format!("<{name}>")).expect("there");
+        rest.split_once('<').expect("closed").0.to_owned()
+    };
+    Credentials::new(
+        element("AccessKeyId"),
+        element("SecretAccessKey"),
+        None,
+        None,
+        "tests",
+    )
+}
+
+/// A plain HTTP client. It wants a TLS provider even though it never speaks TLS here.
+pub fn http() -> reqwest::Client {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}

@@ -1,0 +1,328 @@
+//! The registry behind the gateway, and the events of pushes.
+
+use std::time::Duration;
+
+use crate::cloud::{self, code, ecr, root};
+use aws_sdk_ecr::types::ImageIdentifier;
+use bytes::Bytes;
+use http::Method;
+use localcloud::{LocalCloud, gateway::ecr::Outcome};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+async fn json_call(cloud: &LocalCloud, service: &str, target: &str, body: Value) -> Value {
+    cloud
+        .client()
+        .json(service, target, body)
+        .await
+        .expect("answered")
+}
+
+async fn repository(cloud: &LocalCloud, mutability: &str) {
+    let body = json!({"repositoryName": "test", "imageTagMutability": mutability});
+    json_call(
+        cloud,
+        "ecr",
+        "AmazonEC2ContainerRegistry_V20150921.CreateRepository",
+        body,
+    )
+    .await;
+}
+
+/// Makes a queue; its ARN.
+async fn queue(cloud: &LocalCloud, name: &str) -> String {
+    json_call(
+        cloud,
+        "sqs",
+        "AmazonSQS.CreateQueue",
+        json!({"QueueName": name}),
+    )
+    .await;
+    format!("arn:aws:sqs:us-east-1:000000000000:{name}")
+}
+
+/// Takes the messages of a queue until there are as many, or a time is up.
+async fn messages(cloud: &LocalCloud, name: &str, expected: usize) -> Vec<Value> {
+    let url = json_call(
+        cloud,
+        "sqs",
+        "AmazonSQS.GetQueueUrl",
+        json!({"QueueName": name}),
+    )
+    .await;
+    let receive = json!({
+        "QueueUrl": url["QueueUrl"],
+        "MaxNumberOfMessages": 10,
+        "MessageAttributeNames": ["All"],
+    });
+    let mut taken = Vec::new();
+    for _ in 0..50 {
+        let received = json_call(cloud, "sqs", "AmazonSQS.ReceiveMessage", receive.clone()).await;
+        taken.extend(received["Messages"].as_array().cloned().unwrap_or_default());
+        if taken.len() >= expected {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    taken
+}
+
+/// A rule for tagged pushes to the repository `test`, as the pipeline has it; its ARN.
+async fn rule(cloud: &LocalCloud, targets: Value) -> String {
+    let pattern = json!({
+        "source": ["aws.ecr"],
+        "detail-type": ["ECR Image Action"],
+        "detail": {
+            "action-type": ["PUSH"],
+            "result": ["SUCCESS"],
+            "repository-name": ["test"],
+            "image-tag": [{"prefix": "test-"}],
+        },
+    });
+    let rule = json!({"Name": "pushes", "EventPattern": pattern.to_string()});
+    let made = json_call(cloud, "events", "AWSEvents.PutRule", rule).await;
+    let targets = json!({"Rule": "pushes", "Targets": targets});
+    json_call(cloud, "events", "AWSEvents.PutTargets", targets).await;
+    made["RuleArn"].as_str().expect("an ARN").to_owned()
+}
+
+/// Puts a manifest as a registry client does, without credentials; status and digest.
+async fn put_manifest(
+    cloud: &LocalCloud,
+    reference: Option<&str>,
+    manifest: &Value,
+) -> (u16, String) {
+    let body = manifest.to_string();
+    let digest: String = Sha256::digest(&body)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let digest = format!("sha256:{digest}");
+    let reference = reference.unwrap_or(&digest);
+    let media_type = manifest["mediaType"]
+        .as_str()
+        .expect("a media type")
+        .to_owned();
+    let answer = cloud::http()
+        .put(format!(
+            "http://{}/v2/test/manifests/{reference}",
+            cloud.registry()
+        ))
+        .header("content-type", media_type)
+        .body(body)
+        .send()
+        .await
+        .expect("answered");
+    (answer.status().as_u16(), digest)
+}
+
+fn manifest(label: &str) -> Value {
+    json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.image.config.v1+json"},
+        "annotations": {"label": label},
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tagged_push_reaches_the_targets_of_the_rules_that_match() {
+    let cloud = cloud::start().await;
+    repository(&cloud, "IMMUTABLE").await;
+    let arn = queue(&cloud, "pushes").await;
+    rule(&cloud, json!([{"Id": "queue", "Arn": arn}])).await;
+
+    // A multi-architecture push: the parts by digest, then the index by tag.
+    let (status, part) = put_manifest(&cloud, None, &manifest("amd64")).await;
+    assert_eq!(status, 201);
+    let index = json!({
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": [{"digest": part}],
+    });
+    let (status, digest) = put_manifest(&cloud, Some("test-20251027-122112Z"), &index).await;
+    assert_eq!(status, 201);
+    put_manifest(&cloud, Some("latest"), &manifest("other")).await;
+
+    let emitted = cloud.push_events().emitted();
+    let tags: Vec<&str> = emitted.iter().map(|event| event.tag.as_str()).collect();
+    assert_eq!(tags, ["", "test-20251027-122112Z", "latest"]);
+    assert_eq!(
+        emitted[1].artifact_media_type, None,
+        "an index describes no artifact"
+    );
+
+    let received = messages(&cloud, "pushes", 1).await;
+    assert_eq!(received.len(), 1, "one matches the rule");
+    let event: Value =
+        serde_json::from_str(received[0]["Body"].as_str().expect("text")).expect("JSON");
+    assert_eq!(
+        event["detail"],
+        json!({
+            "result": "SUCCESS",
+            "repository-name": "test",
+            "image-digest": digest,
+            "action-type": "PUSH",
+            "image-tag": "test-20251027-122112Z",
+            "manifest-media-type": "application/vnd.oci.image.index.v1+json",
+        })
+    );
+    assert_eq!(
+        (&event["source"], &event["resources"]),
+        (&json!("aws.ecr"), &json!([]))
+    );
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn events_can_be_suppressed_and_delivered_again_by_hand() {
+    let cloud = cloud::start().await;
+    repository(&cloud, "MUTABLE").await;
+    let arn = queue(&cloud, "pushes").await;
+    rule(&cloud, json!([{"Id": "queue", "Arn": arn}])).await;
+    let events = cloud.push_events();
+    events.suppress(true);
+    put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
+    put_manifest(&cloud, Some("test-2"), &manifest("2")).await;
+    let emitted = events.emitted();
+    assert_eq!(events.deliveries(), []);
+    for event in [&emitted[1], &emitted[0], &emitted[0]] {
+        let delivered = events.deliver(event).await.expect("rules are read");
+        assert_eq!(delivered.len(), 1);
+        assert_eq!(delivered[0].outcome, Outcome::Delivered);
+    }
+    assert_eq!(messages(&cloud, "pushes", 3).await.len(), 3);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_gets_the_event_only_with_a_permission_and_the_dead_letter_queue_otherwise() {
+    let cloud = cloud::start().await;
+    repository(&cloud, "MUTABLE").await;
+    let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
+    let make_role = [
+        ("Action", "CreateRole"),
+        ("RoleName", "any"),
+        ("AssumeRolePolicyDocument", trust),
+    ];
+    cloud
+        .client()
+        .query("iam", "2010-05-08", &make_role)
+        .await
+        .expect("created");
+    let role = "arn:aws:iam::000000000000:role/any";
+    let create = json!({
+        "FunctionName": "start", "Runtime": "provided.al2023", "Handler": "bootstrap", "Role": role,
+        "Code": {"ZipFile": cloud::EMPTY_ZIP},
+    });
+    let lambda = |method, path: &str, body: Value| {
+        let path = format!("/2015-03-31/functions{path}");
+        let client = cloud.client().clone();
+        async move {
+            client
+                .rest("lambda", method, &path, Bytes::from(body.to_string()))
+                .await
+                .expect("answered")
+        }
+    };
+    lambda(Method::POST, "", create).await;
+    let dead = queue(&cloud, "dead").await;
+    let function = "arn:aws:lambda:us-east-1:000000000000:function:start";
+    let target = json!({"Id": "start", "Arn": function, "DeadLetterConfig": {"Arn": dead}});
+    let rule_arn = rule(&cloud, json!([target])).await;
+    cloud.push_events().suppress(true);
+    put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
+    let event = &cloud.push_events().emitted()[0];
+
+    let refused = cloud
+        .push_events()
+        .deliver(event)
+        .await
+        .expect("rules are read");
+    assert!(
+        matches!(&refused[0].outcome, Outcome::DeadLettered(why) if why.contains("NO_PERMISSIONS"))
+    );
+    let letters = messages(&cloud, "dead", 1).await;
+    let attributes = &letters[0]["MessageAttributes"];
+    assert_eq!(attributes["ERROR_CODE"]["StringValue"], "NO_PERMISSIONS");
+    assert_eq!(attributes["RULE_ARN"]["StringValue"], json!(rule_arn));
+
+    let permission = json!({
+        "StatementId": "events", "Action": "lambda:InvokeFunction",
+        "Principal": "events.amazonaws.com", "SourceArn": rule_arn,
+    });
+    lambda(Method::POST, "/start/policy", permission).await;
+    let delivered = cloud
+        .push_events()
+        .deliver(event)
+        .await
+        .expect("rules are read");
+    assert_eq!(delivered[0].outcome, Outcome::Delivered);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_immutable_tag_stays_and_images_are_found_by_tag_and_by_digest() {
+    let cloud = cloud::start().await;
+    repository(&cloud, "IMMUTABLE").await;
+    let (status, digest) = put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
+    assert_eq!(status, 201);
+    let (status, _) = put_manifest(&cloud, Some("test-1"), &manifest("2")).await;
+    assert_eq!(status, 400, "the tag names another manifest");
+    let (_, same) = put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
+    assert_eq!(same, digest);
+    assert_eq!(
+        cloud.push_events().emitted().len(),
+        1,
+        "the same push again changes nothing"
+    );
+
+    let client = ecr(&cloud, root());
+    let by = |tag: Option<&str>, digest: Option<&str>| {
+        let id = ImageIdentifier::builder()
+            .set_image_tag(tag.map(str::to_owned))
+            .set_image_digest(digest.map(str::to_owned));
+        client
+            .describe_images()
+            .repository_name("test")
+            .image_ids(id.build())
+            .send()
+    };
+    for found in [
+        by(Some("test-1"), None).await,
+        by(None, Some(&digest)).await,
+    ] {
+        let found = found.expect("found");
+        assert_eq!(
+            found.image_details()[0].image_digest(),
+            Some(digest.as_str())
+        );
+    }
+    assert_eq!(
+        code(&by(Some("test-2"), None).await.expect_err("gone")),
+        "ImageNotFoundException"
+    );
+    let elsewhere = client
+        .describe_images()
+        .repository_name("other")
+        .send()
+        .await;
+    assert_eq!(
+        code(&elsewhere.expect_err("gone")),
+        "RepositoryNotFoundException"
+    );
+    let id = |tag: &str| ImageIdentifier::builder().image_tag(tag).build();
+    let batch = client
+        .batch_get_image()
+        .repository_name("test")
+        .image_ids(id("test-1"))
+        .image_ids(id("x"));
+    let batch = batch.send().await.expect("answered");
+    let image = batch.images()[0].image_id().expect("an id");
+    assert_eq!(image.image_digest(), Some(digest.as_str()));
+    assert_eq!(
+        batch.failures()[0].failure_code().map(|code| code.as_str()),
+        Some("ImageNotFound")
+    );
+    cloud.stop().await;
+}

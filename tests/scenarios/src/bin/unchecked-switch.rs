@@ -1,0 +1,31 @@
+//! A switch that does not check the health of what it switches to, which `switch-traffic` must always
+//! do. It proves that the fault runs detect it.
+
+use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
+use lifecycle::aws_error::failed;
+use lifecycle::{Settings, StepError, sdk, serve::serve};
+use serde_json::{Value, json};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), lambda_runtime::Error> {
+    let listener = Settings::from_env()?.listener_arn;
+    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&sdk::config().await);
+    serve(move |input: Value| {
+        let modify = elb.modify_listener().listener_arn(&listener);
+        async move {
+            let group = input["targetGroupArn"].as_str();
+            let forward = Action::builder()
+                .r#type(ActionTypeEnum::Forward)
+                .set_target_group_arn(group.map(str::to_owned));
+            let modified = modify.default_actions(forward.build()).send().await;
+            modified.map_err(|error| failed("modify the listener", error))?;
+            Ok::<_, StepError>(json!({
+                "outcome": "switched",
+                "activeDeploymentId": input["deploymentId"],
+                "previousDeploymentId": null,
+                "reason": "it was asked for",
+            }))
+        }
+    })
+    .await
+}

@@ -1,0 +1,46 @@
+//! Delays an AWS call, so that something else happens before it takes effect.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use localcloud::gateway::faults::{Fault, FaultRule};
+
+use crate::TestEnvironment;
+
+/// Shorter than the time that a function gives one attempt of a call (`lifecycle::defaults`), so that
+/// the call is late and not retried.
+pub const DELAY: Duration = Duration::from_millis(4500);
+/// Longer than that: the function gives the attempt up and retries, and the answer to the first attempt
+/// is lost. Several of them in a row delay a function the longest.
+pub const DELAY_PAST_TIMEOUT: Duration = Duration::from_millis(6000);
+
+impl TestEnvironment {
+    /// Delays the n-th call of the operation, counted from now, by `time`.
+    pub fn delay_call(
+        &self,
+        service: &str,
+        operation: &str,
+        nth: u32,
+        time: Duration,
+    ) -> FaultRule {
+        let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        let rule = FaultRule::next(service, operation, Fault::Slow { milliseconds }).at(nth);
+        self.cloud.faults().add(rule.clone());
+        rule
+    }
+
+    /// Waits until the delayed call has arrived; it has not taken effect then, unless this machine is very slow.
+    ///
+    /// # Errors
+    /// When it does not come within a minute.
+    pub async fn call_arrived(&self, rule: &FaultRule) -> anyhow::Result<()> {
+        self.within(Duration::from_secs(60), async || {
+            let faults = self.cloud.faults().all();
+            Ok(faults
+                .iter()
+                .any(|(delayed, seen)| delayed == rule && *seen >= rule.nth))
+        })
+        .await
+        .with_context(|| format!("no such call came: {rule:?}"))
+    }
+}

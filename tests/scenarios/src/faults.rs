@@ -1,0 +1,202 @@
+//! The runner: a run for every call that can fail and every way in which it can.
+
+pub mod broken_function;
+pub mod cleanup;
+pub mod deployment;
+pub mod first_checks;
+pub mod foreign;
+pub mod invariants;
+pub mod plan;
+pub mod rollback;
+pub mod run;
+pub mod summary;
+pub mod watcher;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use http::Method;
+use localcloud::Options;
+use serde_json::{Value, json};
+
+use crate::TestEnvironment;
+use crate::machines::planned;
+use foreign::Foreign;
+use invariants::Observation;
+use plan::{Case, Point, Workflow};
+pub use summary::Summary;
+
+/// SettleSeconds: the load balancer has applied a change after 1.3 s, and a cleanup leaves alone what was
+/// made within this time.
+const SETTLE: Duration = Duration::from_secs(2);
+
+/// One environment on which things go wrong in one way after the other.
+pub struct FaultRunner {
+    /// Where it takes place.
+    pub env: TestEnvironment,
+    /// What is not ours.
+    pub foreign: Foreign,
+    /// The deployment that is active between two runs.
+    active: String,
+    /// Its other deployments, oldest first.
+    others: Vec<String>,
+    /// What was run last, which left the environment as its next run wants it.
+    workflow: Workflow,
+    listener: String,
+}
+
+impl FaultRunner {
+    /// An environment with a live deployment and somebody else's things beside it.
+    ///
+    /// # Errors
+    /// When the local cloud does not start or the first deployment fails.
+    pub async fn prepare() -> anyhow::Result<FaultRunner> {
+        // Only the runner starts cleanups.
+        let parameters = format!("SettleSeconds={} CleanupState=DISABLED", SETTLE.as_secs());
+        let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
+        let env = TestEnvironment::deploy_as(Options::default(), &parameters).await?;
+        let active = env.deploy_live(&[]).await?.name;
+        Ok(FaultRunner {
+            foreign: Foreign::make(&env, &active).await?,
+            listener: env.listener_arn().await?,
+            active,
+            others: Vec::new(),
+            workflow: Workflow::Deploy,
+            env,
+        })
+    }
+
+    /// The calls of a clean run, which has to keep every invariant itself.
+    ///
+    /// # Errors
+    /// When it does not, or cannot be run.
+    pub async fn record(&mut self, workflow: Workflow) -> anyhow::Result<Vec<Point>> {
+        let clean = Case::clean(workflow);
+        let (observation, points) = self.observe(&clean, async || Ok(())).await?;
+        let violations = observation.violations();
+        ensure!(
+            violations.is_empty(),
+            "a clean {workflow} does not hold: {violations:?}"
+        );
+        ensure!(!points.is_empty(), "a clean {workflow} makes no calls");
+        Ok(points)
+    }
+
+    /// Runs a case.
+    ///
+    /// # Errors
+    /// When the run itself is not possible; a broken invariant is no error here.
+    pub async fn run(&mut self, case: &Case) -> anyhow::Result<Observation> {
+        Ok(self.observe(case, async || Ok(())).await?.0)
+    }
+
+    /// As [`FaultRunner::run`] for a deployment, while `meanwhile` happens.
+    ///
+    /// # Errors
+    /// As [`FaultRunner::run`], and those of `meanwhile`.
+    pub async fn run_while(
+        &mut self,
+        case: &Case,
+        meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<Observation> {
+        Ok(self.observe(case, meanwhile).await?.0)
+    }
+
+    async fn observe(
+        &mut self,
+        case: &Case,
+        meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>,
+    ) -> anyhow::Result<(Observation, Vec<Point>)> {
+        let workflow = case.workflow;
+        if workflow != self.workflow {
+            for other in std::mem::take(&mut self.others) {
+                // What a rollback left that failed after its switch; it would keep it for two hours.
+                self.env.untag(&other, "pulse:restoring-since").await?;
+                let left = self.delete(&other).await?;
+                ensure!(left.is_empty(), "of {other} there is still {left:?}");
+            }
+            self.workflow = workflow;
+        }
+        match workflow {
+            Workflow::Rollback | Workflow::Restore => rollback::run(self, case).await,
+            Workflow::Cleanup => cleanup::run(self, case).await,
+            Workflow::Deploy | Workflow::Undo | Workflow::Push => {
+                deployment::run(self, case, meanwhile).await
+            }
+        }
+    }
+
+    /// Deploys one more, with nothing going wrong.
+    async fn deploy_another(&mut self) -> anyhow::Result<()> {
+        let live = self.env.deploy_live(&[]).await?.name;
+        self.others.push(std::mem::replace(&mut self.active, live));
+        Ok(())
+    }
+
+    /// Whether draining it has begun.
+    async fn is_draining(&self, id: &str) -> anyhow::Result<bool> {
+        let marks = self.env.tags(id).await?;
+        Ok(marks.contains_key("pulse:draining-since"))
+    }
+
+    /// Waits until a cleanup would do that with the deployment.
+    async fn is_planned(&self, id: &str, action: &str) -> anyhow::Result<()> {
+        let last = Mutex::new(String::new());
+        let asked = async || {
+            let plan = self.env.plan().await?;
+            let (state, due, why) = planned(&plan, id)?;
+            *last.lock().expect("no panic while waiting") = format!("{state}, {due}: {why}");
+            Ok(due == action)
+        };
+        let asked = self.env.within(Duration::from_secs(60), asked).await;
+        asked.with_context(|| format!("{id} is not planned to {action} but {last:?}"))
+    }
+
+    /// Has a cleanup drain it, once the switch has settled.
+    async fn drain(&self, id: &str) -> anyhow::Result<()> {
+        self.is_planned(id, "drain").await?;
+        self.env.clean_up().await?;
+        ensure!(self.is_draining(id).await?, "{id} does not drain");
+        Ok(())
+    }
+
+    /// What the next cleanup would do, but for draining those.
+    async fn due(&self, draining: &[&str]) -> anyhow::Result<Vec<String>> {
+        let plan = self.env.plan().await?;
+        let items = plan["deployments"].as_array();
+        let due = items.into_iter().flatten().filter(|item| {
+            let id = item["deploymentId"].as_str().unwrap_or_default();
+            let drains = item["action"] == "drain" && draining.contains(&id);
+            item["action"] != "keep" && !drains
+        });
+        Ok(due.map(Value::to_string).collect())
+    }
+
+    /// Deletes a deployment by the function that does, and gives what is left of it.
+    async fn delete(&self, id: &str) -> anyhow::Result<Vec<String>> {
+        let function = format!("{}-delete-deployment", self.env.name);
+        let path = format!("/2015-03-31/functions/{function}/invocations");
+        let payload = json!({"deploymentId": id}).to_string();
+        let deleted = self.env.within(Duration::from_secs(60), async || {
+            let client = self.env.cloud.client();
+            let answer = client
+                .rest("lambda", Method::POST, &path, payload.clone().into())
+                .await?;
+            let answer: Value = serde_json::from_slice(&answer)?;
+            match answer["verdict"].as_str() {
+                Some(verdict) => Ok(verdict == "deleted"),
+                None => anyhow::bail!("{answer}"),
+            }
+        });
+        let deleted = deleted.await;
+        let mut left = self.env.remaining(id).await?;
+        left.extend(deleted.err().map(|why| format!("not deleted: {why:#}")));
+        Ok(left)
+    }
+
+    /// Stops the local cloud.
+    pub async fn tear_down(self) {
+        self.env.tear_down().await;
+    }
+}

@@ -1,0 +1,117 @@
+//! A deployment in which something goes wrong, and then the same once more.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use localcloud::gateway::ecr::PushEvent;
+use serde_json::json;
+
+use super::invariants::{AllowedAnswers, Observation};
+use super::plan::{Case, Injection, Point, Workflow};
+use super::run::{Run, Seen, Story};
+use super::{FaultRunner, SETTLE};
+use crate::visitors::Pin;
+use crate::{Execution, TestEnvironment};
+
+/// How long an event that must start something may take, with all that is tried again.
+const STARTS_WITHIN: Duration = Duration::from_secs(30);
+/// How long it is looked whether an event that may be lost starts something after all.
+const MAY_START_WITHIN: Duration = Duration::from_secs(6);
+
+/// Runs it while `meanwhile` happens.
+///
+/// # Errors
+/// When the run itself is not possible; a broken invariant is no error here.
+pub async fn run(
+    runner: &mut FaultRunner,
+    case: &Case,
+    meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<(Observation, Vec<Point>)> {
+    let env = &runner.env;
+    let (before, id) = (runner.active.clone(), env.new_id());
+    let event = env.push_unnoticed(&id, &[]).await?;
+    // Refreshes what a stale read of the listener answers to the state of this run.
+    let active = env.active().await?;
+    ensure!(active.as_ref() == Some(&before), "{before} is not live");
+
+    let mut run = Run::begin(runner, case, allowed_answers(&before, &id)).await?;
+    run.inject().await?;
+    let (ended, meanwhile) = tokio::join!(start(env, case, &id, &event), meanwhile());
+    meanwhile?;
+    let Seen { was_hit, points } = run.stop_injecting().await?;
+    let first = run.end(ended, &id).await?;
+
+    if first.ending != "Succeeded" {
+        // Whatever it left is old enough by then.
+        tokio::time::sleep(SETTLE).await;
+    }
+    env.clean_up().await?;
+    let mut due = runner.due(&[]).await?;
+    if first.ending != "Succeeded" {
+        due.extend(env.remaining(&id).await?);
+    }
+    let input = json!({"deploymentId": id}).to_string();
+    let ended = env.start_by_hand(&format!("again-{id}"), &input).await;
+    let again = run.end(ended.map(Some), &id).await?;
+    let live = again.active.as_ref() == Some(&id);
+    if live {
+        env.reaches_visitors(&id).await?;
+    }
+    let after = id.clone();
+    let story = Story {
+        before: before.clone(),
+        after,
+        first,
+        due,
+        again,
+    };
+    let mut observation = run.finish(was_hit, story).await?;
+
+    // What is not live must not stand in the way of the next run.
+    let gone = if live { &before } else { &id };
+    observation.left = runner.delete(gone).await?;
+    if live {
+        runner.active = id;
+    }
+    Ok((observation, points))
+}
+
+fn allowed_answers(before: &str, id: &str) -> Vec<AllowedAnswers> {
+    let (before, id) = (before.to_owned(), id.to_owned());
+    vec![
+        (Pin::None, vec![before.clone(), id]),
+        (Pin::Header(before.clone()), vec![before.clone()]),
+        (Pin::Cookie(before.clone()), vec![before]),
+    ]
+}
+
+/// Starts the deployment and waits for its end; nothing if none began.
+async fn start(
+    env: &TestEnvironment,
+    case: &Case,
+    id: &str,
+    event: &PushEvent,
+) -> anyhow::Result<Option<Execution>> {
+    if case.workflow != Workflow::Push {
+        let input = json!({"deploymentId": id}).to_string();
+        return env.start_by_hand(id, &input).await.map(Some);
+    }
+    let deliveries = match case.injections[..] {
+        [Injection::EventNever] => 0,
+        [Injection::EventTwice] => 2,
+        _ => 1,
+    };
+    for _ in 0..deliveries {
+        env.cloud.push_events().deliver(event).await?;
+    }
+    let limit = match case.is_passing() {
+        true => STARTS_WITHIN,
+        false => MAY_START_WITHIN,
+    };
+    let arn = env.execution_arn(id);
+    let begun = async || Ok(Execution::read(&env.sfn, &arn).await.is_ok());
+    match env.within(limit, begun).await {
+        Ok(()) => env.end_of(id).await.map(Some),
+        Err(_) => Ok(None),
+    }
+}

@@ -1,0 +1,52 @@
+//! Makes sure that targets are checked as often as the plan expects, however fast tasks start on this
+//! machine.
+
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+
+use super::plan::CHECKS;
+use crate::TestEnvironment;
+
+/// Time between two reads of the calls.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// Tasks stay PENDING until `check-target-health` has seen them so as often as its checks are points,
+/// or until this is dropped.
+pub struct FirstChecks {
+    ecs: localcloud::ecs::Ecs,
+    waiting: JoinHandle<()>,
+}
+
+impl FirstChecks {
+    /// Pauses the start of tasks from now on, until those checks are made.
+    pub fn await_all(env: &TestEnvironment) -> FirstChecks {
+        let (ecs, calls) = (env.cloud.ecs().clone(), env.cloud.calls().clone());
+        let function = format!("{}-check-target-health", env.name);
+        let before = calls.newest();
+        ecs.pause_starts(true);
+        let paused = ecs.clone();
+        let waiting = tokio::spawn(async move {
+            // The last call of a check of tasks that do not run yet.
+            let checks = || {
+                let calls = calls.since(before).into_iter();
+                let listed = calls.filter(|call| call.operation == "ListTasks");
+                listed
+                    .filter(|call| call.function.as_ref() == Some(&function))
+                    .count()
+            };
+            while checks() < CHECKS as usize {
+                tokio::time::sleep(INTERVAL).await;
+            }
+            paused.pause_starts(false);
+        });
+        FirstChecks { ecs, waiting }
+    }
+}
+
+impl Drop for FirstChecks {
+    fn drop(&mut self) {
+        self.waiting.abort();
+        self.ecs.pause_starts(false);
+    }
+}

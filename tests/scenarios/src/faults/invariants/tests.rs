@@ -1,0 +1,213 @@
+use super::*;
+use crate::faults::plan::{Injection, Point};
+
+/// A deployment with that fault at one of its calls.
+fn failing(fault: Fault) -> Case {
+    let point = Point {
+        function: "create-service".into(),
+        service: "ecs".into(),
+        operation: "CreateService".into(),
+        nth: 1,
+    };
+    Case {
+        workflow: Workflow::Deploy,
+        injections: vec![Injection::Call(point, fault)],
+    }
+}
+
+/// A run in which everything held.
+fn sound() -> Observation {
+    let base = "test-20261123-100000Z".to_owned();
+    let id = "test-20261123-100001Z".to_owned();
+    let live = End {
+        ending: "Succeeded".into(),
+        switching: true,
+        active: Some(id.clone()),
+        ..End::default()
+    };
+    let mut met = Tally::default();
+    for deployment in [&base, &id] {
+        met.answered.insert((Pin::None, deployment.clone()), 10);
+    }
+    let pinned = (Pin::Cookie(base.clone()), base.clone());
+    met.answered.insert(pinned, 10);
+    let cookie = Pin::Cookie(base.clone());
+    Observation {
+        case: failing(Fault::Throttled),
+        was_hit: true,
+        allowed: vec![
+            (Pin::None, vec![base.clone(), id.clone()]),
+            (cookie, vec![base.clone()]),
+        ],
+        watched: Watched {
+            checks: 100,
+            wrong: Vec::new(),
+        },
+        met,
+        first: live.clone(),
+        due: Vec::new(),
+        again: live,
+        foreign: ("a rule".into(), "a rule".into()),
+        left: Vec::new(),
+        before: base,
+        after: id,
+    }
+}
+
+/// What the judge finds in a sound run that was changed in one way.
+fn found(change: impl FnOnce(&mut Observation)) -> Vec<Invariant> {
+    let mut observation = sound();
+    change(&mut observation);
+    let violations = observation.violations();
+    let mut caught: Vec<_> = violations.iter().map(|found| found.invariant).collect();
+    caught.dedup();
+    caught
+}
+
+#[test]
+fn a_run_that_broke_nothing_is_not_blamed() {
+    assert_eq!(found(|_| {}), []);
+    let failed = |run: &mut Observation| {
+        run.case = failing(Fault::AccessDenied);
+        run.first.ending = "Failed".into();
+        run.first.active = Some(run.before.clone());
+    };
+    assert_eq!(found(failed), []);
+}
+
+#[test]
+fn a_default_action_that_nobody_healthy_serves_is_caught() {
+    let caught = [Invariant::Routed];
+    assert_eq!(found(|run| run.watched.wrong.push("x".into())), caught);
+    assert_eq!(found(|run| run.watched.checks = 0), caught);
+}
+
+#[test]
+fn a_failed_request_and_a_client_that_lost_its_version_are_caught() {
+    let caught = [Invariant::Unnoticed];
+    assert_eq!(found(|run| run.met.failed.push("503".into())), caught);
+    assert_eq!(found(|run| run.met.answered.clear()), caught);
+    let moved = |run: &mut Observation| {
+        let moved = (Pin::Cookie(run.before.clone()), run.after.clone());
+        run.met.answered.insert(moved, 1);
+    };
+    assert_eq!(found(moved), caught);
+    let stranger = |run: &mut Observation| {
+        run.met.answered.insert((Pin::None, "other".into()), 1);
+    };
+    assert_eq!(found(stranger), caught);
+}
+
+#[test]
+fn an_ending_that_does_not_keep_what_it_promises_is_caught() {
+    let caught = [Invariant::Ended];
+    assert_eq!(found(|run| run.first.ending.clear()), caught);
+    assert_eq!(
+        found(|run| run.first.active = Some(run.before.clone())),
+        caught
+    );
+    // A fault that passes costs nobody a deployment.
+    let gave_up = |run: &mut Observation| {
+        run.first.ending = "Failed".into();
+        run.first.active = Some(run.before.clone());
+    };
+    assert_eq!(found(gave_up), caught);
+    let denied = |run: &mut Observation| {
+        gave_up(run);
+        run.case = failing(Fault::AccessDenied);
+    };
+    let littered = |run: &mut Observation| {
+        denied(run);
+        run.first.left.push("target group".into());
+    };
+    assert_eq!(found(littered), caught);
+    let switched_yet_failed = |run: &mut Observation| {
+        denied(run);
+        run.first.active = Some(run.after.clone());
+    };
+    assert_eq!(found(switched_yet_failed), caught);
+    // An undo that was denied something may leave things, but not move traffic or go live.
+    let undo_denied = |run: &mut Observation| {
+        littered(run);
+        run.case.workflow = Workflow::Undo;
+        run.first.ending = "UndoFailed".into();
+        run.first.switching = false;
+    };
+    assert_eq!(found(undo_denied), []);
+    let undone_and_live = |run: &mut Observation| {
+        undo_denied(run);
+        run.first.active = Some(run.after.clone());
+    };
+    assert_eq!(found(undone_and_live), caught);
+    let stuck_before_the_switch = |run: &mut Observation| {
+        denied(run);
+        run.first.ending = "UndoFailed".into();
+        run.first.switching = false;
+    };
+    assert_eq!(found(stuck_before_the_switch), caught);
+}
+
+#[test]
+fn a_change_to_what_is_not_ours_is_caught() {
+    let caught = [Invariant::Foreign];
+    assert_eq!(found(|run| run.foreign.1.clear()), caught);
+    assert_eq!(found(|run| run.foreign = Default::default()), caught);
+}
+
+#[test]
+fn a_second_run_that_does_not_get_there_is_caught() {
+    let caught = [Invariant::Converged];
+    assert_eq!(found(|run| run.again.ending = "Failed".into()), caught);
+    assert_eq!(
+        found(|run| run.again.active = Some(run.before.clone())),
+        caught
+    );
+    assert_eq!(found(|run| run.left.push("rule 100".into())), caught);
+}
+
+#[test]
+fn what_a_cleanup_leaves_to_do_is_caught() {
+    let caught = [Invariant::Converged];
+    assert_eq!(found(|run| run.due.push("delete x".into())), caught);
+    let cleanup = |run: &mut Observation| {
+        run.case.workflow = Workflow::Cleanup;
+        run.after = run.before.clone();
+        for end in [&mut run.first, &mut run.again] {
+            end.ending = "CleanedUp".into();
+            end.active = Some(run.before.clone());
+        }
+        run.met.answered.retain(|(_, by), _| *by == run.before);
+    };
+    assert_eq!(found(cleanup), []);
+    let left = |run: &mut Observation| {
+        cleanup(run);
+        run.first.left.push("service".into());
+    };
+    assert_eq!(found(left), [Invariant::Ended]);
+    let moved = |run: &mut Observation| {
+        cleanup(run);
+        run.first.active = None;
+    };
+    assert_eq!(found(moved), [Invariant::Ended]);
+}
+
+#[test]
+fn a_rollback_that_does_not_move_what_it_says_is_caught() {
+    let rollback = |run: &mut Observation| run.case.workflow = Workflow::Rollback;
+    assert_eq!(found(rollback), []);
+    let stayed = |run: &mut Observation| {
+        rollback(run);
+        run.first.active = Some(run.before.clone());
+    };
+    assert_eq!(found(stayed), [Invariant::Ended]);
+    let gave_up = |run: &mut Observation| {
+        stayed(run);
+        run.first.ending = "RollbackFailed".into();
+    };
+    assert_eq!(found(gave_up), [Invariant::Ended]);
+    let denied = |run: &mut Observation| {
+        gave_up(run);
+        run.case.injections = failing(Fault::AccessDenied).injections;
+    };
+    assert_eq!(found(denied), []);
+}

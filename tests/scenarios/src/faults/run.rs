@@ -1,0 +1,183 @@
+//! What surrounds every fault run: visitors, a watcher, and the injections.
+
+use std::time::Duration;
+
+use super::broken_function::{PANICKING, break_function, mend_function};
+use super::first_checks::FirstChecks;
+use super::invariants::{AllowedAnswers, End, NEVER_STARTED, Observation};
+use super::plan::{self, Case, Point};
+use super::watcher::Watcher;
+use super::{FaultRunner, Foreign};
+use crate::{Execution, TestEnvironment, Traffic};
+
+/// Requests per second during a run.
+const TRAFFIC: u32 = 20;
+
+/// A run that is under way.
+pub struct Run<'a> {
+    env: &'a TestEnvironment,
+    foreign: &'a Foreign,
+    case: &'a Case,
+    allowed: Vec<AllowedAnswers>,
+    traffic: Traffic,
+    watcher: Watcher,
+    first_checks: Option<FirstChecks>,
+    foreign_before: String,
+    before: u64,
+}
+
+/// What a run was like from the outside.
+pub struct Seen {
+    /// Whether all that was to go wrong did.
+    pub was_hit: bool,
+    /// The calls that can fail in such a run.
+    pub points: Vec<Point>,
+}
+
+impl<'a> Run<'a> {
+    /// Lets visitors come, who may be answered as `allowed` says, and watches.
+    ///
+    /// # Errors
+    /// When the state before cannot be read.
+    pub async fn begin(
+        runner: &'a FaultRunner,
+        case: &'a Case,
+        allowed: Vec<AllowedAnswers>,
+    ) -> anyhow::Result<Run<'a>> {
+        let (env, foreign) = (&runner.env, &runner.foreign);
+        let pins = allowed.iter().map(|(pin, _)| pin.clone()).collect();
+        Ok(Run {
+            foreign_before: foreign.described(env).await?,
+            traffic: Traffic::start(env, TRAFFIC, pins)?,
+            watcher: Watcher::of(env, runner.listener.clone()),
+            first_checks: None,
+            before: env.cloud.calls().newest(),
+            env,
+            foreign,
+            case,
+            allowed,
+        })
+    }
+
+    /// From now on things go wrong; what was called until now does not count.
+    ///
+    /// # Errors
+    /// When a function cannot be exchanged.
+    pub async fn inject(&mut self) -> anyhow::Result<()> {
+        if let Some(function) = self.case.panicking() {
+            break_function(self.env, function, PANICKING).await?;
+        }
+        self.before = self.env.cloud.calls().newest();
+        self.first_checks = Some(FirstChecks::await_all(self.env));
+        for rule in self.case.rules(&self.env.name) {
+            self.env.cloud.faults().add(rule);
+        }
+        Ok(())
+    }
+
+    /// From now on nothing goes wrong any more.
+    ///
+    /// # Errors
+    /// When a function cannot be mended.
+    pub async fn stop_injecting(&mut self) -> anyhow::Result<Seen> {
+        self.first_checks = None;
+        self.env.cloud.faults().clear();
+        if let Some(function) = self.case.panicking() {
+            mend_function(self.env, function).await?;
+        }
+        let TestEnvironment { cloud, name, .. } = self.env;
+        let points = plan::points(self.case.workflow, name, &cloud.calls().since(self.before));
+        let was_hit = self.was_hit().await;
+        Ok(Seen { was_hit, points })
+    }
+
+    /// Whether every fault hit a call; a slow call is waited for, since it takes effect late.
+    async fn was_hit(&self) -> bool {
+        let asked_for = self.case.rules(&self.env.name).len();
+        let recorded = async || {
+            let calls = self.env.cloud.calls().since(self.before);
+            Ok(calls.iter().filter(|call| call.fault.is_some()).count() == asked_for)
+        };
+        let limit = Duration::from_secs(8);
+        self.env.within(limit, recorded).await.is_ok()
+    }
+
+    /// How an execution ended, if one began, and what is there of `doomed` now.
+    ///
+    /// # Errors
+    /// When that cannot be read; that the execution did not end is for the invariants to judge.
+    pub async fn end(
+        &self,
+        ended: anyhow::Result<Option<Execution>>,
+        doomed: &str,
+    ) -> anyhow::Result<End> {
+        let active = self.env.active().await?;
+        let left = self.env.remaining(doomed).await?;
+        Ok(match ended {
+            Ok(None) => End {
+                ending: NEVER_STARTED.to_owned(),
+                active,
+                left,
+                ..End::default()
+            },
+            Ok(Some(execution)) => End {
+                ending: execution.ending().to_owned(),
+                switching: execution.entered("SwitchTraffic").is_some(),
+                cause: execution.cause,
+                active,
+                left,
+            },
+            Err(why) => End {
+                cause: format!("{why:#}"),
+                active,
+                left,
+                ..End::default()
+            },
+        })
+    }
+
+    /// Sends the visitors home and tells what was seen, by them and of the executions.
+    ///
+    /// # Errors
+    /// When the state after cannot be read.
+    pub async fn finish(self, was_hit: bool, story: Story) -> anyhow::Result<Observation> {
+        let watched = self.watcher.stop();
+        let (met, _) = self.traffic.stop().await?;
+        let foreign_after = self.foreign.described(self.env).await?;
+        let Story {
+            before,
+            after,
+            first,
+            due,
+            again,
+        } = story;
+        Ok(Observation {
+            case: self.case.clone(),
+            was_hit,
+            before,
+            after,
+            allowed: self.allowed,
+            watched,
+            met,
+            first,
+            due,
+            again,
+            foreign: (self.foreign_before, foreign_after),
+            left: Vec::new(),
+        })
+    }
+}
+
+/// What the executions of a run came to; the fields are those of [`Observation`].
+pub struct Story {
+    /// Active before.
+    pub before: String,
+    /// Active after, if all is well.
+    pub after: String,
+    /// The end of the execution in which something went wrong.
+    pub first: End,
+    /// What one cleanup left to do.
+    pub due: Vec<String>,
+    /// The end of the one that was started again.
+    pub again: End,
+}

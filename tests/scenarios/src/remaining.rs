@@ -1,0 +1,94 @@
+//! What is left of a deployment, looked up in every service that could hold something.
+
+use anyhow::Context;
+use aws_sdk_ecs::error::ProvideErrorMetadata;
+use aws_sdk_ecs::types::{DesiredStatus, TaskDefinitionField, TaskDefinitionStatus};
+use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
+
+use crate::TestEnvironment;
+
+impl TestEnvironment {
+    /// Everything of the deployment that still exists, in words; empty when nothing does.
+    ///
+    /// # Errors
+    /// When a service cannot be asked.
+    pub async fn remaining(&self, id: &str) -> anyhow::Result<Vec<String>> {
+        let mut left = Vec::new();
+        let listener = self.listener_arn().await?;
+        let mut rules = self
+            .elb
+            .describe_rules()
+            .listener_arn(listener)
+            .into_paginator()
+            .send();
+        while let Some(page) = rules.next().await {
+            for rule in page?.rules() {
+                if format!("{rule:?}").contains(id) {
+                    left.push(format!("rule {}", rule.priority().unwrap_or_default()));
+                }
+            }
+        }
+        let mut groups = self.elb.describe_target_groups().into_paginator().send();
+        while let Some(page) = groups.next().await {
+            let named = |group: &TargetGroup| group.target_group_name() == Some(id);
+            if page?.target_groups().iter().any(named) {
+                left.push("target group".to_owned());
+            }
+        }
+        let services = self
+            .ecs
+            .describe_services()
+            .cluster(&self.name)
+            .services(id)
+            .send()
+            .await?;
+        for service in services
+            .services()
+            .iter()
+            .filter(|service| service.status() != Some("INACTIVE"))
+        {
+            left.push(format!("service {}", service.status().unwrap_or_default()));
+        }
+        let mut tasks = self
+            .ecs
+            .list_tasks()
+            .cluster(&self.name)
+            .service_name(id)
+            .desired_status(DesiredStatus::Running)
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(task) = tasks.next().await {
+            match task {
+                Ok(arn) => left.push(format!("task {arn}")),
+                // A service that is gone has no tasks.
+                Err(error) if error.code() == Some("ServiceNotFoundException") => break,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let family = format!("{}-app", self.name);
+        let mut definitions = self
+            .ecs
+            .list_task_definitions()
+            .family_prefix(family)
+            .status(TaskDefinitionStatus::Active)
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(arn) = definitions.next().await {
+            let arn = arn?;
+            let described = self
+                .ecs
+                .describe_task_definition()
+                .task_definition(&arn)
+                .include(TaskDefinitionField::Tags)
+                .send()
+                .await?;
+            let definition = described.task_definition.context("no task definition")?;
+            if format!("{definition:?}").contains(id) {
+                left.push(format!("task definition {arn}"));
+            }
+        }
+        Ok(left)
+    }
+}

@@ -1,0 +1,372 @@
+//! A local cloud with one environment.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use aws_config::{BehaviorVersion, Region, SdkConfig};
+use aws_credential_types::Credentials;
+use localcloud::gateway::ecr::PushEvent;
+use localcloud::{LocalCloud, Options, image};
+use time::UtcDateTime;
+use time::macros::format_description;
+use tokio::sync::OnceCell;
+
+use crate::visitors::Pin;
+use crate::{Execution, Visitor};
+
+/// A local cloud with one environment, deployed and ready for pushes.
+pub struct TestEnvironment {
+    /// The local cloud.
+    pub cloud: LocalCloud,
+    /// The environment's name.
+    pub name: String,
+    /// ECS as an administrator sees it.
+    pub ecs: aws_sdk_ecs::Client,
+    /// Elastic Load Balancing as an administrator sees it.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// Step Functions as an administrator sees it.
+    pub sfn: aws_sdk_sfn::Client,
+    next_id: AtomicI64,
+}
+
+/// The application's environment variables, as a test image carries them.
+pub type Variables<'a> = &'a [(&'a str, &'a str)];
+
+impl TestEnvironment {
+    /// Starts a local cloud on free ports and deploys the environment `test`.
+    ///
+    /// # Errors
+    /// When a part does not start or a stack fails.
+    pub async fn deploy() -> anyhow::Result<TestEnvironment> {
+        Self::deploy_with(Options::default()).await
+    }
+
+    /// As [`TestEnvironment::deploy`], with options for the local cloud.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::deploy`].
+    pub async fn deploy_with(options: Options) -> anyhow::Result<TestEnvironment> {
+        Self::deploy_as(options, &[]).await
+    }
+
+    /// As [`TestEnvironment::deploy_with`], with variables of the deploy script set otherwise.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::deploy`].
+    pub async fn deploy_as(
+        options: Options,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<TestEnvironment> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let cloud = LocalCloud::start(options).await?;
+        let name = "test".to_owned();
+        cloud.deploy_with(&name, variables).await?;
+        let config = administrator(&cloud.endpoint_url()).await;
+        Ok(TestEnvironment {
+            ecs: aws_sdk_ecs::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            sfn: aws_sdk_sfn::Client::new(&config),
+            next_id: AtomicI64::new(UtcDateTime::now().unix_timestamp()),
+            name,
+            cloud,
+        })
+    }
+
+    /// An id that is newer than all before it.
+    pub fn new_id(&self) -> String {
+        let second = self.next_id.fetch_add(1, Ordering::SeqCst);
+        let time = UtcDateTime::from_unix_timestamp(second).expect("a time of this century");
+        let format = format_description!("[year][month][day]-[hour][minute][second]Z");
+        format!(
+            "{}-{}",
+            self.name,
+            time.format(&format).expect("a format of digits")
+        )
+    }
+
+    /// Pushes the sample application under the id as its tag; the push event does the rest.
+    ///
+    /// # Errors
+    /// When the image cannot be packed or the registry refuses it.
+    pub async fn push(&self, id: &str, variables: Variables<'_>) -> anyhow::Result<String> {
+        let variables: Vec<_> = variables
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        let image = image::pack(application().await?, &image::Config::of_program(&variables))?;
+        image::push(&self.cloud.registry(), &self.name, id, &image).await
+    }
+
+    /// Pushes and waits until the execution ended.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::push`] and [`TestEnvironment::end_of`].
+    pub async fn push_and_wait(&self, variables: Variables<'_>) -> anyhow::Result<Execution> {
+        let id = self.new_id();
+        self.push(&id, variables).await?;
+        self.end_of(&id).await
+    }
+
+    /// The ARN of a state machine of the environment, as `deploy`.
+    pub fn machine(&self, name: &str) -> String {
+        format!(
+            "arn:aws:states:us-east-1:000000000000:stateMachine:{}-{name}",
+            self.name
+        )
+    }
+
+    /// Starts an execution of the deploy machine as from the console and waits until it ended.
+    ///
+    /// # Errors
+    /// When it cannot be started or does not end.
+    pub async fn start_by_hand(&self, name: &str, input: &str) -> anyhow::Result<Execution> {
+        self.sfn
+            .start_execution()
+            .state_machine_arn(self.machine("deploy"))
+            .name(name)
+            .input(input)
+            .send()
+            .await?;
+        self.end_of(name).await
+    }
+
+    /// Waits until the deploy execution of that name ended.
+    ///
+    /// # Errors
+    /// When it does not begin within a minute, and as [`TestEnvironment::ended`].
+    pub async fn end_of(&self, name: &str) -> anyhow::Result<Execution> {
+        let arn = self.execution_arn(name);
+        let begun = self.within(Duration::from_secs(60), async || {
+            let described = self.sfn.describe_execution().execution_arn(&arn).send();
+            Ok(described.await.is_ok())
+        });
+        begun
+            .await
+            .with_context(|| format!("execution {name} never began"))?;
+        self.ended(&arn).await
+    }
+
+    /// The ARN of a deploy execution.
+    pub fn execution_arn(&self, name: &str) -> String {
+        self.machine("deploy")
+            .replace(":stateMachine:", ":execution:")
+            + ":"
+            + name
+    }
+
+    /// Asks every 200 ms until `holds` does.
+    ///
+    /// # Errors
+    /// When it does not within `limit`, or `holds` itself fails.
+    pub async fn within(
+        &self,
+        limit: Duration,
+        holds: impl AsyncFn() -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let end = tokio::time::Instant::now() + limit;
+        while !holds().await? {
+            ensure!(tokio::time::Instant::now() < end, "not within {limit:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        Ok(())
+    }
+
+    /// The HTTPS listener's ARN.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub async fn listener_arn(&self) -> anyhow::Result<String> {
+        let balancers = self
+            .elb
+            .describe_load_balancers()
+            .names(format!("{}-alb", self.name))
+            .send()
+            .await?;
+        let balancer = balancers
+            .load_balancers()
+            .first()
+            .context("no load balancer")?;
+        let listeners = self
+            .elb
+            .describe_listeners()
+            .load_balancer_arn(balancer.load_balancer_arn().unwrap_or_default())
+            .send()
+            .await?;
+        let https = listeners
+            .listeners()
+            .iter()
+            .find(|listener| listener.port() == Some(443));
+        Ok(https
+            .and_then(|listener| listener.listener_arn())
+            .context("no HTTPS listener")?
+            .to_owned())
+    }
+
+    /// The deployment that the default action names: what is active.
+    ///
+    /// # Errors
+    /// When the listener cannot be read.
+    pub async fn active(&self) -> anyhow::Result<Option<String>> {
+        let listeners = self
+            .elb
+            .describe_listeners()
+            .listener_arns(self.listener_arn().await?)
+            .send()
+            .await?;
+        Ok(listeners
+            .listeners()
+            .iter()
+            .flat_map(|listener| listener.default_actions())
+            .filter_map(|action| {
+                let config = action
+                    .forward_config()
+                    .and_then(|config| config.target_groups().first());
+                action
+                    .target_group_arn()
+                    .or(config.and_then(|group| group.target_group_arn()))
+            })
+            .filter_map(|arn| arn.split('/').nth(1).map(str::to_owned))
+            .next())
+    }
+
+    /// Waits until the load balancer routes new visitors to the deployment: it applies a switch some
+    /// seconds after the control plane said that it is done.
+    ///
+    /// # Errors
+    /// When it does not within a minute; the message says what the last visitor met.
+    pub async fn reaches_visitors(&self, id: &str) -> anyhow::Result<()> {
+        let visitor = Visitor::of(self)?;
+        let last = std::sync::Mutex::new(String::new());
+        self.within(Duration::from_secs(60), async || {
+            let met = match visitor.visit(&Pin::None).await {
+                Ok(answer) => answer.deployment,
+                Err(why) => format!("{why:#}"),
+            };
+            let reached = met == id;
+            *last.lock().expect("no panic while waiting") = met;
+            Ok(reached)
+        })
+        .await
+        .with_context(|| {
+            let last = last.lock().expect("no panic while waiting");
+            format!("{id} did not reach visitors, the last one met {last}")
+        })
+    }
+
+    /// Deploys an image and waits until visitors reach it.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::push_and_wait`], and when the image does not go live.
+    pub async fn deploy_live(&self, variables: Variables<'_>) -> anyhow::Result<Execution> {
+        let execution = self.push_and_wait(variables).await?;
+        let Execution {
+            name, error, cause, ..
+        } = &execution;
+        ensure!(
+            execution.ending() == "Succeeded" && self.active().await?.as_ref() == Some(name),
+            "{name} is not live but ended as {}: {error}: {cause}",
+            execution.ending()
+        );
+        self.reaches_visitors(name).await?;
+        Ok(execution)
+    }
+
+    /// The names of all executions of the deploy machine, newest first.
+    ///
+    /// # Errors
+    /// When they cannot be listed.
+    pub async fn executions(&self) -> anyhow::Result<Vec<String>> {
+        let listed = self
+            .sfn
+            .list_executions()
+            .state_machine_arn(self.machine("deploy"))
+            .send()
+            .await?;
+        ensure!(
+            listed.next_token().is_none(),
+            "more executions than a page holds"
+        );
+        Ok(listed
+            .executions
+            .into_iter()
+            .map(|execution| execution.name)
+            .collect())
+    }
+
+    /// The calls since that number which changed something in ECS or Elastic Load Balancing.
+    pub fn changes_since(&self, number: u64) -> Vec<String> {
+        let calls = self.cloud.calls().since(number);
+        calls
+            .into_iter()
+            .filter(|call| ["ecs", "elasticloadbalancing"].contains(&call.service.as_str()))
+            .filter(|call| {
+                let reads = ["Describe", "List", "Get"];
+                !reads.iter().any(|verb| call.operation.starts_with(verb))
+            })
+            .map(|call| call.operation)
+            .collect()
+    }
+
+    /// Pushes without the event that would start a deployment; returns the event.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::push`].
+    pub async fn push_unnoticed(
+        &self,
+        id: &str,
+        variables: Variables<'_>,
+    ) -> anyhow::Result<PushEvent> {
+        let events = self.cloud.push_events();
+        events.suppress(true);
+        let pushed = self.push(id, variables).await;
+        events.suppress(false);
+        pushed?;
+        let emitted = events.emitted();
+        let event = emitted.into_iter().rfind(|event| event.tag == id);
+        event.context("the push caused no event")
+    }
+
+    /// Where visitors go.
+    pub fn url(&self) -> String {
+        format!(
+            "https://127.0.0.1:{}",
+            self.cloud.load_balancer().https_port()
+        )
+    }
+
+    /// Stops the local cloud.
+    pub async fn tear_down(self) {
+        self.cloud.stop().await;
+    }
+}
+
+/// The sample application, read and compressed once.
+async fn application() -> anyhow::Result<&'static image::Layer> {
+    static APPLICATION: OnceCell<image::Layer> = OnceCell::const_new();
+    let packed = async || image::Layer::of_program(&built("sample-app")?);
+    APPLICATION.get_or_try_init(packed).await
+}
+
+async fn administrator(endpoint_url: &str) -> SdkConfig {
+    aws_config::defaults(BehaviorVersion::latest())
+        .endpoint_url(endpoint_url)
+        .region(Region::new("us-east-1"))
+        .credentials_provider(Credentials::new("test", "test", None, None, "local cloud"))
+        .http_client(aws_smithy_http_client::Builder::new().build_http())
+        .load()
+        .await
+}
+
+/// A file that was built into the folder of this binary or one above.
+///
+/// # Errors
+/// When it was not built; `make` says how.
+pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let mut found = here.ancestors().map(|folder| folder.join(name));
+    found
+        .find(|path| Path::is_file(path))
+        .with_context(|| format!("{name} is not built: make build sample-app"))
+}

@@ -37,10 +37,6 @@ pub struct Options {
     pub https_port: u16,
     /// How fast AWS's clock runs.
     pub time_scale: TimeScale,
-    /// Where images, function code and logs are kept; a temporary directory when absent.
-    pub state_dir: Option<PathBuf>,
-    /// The Python interpreter that has MiniStack; the workspace's `.venv` when absent.
-    pub python: Option<PathBuf>,
     /// A quota of rules per load balancer other than AWS's 100.
     pub rules_per_load_balancer: Option<usize>,
 }
@@ -54,9 +50,8 @@ pub struct LocalCloud {
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
-    state_dir: PathBuf,
-    // Removed when the local cloud is gone.
-    _temporary: Option<TempDir>,
+    // Images, function code and logs; removed when the local cloud is gone.
+    _state_dir: TempDir,
 }
 
 impl LocalCloud {
@@ -65,9 +60,9 @@ impl LocalCloud {
     /// # Errors
     /// When a port is taken or MiniStack does not start.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
-        let (state_dir, temporary) = state_dir(options.state_dir)?;
-        let python = options.python.unwrap_or_else(workspace_python);
-        let aws_cli = AwsCli::start(&python, &state_dir)?;
+        let state_dir = tempfile::Builder::new().prefix("localcloud-").tempdir()?;
+        let python = workspace_python();
+        let aws_cli = AwsCli::start(&python, state_dir.path())?;
         // Bound first: what functions inherit names its port.
         let listener = TcpListener::bind(("127.0.0.1", options.gateway_port))
             .await
@@ -75,8 +70,7 @@ impl LocalCloud {
         let endpoint_url = format!("http://{}", listener.local_addr()?);
         let ministack = MiniStack::start(MiniStackOptions {
             python: &python,
-            state_dir: &state_dir,
-            remove_state_dir: temporary.is_some(),
+            state_dir: state_dir.path(),
             endpoint_url: &endpoint_url,
             wait_scale: options.time_scale.0,
         })
@@ -97,7 +91,7 @@ impl LocalCloud {
             client.clone(),
             targets.clone(),
             listener.local_addr()?.to_string(),
-            state_dir.join("tasks"),
+            state_dir.path().join("tasks"),
             options.time_scale,
             LoopbackNetwork::claim().context("no loopback network for tasks")?,
         );
@@ -116,8 +110,7 @@ impl LocalCloud {
             load_balancer,
             targets,
             ecs,
-            state_dir,
-            _temporary: temporary,
+            _state_dir: state_dir,
         })
     }
 
@@ -248,30 +241,12 @@ impl LocalCloud {
         Ok(command)
     }
 
-    /// Where images, function code and logs are kept.
-    pub fn state_dir(&self) -> &Path {
-        &self.state_dir
-    }
-
     /// Stops every part and every process that belongs to it.
     pub async fn stop(self) {
         self.following.abort();
         self.ecs.shutdown().await;
         self.gateway.stop().await;
         self.ministack.stop().await;
-    }
-}
-
-fn state_dir(given: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
-    match given {
-        Some(path) => {
-            std::fs::create_dir_all(&path)?;
-            Ok((path.canonicalize()?, None))
-        }
-        None => {
-            let temporary = tempfile::Builder::new().prefix("localcloud-").tempdir()?;
-            Ok((temporary.path().to_owned(), Some(temporary)))
-        }
     }
 }
 

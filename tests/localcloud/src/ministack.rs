@@ -29,13 +29,11 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 pub struct MiniStackOptions<'a> {
     /// The Python interpreter of the environment that MiniStack is installed in.
     pub python: &'a Path,
-    /// A directory of its own for function code and logs.
+    /// A directory of its own for function code and logs. The launcher removes it when MiniStack ends,
+    /// because this process may be killed before it can.
     pub state_dir: &'a Path,
     /// What functions call: the gateway's address, `http://host:port`.
     pub endpoint_url: &'a str,
-    /// Whether the launcher removes `state_dir` when MiniStack ends, for the case that this process
-    /// is killed and cannot.
-    pub remove_state_dir: bool,
     /// The factor for Step Functions' waits and retries.
     pub wait_scale: f64,
 }
@@ -79,11 +77,7 @@ impl MiniStack {
             .env("BIND_HOST", "127.0.0.1")
             .env("SFN_WAIT_SCALE", options.wait_scale.to_string())
             .env("AWS_ENDPOINT_URL", options.endpoint_url)
-            .envs(
-                options
-                    .remove_state_dir
-                    .then_some(("LOCALCLOUD_TEMPORARY", options.state_dir)),
-            )
+            .env("LOCALCLOUD_TEMPORARY", options.state_dir)
             .stdin(Stdio::piped())
             // A port that is given up to be taken again is taken by others.
             .stdout(OwnedFd::from(socket))

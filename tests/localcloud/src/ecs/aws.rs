@@ -141,19 +141,8 @@ impl Aws {
         Ok(element(&xml, "EvalDecision").as_deref() == Some("allowed"))
     }
 
-    async fn get_secret(
-        &self,
-        arn: &str,
-        stage: Option<&str>,
-        version: Option<&str>,
-    ) -> Result<String, ApiError> {
-        let mut request = json!({"SecretId": arn});
-        if let Some(stage) = stage {
-            request["VersionStage"] = json!(stage);
-        }
-        if let Some(version) = version {
-            request["VersionId"] = json!(version);
-        }
+    async fn get_secret(&self, arn: &str) -> Result<String, ApiError> {
+        let request = json!({"SecretId": arn});
         let answer = self
             .client
             .json("secretsmanager", "secretsmanager.GetSecretValue", request)
@@ -219,27 +208,8 @@ impl Backends for Aws {
         async move { Ok(self.simulate(role_arn, action, resource).await?) }.boxed()
     }
 
-    fn secret<'a>(
-        &'a self,
-        arn: &'a str,
-        stage: Option<&'a str>,
-        version: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, CallError>> {
-        async move { Ok(self.get_secret(arn, stage, version).await?) }.boxed()
-    }
-
-    fn parameter<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>> {
-        async move {
-            let name = arn.split_once(":parameter").map_or(arn, |(_, name)| name);
-            let request = json!({"Name": name, "WithDecryption": true});
-            let answer = self
-                .client
-                .json("ssm", "AmazonSSM.GetParameter", request)
-                .await?;
-            let value = answer["Parameter"]["Value"].as_str();
-            Ok(value.unwrap_or_default().to_owned())
-        }
-        .boxed()
+    fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>> {
+        async move { Ok(self.get_secret(arn).await?) }.boxed()
     }
 
     fn create_log_stream<'a>(

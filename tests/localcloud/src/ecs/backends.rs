@@ -97,16 +97,8 @@ pub trait Backends: Send + Sync + 'static {
         resource: &'a str,
     ) -> BoxFuture<'a, Result<bool, CallError>>;
 
-    /// A secret's text, of a version id or stage if given.
-    fn secret<'a>(
-        &'a self,
-        arn: &'a str,
-        stage: Option<&'a str>,
-        version: Option<&'a str>,
-    ) -> BoxFuture<'a, Result<String, CallError>>;
-
-    /// A parameter's decrypted text.
-    fn parameter<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
+    /// A secret's current text.
+    fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
 
     /// Makes a log stream; one that exists is fine.
     fn create_log_stream<'a>(

@@ -70,59 +70,24 @@ impl ExecutionRole<'_> {
         Ok(environment)
     }
 
-    async fn secret(&self, value_from: &str) -> Result<String, String> {
-        if value_from.starts_with("arn:") && value_from.split(':').nth(2) == Some("ssm") {
-            return self.parameter(value_from).await;
-        }
-        let failed = |arn: &str, what: String| {
+    /// A secret of Secrets Manager by its ARN; what may follow the ARN is refused.
+    async fn secret(&self, arn: &str) -> Result<String, String> {
+        let failed = |what: String| {
             initialization_error(&format!(
                 "unable to retrieve secret from asm: service call has been retried 1 time(s): \
                  failed to fetch secret {arn} from secrets manager: {what}"
             ))
         };
-        let Some(reference) = SecretReference::parse(value_from) else {
-            return Err(failed(
-                value_from,
-                "ValidationException: Invalid name.".into(),
-            ));
-        };
-        let arn = &reference.arn;
+        let parts: Vec<&str> = arn.split(':').collect();
+        if parts.len() != 7 || parts[0] != "arn" || parts[5] != "secret" {
+            return Err(failed("ValidationException: Invalid name.".into()));
+        }
         let call = async {
             self.allows("secretsmanager:GetSecretValue", arn).await?;
-            let (stage, version) = (reference.stage.as_deref(), reference.version.as_deref());
-            self.backends.secret(arn, stage, version).await
+            self.backends.secret(arn).await
         };
-        let text = call
-            .await
-            .map_err(|error| failed(arn, format!("{}: {}", error.code, error.message)))?;
-        let Some(key) = reference.json_key else {
-            return Ok(text);
-        };
-        match serde_json::from_str::<Value>(&text).map(|json| json.get(&key).cloned()) {
-            Ok(Some(Value::String(value))) => Ok(value),
-            Ok(Some(other)) => Ok(other.to_string()),
-            Ok(None) => Err(initialization_error(&format!(
-                "unable to retrieve secret from asm: retrieved secret from Secrets Manager did \
-                 not contain json key {key}"
-            ))),
-            Err(error) => Err(initialization_error(&format!(
-                "unable to retrieve secret from asm: failed to parse secret {arn} as JSON: {error}"
-            ))),
-        }
-    }
-
-    async fn parameter(&self, arn: &str) -> Result<String, String> {
-        let call = async {
-            self.allows("ssm:GetParameters", arn).await?;
-            self.backends.parameter(arn).await
-        };
-        call.await.map_err(|error| {
-            initialization_error(&format!(
-                "unable to retrieve secrets from ssm: service call has been retried 1 time(s): \
-                 {}: {}",
-                error.code, error.message
-            ))
-        })
+        call.await
+            .map_err(|error| failed(format!("{}: {}", error.code, error.message)))
     }
 
     /// The log stream, and whether lines may be written to it. Fargate checks the first before it
@@ -181,65 +146,4 @@ fn initialization_error(what: &str) -> String {
         "ResourceInitializationError: unable to pull secrets or registry auth: execution resource \
          retrieval failed: {what}"
     )
-}
-
-/// `valueFrom` of a secret in Secrets Manager:
-/// `arn:aws:secretsmanager:region:account:secret:name[:json-key:version-stage:version-id]`.
-/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-secrets-manager.html>
-#[derive(Debug, PartialEq, Eq)]
-struct SecretReference {
-    arn: String,
-    json_key: Option<String>,
-    stage: Option<String>,
-    version: Option<String>,
-}
-
-impl SecretReference {
-    fn parse(value_from: &str) -> Option<Self> {
-        let parts: Vec<&str> = value_from.split(':').collect();
-        if parts.len() < 7 || parts.len() > 10 || parts[0] != "arn" || parts[5] != "secret" {
-            return None;
-        }
-        let given = |index: usize| {
-            let text = *parts.get(index)?;
-            (!text.is_empty()).then(|| text.to_owned())
-        };
-        Some(SecretReference {
-            arn: parts[..7].join(":"),
-            json_key: given(7),
-            stage: given(8),
-            version: given(9),
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const ARN: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-Ab12Cd";
-
-    #[test]
-    fn a_plain_secret_arn_names_the_whole_current_secret() {
-        let reference = SecretReference::parse(ARN).unwrap();
-        assert_eq!(reference.arn, ARN);
-        assert_eq!(reference.json_key, None);
-    }
-
-    #[test]
-    fn a_json_key_a_stage_and_a_version_may_follow() {
-        let reference = SecretReference::parse(&format!("{ARN}:key:AWSPREVIOUS:")).unwrap();
-        assert_eq!(reference.arn, ARN);
-        assert_eq!(reference.json_key.as_deref(), Some("key"));
-        assert_eq!(reference.stage.as_deref(), Some("AWSPREVIOUS"));
-        assert_eq!(reference.version, None);
-        let pinned = SecretReference::parse(&format!("{ARN}:::0a1b")).unwrap();
-        assert_eq!(pinned.version.as_deref(), Some("0a1b"));
-        assert_eq!(pinned.json_key, None);
-    }
-
-    #[test]
-    fn a_name_instead_of_an_arn_is_no_secret() {
-        assert_eq!(SecretReference::parse("test/drain-secret"), None);
-    }
 }

@@ -17,7 +17,6 @@ pub mod rules;
 mod scheduler;
 mod services;
 mod shared;
-mod tags;
 mod task_life;
 mod tasks;
 #[cfg(test)]
@@ -101,12 +100,6 @@ impl Ecs {
             "ListServices" => services::list(shared, &body).await,
             "ListTasks" => tasks::list(shared, &body).await,
             "DescribeTasks" => tasks::describe(shared, &body).await,
-            "StopTask" => tasks::stop(shared, &body).await,
-            "UpdateTaskProtection" => tasks::update_protection(shared, &body).await,
-            "GetTaskProtection" => tasks::get_protection(shared, &body).await,
-            "TagResource" if tags::is_ours(&body) => tags::tag(shared, &body),
-            "UntagResource" if tags::is_ours(&body) => tags::untag(shared, &body),
-            "ListTagsForResource" if tags::is_ours(&body) => tags::list(shared, &body),
             "RegisterTaskDefinition" => match rules::task_definition::check(&body) {
                 Ok(()) => return None,
                 Err(refusal) => Err(refusal),
@@ -148,6 +141,17 @@ impl Ecs {
             ));
         }
         Ok(())
+    }
+
+    /// The tags of a service or task as an object; `None` when there is no such resource.
+    pub fn tags_of(&self, arn: &str) -> Option<Value> {
+        let state = self.shared.state();
+        let service = state.services.get(arn).map(|service| &service.tags);
+        let tags = service.or_else(|| state.tasks.get(arn).map(|task| &task.tags))?;
+        let pairs = tags
+            .iter()
+            .map(|tag| (tag.key.clone(), tag.value.clone().into()));
+        Some(Value::Object(pairs.collect()))
     }
 
     /// The processes that run now, for tests that look at or kill one.

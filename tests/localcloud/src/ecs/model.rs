@@ -104,8 +104,6 @@ pub struct Service {
     pub tags: Vec<Tag>,
     /// Its deployments, the PRIMARY one first.
     pub deployments: Vec<Deployment>,
-    /// The task definition of the last deployment that completed, to roll back to.
-    pub last_completed: Option<Arc<TaskDefinition>>,
     /// The last hundred events, newest first.
     pub events: VecDeque<Event>,
     /// Whether "has reached a steady state" was already said of the present state.
@@ -134,7 +132,7 @@ impl Service {
     pub fn target_groups(&self) -> impl Iterator<Item = (&str, u16)> {
         self.load_balancers
             .iter()
-            .filter_map(|entry| Some((entry.target_group_arn.as_deref()?, entry.container_port)))
+            .map(|entry| (entry.target_group_arn.as_str(), entry.container_port))
     }
 
     /// Adds an event, unless it says what the newest one already says: "duplicate event messages
@@ -313,8 +311,6 @@ pub enum StopCode {
     TaskFailedToStart,
     /// A container that is essential ended.
     EssentialContainerExited,
-    /// Somebody called StopTask.
-    UserInitiated,
     /// The service wanted it gone.
     ServiceSchedulerInitiated,
 }
@@ -325,7 +321,6 @@ impl StopCode {
         match self {
             StopCode::TaskFailedToStart => "TaskFailedToStart",
             StopCode::EssentialContainerExited => "EssentialContainerExited",
-            StopCode::UserInitiated => "UserInitiated",
             StopCode::ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
         }
     }
@@ -386,8 +381,6 @@ pub struct Task {
     pub was_healthy: bool,
     /// Whether its end was already counted by the circuit breaker and the throttle.
     pub accounted: bool,
-    /// Until when it is protected from scale-in.
-    pub protected_until: Option<Timestamp>,
     /// Counts its changes.
     pub version: u64,
     /// The attachment's UUID.
@@ -456,7 +449,6 @@ impl Task {
             target: TargetState::Unknown,
             was_healthy: false,
             accounted: false,
-            protected_until: None,
             version: 1,
             attachment_id: uuid::Uuid::new_v4().to_string(),
             times: TaskTimes {
@@ -480,11 +472,6 @@ impl Task {
     /// Whether it is meant to run.
     pub fn wanted(&self) -> bool {
         self.stop.is_none()
-    }
-
-    /// Whether scale-in leaves it alone at `now`.
-    pub fn is_protected(&self, now: Timestamp) -> bool {
-        self.protected_until.is_some_and(|until| now < until)
     }
 
     /// Its address, as the load balancer registers it.
@@ -569,8 +556,7 @@ impl Service {
             request: json!({}),
             desired_count: 2,
             load_balancers: vec![LoadBalancer {
-                target_group_arn: Some("arn:tg".into()),
-                load_balancer_name: None,
+                target_group_arn: "arn:tg".into(),
                 container_name: "app".into(),
                 container_port: 8000,
             }],
@@ -600,7 +586,6 @@ impl Service {
             enable_execute_command: false,
             tags: Vec::new(),
             deployments: vec![Deployment::new(task_definition)],
-            last_completed: None,
             events: VecDeque::new(),
             steady: false,
             created_at: Timestamp::now(),

@@ -115,11 +115,6 @@ fn note_health(
         })
         .collect();
     let grace = time_scale.seconds(f64::from(service.grace_seconds));
-    let reset = service
-        .deployment_configuration
-        .deployment_circuit_breaker
-        .reset_on_healthy_task
-        != Some(false);
     for task in tasks
         .iter_mut()
         .filter(|task| task.wanted() && task.status == TaskStatus::Running)
@@ -131,9 +126,7 @@ fn note_health(
             TargetState::Healthy => {
                 if !task.was_healthy {
                     task.was_healthy = true;
-                    if let Some(deployment) = deployment_of(service, task)
-                        && reset
-                    {
+                    if let Some(deployment) = deployment_of(service, task) {
                         deployment.failed_tasks = 0;
                     }
                 }
@@ -254,8 +247,7 @@ fn drain(service: &mut Service, tasks: &mut [&mut Task]) {
     }
 }
 
-/// Fails a deployment whose tasks keep failing, and goes back to the last one that completed if
-/// the service wants that.
+/// Fails a deployment whose tasks keep failing.
 fn break_circuit(service: &mut Service) {
     let breaker = service
         .deployment_configuration
@@ -275,19 +267,6 @@ fn break_circuit(service: &mut Service) {
     let (name, id) = (service.name.clone(), service.primary().id.clone());
     service.event(format!(
         "(service {name}) (deployment {id}) deployment failed: tasks failed to start."
-    ));
-    let Some(target) = service.last_completed.clone().filter(|_| breaker.rollback) else {
-        return;
-    };
-    let mut back = Deployment::new(target);
-    back.rollout_reason = format!(
-        "ECS deployment circuit breaker: rolling back to deploymentId {}.",
-        back.id
-    );
-    let back_id = back.id.clone();
-    service.deployments.insert(0, back);
-    service.event(format!(
-        "(service {name}) rolling back to deployment {back_id}."
     ));
 }
 
@@ -368,11 +347,9 @@ fn stop_tasks(service: &mut Service, mut tasks: Vec<&mut Task>) {
     }
 }
 
-/// Stops what is too much of the PRIMARY deployment: first what does not run yet, never what is
-/// protected.
+/// Stops what is too much of the PRIMARY deployment, first what does not run yet.
 fn scale_in(service: &mut Service, tasks: &mut [&mut Task]) {
     let primary = service.primary().id.clone();
-    let now = Timestamp::now();
     let mut of_primary: Vec<&mut Task> = tasks
         .iter_mut()
         .map(|task| &mut **task)
@@ -381,7 +358,6 @@ fn scale_in(service: &mut Service, tasks: &mut [&mut Task]) {
     let surplus = of_primary
         .len()
         .saturating_sub(service.desired_count as usize);
-    of_primary.retain(|task| !task.is_protected(now));
     of_primary.sort_by_key(|task| (task.status, task.id.clone()));
     of_primary.truncate(surplus);
     stop_tasks(service, of_primary);
@@ -401,10 +377,9 @@ fn replace_old(service: &mut Service, tasks: &mut [&mut Task]) {
     let minimum =
         (service.desired_count as usize * minimum_percent.unwrap_or(100) as usize).div_ceil(100);
     let mut may_go = healthy.saturating_sub(minimum);
-    let now = Timestamp::now();
     let mut going = Vec::new();
     for task in tasks.iter_mut() {
-        if !task.wanted() || task.deployment_id == primary || task.is_protected(now) {
+        if !task.wanted() || task.deployment_id == primary {
             continue;
         }
         if is_healthy(task) {
@@ -453,7 +428,6 @@ fn settle(service: &mut Service, tasks: &[&mut Task]) {
         deployment.failed_tasks = 0;
         let reason = format!("ECS deployment {primary} completed.");
         deployment.roll(RolloutState::Completed, reason);
-        service.last_completed = Some(Arc::clone(&service.primary().task_definition));
         service.event(format!(
             "(service {name}) (deployment {primary}) deployment completed."
         ));

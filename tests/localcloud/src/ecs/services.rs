@@ -11,7 +11,7 @@ use super::names::{ClusterName, check_service_name};
 use super::paging::page;
 use super::requests::{
     self, CreateService, DeleteService, DescribeServices, Include, LaunchType, ListServices,
-    LoadBalancer, NetworkConfiguration, SchedulingStrategy, Switch, UpdateService, read,
+    LoadBalancer, NetworkConfiguration, Switch, UpdateService, read,
 };
 use super::rules::service_creation::{self, Name};
 use super::shared::Shared;
@@ -91,7 +91,6 @@ pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
         enable_execute_command: request.enable_execute_command,
         tags: request.tags,
         deployments: vec![Deployment::new(definition)],
-        last_completed: None,
         events: VecDeque::new(),
         steady: false,
         created_at: Timestamp::now(),
@@ -112,21 +111,17 @@ pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
 }
 
 fn check_supported(request: &CreateService) -> Result<(), Refusal> {
-    match request.launch_type {
-        Some(LaunchType::Fargate) => {}
+    let breaker = &request.deployment_configuration.deployment_circuit_breaker;
+    match (request.launch_type, breaker.rollback) {
+        (Some(LaunchType::Fargate), false) => Ok(()),
         // Without a launch type AWS takes EC2, which has no instances here.
-        None | Some(_) => {
-            return Err(Refusal::client(
-                "The local cloud runs tasks with launchType FARGATE only.",
-            ));
-        }
+        (None, _) => Err(Refusal::client(
+            "The local cloud runs tasks with launchType FARGATE only.",
+        )),
+        (_, true) => Err(Refusal::client(
+            "The circuit breaker of the local cloud does not roll back.",
+        )),
     }
-    if request.scheduling_strategy == Some(SchedulingStrategy::Daemon) {
-        return Err(Refusal::invalid_parameter(
-            "The daemon scheduling strategy is not supported with launch type FARGATE.",
-        ));
-    }
-    Ok(())
 }
 
 /// "Up to 36 ASCII characters in the range of 33-126 (inclusive) are allowed."
@@ -222,11 +217,7 @@ async fn check_load_balancers(
         ));
     }
     for entry in entries {
-        let Some(group) = &entry.target_group_arn else {
-            return Err(Refusal::invalid_parameter(
-                "Classic load balancers are not supported with awsvpc network mode.",
-            ));
-        };
+        let group = &entry.target_group_arn;
         service_creation::container_is_in_task_definition(entry, &definition.body)?;
         let used = shared.backends.target_group(group).await?;
         service_creation::target_group_is_attached(group, used)?;
@@ -287,24 +278,6 @@ pub async fn update(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     };
     let desired = request.desired_count.map(desired_count).transpose()?;
     let grace = grace_period(request.health_check_grace_period_seconds, &load_balancers)?;
-    let definition = match &request.task_definition {
-        None => None,
-        Some(reference) => {
-            let definition = task_definition(shared, reference).await?;
-            service_creation::task_definition_runs_on_fargate(&definition.body, true)?;
-            for entry in &load_balancers {
-                service_creation::container_is_in_task_definition(entry, &definition.body)?;
-            }
-            Some(definition)
-        }
-    };
-    let network = match request.network_configuration {
-        None => None,
-        Some(network) => {
-            let subnets = check_network(shared, &network).await?;
-            Some((network, subnets))
-        }
-    };
     let mut state = shared.state();
     active(state.services.get(&arn))?;
     if let Some(service) = state.services.get_mut(&arn) {
@@ -314,32 +287,9 @@ pub async fn update(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
         if let Some(grace) = grace {
             service.grace_seconds = grace;
         }
-        if let Some(configuration) = request.deployment_configuration {
-            service.deployment_configuration = configuration;
-        }
-        if let Some(rebalancing) = request.availability_zone_rebalancing {
-            service.availability_zone_rebalancing = rebalancing;
-        }
-        if let Some(propagate) = request.propagate_tags {
-            service.propagate_tags = propagate;
-        }
-        if let Some(managed) = request.enable_ecs_managed_tags {
-            service.enable_ecs_managed_tags = managed;
-        }
-        if let Some(execute) = request.enable_execute_command {
-            service.enable_execute_command = execute;
-        }
-        let mut anew = request.force_new_deployment;
-        if let Some((network, subnets)) = network {
-            anew |= service.network != network;
-            service.network = network;
-            service.subnets = subnets;
-        }
-        let current = Arc::clone(&service.primary().task_definition);
-        let next = definition.unwrap_or_else(|| Arc::clone(&current));
-        anew |= next.arn != current.arn;
-        if anew {
-            service.deployments.insert(0, Deployment::new(next));
+        if request.force_new_deployment {
+            let definition = Arc::clone(&service.primary().task_definition);
+            service.deployments.insert(0, Deployment::new(definition));
         } else {
             service.primary_mut().updated_at = Timestamp::now();
         }
@@ -430,17 +380,11 @@ pub async fn describe(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
 pub async fn list(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     let request: ListServices = read(body)?;
     let cluster = cluster(shared, request.cluster.as_deref()).await?;
-    let matches = request
-        .launch_type
-        .is_none_or(|kind| kind == LaunchType::Fargate)
-        && request
-            .scheduling_strategy
-            .is_none_or(|strategy| strategy == SchedulingStrategy::Replica);
     let arns = shared
         .state()
         .services
         .values()
-        .filter(|service| matches && service.cluster == cluster)
+        .filter(|service| service.cluster == cluster)
         .filter(|service| service.status == ServiceStatus::Active)
         .map(Service::arn)
         .collect();

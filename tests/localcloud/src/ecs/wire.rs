@@ -131,7 +131,7 @@ fn deployment_configuration(configuration: &DeploymentConfiguration) -> Value {
         "maximumPercent": configuration.maximum_percent.unwrap_or(200),
         "minimumHealthyPercent": configuration.minimum_healthy_percent.unwrap_or(100),
         "strategy": "ROLLING",
-        "bakeTimeInMinutes": configuration.bake_time_in_minutes,
+        "bakeTimeInMinutes": 0,
     })
 }
 

@@ -128,7 +128,7 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
         ("PolicyDocument", RIGHTS),
     ];
     aws.query("iam", "PutRolePolicy", &rights).await;
-    let secret = json!({"Name": "test/drain-secret", "SecretString": "{\"key\": \"hush\"}"});
+    let secret = json!({"Name": "test/drain-secret", "SecretString": "hush"});
     let secret = aws
         .json("secretsmanager", "secretsmanager.CreateSecret", secret)
         .await;
@@ -191,7 +191,7 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
             "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/test@{digest}"),
             "portMappings": [{"containerPort": 8000}],
             "environment": [{"name": "DEPLOYMENT_ID", "value": "one"}],
-            "secrets": [{"name": "DRAIN_SECRET", "valueFrom": format!("{secret_arn}:key::")}],
+            "secrets": [{"name": "DRAIN_SECRET", "valueFrom": secret_arn}],
             "logConfiguration": {"logDriver": "awslogs", "options": {
                 "awslogs-group": "/app",
                 "awslogs-region": "us-east-1",

@@ -3,17 +3,13 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
 };
-
-use serde::Serialize;
 
 /// How many calls are kept; older ones are forgotten.
 const KEPT: usize = 20_000;
 
 /// One call.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Call {
     /// Counts the calls from 1.
     pub number: u64,
@@ -27,34 +23,18 @@ pub struct Call {
     pub function: Option<String>,
     /// The status of the answer; absent if the connection was dropped instead.
     pub status: Option<u16>,
-    /// Milliseconds from the local cloud's start to the call's arrival.
-    pub at_milliseconds: u64,
-    /// How long the answer took.
-    pub milliseconds: u64,
     /// The fault that was injected, if any.
     pub fault: Option<String>,
 }
 
 /// The record. Clones share it.
-#[derive(Clone)]
-pub struct Calls {
-    started: Instant,
-    inner: Arc<Mutex<Inner>>,
-}
+#[derive(Clone, Default)]
+pub struct Calls(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
     count: u64,
     calls: VecDeque<Call>,
-}
-
-impl Default for Calls {
-    fn default() -> Self {
-        Self {
-            started: Instant::now(),
-            inner: Arc::default(),
-        }
-    }
 }
 
 impl Calls {
@@ -65,7 +45,7 @@ impl Calls {
 
     /// The calls with a greater number than `number`, oldest first.
     pub fn since(&self, number: u64) -> Vec<Call> {
-        let inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // They are in order, and whoever waits for a call asks often.
         let known = inner.calls.partition_point(|call| call.number <= number);
         inner.calls.range(known..).cloned().collect()
@@ -81,29 +61,17 @@ impl Calls {
 
     /// The number of the newest call; 0 before the first.
     pub fn newest(&self) -> u64 {
-        self.inner
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .count
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// Adds a call; its number and times are filled in here.
-    pub(super) fn record(&self, arrived: Instant, took: Duration, call: Call) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Adds a call; its number is filled in here.
+    pub(super) fn record(&self, call: Call) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.count += 1;
         let number = inner.count;
-        inner.calls.push_back(Call {
-            number,
-            at_milliseconds: milliseconds(arrived.duration_since(self.started)),
-            milliseconds: milliseconds(took),
-            ..call
-        });
+        inner.calls.push_back(Call { number, ..call });
         if inner.calls.len() > KEPT {
             inner.calls.pop_front();
         }
     }
-}
-
-fn milliseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,6 @@
 //! ECS: services and tasks are the local cloud's own, the rest is MiniStack's.
 
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 
 use super::{
     Incoming,
@@ -17,7 +17,7 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
         return AwsError::new("SerializationException", "the body is not JSON")
             .answer(Protocol::Json);
     };
-    let tags = tags_of_named_resource(ecs, operation, &body).await;
+    let tags = tags_of_named_resource(ecs, operation, &body);
     if let Err(refusal) = forward
         .authorise_with_tags(incoming, &tags.to_string())
         .await
@@ -32,32 +32,18 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
 
 /// The tags of the service or task that a call is about, for `aws:ResourceTag` conditions:
 /// an object of tags by ARN.
-async fn tags_of_named_resource(ecs: &Ecs, operation: &str, body: &Value) -> Value {
+fn tags_of_named_resource(ecs: &Ecs, operation: &str, body: &Value) -> Value {
     let arns = match operation {
         "UpdateService" | "DeleteService" => vec![arn("service", body, &body["service"])],
         "DescribeServices" => named("service", body, &body["services"]),
-        "StopTask" => vec![arn("task", body, &body["task"])],
-        "DescribeTasks" | "UpdateTaskProtection" | "GetTaskProtection" => {
-            named("task", body, &body["tasks"])
-        }
-        "TagResource" | "UntagResource" => {
-            vec![body["resourceArn"].as_str().unwrap_or_default().to_owned()]
-        }
+        "DescribeTasks" => named("task", body, &body["tasks"]),
         _ => Vec::new(),
     };
-    let mut tags = Map::new();
-    for arn in arns {
-        let list = json!({ "resourceArn": arn });
-        if let Some(answer) = ecs.handle("ListTagsForResource", list).await
-            && answer.status == 200
-        {
-            let pairs = answer.body["tags"].as_array().into_iter().flatten();
-            let pairs = pairs
-                .filter_map(|tag| Some((tag["key"].as_str()?.to_owned(), tag["value"].clone())));
-            tags.insert(arn, Value::Object(pairs.collect()));
-        }
-    }
-    Value::Object(tags)
+    let tagged = arns.into_iter().filter_map(|arn| {
+        let tags = ecs.tags_of(&arn)?;
+        Some((arn, tags))
+    });
+    Value::Object(tagged.collect())
 }
 
 fn named(kind: &str, body: &Value, names: &Value) -> Vec<String> {

@@ -2,13 +2,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use serde::{Deserialize, Serialize};
-
 use super::{answer::AwsError, operation::Operation};
 
 /// What goes wrong with a call.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// `ThrottlingException`, "Rate exceeded"; nothing happens.
     Throttled,
@@ -36,33 +33,20 @@ pub enum Fault {
 }
 
 /// Which calls a fault hits.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRule {
     /// The service as signatures name it, for example `ecs` or `elasticloadbalancing`.
     pub service: String,
-    /// The operation, for example `CreateService`; every operation of the service when absent.
-    #[serde(default)]
-    pub operation: Option<String>,
+    /// The operation, for example `CreateService`.
+    pub operation: String,
     /// The name of the function that calls; every caller when absent.
-    #[serde(default)]
     pub function: Option<String>,
     /// The first matching call that fails, counted from 1 since the rule was added.
-    #[serde(default = "one")]
     pub nth: u32,
-    /// How many calls in a row fail; `None` is all from then on.
-    #[serde(default = "once")]
-    pub times: Option<u32>,
+    /// Whether every call from the n-th on fails, instead of the n-th alone.
+    pub forever: bool,
     /// What goes wrong.
     pub fault: Fault,
-}
-
-fn one() -> u32 {
-    1
-}
-
-fn once() -> Option<u32> {
-    Some(1)
 }
 
 impl FaultRule {
@@ -70,10 +54,10 @@ impl FaultRule {
     pub fn next(service: &str, operation: &str, fault: Fault) -> Self {
         Self {
             service: service.to_owned(),
-            operation: Some(operation.to_owned()),
+            operation: operation.to_owned(),
             function: None,
             nth: 1,
-            times: once(),
+            forever: false,
             fault,
         }
     }
@@ -91,18 +75,10 @@ impl FaultRule {
         Self { nth, ..self }
     }
 
-    /// The same fault for that many calls in a row.
-    pub fn times(self, times: u32) -> Self {
-        Self {
-            times: Some(times),
-            ..self
-        }
-    }
-
     /// The same fault for every call from the n-th on.
     pub fn forever(self) -> Self {
         Self {
-            times: None,
+            forever: true,
             ..self
         }
     }
@@ -113,11 +89,7 @@ impl FaultRule {
             Some(name) => function == Some(name),
             None => !kills || function.is_some(),
         };
-        by && self.service == operation.service
-            && self
-                .operation
-                .as_ref()
-                .is_none_or(|name| *name == operation.name)
+        by && self.service == operation.service && self.operation == operation.name
     }
 }
 
@@ -147,10 +119,7 @@ impl Faults {
         for (rule, seen) in self.lock().iter_mut() {
             if rule.matches(operation, function) {
                 *seen += 1;
-                let until = rule
-                    .times
-                    .map_or(u32::MAX, |times| rule.nth.saturating_add(times));
-                if (rule.nth..until).contains(seen) {
+                if *seen == rule.nth || rule.forever && *seen > rule.nth {
                     found = found.or(Some(rule.fault));
                 }
             }
@@ -244,24 +213,10 @@ mod tests {
     #[test]
     fn a_fault_hits_only_the_nth_call() {
         let faults = Faults::default();
-        faults.add(
-            FaultRule::next("ecs", "CreateService", Fault::Throttled)
-                .at(2)
-                .times(2),
-        );
+        faults.add(FaultRule::next("ecs", "CreateService", Fault::Throttled).at(2));
         assert_eq!(call(&faults, "CreateService"), None);
         assert_eq!(call(&faults, "DeleteService"), None);
         assert_eq!(call(&faults, "CreateService"), Some(Fault::Throttled));
-        assert_eq!(call(&faults, "CreateService"), Some(Fault::Throttled));
         assert_eq!(call(&faults, "CreateService"), None);
-    }
-
-    #[test]
-    fn a_fault_is_read_from_json_and_hits_the_next_call_once_by_default() {
-        let rule: FaultRule =
-            serde_json::from_str(r#"{"service":"ecs","fault":{"kind":"slow","milliseconds":5}}"#)
-                .unwrap();
-        assert_eq!((rule.nth, rule.times), (1, Some(1)));
-        assert_eq!(rule.fault, Fault::Slow { milliseconds: 5 });
     }
 }

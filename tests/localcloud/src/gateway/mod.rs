@@ -5,11 +5,11 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, request::Parts};
+use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming as IncomingBody, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -28,12 +28,12 @@ pub mod faults;
 pub mod forward;
 pub mod operation;
 
-use answer::{Answer, AwsError, with_body};
+use answer::Answer;
 use caller::{Connection, FunctionProcess, Peer};
 use calls::{Call, Calls};
 use ecr::Ecr;
 use elbv2::Elbv2;
-use faults::{Fault, FaultRule, Faults};
+use faults::{Fault, Faults};
 use forward::Forward;
 use operation::{Operation, Protocol};
 
@@ -205,9 +205,6 @@ impl State {
             return Err(Dropped);
         };
         let body = body.to_bytes();
-        if let Some(path) = parts.uri.path().strip_prefix("/_localcloud/") {
-            return Ok(self.own(&parts.method, path, &body).map(Full::new));
-        }
         // A call runs to its end even if the caller hangs up, as it does on AWS.
         let call = tokio::spawn(self.call(Incoming::new(parts, body), peer));
         match call.await {
@@ -218,7 +215,6 @@ impl State {
 
     /// Answers a call with the fault that hits it, and records it. `None`: drop the connection.
     async fn call(self: Arc<Self>, incoming: Incoming, peer: Arc<Peer>) -> Option<Answer> {
-        let arrived = Instant::now();
         let process = peer.function().await;
         let function = process.map(|process| process.function.as_str());
         let fault = self.faults.fault_for(&incoming.operation, function);
@@ -259,11 +255,9 @@ impl State {
             caller: incoming.caller.into_inner().unwrap_or_default(),
             function: function.map(str::to_owned),
             status: answer.as_ref().map(|answer| answer.status().as_u16()),
-            at_milliseconds: 0,
-            milliseconds: 0,
             fault: fault.map(|fault| format!("{fault:?}")),
         };
-        self.calls.record(arrived, arrived.elapsed(), call);
+        self.calls.record(call);
         answer
     }
 
@@ -305,38 +299,6 @@ impl State {
             answers.clear();
         }
         answers.insert(answer_key(incoming), answer.clone());
-    }
-
-    /// The gateway's own paths: the record of calls and the faults.
-    fn own(&self, method: &Method, path: &str, body: &Bytes) -> Answer {
-        let json = |value| answer::json_answer(200, &value);
-        match (method.as_str(), path) {
-            ("GET", "calls") => json(serde_json::json!({ "calls": self.calls.all() })),
-            ("GET", "faults") => json(serde_json::json!({
-                "faults": self.faults.all().iter().map(|(rule, seen)| {
-                    serde_json::json!({ "rule": rule, "seen": seen })
-                }).collect::<Vec<_>>(),
-            })),
-            ("POST", "faults") => match serde_json::from_slice::<FaultRule>(body) {
-                Ok(rule) => {
-                    self.faults.add(rule);
-                    with_body(204, "application/json", "")
-                }
-                Err(error) => {
-                    AwsError::new("InvalidFault", error.to_string()).answer(Protocol::Json)
-                }
-            },
-            ("DELETE", "faults") => {
-                self.faults.clear();
-                with_body(204, "application/json", "")
-            }
-            _ => AwsError::new(
-                "NotFound",
-                format!("there is no {method} /_localcloud/{path}"),
-            )
-            .with_status(404)
-            .answer(Protocol::Json),
-        }
     }
 }
 

@@ -44,8 +44,6 @@ pub struct Options {
     pub http_port: u16,
     /// Where the listeners of port 443 are served; 0 for a free port.
     pub https_port: u16,
-    /// Which load balancer of the control plane this is; the first one when absent.
-    pub load_balancer_arn: Option<String>,
     /// How long a connection may go without a byte before it is given up.
     pub idle_timeout: Duration,
 }
@@ -55,7 +53,6 @@ impl Default for Options {
         Options {
             http_port: 0,
             https_port: 0,
-            load_balancer_arn: None,
             idle_timeout: IDLE_TIMEOUT,
         }
     }
@@ -65,7 +62,6 @@ impl Default for Options {
 pub struct LoadBalancer {
     ports: Ports,
     certificate_pem: String,
-    load_balancer_arn: Option<String>,
     in_force: Arc<InForce>,
     acceptors: Vec<JoinHandle<()>>,
     /// Dropped with the load balancer, which ends the upgraded connections.
@@ -135,7 +131,6 @@ impl LoadBalancer {
         Ok(LoadBalancer {
             ports,
             certificate_pem: tls.certificate_pem,
-            load_balancer_arn: options.load_balancer_arn,
             in_force,
             acceptors,
             _open: open,
@@ -146,7 +141,7 @@ impl LoadBalancer {
     pub fn apply(&self, control_plane: Arc<ControlPlane>) {
         let mut in_force = self.in_force.0.write().unwrap_or_else(|p| p.into_inner());
         if in_force.0 != control_plane {
-            let routes = Routes::new(&control_plane, self.load_balancer_arn.as_deref());
+            let routes = Routes::new(&control_plane);
             *in_force = (control_plane, Arc::new(routes));
         }
     }

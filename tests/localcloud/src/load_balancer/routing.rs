@@ -61,7 +61,7 @@ pub struct Request<'a> {
 
 impl Request<'_> {
     /// The `Host` header without its port. Clients of a load balancer on 8443 say the port, those
-    /// of the load balancer on AWS do not; rules are written for the latter.
+    /// of the load balancer on AWS do not; redirects are written for the latter.
     fn host(&self) -> &str {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.unwrap_or_default();
@@ -95,7 +95,6 @@ struct RuleRoute {
 enum Matcher {
     Header(String, Vec<WildMatch>),
     Path(Vec<WildMatch>),
-    Host(Vec<WildMatch>),
     Never,
 }
 
@@ -115,14 +114,12 @@ struct Weights {
 }
 
 impl Routes {
-    /// The routes of the load balancer with this ARN, or of the one whose listeners come first.
-    pub fn new(control_plane: &ControlPlane, load_balancer_arn: Option<&str>) -> Self {
-        let first = control_plane.listeners.first();
-        let arn = load_balancer_arn.or(first.map(|listener| listener.load_balancer_arn.as_str()));
-        let ours = control_plane
-            .listeners
+    /// The routes of the load balancer whose listeners come first.
+    pub fn new(control_plane: &ControlPlane) -> Self {
+        let listeners = &control_plane.listeners;
+        let ours = listeners
             .iter()
-            .filter(|listener| Some(listener.load_balancer_arn.as_str()) == arn);
+            .filter(|listener| listener.load_balancer_arn == listeners[0].load_balancer_arn);
         Routes {
             listeners: ours.map(ListenerRoutes::new).collect(),
         }
@@ -182,7 +179,6 @@ impl Matcher {
             Condition::PathPattern(values) => {
                 Matcher::Path(values.iter().map(|value| WildMatch::new(value)).collect())
             }
-            Condition::HostHeader(values) => Matcher::Host(insensitive(values)),
             Condition::Other(_) => Matcher::Never,
         }
     }
@@ -197,7 +193,6 @@ impl Matcher {
                 .iter()
                 .any(|value| any(patterns, &String::from_utf8_lossy(value.as_bytes()))),
             Matcher::Path(patterns) => any(patterns, request.path_and_query.path()),
-            Matcher::Host(patterns) => any(patterns, request.host()),
             Matcher::Never => false,
         }
     }
@@ -338,7 +333,7 @@ mod tests {
             listeners: vec![listener(443, rules, vec![default])],
             ..ControlPlane::default()
         };
-        Routes::new(&control_plane, None)
+        Routes::new(&control_plane)
     }
 
     fn decide(routes: &Routes, url: &str, headers: &[(&'static str, &str)]) -> Decision {
@@ -439,7 +434,7 @@ mod tests {
                 rule(
                     1,
                     vec![
-                        Condition::HostHeader(vec!["*.Example.com".into()]),
+                        header("host", &["*.Example.com"]),
                         Condition::PathPattern(vec!["/img/*".into()]),
                     ],
                     forward_to(&[("images", 1)]),
@@ -455,7 +450,7 @@ mod tests {
         );
         let to = |url, host| forwarded(&routes, url, &[("host", host)]);
         assert_eq!(to("/img/a.png", "test.example.com"), "images");
-        assert_eq!(to("/img/a.png?x=1", "test.example.COM:8443"), "images");
+        assert_eq!(to("/img/a.png?x=1", "test.example.COM"), "images");
         // Paths are case-sensitive, and a pattern is about the path alone.
         assert_eq!(to("/IMG/a.png", "test.example.com"), "default");
         assert_eq!(to("/?a=/img/", "test.example.com"), "default");
@@ -521,17 +516,14 @@ mod tests {
     }
 
     #[test]
-    fn only_the_wanted_load_balancers_listeners_are_asked() {
+    fn only_the_first_load_balancers_listeners_are_asked() {
         let mut other = listener(80, vec![], vec![forward_to(&[("other", 1)])]);
         other.load_balancer_arn = "arn:other".into();
         let control_plane = ControlPlane {
             listeners: vec![listener(443, vec![], vec![]), other],
             ..ControlPlane::default()
         };
-        let first = Routes::new(&control_plane, None);
+        let first = Routes::new(&control_plane);
         assert!(first.listens_on(443) && !first.listens_on(80));
-        let named = Routes::new(&control_plane, Some("arn:other"));
-        assert!(named.listens_on(80) && !named.listens_on(443));
-        assert!(!Routes::new(&control_plane, Some("arn:none")).listens_on(80));
     }
 }

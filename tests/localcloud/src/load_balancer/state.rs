@@ -54,8 +54,6 @@ pub enum Condition {
     },
     /// `path-pattern`: case-sensitive, with `*` and `?`.
     PathPattern(Vec<String>),
-    /// `host-header`: case-insensitive, with `*` and `?`.
-    HostHeader(Vec<String>),
     /// A kind that the data plane does not know; such a rule never matches.
     Other(String),
 }

@@ -9,7 +9,8 @@ use crate::cloud::start;
 /// Runs a script; gives its status, and what it printed as results and as errors.
 async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) {
     let mut command = cloud.command("bash").expect("the workspace has tools");
-    let in_its_folder = command.current_dir(cloud.state_dir());
+    let folder = tempfile::tempdir().expect("a folder");
+    let in_its_folder = command.current_dir(folder.path());
     let ran = in_its_folder.args(["-c", script]).output().await;
     let Output {
         status,

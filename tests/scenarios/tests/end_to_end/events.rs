@@ -23,8 +23,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     // The newer one's event comes first, three times, two of them at once.
     let (one, two) = tokio::join!(events.deliver(&newer_event), events.deliver(&newer_event));
     for delivery in [one?, two?, events.deliver(&newer_event).await?] {
-        assert_eq!(delivery.len(), 1, "{delivery:?}");
-        assert_eq!(delivery[0].outcome, Outcome::Delivered);
+        assert_eq!(delivery, [Outcome::Delivered]);
     }
     let execution = env.end_of(&newer).await?;
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);

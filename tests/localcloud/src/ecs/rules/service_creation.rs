@@ -151,8 +151,7 @@ mod tests {
             "containerDefinitions": [{"name": "app", "portMappings": [{"containerPort": 8000}]}]
         });
         let entry = |name: &str, port| LoadBalancer {
-            target_group_arn: Some("arn:tg".into()),
-            load_balancer_name: None,
+            target_group_arn: "arn:tg".into(),
             container_name: name.into(),
             container_port: port,
         };

@@ -36,19 +36,6 @@ pub enum Outcome {
     Lost(String),
 }
 
-/// What became of an event at one target.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Delivery {
-    /// The rule's name.
-    pub rule: String,
-    /// The target's ARN.
-    pub target: String,
-    /// The event's JSON.
-    pub event: Value,
-    /// How it ended.
-    pub outcome: Outcome,
-}
-
 /// The events of pushes: those emitted, and what became of them. Clones share them.
 #[derive(Clone)]
 pub struct Events(Arc<Inner>);
@@ -57,7 +44,7 @@ struct Inner {
     client: Client,
     suppressed: AtomicBool,
     emitted: Mutex<Vec<PushEvent>>,
-    deliveries: Mutex<Vec<Delivery>>,
+    deliveries: Mutex<Vec<Outcome>>,
 }
 
 impl Events {
@@ -82,8 +69,8 @@ impl Events {
         emitted.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What became of all events so far.
-    pub fn deliveries(&self) -> Vec<Delivery> {
+    /// How every delivery to a target has ended so far.
+    pub fn deliveries(&self) -> Vec<Outcome> {
         let deliveries = self.0.deliveries.lock();
         deliveries.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -108,20 +95,13 @@ impl Events {
         });
     }
 
-    /// Delivers an event now, whether it is suppressed or was delivered before, and says what became
-    /// of it at each target of each rule that matches.
+    /// Delivers an event now, whether it is suppressed or was delivered before. Returns how that ended
+    /// at each target of each rule that matches.
     ///
     /// # Errors
     /// When the rules or their targets cannot be read.
-    pub async fn deliver(&self, event: &PushEvent) -> Result<Vec<Delivery>, ApiError> {
-        self.deliver_json(event.to_json()).await
-    }
-
-    /// As [`Events::deliver`], for an event of any shape.
-    ///
-    /// # Errors
-    /// When the rules or their targets cannot be read.
-    pub async fn deliver_json(&self, event: Value) -> Result<Vec<Delivery>, ApiError> {
+    pub async fn deliver(&self, event: &PushEvent) -> Result<Vec<Outcome>, ApiError> {
+        let event = event.to_json();
         let mut done = Vec::new();
         for rule in self.matching_rules(&event).await? {
             let name = rule["Name"].as_str().unwrap_or_default();
@@ -129,12 +109,7 @@ impl Events {
                 .events("ListTargetsByRule", json!({ "Rule": name }))
                 .await?;
             for target in targets["Targets"].as_array().into_iter().flatten() {
-                done.push(Delivery {
-                    rule: name.to_owned(),
-                    target: target["Arn"].as_str().unwrap_or_default().to_owned(),
-                    outcome: self.deliver_to(&rule, target, &event).await,
-                    event: event.clone(),
-                });
+                done.push(self.deliver_to(&rule, target, &event).await);
             }
         }
         let mut deliveries = self
@@ -171,15 +146,7 @@ impl Events {
     }
 
     async fn deliver_to(&self, rule: &Value, target: &Value, event: &Value) -> Outcome {
-        let input = match (target["Input"].as_str(), target["InputPath"].as_str()) {
-            (Some(input), _) => input.to_owned(),
-            // A path such as `$.detail` names members only.
-            (None, Some(path)) => {
-                let pointer = path.trim_start_matches('$').replace('.', "/");
-                event.pointer(&pointer).unwrap_or(&Value::Null).to_string()
-            }
-            (None, None) => event.to_string(),
-        };
+        let input = event.to_string();
         let retries = target["RetryPolicy"]["MaximumRetryAttempts"]
             .as_u64()
             .map_or(MAX_RETRIES, |retries| retries.min(MAX_RETRIES));
@@ -222,13 +189,6 @@ impl Events {
                 let client = &self.0.client;
                 client
                     .rest_with_headers("lambda", Method::POST, &path, &headers, body)
-                    .await?;
-            }
-            Some("states") => {
-                let start = json!({ "stateMachineArn": arn, "input": input });
-                self.0
-                    .client
-                    .json("states", "AWSStepFunctions.StartExecution", start)
                     .await?;
             }
             Some("sqs") => self.send_message(arn, input, json!({})).await?,

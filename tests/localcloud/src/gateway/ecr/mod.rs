@@ -15,7 +15,7 @@ use super::{
 };
 use crate::ministack::Client;
 
-pub use delivery::{Delivery, Events, Outcome};
+pub use delivery::{Events, Outcome};
 pub use event::PushEvent;
 
 /// ECR's rules and events.

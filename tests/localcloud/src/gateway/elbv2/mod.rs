@@ -105,7 +105,7 @@ impl Elbv2 {
         match operation {
             "CreateRule" => {
                 conditions::check(&params)?;
-                priority::of_a_new_rule(&params, &state)?;
+                priority::check(&params, &state)?;
                 quotas::of_rules(&params, &state, self.rules_per_load_balancer())?;
                 quotas::of_target_groups(&params, &state)?;
             }
@@ -113,7 +113,6 @@ impl Elbv2 {
                 conditions::check(&params)?;
                 quotas::of_target_groups(&params, &state)?;
             }
-            "SetRulePriorities" => priority::of_existing_rules(&params, &state)?,
             "CreateTargetGroup" => {
                 target_group_name::check(&params)?;
                 if let Some(group) = target_group_name::existing(&params, &state)? {

@@ -318,7 +318,6 @@ impl Condition {
                 values: config.values.clone(),
             },
             ("path-pattern", _) => state::Condition::PathPattern(self.values.clone()),
-            ("host-header", _) => state::Condition::HostHeader(self.values.clone()),
             (field, _) => state::Condition::Other(field.to_owned()),
         }
     }

@@ -57,8 +57,6 @@ fn what_depends_on_the_time_is_no_point() {
         caller: String::new(),
         function: Some(format!("test-{function}")),
         status: Some(200),
-        at_milliseconds: 0,
-        milliseconds: 0,
         fault: None,
     };
     let mut calls = vec![call("check-target-health", "DescribeServices"); 5];

@@ -37,8 +37,6 @@ pub struct Options {
     pub https_port: u16,
     /// How fast AWS's clock runs.
     pub time_scale: TimeScale,
-    /// A quota of rules per load balancer other than AWS's 100.
-    pub rules_per_load_balancer: Option<usize>,
 }
 
 /// A running local cloud.
@@ -81,12 +79,7 @@ impl LocalCloud {
             LoadBalancer::start(options.http_port, options.https_port, targets.clone()).await?;
         let load_balancer = Arc::new(load_balancer);
         let feed = ControlPlaneFeed::new(client.clone(), targets.clone());
-        let elbv2 = Elbv2::new(
-            client.clone(),
-            targets.clone(),
-            feed.clone(),
-            options.rules_per_load_balancer,
-        );
+        let elbv2 = Elbv2::new(client.clone(), targets.clone(), feed.clone());
         let ecs = Ecs::new(
             client.clone(),
             targets.clone(),

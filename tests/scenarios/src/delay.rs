@@ -34,7 +34,7 @@ impl TestEnvironment {
     /// # Errors
     /// When it does not come within a minute.
     pub async fn call_arrived(&self, rule: &FaultRule) -> anyhow::Result<()> {
-        self.within(Duration::from_secs(60), async || {
+        self.wait_until(Duration::from_secs(60), async || {
             let faults = self.cloud.faults().all();
             Ok(faults
                 .iter()

@@ -149,7 +149,7 @@ impl FaultRunner {
             *last.lock().expect("no panic while waiting") = format!("{state}, {due}: {why}");
             Ok(due == action)
         };
-        let asked = self.env.within(Duration::from_secs(60), asked).await;
+        let asked = self.env.wait_until(Duration::from_secs(60), asked).await;
         asked.with_context(|| format!("{id} is not planned to {action} but {last:?}"))
     }
 
@@ -178,7 +178,7 @@ impl FaultRunner {
         let function = format!("{}-delete-deployment", self.env.name);
         let path = format!("/2015-03-31/functions/{function}/invocations");
         let payload = json!({"deploymentId": id}).to_string();
-        let deleted = self.env.within(Duration::from_secs(60), async || {
+        let deleted = self.env.wait_until(Duration::from_secs(60), async || {
             let client = self.env.cloud.client();
             let answer = client
                 .rest("lambda", Method::POST, &path, payload.clone().into())

@@ -20,10 +20,10 @@ pub const SWEEPS_APART: Duration = Duration::from_secs(10);
 
 /// How long an execution may go without an event: longer than any of its steps and waits, also on a
 /// slow machine.
-const SILENCE: Duration = Duration::from_secs(120);
+const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many times as long an execution may take as a whole.
-const MAX_SILENCES: usize = 8;
+const MAX_EVENT_TIMEOUTS: usize = 8;
 
 /// A task that runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,15 +61,15 @@ impl TestEnvironment {
     /// Waits until the execution ended, as long as it goes on.
     ///
     /// # Errors
-    /// When nothing happens in it for [`SILENCE`], or it goes on for [`MAX_SILENCES`] of them.
-    pub async fn ended(&self, arn: &str) -> anyhow::Result<Execution> {
+    /// When nothing happens in it for [`EVENT_TIMEOUT`], or it goes on for [`MAX_EVENT_TIMEOUTS`] of them.
+    pub async fn wait_for_execution(&self, arn: &str) -> anyhow::Result<Execution> {
         let mut newest = 0;
-        for _ in 0..MAX_SILENCES {
+        for _ in 0..MAX_EVENT_TIMEOUTS {
             let ended = async || {
                 let described = self.sfn.describe_execution().execution_arn(arn).send();
                 Ok(described.await?.status().as_str() != "RUNNING")
             };
-            if self.within(SILENCE, ended).await.is_ok() {
+            if self.wait_until(EVENT_TIMEOUT, ended).await.is_ok() {
                 return Execution::read(&self.sfn, arn).await;
             }
             let history = self.sfn.get_execution_history().execution_arn(arn);
@@ -96,9 +96,10 @@ impl TestEnvironment {
     /// Runs a machine to its end.
     ///
     /// # Errors
-    /// As [`TestEnvironment::start`] and [`TestEnvironment::ended`].
+    /// As [`TestEnvironment::start`] and [`TestEnvironment::wait_for_execution`].
     pub async fn run(&self, machine: &str, input: &Value) -> anyhow::Result<Execution> {
-        self.ended(&self.start(machine, input).await?).await
+        self.wait_for_execution(&self.start(machine, input).await?)
+            .await
     }
 
     /// Runs a cleanup, which has to succeed.
@@ -189,7 +190,7 @@ impl TestEnvironment {
     /// # Errors
     /// When they do not within a minute.
     pub async fn tasks_running(&self, id: &str, number: usize) -> anyhow::Result<Vec<Task>> {
-        self.within(Duration::from_secs(60), async || {
+        self.wait_until(Duration::from_secs(60), async || {
             Ok(self.tasks(id).await?.len() == number)
         })
         .await

@@ -49,24 +49,28 @@ impl Observers {
     /// named a target group without a healthy target; or when nobody was there to see it.
     pub async fn finish(self) -> anyhow::Result<usize> {
         let watched = self.watcher.stop();
-        let (met, _) = self.traffic.stop().await?;
-        ensure!(met.failed.is_empty(), "visitors failed: {:#?}", met.failed);
+        let (tally, _) = self.traffic.stop().await?;
+        ensure!(
+            tally.failed.is_empty(),
+            "visitors failed: {:#?}",
+            tally.failed
+        );
         ensure!(
             watched.wrong.is_empty(),
             "the default action led nowhere: {:#?}",
             watched.wrong
         );
         ensure!(watched.checks > 0, "nobody watched the default action");
-        ensure!(met.answers() > 0, "no visitor was answered");
+        ensure!(tally.answers() > 0, "no visitor was answered");
         for id in &self.kept {
             for pin in [Pin::Header(id.clone()), Pin::Cookie(id.clone())] {
-                let answering = met.met(&pin, 0, 0);
+                let answering = tally.answered_by(&pin, 0, 0);
                 ensure!(
                     answering == BTreeSet::from([id.as_str()]),
                     "{pin:?} was answered by {answering:?}"
                 );
             }
         }
-        Ok(met.answers())
+        Ok(tally.answers())
     }
 }

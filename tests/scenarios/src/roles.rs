@@ -8,7 +8,7 @@ use crate::TestEnvironment;
 
 /// A right that a role does not have for now.
 #[must_use = "the role is without it until it is given back"]
-pub struct TakenRight<'a> {
+pub struct RevokedPermission<'a> {
     env: &'a TestEnvironment,
     role: String,
     policy: String,
@@ -20,7 +20,11 @@ impl TestEnvironment {
     ///
     /// # Errors
     /// When there is no such role, or it has not got the right.
-    pub async fn take_right(&self, role: &str, action: &str) -> Result<TakenRight<'_>> {
+    pub async fn revoke_permission(
+        &self,
+        role: &str,
+        action: &str,
+    ) -> Result<RevokedPermission<'_>> {
         let stack = format!("{}-pipeline", self.name);
         let ask = [
             ("Action", "DescribeStackResource"),
@@ -42,24 +46,24 @@ impl TestEnvironment {
         let document = percent_decode_str(element(&answer, "PolicyDocument")?)
             .decode_utf8()?
             .into_owned();
-        let right = TakenRight {
+        let permission = RevokedPermission {
             env: self,
             role: name,
             policy,
             document,
         };
-        let without = without(&right.document, action).with_context(|| role.to_owned())?;
-        right.put(&without).await?;
-        Ok(right)
+        let without = without(&permission.document, action).with_context(|| role.to_owned())?;
+        permission.put(&without).await?;
+        Ok(permission)
     }
 }
 
-impl TakenRight<'_> {
+impl RevokedPermission<'_> {
     /// Gives the role back what it had.
     ///
     /// # Errors
     /// When IAM refuses it.
-    pub async fn give_back(self) -> Result<()> {
+    pub async fn restore(self) -> Result<()> {
         self.put(&self.document).await
     }
 

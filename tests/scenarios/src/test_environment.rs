@@ -102,11 +102,11 @@ impl TestEnvironment {
     /// Pushes and waits until the execution ended.
     ///
     /// # Errors
-    /// As [`TestEnvironment::push`] and [`TestEnvironment::end_of`].
+    /// As [`TestEnvironment::push`] and [`TestEnvironment::wait_for_deployment`].
     pub async fn push_and_wait(&self, variables: Variables<'_>) -> anyhow::Result<Execution> {
         let id = self.new_id();
         self.push(&id, variables).await?;
-        self.end_of(&id).await
+        self.wait_for_deployment(&id).await
     }
 
     /// The ARN of a state machine of the environment, as `deploy`.
@@ -129,23 +129,23 @@ impl TestEnvironment {
             .input(input)
             .send()
             .await?;
-        self.end_of(name).await
+        self.wait_for_deployment(name).await
     }
 
     /// Waits until the deploy execution of that name ended.
     ///
     /// # Errors
-    /// When it does not begin within a minute, and as [`TestEnvironment::ended`].
-    pub async fn end_of(&self, name: &str) -> anyhow::Result<Execution> {
+    /// When it does not begin within a minute, and as [`TestEnvironment::wait_for_execution`].
+    pub async fn wait_for_deployment(&self, name: &str) -> anyhow::Result<Execution> {
         let arn = self.execution_arn(name);
-        let begun = self.within(Duration::from_secs(60), async || {
+        let begun = self.wait_until(Duration::from_secs(60), async || {
             let described = self.sfn.describe_execution().execution_arn(&arn).send();
             Ok(described.await.is_ok())
         });
         begun
             .await
             .with_context(|| format!("execution {name} never began"))?;
-        self.ended(&arn).await
+        self.wait_for_execution(&arn).await
     }
 
     /// The ARN of a deploy execution.
@@ -160,7 +160,7 @@ impl TestEnvironment {
     ///
     /// # Errors
     /// When it does not within `limit`, or `holds` itself fails.
-    pub async fn within(
+    pub async fn wait_until(
         &self,
         limit: Duration,
         holds: impl AsyncFn() -> anyhow::Result<bool>,
@@ -239,7 +239,7 @@ impl TestEnvironment {
     pub async fn reaches_visitors(&self, id: &str) -> anyhow::Result<()> {
         let visitor = Visitor::of(self)?;
         let last = std::sync::Mutex::new(String::new());
-        self.within(Duration::from_secs(60), async || {
+        self.wait_until(Duration::from_secs(60), async || {
             let met = match visitor.visit(&Pin::None).await {
                 Ok(answer) => answer.deployment,
                 Err(why) => format!("{why:#}"),
@@ -313,7 +313,7 @@ impl TestEnvironment {
     ///
     /// # Errors
     /// As [`TestEnvironment::push`].
-    pub async fn push_unnoticed(
+    pub async fn push_without_event(
         &self,
         id: &str,
         variables: Variables<'_>,

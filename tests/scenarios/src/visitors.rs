@@ -16,7 +16,7 @@ use crate::TestEnvironment;
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
 
 /// How long a visitor waits for an answer: as long as the load balancer itself lets a connection idle.
-const PATIENCE: Duration = Duration::from_secs(60);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// How a request says which deployment it wants.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +56,7 @@ impl Visitor {
         let http = reqwest::Client::builder()
             .tls_certs_only([certificate])
             .redirect(reqwest::redirect::Policy::none())
-            .timeout(PATIENCE)
+            .timeout(REQUEST_TIMEOUT)
             .build()?;
         Ok(Visitor {
             http,
@@ -109,18 +109,18 @@ pub struct Tally {
     pub sent: usize,
     /// Answers by pin and answering deployment.
     pub answered: BTreeMap<(Pin, String), usize>,
-    /// The same for each chapter by itself; a request belongs to the chapter it was sent in.
-    pub chapters: Vec<BTreeMap<(Pin, String), usize>>,
+    /// The same for each phase by itself; a request belongs to the phase it was sent in.
+    pub phases: Vec<BTreeMap<(Pin, String), usize>>,
     /// Every failure, with the second it happened in.
     pub failed: Vec<String>,
 }
 
 impl Tally {
-    /// The deployments that answered the requests with that pin, in the chapters from `first` to
+    /// The deployments that answered the requests with that pin, in the phases from `first` to
     /// `last`, counted from 0.
-    pub fn met(&self, pin: &Pin, first: usize, last: usize) -> BTreeSet<&str> {
-        let chapters = self.chapters.iter().take(last + 1).skip(first);
-        chapters
+    pub fn answered_by(&self, pin: &Pin, first: usize, last: usize) -> BTreeSet<&str> {
+        let phases = self.phases.iter().take(last + 1).skip(first);
+        phases
             .flat_map(BTreeMap::keys)
             .filter(|(asked, _)| asked == pin)
             .map(|(_, deployment)| deployment.as_str())
@@ -138,7 +138,7 @@ const CLIENTS: usize = 8;
 
 /// How many requests may be under way at once. A machine that cannot keep up sends fewer, and what it
 /// sends is answered.
-const UNDER_WAY: usize = 4 * CLIENTS;
+const MAX_IN_FLIGHT: usize = 4 * CLIENTS;
 
 /// Steady traffic in the background.
 pub struct Traffic {
@@ -170,7 +170,7 @@ impl Traffic {
             visitors: visitors?,
             pins: Mutex::new(pins),
             tally: Mutex::new(Tally {
-                chapters: vec![BTreeMap::new()],
+                phases: vec![BTreeMap::new()],
                 ..Tally::default()
             }),
             stop: Notify::new(),
@@ -185,9 +185,9 @@ impl Traffic {
         lock(&self.shared.pins).push(pin);
     }
 
-    /// Begins a new chapter of the tally.
-    pub fn next_chapter(&self) {
-        lock(&self.shared.tally).chapters.push(BTreeMap::new());
+    /// Begins a new phase of the tally.
+    pub fn next_phase(&self) {
+        lock(&self.shared.tally).phases.push(BTreeMap::new());
     }
 
     /// The requests per second sent until now.
@@ -220,25 +220,25 @@ impl Shared {
                 _ = self.stop.notified() => break,
                 _ = ticks.tick() => {}
             }
-            if requests.len() >= UNDER_WAY {
+            if requests.len() >= MAX_IN_FLIGHT {
                 requests.join_next().await;
             }
             let pin = {
                 let pins = lock(&self.pins);
                 pins[number % pins.len()].clone()
             };
-            let chapter = {
+            let phase = {
                 let mut tally = lock(&self.tally);
                 tally.sent += 1;
-                tally.chapters.len() - 1
+                tally.phases.len() - 1
             };
-            requests.spawn(Arc::clone(&self).visit(number, pin, chapter));
+            requests.spawn(Arc::clone(&self).visit(number, pin, phase));
             while requests.try_join_next().is_some() {}
         }
         while requests.join_next().await.is_some() {}
     }
 
-    async fn visit(self: Arc<Self>, number: usize, pin: Pin, chapter: usize) {
+    async fn visit(self: Arc<Self>, number: usize, pin: Pin, phase: usize) {
         let answer = self.visitors[number % self.visitors.len()]
             .visit(&pin)
             .await;
@@ -246,7 +246,7 @@ impl Shared {
         match answer {
             Ok(Answer { deployment, .. }) => {
                 let key = (pin, deployment);
-                *tally.chapters[chapter].entry(key.clone()).or_default() += 1;
+                *tally.phases[phase].entry(key.clone()).or_default() += 1;
                 *tally.answered.entry(key).or_default() += 1;
             }
             Err(why) => {

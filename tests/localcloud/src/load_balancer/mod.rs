@@ -28,7 +28,7 @@ mod tests;
 mod tls;
 mod tunnel;
 
-use proxy::{Entrance, Proxy};
+use proxy::{ConnectionInfo, Proxy};
 use routing::{Ports, Routes};
 use state::ControlPlane;
 pub use targets::{TargetHealth, Targets};
@@ -79,7 +79,7 @@ impl InForce {
 }
 
 /// One of the two ports.
-struct Door {
+struct Frontend {
     listener: TcpListener,
     listener_port: u16,
     port: u16,
@@ -106,27 +106,27 @@ impl LoadBalancer {
             http: http_port,
             https: https_port,
         };
-        let tls = tls::throw_away()?;
+        let tls = tls::self_signed()?;
         let (open, receiver) = watch::channel(());
         let proxy = Arc::new(Proxy::new(targets, ports, options.idle_timeout, receiver));
         let in_force = Arc::new(InForce::default());
-        let doors = [
-            Door {
+        let frontends = [
+            Frontend {
                 listener: http,
                 listener_port: 80,
                 port: http_port,
                 tls: None,
             },
-            Door {
+            Frontend {
                 listener: https,
                 listener_port: 443,
                 port: https_port,
                 tls: Some(tls.acceptor),
             },
         ];
-        let acceptors = doors
+        let acceptors = frontends
             .into_iter()
-            .map(|door| tokio::spawn(door.accept(proxy.clone(), in_force.clone())))
+            .map(|frontend| tokio::spawn(frontend.accept(proxy.clone(), in_force.clone())))
             .collect();
         Ok(LoadBalancer {
             ports,
@@ -178,7 +178,7 @@ async fn bind(port: u16) -> anyhow::Result<(TcpListener, u16)> {
     Ok((listener, port))
 }
 
-impl Door {
+impl Frontend {
     async fn accept(self, proxy: Arc<Proxy>, in_force: Arc<InForce>) {
         // Connections end with this task, that is with the load balancer.
         let mut connections = JoinSet::new();
@@ -200,17 +200,17 @@ impl Door {
                 continue;
             }
             let _ = stream.set_nodelay(true);
-            let entrance = self.entrance(client);
+            let connection_info = self.connection_info(client);
             let proxy = proxy.clone();
             let in_force = in_force.clone();
             match self.tls.clone() {
                 None => {
-                    connections.spawn(serve(stream, entrance, proxy, in_force));
+                    connections.spawn(serve(stream, connection_info, proxy, in_force));
                 }
                 Some(tls) => {
                     connections.spawn(async move {
                         match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, entrance, proxy, in_force).await,
+                            Ok(stream) => serve(stream, connection_info, proxy, in_force).await,
                             Err(error) => tracing::debug!(%error, "TLS handshake failed"),
                         }
                     });
@@ -219,8 +219,8 @@ impl Door {
         }
     }
 
-    fn entrance(&self, client: SocketAddr) -> Entrance {
-        Entrance {
+    fn connection_info(&self, client: SocketAddr) -> ConnectionInfo {
+        ConnectionInfo {
             listener_port: self.listener_port,
             port: self.port,
             scheme: if self.tls.is_some() { "https" } else { "http" },
@@ -231,14 +231,14 @@ impl Door {
 
 async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    entrance: Entrance,
+    connection_info: ConnectionInfo,
     proxy: Arc<Proxy>,
     in_force: Arc<InForce>,
 ) {
     let service = service_fn(|request| {
         let proxy = proxy.clone();
         let routes = in_force.routes();
-        async move { proxy.handle(routes, entrance, request).await }
+        async move { proxy.handle(routes, connection_info, request).await }
     });
     let connection = http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)

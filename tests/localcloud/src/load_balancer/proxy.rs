@@ -51,7 +51,7 @@ const HOP_BY_HOP: [HeaderName; 7] = [
 
 /// Where a request came in.
 #[derive(Debug, Clone, Copy)]
-pub struct Entrance {
+pub struct ConnectionInfo {
     /// The listener's port on AWS: 80 or 443.
     pub listener_port: u16,
     /// The port here.
@@ -109,7 +109,7 @@ impl Proxy {
     pub async fn handle(
         &self,
         routes: Arc<Routes>,
-        entrance: Entrance,
+        connection_info: ConnectionInfo,
         mut request: Request<Incoming>,
     ) -> Result<Response<ResponseBody>, NoListener> {
         if request.method() == Method::TRACE {
@@ -129,18 +129,18 @@ impl Proxy {
             return Ok(error_page(StatusCode::BAD_REQUEST));
         }
         let facts = routing::Request {
-            scheme: entrance.scheme,
-            port: entrance.port,
+            scheme: connection_info.scheme,
+            port: connection_info.port,
             path_and_query: &path_and_query,
             headers: request.headers(),
         };
         let decision = routes
-            .decide(entrance.listener_port, facts, self.ports)
+            .decide(connection_info.listener_port, facts, self.ports)
             .ok_or(NoListener)?;
         Ok(match decision {
             Decision::Forward(group) => match self.targets.choose(&group) {
                 Some(target) => {
-                    self.forward(entrance, &group, target, &path_and_query, request)
+                    self.forward(connection_info, &group, target, &path_and_query, request)
                         .await
                 }
                 None => {
@@ -160,7 +160,7 @@ impl Proxy {
 
     async fn forward(
         &self,
-        entrance: Entrance,
+        connection_info: ConnectionInfo,
         group: &str,
         target: Chosen,
         path_and_query: &PathAndQuery,
@@ -176,7 +176,7 @@ impl Proxy {
         let activity = Activity::new();
         let (mut parts, body) = request.into_parts();
         remove_hop_by_hop(&mut parts.headers);
-        add_forwarded(&mut parts.headers, entrance);
+        add_forwarded(&mut parts.headers, connection_info);
         if let Some(protocol) = &upgrade {
             set_upgrade(&mut parts.headers, protocol.clone());
         }
@@ -282,18 +282,21 @@ fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/x-forwarded-headers.html>:
 /// the client's address is appended, the protocol and "the destination port that the client used"
 /// are set.
-fn add_forwarded(headers: &mut HeaderMap, entrance: Entrance) {
+fn add_forwarded(headers: &mut HeaderMap, connection_info: ConnectionInfo) {
     let mut addresses: Vec<String> = headers
         .get_all(X_FORWARDED_FOR)
         .iter()
         .filter_map(|value| value.to_str().ok().map(str::to_string))
         .collect();
-    addresses.push(entrance.client.to_string());
+    addresses.push(connection_info.client.to_string());
     if let Ok(addresses) = HeaderValue::from_str(&addresses.join(", ")) {
         headers.insert(X_FORWARDED_FOR, addresses);
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(entrance.scheme));
-    headers.insert(X_FORWARDED_PORT, HeaderValue::from(entrance.port));
+    headers.insert(
+        X_FORWARDED_PROTO,
+        HeaderValue::from_static(connection_info.scheme),
+    );
+    headers.insert(X_FORWARDED_PORT, HeaderValue::from(connection_info.port));
 }
 
 fn uri(address: SocketAddr, path_and_query: &PathAndQuery) -> Uri {

@@ -32,7 +32,7 @@ pub struct Tls {
 }
 
 /// Makes a key and a self-signed certificate.
-pub fn throw_away() -> anyhow::Result<Tls> {
+pub fn self_signed() -> anyhow::Result<Tls> {
     let names = NAMES.map(str::to_string);
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(names).context("making a certificate")?;

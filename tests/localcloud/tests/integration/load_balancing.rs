@@ -4,7 +4,6 @@ use crate::cloud::{self, Balancer, code, forward, header_condition, listener};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, Tag, TargetDescription, TargetGroupTuple,
 };
-use localcloud::Options;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_taken_priority_is_refused_and_only_one_of_two_racing_rules_gets_it() {
@@ -22,11 +21,8 @@ async fn a_taken_priority_is_refused_and_only_one_of_two_racing_rules_gets_it() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_rule_over_the_quota_is_refused() {
-    let options = Options {
-        rules_per_load_balancer: Some(3),
-        ..Options::default()
-    };
-    let cloud = cloud::start_with(options).await;
+    let cloud = cloud::start().await;
+    cloud.set_rules_per_load_balancer(3);
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
     // Rules of every listener of the load balancer count.

@@ -36,7 +36,7 @@ async fn measure(env: &TestEnvironment) -> anyhow::Result<()> {
         let before = env.cloud.calls().newest();
         let begun = Instant::now();
         env.push(&id, &[]).await?;
-        let execution = env.end_of(&id).await?;
+        let execution = env.wait_for_deployment(&id).await?;
         ours.push(begun.elapsed().as_secs_f64());
         ensure!(
             execution.ending() == "Succeeded",
@@ -116,7 +116,7 @@ impl Script {
     async fn deploy(&self, env: &TestEnvironment) -> anyhow::Result<f64> {
         let id = env.new_id();
         let begun = Instant::now();
-        env.push_unnoticed(&id, &[]).await?;
+        env.push_without_event(&id, &[]).await?;
         let definition = &self.0.definition;
         let registered = env
             .ecs
@@ -188,7 +188,7 @@ impl Script {
             )
             .send()
             .await?;
-        env.within(Duration::from_secs(120), async || {
+        env.wait_until(Duration::from_secs(120), async || {
             // As often as the machine looks.
             tokio::time::sleep(TimeScale::default().seconds(5.0)).await;
             let health = env

@@ -1,4 +1,4 @@
-//! The whole story on one machine, for people to watch: `make demo`.
+//! The whole result on one machine, for people to watch: `make demo`.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     title("A local cloud, and the stacks of environment test");
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
-    // The local cloud is taken down however the story ends.
+    // The local cloud is taken down however the result ends.
     let told = tell(&env).await;
     title("Taking everything down");
     env.tear_down().await;
@@ -49,13 +49,13 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
     let second = push_and_watch(env, &[]).await?;
     ensure_live(&second)?;
     settled(env, &visitor, &second.name).await?;
-    traffic.next_chapter();
+    traffic.next_phase();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (tally, rate) = traffic.stop().await?;
     for (key, count) in &tally.answered {
         let (pin, deployment) = key;
-        // A request belongs to the chapter that it was sent in.
-        let since = tally.chapters[1].get(key).copied().unwrap_or(0);
+        // A request belongs to the phase that it was sent in.
+        let since = tally.phases[1].get(key).copied().unwrap_or(0);
         let who = match pin {
             Pin::None => "new visitors",
             Pin::Header(_) => "pinned by header",
@@ -192,7 +192,7 @@ fn ensure_live(execution: &Execution) -> anyhow::Result<()> {
 
 /// Waits until the load balancer routes by the switch: it applies changes a few seconds late.
 async fn settled(env: &TestEnvironment, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(visitor
             .visit(&Pin::None)
             .await

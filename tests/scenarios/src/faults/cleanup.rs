@@ -7,14 +7,14 @@ use time::{Duration, UtcDateTime};
 use super::FaultRunner;
 use super::invariants::{AllowedAnswers, Observation};
 use super::plan::{Case, Point};
-use super::run::{Run, Seen, Story};
+use super::run::{Recorded, Run, RunResult};
 use crate::visitors::Pin;
 
 /// Since when nobody is on the one that is to be deleted: longer than two sweeps have to be apart.
 const IDLE_FOR: Duration = Duration::minutes(1);
 
 /// The deployments that a cleanup meets, besides the active one.
-struct Line {
+struct Deployments {
     /// Was active last: is kept warm.
     previous: String,
     /// Was active before that: begins to drain.
@@ -31,44 +31,48 @@ pub async fn run(
     runner: &mut FaultRunner,
     case: &Case,
 ) -> anyhow::Result<(Observation, Vec<Point>)> {
-    let line = prepare(runner).await?;
+    let deployments = prepare(runner).await?;
     let env = &runner.env;
     let active = runner.active.clone();
 
-    let mut run = Run::begin(runner, case, allowed_answers(&active, &line)).await?;
+    let mut run = Run::begin(runner, case, allowed_answers(&active, &deployments)).await?;
     run.inject().await?;
     let ended = env.run("cleanup", &json!({})).await;
-    let Seen { was_hit, points } = run.stop_injecting().await?;
-    let first = run.end(ended.map(Some), &line.idle).await?;
+    let Recorded { was_hit, points } = run.stop_injecting().await?;
+    let first = run.end(ended.map(Some), &deployments.idle).await?;
     let ended = env.run("cleanup", &json!({})).await;
-    let again = run.end(ended.map(Some), &line.idle).await?;
-    let mut due = runner.due(&[&line.outdated]).await?;
-    due.extend(env.remaining(&line.idle).await?);
-    for kept in [&active, &line.previous] {
+    let again = run.end(ended.map(Some), &deployments.idle).await?;
+    let mut due = runner.due(&[&deployments.outdated]).await?;
+    due.extend(env.remaining(&deployments.idle).await?);
+    for kept in [&active, &deployments.previous] {
         if env.desired_count(kept).await.ok() != Some(2) {
             due.push(format!("{kept} does not have its two tasks"));
         }
     }
-    let story = Story {
+    let result = RunResult {
         before: active.clone(),
         after: active,
         first,
         due,
         again,
     };
-    let observation = run.finish(was_hit, story).await?;
+    let observation = run.finish(was_hit, result).await?;
 
     // A second sweep that came late enough has deleted what the first one drained.
-    let drains = !runner.env.remaining(&line.outdated).await?.is_empty();
+    let drains = !runner
+        .env
+        .remaining(&deployments.outdated)
+        .await?
+        .is_empty();
     runner.others = match drains {
-        true => vec![line.outdated, line.previous],
-        false => vec![line.previous],
+        true => vec![deployments.outdated, deployments.previous],
+        false => vec![deployments.previous],
     };
     Ok((observation, points))
 }
 
 /// Deploys until there is one to keep, one to drain and one to delete.
-async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Line> {
+async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Deployments> {
     while runner.others.len() < 2 {
         runner.deploy_another().await?;
     }
@@ -83,7 +87,7 @@ async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Line> {
     runner.is_planned(outdated, "drain").await?;
     let since = (UtcDateTime::now() - IDLE_FOR).format(&Rfc3339)?;
     runner.env.tag(&idle, "pulse:idle-since", &since).await?;
-    Ok(Line {
+    Ok(Deployments {
         previous: previous.clone(),
         outdated: outdated.clone(),
         idle,
@@ -91,17 +95,20 @@ async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Line> {
 }
 
 /// Who is pinned to one that is deleted meets the active one afterwards.
-fn allowed_answers(active: &str, line: &Line) -> Vec<AllowedAnswers> {
+fn allowed_answers(active: &str, deployments: &Deployments) -> Vec<AllowedAnswers> {
     let or_active = |id: &String| vec![id.clone(), active.to_owned()];
-    let previous = || vec![line.previous.clone()];
+    let previous = || vec![deployments.previous.clone()];
     vec![
         (Pin::None, vec![active.to_owned()]),
-        (Pin::Header(line.previous.clone()), previous()),
-        (Pin::Cookie(line.previous.clone()), previous()),
+        (Pin::Header(deployments.previous.clone()), previous()),
+        (Pin::Cookie(deployments.previous.clone()), previous()),
         (
-            Pin::Header(line.outdated.clone()),
-            or_active(&line.outdated),
+            Pin::Header(deployments.outdated.clone()),
+            or_active(&deployments.outdated),
         ),
-        (Pin::Header(line.idle.clone()), or_active(&line.idle)),
+        (
+            Pin::Header(deployments.idle.clone()),
+            or_active(&deployments.idle),
+        ),
     ]
 }

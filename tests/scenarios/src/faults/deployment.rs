@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::invariants::{AllowedAnswers, Observation};
 use super::plan::{Case, Injection, Point, Workflow};
-use super::run::{Run, Seen, Story};
+use super::run::{Recorded, Run, RunResult};
 use super::{FaultRunner, SETTLE};
 use crate::visitors::Pin;
 use crate::{Execution, TestEnvironment};
@@ -29,7 +29,7 @@ pub async fn run(
 ) -> anyhow::Result<(Observation, Vec<Point>)> {
     let env = &runner.env;
     let (before, id) = (runner.active.clone(), env.new_id());
-    let event = env.push_unnoticed(&id, &[]).await?;
+    let event = env.push_without_event(&id, &[]).await?;
     // Refreshes what a stale read of the listener answers to the state of this run.
     let active = env.active().await?;
     ensure!(active.as_ref() == Some(&before), "{before} is not live");
@@ -38,7 +38,7 @@ pub async fn run(
     run.inject().await?;
     let (ended, meanwhile) = tokio::join!(start(env, case, &id, &event), meanwhile());
     meanwhile?;
-    let Seen { was_hit, points } = run.stop_injecting().await?;
+    let Recorded { was_hit, points } = run.stop_injecting().await?;
     let first = run.end(ended, &id).await?;
 
     if first.ending != "Succeeded" {
@@ -58,14 +58,14 @@ pub async fn run(
         env.reaches_visitors(&id).await?;
     }
     let after = id.clone();
-    let story = Story {
+    let result = RunResult {
         before: before.clone(),
         after,
         first,
         due,
         again,
     };
-    let mut observation = run.finish(was_hit, story).await?;
+    let mut observation = run.finish(was_hit, result).await?;
 
     // What is not live must not stand in the way of the next run.
     let gone = if live { &before } else { &id };
@@ -110,8 +110,8 @@ async fn start(
     };
     let arn = env.execution_arn(id);
     let begun = async || Ok(Execution::read(&env.sfn, &arn).await.is_ok());
-    match env.within(limit, begun).await {
-        Ok(()) => env.end_of(id).await.map(Some),
+    match env.wait_until(limit, begun).await {
+        Ok(()) => env.wait_for_deployment(id).await.map(Some),
         Err(_) => Ok(None),
     }
 }

@@ -85,7 +85,7 @@ pub struct Observation {
     /// The default action during the run.
     pub watched: Watched,
     /// What visitors met.
-    pub met: Tally,
+    pub tally: Tally,
     /// The end of the execution in which something went wrong.
     pub first: End,
     /// What is left over or still due after one cleanup.
@@ -125,11 +125,11 @@ impl Observation {
     }
 
     fn noticed(&self) -> Vec<String> {
-        let mut found = self.met.failed.clone();
-        if self.met.answers() == 0 {
+        let mut found = self.tally.failed.clone();
+        if self.tally.answers() == 0 {
             found.push("no visitor was answered".to_owned());
         }
-        for (pin, deployment) in self.met.answered.keys() {
+        for (pin, deployment) in self.tally.answered.keys() {
             let allowed = self.allowed.iter().find(|(asked, _)| asked == pin);
             if !allowed.is_some_and(|(_, by)| by.contains(deployment)) {
                 found.push(format!("{pin:?} was answered by {deployment}"));

@@ -6,7 +6,7 @@ use serde_json::json;
 use super::FaultRunner;
 use super::invariants::{AllowedAnswers, Observation};
 use super::plan::{Case, Point, Workflow};
-use super::run::{Run, Seen, Story};
+use super::run::{Recorded, Run, RunResult};
 use crate::visitors::Pin;
 
 /// Runs it: back to the other deployment of two, which is warm, or drains if that is to be restored.
@@ -26,7 +26,7 @@ pub async fn run(
     let mut run = Run::begin(runner, case, allowed_answers(&before, &target)).await?;
     run.inject().await?;
     let ended = env.run("rollback", &input).await;
-    let Seen { was_hit, points } = run.stop_injecting().await?;
+    let Recorded { was_hit, points } = run.stop_injecting().await?;
     let first = run.end(ended.map(Some), &target).await?;
     let ended = env.run("rollback", &input).await;
     let again = run.end(ended.map(Some), &target).await?;
@@ -43,14 +43,14 @@ pub async fn run(
         runner.drain(&left).await?;
     }
     let due = runner.due(&[&left]).await?;
-    let story = Story {
+    let result = RunResult {
         before,
         after: target,
         first,
         due,
         again,
     };
-    let observation = run.finish(was_hit, story).await?;
+    let observation = run.finish(was_hit, result).await?;
     runner.active = active;
     runner.others = vec![left];
     Ok((observation, points))

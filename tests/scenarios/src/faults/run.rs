@@ -27,7 +27,7 @@ pub struct Run<'a> {
 }
 
 /// What a run was like from the outside.
-pub struct Seen {
+pub struct Recorded {
     /// Whether all that was to go wrong did.
     pub was_hit: bool,
     /// The calls that can fail in such a run.
@@ -79,7 +79,7 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When a function cannot be mended.
-    pub async fn stop_injecting(&mut self) -> anyhow::Result<Seen> {
+    pub async fn stop_injecting(&mut self) -> anyhow::Result<Recorded> {
         self.first_checks = None;
         self.env.cloud.faults().clear();
         if let Some(function) = self.case.panicking() {
@@ -88,7 +88,7 @@ impl<'a> Run<'a> {
         let TestEnvironment { cloud, name, .. } = self.env;
         let points = plan::points(self.case.workflow, name, &cloud.calls().since(self.before));
         let was_hit = self.was_hit().await;
-        Ok(Seen { was_hit, points })
+        Ok(Recorded { was_hit, points })
     }
 
     /// Whether every fault hit a call; a slow call is waited for, since it takes effect late.
@@ -99,7 +99,7 @@ impl<'a> Run<'a> {
             Ok(calls.iter().filter(|call| call.fault.is_some()).count() == asked_for)
         };
         let limit = Duration::from_secs(8);
-        self.env.within(limit, recorded).await.is_ok()
+        self.env.wait_until(limit, recorded).await.is_ok()
     }
 
     /// How an execution ended, if one began, and what is there of `doomed` now.
@@ -140,17 +140,17 @@ impl<'a> Run<'a> {
     ///
     /// # Errors
     /// When the state after cannot be read.
-    pub async fn finish(self, was_hit: bool, story: Story) -> anyhow::Result<Observation> {
+    pub async fn finish(self, was_hit: bool, result: RunResult) -> anyhow::Result<Observation> {
         let watched = self.watcher.stop();
-        let (met, _) = self.traffic.stop().await?;
+        let (tally, _) = self.traffic.stop().await?;
         let foreign_after = self.foreign.described(self.env).await?;
-        let Story {
+        let RunResult {
             before,
             after,
             first,
             due,
             again,
-        } = story;
+        } = result;
         Ok(Observation {
             case: self.case.clone(),
             was_hit,
@@ -158,7 +158,7 @@ impl<'a> Run<'a> {
             after,
             allowed: self.allowed,
             watched,
-            met,
+            tally,
             first,
             due,
             again,
@@ -169,7 +169,7 @@ impl<'a> Run<'a> {
 }
 
 /// What the executions of a run came to; the fields are those of [`Observation`].
-pub struct Story {
+pub struct RunResult {
     /// Active before.
     pub before: String,
     /// Active after, if all is well.

@@ -22,13 +22,10 @@ const FOREIGN_RULES: usize = 290;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_to_the_byte()
 -> Result<()> {
-    let options = Options {
-        rules_per_load_balancer: Some(500),
-        ..Options::default()
-    };
     let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let env = TestEnvironment::deploy_as(options, &[("PIPELINE_PARAMETERS", parameters.as_str())])
-        .await?;
+    let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
+    let env = TestEnvironment::deploy_as(Options::default(), &parameters).await?;
+    env.cloud.set_rules_per_load_balancer(500);
     let live = env.deploy_live(&[]).await?.name;
     let maker = Maker::of(&env, &live).await?;
 

@@ -76,9 +76,12 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         tally.failed.len()
     );
     assert_eq!(tally.failed, Vec::<String>::new());
-    assert_eq!(tally.met(&Pin::None, 0, 0), BTreeSet::from([live.as_str()]));
     assert_eq!(
-        tally.met(&Pin::Header(old.clone()), 0, 0),
+        tally.answered_by(&Pin::None, 0, 0),
+        BTreeSet::from([live.as_str()])
+    );
+    assert_eq!(
+        tally.answered_by(&Pin::Header(old.clone()), 0, 0),
         BTreeSet::from([old.as_str()])
     );
 

@@ -24,7 +24,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     env.cloud.ecs().pause_starts(true);
     env.push(&stopped, &[]).await?;
     let arn = env.execution_arn(&stopped);
-    env.within(Duration::from_secs(120), async || {
+    env.wait_until(Duration::from_secs(120), async || {
         let execution = Execution::read(&env.sfn, &arn).await;
         Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
     })
@@ -133,7 +133,7 @@ async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()
     assert!(sweep.cause.contains("AccessDeniedError"), "{}", sweep.cause);
     assert_eq!(env.remaining(done[0]).await?, Vec::<String>::new());
 
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(&env, &failures).await? > 0)
     })
     .await
@@ -178,7 +178,7 @@ async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Resu
     let env = TestEnvironment::deploy_as(options, &parameters).await?;
     let old = env.deploy_live(&[]).await?.name;
     let new = env.deploy_live(&[]).await?.name;
-    env.within(Duration::from_secs(120), async || {
+    env.wait_until(Duration::from_secs(120), async || {
         Ok(env.remaining(&old).await?.is_empty())
     })
     .await
@@ -202,7 +202,7 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
     assert_eq!(outcome(&sweep, &second)?.0, "deleted");
 
     let mut told = BTreeMap::new();
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(&env, &queue).await? >= 8)
     })
     .await

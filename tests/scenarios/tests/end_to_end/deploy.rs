@@ -40,10 +40,10 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
 
     // By the AWS CLI, when the push was not noticed.
     let id = env.new_id();
-    env.push_unnoticed(&id, &[]).await?;
+    env.push_without_event(&id, &[]).await?;
     let started = start_by_cli(&env, &id, &json!({"deploymentId": id})).await?;
     assert_eq!(started, env.execution_arn(&id));
-    let execution = env.end_of(&id).await?;
+    let execution = env.wait_for_deployment(&id).await?;
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
     assert_eq!(execution.output["previousDeploymentId"], pushed.name);
     assert_eq!(env.active().await?, Some(id.clone()));
@@ -66,7 +66,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
 
     // Sizes and variables may be given by hand.
     let id = env.new_id();
-    env.push_unnoticed(&id, &[]).await?;
+    env.push_without_event(&id, &[]).await?;
     let input = json!({"deploymentId": id, "desiredCount": 1, "cpu": 512, "memory": 1024, "environment": {"SESSION_IDLE_SECONDS": "5"}});
     let by_hand = env.start_by_hand("by-hand", &input.to_string()).await?;
     assert_eq!(by_hand.ending(), "Succeeded", "{}", by_hand.cause);

@@ -57,7 +57,7 @@ async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_t
     // One dies and ECS puts another in its place, which knows nothing of the draining.
     let idle = idle_one(&first).await?;
     assert!(env.cloud.ecs().kill(&idle.id).await);
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         let tasks = env.tasks(&old).await?;
         Ok(tasks.len() == 2 && !tasks.contains(&idle))
     })
@@ -66,7 +66,7 @@ async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_t
     let second = env.tasks(&old).await?;
     let fresh: Vec<_> = second.iter().filter(|task| !first.contains(task)).collect();
     assert_eq!(fresh.len(), 1, "{first:?} {second:?}");
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(drain_record(fresh[0]).await.is_ok())
     })
     .await?;
@@ -142,7 +142,7 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
     let traffic = Traffic::start(&env, 50, pins)?;
     let execution = env.start("cleanup", &json!({})).await?;
     let counts = Mutex::new(Vec::new());
-    env.within(Duration::from_secs(120), async || {
+    env.wait_until(Duration::from_secs(120), async || {
         // Tasks first: one that stops between the two looks must not seem to be one too many.
         let running = env.tasks(&old).await.unwrap_or_default().len();
         let desired = env.desired_count(&old).await.unwrap_or_default();
@@ -167,7 +167,7 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
         "both were stopped at once: {counts:?}"
     );
 
-    let sweep = env.ended(&execution).await?;
+    let sweep = env.wait_for_execution(&execution).await?;
     assert_eq!(outcome(&sweep, &old)?.0, "deleted", "{}", sweep.cause);
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
     let (tally, _) = traffic.stop().await?;
@@ -224,16 +224,16 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
 
     // Whoever still asks for it is answered by the active one.
     tokio::time::sleep(Duration::from_secs(3)).await;
-    traffic.next_chapter();
+    traffic.next_phase();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (tally, rate) = traffic.stop().await?;
     println!("{} requests at {rate:.0}/s", tally.sent);
     assert_eq!(tally.failed, Vec::<String>::new());
     for pin in &pins {
-        assert_eq!(tally.met(pin, 1, 1), BTreeSet::from([new.as_str()]));
+        assert_eq!(tally.answered_by(pin, 1, 1), BTreeSet::from([new.as_str()]));
     }
     for pin in &pins[1..] {
-        assert!(tally.met(pin, 0, 0).contains(old.as_str()));
+        assert!(tally.answered_by(pin, 0, 0).contains(old.as_str()));
     }
     assert_eq!(env.active().await?, Some(new));
     env.tear_down().await;

@@ -16,8 +16,8 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     let env = TestEnvironment::deploy().await?;
     let events = env.cloud.push_events().clone();
     let (older, newer) = (env.new_id(), env.new_id());
-    let older_event = env.push_unnoticed(&older, &[]).await?;
-    let newer_event = env.push_unnoticed(&newer, &[]).await?;
+    let older_event = env.push_without_event(&older, &[]).await?;
+    let newer_event = env.push_without_event(&newer, &[]).await?;
     assert_eq!(env.executions().await?, Vec::<String>::new());
 
     // The newer one's event comes first, three times, two of them at once.
@@ -25,7 +25,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     for delivery in [one?, two?, events.deliver(&newer_event).await?] {
         assert_eq!(delivery, [Outcome::Delivered]);
     }
-    let execution = env.end_of(&newer).await?;
+    let execution = env.wait_for_deployment(&newer).await?;
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
     env.reaches_visitors(&newer).await?;
 
@@ -33,7 +33,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     let before = env.cloud.calls().newest();
     events.deliver(&older_event).await?;
     events.deliver(&older_event).await?;
-    let execution = env.end_of(&older).await?;
+    let execution = env.wait_for_deployment(&older).await?;
     assert_eq!(execution.ending(), "Superseded", "{}", execution.cause);
     let note = execution.output["note"].as_str().unwrap_or_default();
     assert!(note.contains(&newer), "{}", execution.output);
@@ -45,7 +45,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     // Every delivery has asked for an execution, in the background.
     let calls = env.cloud.calls();
     let asked = async || Ok(calls.count("states", "StartExecution") >= 7);
-    env.within(Duration::from_secs(60), asked).await?;
+    env.wait_until(Duration::from_secs(60), asked).await?;
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     let names = env.executions().await?;
     assert_eq!(names.len(), 2, "{names:?}");
@@ -75,8 +75,11 @@ async fn of_images_pushed_at_the_same_time_the_newest_goes_live() -> Result<()> 
         env.push(&quick, &[]),
         env.push(&slow, &variables)
     )?;
-    let (slow, quick, newest) =
-        tokio::try_join!(env.end_of(&slow), env.end_of(&quick), env.end_of(&newest))?;
+    let (slow, quick, newest) = tokio::try_join!(
+        env.wait_for_deployment(&slow),
+        env.wait_for_deployment(&quick),
+        env.wait_for_deployment(&newest)
+    )?;
 
     assert_eq!(newest.ending(), "Succeeded", "{}", newest.cause);
     assert_eq!(env.active().await?.as_ref(), Some(&newest.name));

@@ -40,7 +40,7 @@ async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()
     let gone = env.new_id();
     // An image of its own, and not what is live under another tag.
     let gone_event = env
-        .push_unnoticed(&gone, &[("SESSION_IDLE_SECONDS", "77")])
+        .push_without_event(&gone, &[("SESSION_IDLE_SECONDS", "77")])
         .await?;
     let unhealthy = async {
         let ended = env.push_and_wait(&[("NEVER_HEALTHY", "1")]).await?;
@@ -79,7 +79,10 @@ async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()
     assert_eq!(tally.failed, Vec::<String>::new());
     assert_eq!(tally.answers(), tally.sent);
     for pin in &pins {
-        assert_eq!(tally.met(pin, 0, 0), BTreeSet::from([live.as_str()]));
+        assert_eq!(
+            tally.answered_by(pin, 0, 0),
+            BTreeSet::from([live.as_str()])
+        );
     }
 
     // None of this is in the way of the next deployment.
@@ -127,11 +130,11 @@ async fn deploy_and_delete_the_image(
         let execution = Execution::read(&env.sfn, &arn).await;
         Ok(execution.is_ok_and(|execution| execution.left("RegisterTaskDefinition").is_some()))
     };
-    env.within(Duration::from_secs(60), registered).await?;
+    env.wait_until(Duration::from_secs(60), registered).await?;
     let manifest = format!("/v2/{}/manifests/{}", env.name, event.digest);
     let registry = env.cloud.client();
     registry
         .rest("ecr", Method::DELETE, &manifest, Bytes::new())
         .await?;
-    env.end_of(id).await
+    env.wait_for_deployment(id).await
 }

@@ -9,7 +9,7 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
     let env = TestEnvironment::deploy().await?;
     // The image is there: it is the input alone that is refused.
     let id = env.new_id();
-    env.push_unnoticed(&id, &[]).await?;
+    env.push_without_event(&id, &[]).await?;
     let table: [(&str, Value, &[&str]); 15] = [
         (
             "unknown-field",

@@ -73,7 +73,7 @@ async fn the_last_room_is_given_out_once_and_what_has_none_is_refused_with_what_
 async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result<()> {
     let id = env.new_id();
     let active = env.active().await?;
-    env.push_unnoticed(&id, &[]).await?;
+    env.push_without_event(&id, &[]).await?;
     let before = env.cloud.calls().newest();
     let input = json!({"deploymentId": id}).to_string();
     let ended = env.start_by_hand(&id, &input).await?;
@@ -100,7 +100,7 @@ async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result
 async fn race_for_the_last_room(env: &TestEnvironment) -> Result<String> {
     let ids = [env.new_id(), env.new_id()];
     for id in &ids {
-        env.push_unnoticed(id, &[]).await?;
+        env.push_without_event(id, &[]).await?;
     }
     // Both find room before either takes it: the newer is held up until the older has taken half, and
     // takes the other half while the older is held up in turn.
@@ -112,13 +112,16 @@ async fn race_for_the_last_room(env: &TestEnvironment) -> Result<String> {
     faults.add(FaultRule::next("elasticloadbalancing", "CreateRule", slow(4_000)).at(2));
     let start = async |id: &str| env.start("deploy", &json!({"deploymentId": id})).await;
     let second = start(newer).await?;
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         let execution = Execution::read(&env.sfn, &second).await?;
         Ok(execution.entered("RegisterTaskDefinition").is_some())
     })
     .await?;
     let executions = [start(older).await?, second];
-    let (one, other) = tokio::try_join!(env.ended(&executions[0]), env.ended(&executions[1]))?;
+    let (one, other) = tokio::try_join!(
+        env.wait_for_execution(&executions[0]),
+        env.wait_for_execution(&executions[1])
+    )?;
     faults.clear();
     let mut live = Vec::new();
     for (id, ended) in ids.iter().zip([&one, &other]) {
@@ -294,7 +297,7 @@ fn process_of(env: &TestEnvironment, function: &str) -> Result<String> {
 async fn the_largest_environment_goes_through_the_machine(env: &TestEnvironment) -> Result<String> {
     let start = async |length| -> Result<Execution> {
         let id = env.new_id();
-        env.push_unnoticed(&id, &[]).await?;
+        env.push_without_event(&id, &[]).await?;
         let input = json!({"deploymentId": id, "environment": {"LONG": "x".repeat(length)}});
         env.start_by_hand(&id, &input.to_string()).await
     };
@@ -354,7 +357,7 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution
     }
 
     // The image never comes, so that tasks are pending for as long as anybody waits.
-    let event = env.push_unnoticed(&id, &[]).await?;
+    let event = env.push_without_event(&id, &[]).await?;
     let pull = format!("GET /v2/{}/manifests/{}", env.name, event.digest);
     let slow = Fault::Slow {
         milliseconds: 600_000,

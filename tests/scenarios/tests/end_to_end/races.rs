@@ -107,14 +107,14 @@ async fn pushed_at_once(env: &TestEnvironment, ids: &[String]) -> Result<String>
     // Packing takes longer than a second, so the images are there before the events are.
     let mut pushed = Vec::new();
     for id in ids {
-        pushed.push(env.push_unnoticed(id, &[]).await?);
+        pushed.push(env.push_without_event(id, &[]).await?);
     }
     let begun = Instant::now();
     for event in &pushed {
         env.cloud.push_events().deliver(event).await?;
     }
     println!("{} events in {:.2?}: {ids:?}", ids.len(), begun.elapsed());
-    let ended = try_join_all(ids.iter().map(|id| env.end_of(id))).await?;
+    let ended = try_join_all(ids.iter().map(|id| env.wait_for_deployment(id))).await?;
     let newest = ids.iter().max().context("nothing was pushed")?;
     for execution in &ended {
         let Execution { name, cause, .. } = execution;
@@ -158,8 +158,8 @@ async fn pushed_during_a_cleanup(env: &TestEnvironment, active: &str) -> Result<
         env.delay_call("states", "ListExecutions", nth, DELAY_PAST_TIMEOUT);
     }
     let cleanup = env.start("cleanup", &json!({})).await?;
-    let deployed = env.end_of(&candidate).await?;
-    let cleanup = env.ended(&cleanup).await?;
+    let deployed = env.wait_for_deployment(&candidate).await?;
+    let cleanup = env.wait_for_execution(&cleanup).await?;
     env.cloud.faults().clear();
     assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
     assert_eq!(cleanup.ending(), "CleanedUp", "{}", cleanup.cause);
@@ -174,7 +174,7 @@ async fn pushed_during_a_cleanup(env: &TestEnvironment, active: &str) -> Result<
 
 /// The ends of both cleanups, which are good ones.
 async fn both_clean_up(env: &TestEnvironment, arns: &[String]) -> Result<[Execution; 2]> {
-    let ended = try_join_all(arns.iter().map(|arn| env.ended(arn))).await?;
+    let ended = try_join_all(arns.iter().map(|arn| env.wait_for_execution(arn))).await?;
     env.cloud.faults().clear();
     for cleanup in &ended {
         println!("{}: {}", cleanup.ending(), cleanup.output["deployments"]);
@@ -196,7 +196,7 @@ fn is_deleted(cleanup: &Execution, id: &str) -> bool {
 /// Waits until every task of the deployment has noticed that nobody is on it any more.
 async fn is_left(env: &TestEnvironment, id: &str) -> Result<()> {
     for task in env.tasks(id).await? {
-        env.within(Duration::from_secs(60), async || {
+        env.wait_until(Duration::from_secs(60), async || {
             let page = task.ask("/").await?;
             Ok(page["activeSessions"] == 0)
         })
@@ -286,7 +286,10 @@ enum Won {
 /// and what both say is so.
 async fn rollback_against(env: &TestEnvironment, input: Value, candidate: &str) -> Result<Won> {
     let rollback = env.start("rollback", &input).await?;
-    let (rollback, deployed) = tokio::try_join!(env.ended(&rollback), env.end_of(candidate))?;
+    let (rollback, deployed) = tokio::try_join!(
+        env.wait_for_execution(&rollback),
+        env.wait_for_deployment(candidate)
+    )?;
     env.cloud.faults().clear();
     let active = env.active().await?.context("nothing is active")?;
     println!(
@@ -328,7 +331,7 @@ async fn two_rollbacks(env: &TestEnvironment, inputs: [Value; 2]) -> Result<()> 
         env.delay_call("elasticloadbalancing", "ModifyListener", nth, DELAY / 3);
     }
     let arns = try_join_all(inputs.iter().map(|input| env.start("rollback", input))).await?;
-    let ended = try_join_all(arns.iter().map(|arn| env.ended(arn))).await?;
+    let ended = try_join_all(arns.iter().map(|arn| env.wait_for_execution(arn))).await?;
     env.cloud.faults().clear();
     let active = env.active().await?.context("nothing is active")?;
     println!("two rollbacks: {active} is active");
@@ -371,14 +374,14 @@ async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
     ];
     let [with_baseline, with_machines] = [env.new_id(), env.new_id()];
     let pushed = [
-        env.push_unnoticed(&with_baseline, &[]).await?,
-        env.push_unnoticed(&with_machines, &[]).await?,
+        env.push_without_event(&with_baseline, &[]).await?,
+        env.push_without_event(&with_machines, &[]).await?,
     ];
     let before = env.cloud.calls().newest();
     let update = env.cloud.deploy_with(&env.name, &changed);
     let pushes = async {
         for (number, event) in pushed.iter().enumerate() {
-            env.within(Duration::from_secs(120), async || {
+            env.wait_until(Duration::from_secs(120), async || {
                 let calls = env.cloud.calls().since(before);
                 let updates = calls.iter().filter(|it| it.operation == "CreateChangeSet");
                 Ok(updates.count() > number)
@@ -387,7 +390,10 @@ async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
             .context("no such stack was updated")?;
             env.cloud.push_events().deliver(event).await?;
         }
-        tokio::try_join!(env.end_of(&with_baseline), env.end_of(&with_machines))
+        tokio::try_join!(
+            env.wait_for_deployment(&with_baseline),
+            env.wait_for_deployment(&with_machines)
+        )
     };
     let ((), ended) = tokio::try_join!(update, pushes)?;
     for deployed in [ended.0, ended.1] {

@@ -12,7 +12,7 @@ use scenarios::{Execution, TestEnvironment};
 use serde_json::json;
 
 /// Whether the execution says which right was missed.
-fn names_right(execution: &Execution, action: &str) -> bool {
+fn names_permission(execution: &Execution, action: &str) -> bool {
     execution.cause.contains("is not authorized to perform") && execution.cause.contains(action)
 }
 
@@ -24,7 +24,7 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
     let old = env.deploy_live(&[]).await?.name;
     let live = env.deploy_live(&[]).await?.name;
     let id = env.new_id();
-    env.push_unnoticed(&id, &[]).await?;
+    env.push_without_event(&id, &[]).await?;
 
     for (number, (role, action, ending)) in [
         ("ValidateDeploymentRole", "ecr:DescribeImages", "Refused"),
@@ -55,14 +55,18 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
     .into_iter()
     .enumerate()
     {
-        let right = env.take_right(role, action).await?;
+        let permission = env.revoke_permission(role, action).await?;
         let name = format!("denied-{number}");
         let input = json!({"deploymentId": id}).to_string();
         let denied = env.start_by_hand(&name, &input).await?;
-        right.give_back().await?;
+        permission.restore().await?;
         println!("{role}: {} {}", denied.ending(), denied.cause);
         assert_eq!(denied.ending(), ending, "{role}: {}", denied.cause);
-        assert!(names_right(&denied, action), "{role}: {}", denied.cause);
+        assert!(
+            names_permission(&denied, action),
+            "{role}: {}",
+            denied.cause
+        );
         assert_eq!(env.active().await?.as_ref(), Some(&live), "{role}");
         assert_eq!(env.remaining(&id).await?, Vec::<String>::new(), "{role}");
     }
@@ -99,12 +103,16 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
             "RollbackFailed",
         ),
     ] {
-        let right = env.take_right(role, action).await?;
+        let permission = env.revoke_permission(role, action).await?;
         let denied = env.run(machine, &json!({})).await?;
-        right.give_back().await?;
+        permission.restore().await?;
         println!("{role}: {} {}", denied.ending(), denied.cause);
         assert_eq!(denied.ending(), ending, "{role}: {}", denied.cause);
-        assert!(names_right(&denied, action), "{role}: {}", denied.cause);
+        assert!(
+            names_permission(&denied, action),
+            "{role}: {}",
+            denied.cause
+        );
         assert_eq!(env.active().await?.as_ref(), Some(&live), "{role}");
         assert!(!env.remaining(&old).await?.is_empty(), "{role}");
     }
@@ -112,23 +120,25 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
     env.tag(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
         .await?;
     let action = "ecs:DeleteService";
-    let right = env.take_right("DeleteDeploymentRole", action).await?;
+    let permission = env
+        .revoke_permission("DeleteDeploymentRole", action)
+        .await?;
     let denied = env.run("cleanup", &json!({})).await?;
-    right.give_back().await?;
+    permission.restore().await?;
     assert_eq!(denied.ending(), "CleanupFailed", "{}", denied.cause);
-    assert!(names_right(&denied, action), "{}", denied.cause);
+    assert!(names_permission(&denied, action), "{}", denied.cause);
     assert!(!env.remaining(&old).await?.is_empty());
     // With the right it goes on where it stopped.
     env.clean_up().await?;
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
 
     // What cannot be published fails no deployment, and is in its history.
-    let right = env
-        .take_right("DeployStateMachineRole", "events:PutEvents")
+    let permission = env
+        .revoke_permission("DeployStateMachineRole", "events:PutEvents")
         .await?;
     let input = json!({"deploymentId": id}).to_string();
     let untold = env.start_by_hand("untold", &input).await?;
-    right.give_back().await?;
+    permission.restore().await?;
     assert_eq!(untold.ending(), "Succeeded", "{}", untold.cause);
     assert_eq!(env.active().await?, Some(id));
     let failed = untold
@@ -139,18 +149,18 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
     assert!(failed.is_some(), "no event says so: {:?}", untold.path());
 
     // Who cannot start an execution leaves the push in the dead-letter queue.
-    let right = env
-        .take_right("StartDeploymentRole", "states:StartExecution")
+    let permission = env
+        .revoke_permission("StartDeploymentRole", "states:StartExecution")
         .await?;
     let unheard = env.new_id();
     env.push(&unheard, &[]).await?;
     let queue = dead_letters(&env).await?;
-    env.within(Duration::from_secs(120), async || {
+    env.wait_until(Duration::from_secs(120), async || {
         Ok(messages(&env, &queue).await? >= 1)
     })
     .await
     .context("the push that started nothing left no dead letter")?;
-    right.give_back().await?;
+    permission.restore().await?;
     let letters = take(&env, &queue).await?;
     assert!(json!(letters).to_string().contains(&unheard), "{letters:?}");
     assert!(!env.executions().await?.contains(&unheard));
@@ -166,8 +176,8 @@ async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_
         ..Options::default()
     };
     let env = TestEnvironment::deploy_with(options).await?;
-    let right = env
-        .take_right("CleanupScheduleRole", "states:StartExecution")
+    let permission = env
+        .revoke_permission("CleanupScheduleRole", "states:StartExecution")
         .await?;
     let cleanups = async || {
         let listed = env
@@ -180,7 +190,7 @@ async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_
     // One that was on its way when the right was taken may still begin.
     let queue = dead_letters(&env).await?;
     let dead = async |number| {
-        env.within(Duration::from_secs(120), async || {
+        env.wait_until(Duration::from_secs(120), async || {
             Ok(messages(&env, &queue).await? >= number)
         })
         .await
@@ -195,8 +205,8 @@ async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_
         assert!(body.contains("schedule/default/test-cleanup"), "{letter}");
     }
 
-    right.give_back().await?;
-    env.within(Duration::from_secs(120), async || {
+    permission.restore().await?;
+    env.wait_until(Duration::from_secs(120), async || {
         Ok(cleanups().await? > begun)
     })
     .await

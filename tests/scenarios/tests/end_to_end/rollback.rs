@@ -28,7 +28,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
     let traffic = Traffic::start(&env, 50, pins.clone())?;
     let begun = Instant::now();
     let execution = env.start("rollback", &json!({})).await?;
-    env.within(Duration::from_secs(30), async || {
+    env.wait_until(Duration::from_secs(30), async || {
         Ok(env.active().await?.as_deref() == Some(&first))
     })
     .await?;
@@ -37,7 +37,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
         "from start to verified default action: {:.2} s",
         took.as_secs_f64()
     );
-    let ended = env.ended(&execution).await?;
+    let ended = env.wait_for_execution(&execution).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert_eq!(ended.output["deploymentId"], first);
     assert_eq!(ended.output["replacedDeploymentId"], second);
@@ -106,14 +106,14 @@ async fn a_draining_deployment_gets_fresh_tasks_before_a_rollback_and_one_that_i
     let execution = env
         .start("rollback", &json!({"deploymentId": first}))
         .await?;
-    env.within(Duration::from_secs(180), async || {
+    env.wait_until(Duration::from_secs(180), async || {
         Ok(env.active().await?.as_deref() == Some(&first))
     })
     .await?;
     println!("to a draining one: {:.1} s", begun.elapsed().as_secs_f64());
     // At the moment of the switch already.
     let fresh = env.tasks(&first).await?;
-    let ended = env.ended(&execution).await?;
+    let ended = env.wait_for_execution(&execution).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert!(
         ended.left("CheckTargetHealth") < ended.entered("SwitchTraffic"),

@@ -48,7 +48,7 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
     let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
     assert_eq!(crashed.ending(), "Failed", "{}", crashed.cause);
     let unheard = push_that_starts_nothing(&env).await?;
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(&env, &failures).await? >= 1)
     })
     .await
@@ -143,7 +143,7 @@ async fn push_that_starts_nothing(env: &TestEnvironment) -> Result<String> {
     let id = env.new_id();
     env.push(&id, &[]).await?;
     let queue = dead_letters(env).await?;
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(env, &queue).await? >= 1)
     })
     .await

@@ -26,7 +26,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
     let second = env.new_id();
     let before = env.cloud.calls().newest();
     env.push(&second, &[]).await?;
-    env.within(Duration::from_secs(60), async || {
+    env.wait_until(Duration::from_secs(60), async || {
         let calls = env.cloud.calls().since(before);
         Ok(calls.iter().any(|call| call.operation == "ModifyListener"))
     })
@@ -82,7 +82,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
         }
     }
     println!("{cleanups} cleanups during a deployment");
-    let deployed = env.end_of(&third).await?;
+    let deployed = env.wait_for_deployment(&third).await?;
     assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
     env.reaches_visitors(&third).await?;
     assert_eq!(env.active().await?.as_ref(), Some(&third));
@@ -138,8 +138,8 @@ async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_
             tokio::time::sleep(Duration::from_millis(700)).await;
             (env.start("cleanup", &json!({})).await?, rollback)
         };
-        let rollback = env.ended(&rollback).await?;
-        let cleanup = env.ended(&cleanup).await?;
+        let rollback = env.wait_for_execution(&rollback).await?;
+        let cleanup = env.wait_for_execution(&cleanup).await?;
         println!(
             "{operation}: rollback {} {}, cleanup {} {}{}",
             rollback.ending(),

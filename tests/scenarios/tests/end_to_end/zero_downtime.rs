@@ -28,7 +28,7 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     let second = env.deploy_live(&[]).await?.name;
 
     // Chapter 1: the second is live.
-    traffic.next_chapter();
+    traffic.next_phase();
     everyone_new_meets(&env, &second).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
@@ -36,16 +36,16 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     traffic.also(script(&second));
     traffic.also(browser(&second));
     traffic.also(Pin::None);
-    traffic.next_chapter();
+    traffic.next_phase();
     let third = env.deploy_live(&[]).await?.name;
 
     // Chapter 3: the third is live.
-    traffic.next_chapter();
+    traffic.next_phase();
     everyone_new_meets(&env, &third).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     // Where others kept this machine busy, what was late is made up for.
     let holds = async || Ok(traffic.rate() >= HELD);
-    let _ = env.within(Duration::from_secs(120), holds).await;
+    let _ = env.wait_until(Duration::from_secs(120), holds).await;
     let (tally, rate) = traffic.stop().await?;
 
     println!(
@@ -62,19 +62,27 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     assert!(rate >= HELD, "only {rate:.0} requests per second");
     let only = |id| BTreeSet::from([id]);
     for pin in [script(&first), browser(&first)] {
-        assert_eq!(tally.met(&pin, 0, 3), only(first.as_str()), "{pin:?}");
+        assert_eq!(
+            tally.answered_by(&pin, 0, 3),
+            only(first.as_str()),
+            "{pin:?}"
+        );
     }
     for pin in [script(&second), browser(&second)] {
-        assert_eq!(tally.met(&pin, 2, 3), only(second.as_str()), "{pin:?}");
+        assert_eq!(
+            tally.answered_by(&pin, 2, 3),
+            only(second.as_str()),
+            "{pin:?}"
+        );
     }
-    // During a switch a new visitor meets the old one and may meet the new one (the chapter can end
+    // During a switch a new visitor meets the old one and may meet the new one (the phase can end
     // before a new visitor came), afterwards the new one only.
-    for (chapter, old, new) in [(0, &first, &second), (2, &second, &third)] {
-        let met = tally.met(&Pin::None, chapter, chapter);
+    for (phase, old, new) in [(0, &first, &second), (2, &second, &third)] {
+        let met = tally.answered_by(&Pin::None, phase, phase);
         assert!(met.contains(&**old), "{met:?} lacks {old}");
         assert!(met.iter().all(|id| id == old || id == new), "{met:?}");
         assert_eq!(
-            tally.met(&Pin::None, chapter + 1, chapter + 1),
+            tally.answered_by(&Pin::None, phase + 1, phase + 1),
             only(new.as_str())
         );
     }

@@ -40,20 +40,13 @@ pub struct Elbv2 {
 }
 
 impl Elbv2 {
-    /// The rules, with a quota of rules per load balancer other than AWS's if one is given.
-    pub fn new(
-        client: Client,
-        targets: Targets,
-        feed: ControlPlaneFeed,
-        rules_per_load_balancer: Option<usize>,
-    ) -> Self {
+    /// The rules, with AWS's default quotas.
+    pub fn new(client: Client, targets: Targets, feed: ControlPlaneFeed) -> Self {
         Self {
             client,
             targets,
             feed,
-            rules_per_load_balancer: rules_per_load_balancer
-                .unwrap_or(quotas::RULES_PER_LOAD_BALANCER)
-                .into(),
+            rules_per_load_balancer: quotas::RULES_PER_LOAD_BALANCER.into(),
             changing: Mutex::new(()),
         }
     }

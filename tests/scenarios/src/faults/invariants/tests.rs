@@ -25,12 +25,12 @@ fn sound() -> Observation {
         active: Some(id.clone()),
         ..End::default()
     };
-    let mut met = Tally::default();
+    let mut tally = Tally::default();
     for deployment in [&base, &id] {
-        met.answered.insert((Pin::None, deployment.clone()), 10);
+        tally.answered.insert((Pin::None, deployment.clone()), 10);
     }
     let pinned = (Pin::Cookie(base.clone()), base.clone());
-    met.answered.insert(pinned, 10);
+    tally.answered.insert(pinned, 10);
     let cookie = Pin::Cookie(base.clone());
     Observation {
         case: failing(Fault::Throttled),
@@ -43,7 +43,7 @@ fn sound() -> Observation {
             checks: 100,
             wrong: Vec::new(),
         },
-        met,
+        tally,
         first: live.clone(),
         due: Vec::new(),
         again: live,
@@ -85,15 +85,15 @@ fn a_default_action_that_nobody_healthy_serves_is_caught() {
 #[test]
 fn a_failed_request_and_a_client_that_lost_its_version_are_caught() {
     let caught = [Invariant::Unnoticed];
-    assert_eq!(found(|run| run.met.failed.push("503".into())), caught);
-    assert_eq!(found(|run| run.met.answered.clear()), caught);
+    assert_eq!(found(|run| run.tally.failed.push("503".into())), caught);
+    assert_eq!(found(|run| run.tally.answered.clear()), caught);
     let moved = |run: &mut Observation| {
         let moved = (Pin::Cookie(run.before.clone()), run.after.clone());
-        run.met.answered.insert(moved, 1);
+        run.tally.answered.insert(moved, 1);
     };
     assert_eq!(found(moved), caught);
     let stranger = |run: &mut Observation| {
-        run.met.answered.insert((Pin::None, "other".into()), 1);
+        run.tally.answered.insert((Pin::None, "other".into()), 1);
     };
     assert_eq!(found(stranger), caught);
 }
@@ -176,7 +176,7 @@ fn what_a_cleanup_leaves_to_do_is_caught() {
             end.ending = "CleanedUp".into();
             end.active = Some(run.before.clone());
         }
-        run.met.answered.retain(|(_, by), _| *by == run.before);
+        run.tally.answered.retain(|(_, by), _| *by == run.before);
     };
     assert_eq!(found(cleanup), []);
     let left = |run: &mut Observation| {

@@ -48,7 +48,7 @@ pub fn validated(body: &[u8]) -> Result<Deployment, StepError> {
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(body: &[u8]) {
+pub fn check(body: &[u8]) {
     for (_, take) in STEPS {
         if let Err(error) = take(body) {
             messages::refuses_the_input(&error);

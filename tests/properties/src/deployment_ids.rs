@@ -16,7 +16,7 @@ const TIME: StaticFormatDescription = format_description!(
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(text: &str) {
+pub fn check(text: &str) {
     match text.parse::<DeploymentId>() {
         Ok(id) => {
             assert!(is_right(text), "{text:?} was taken");

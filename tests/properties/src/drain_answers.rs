@@ -10,7 +10,7 @@ use crate::messages::can_be_shown;
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(body: &[u8]) {
+pub fn check(body: &[u8]) {
     let (answer, active_sessions, detail) = read(body);
     can_be_shown(&detail);
     match answer {

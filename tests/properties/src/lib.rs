@@ -18,12 +18,12 @@ pub mod tags;
 ///
 /// # Panics
 /// When one does not hold.
-pub fn hold(bytes: &[u8]) {
-    push_events::hold(bytes);
-    console_input::hold(bytes);
-    drain_answers::hold(bytes);
+pub fn check(bytes: &[u8]) {
+    push_events::check(bytes);
+    console_input::check(bytes);
+    drain_answers::check(bytes);
     let text = String::from_utf8_lossy(bytes);
-    deployment_ids::hold(&text);
-    tags::hold(&text);
-    messages::hold(&text);
+    deployment_ids::check(&text);
+    tags::check(&text);
+    messages::check(&text);
 }

@@ -35,7 +35,7 @@ pub fn refuses_the_input(error: &StepError) {
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(text: &str) {
+pub fn check(text: &str) {
     for most in [0, 1, 64, 400] {
         let shown = printable(text, most);
         can_be_shown(&shown);

@@ -17,7 +17,7 @@ pub fn settings() -> Settings {
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(body: &[u8]) {
+pub fn check(body: &[u8]) {
     let settings = settings();
     match payload::arrive(body).and_then(|event| start_deployment::read(&settings, event)) {
         Ok(Asked::For(execution)) => {

@@ -25,7 +25,7 @@ const TIMES: [&str; 7] = [
 ///
 /// # Panics
 /// When it is not so.
-pub fn hold(text: &str) {
+pub fn check(text: &str) {
     times(text);
     ids(text);
     let id: DeploymentId = "test-20251027-122112Z".parse().expect("an id");

@@ -71,7 +71,7 @@ fn refused_by_all(body: &[u8]) -> BTreeSet<String> {
     let error = read_event(body).expect_err("start-deployment");
     refuses_the_input(&error);
     messages.insert(error.message);
-    drain_answers::hold(body);
+    drain_answers::check(body);
     let (_, sessions, _) = drain_deployment::ask::read(body);
     assert_eq!(sessions, None);
     let text = String::from_utf8_lossy(body);
@@ -103,7 +103,7 @@ fn one_of_each() -> [Value; 6] {
 }
 
 fn is_id(text: &str) -> bool {
-    properties::deployment_ids::hold(text);
+    properties::deployment_ids::check(text);
     text.parse::<DeploymentId>().is_ok()
 }
 
@@ -118,7 +118,7 @@ fn the_whole_inputs_are_taken() {
     }
     let event = whole_event().to_string();
     assert!(matches!(read_event(event.as_bytes()), Ok(Asked::For(_))));
-    push_events::hold(event.as_bytes());
+    push_events::check(event.as_bytes());
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn megabytes_are_refused_in_a_sentence() {
         assert!(error.message.contains(field), "{field}: {error}");
     }
     let answer = json!({"status": &long, "activeSessions": 0}).to_string();
-    drain_answers::hold(answer.as_bytes());
+    drain_answers::check(answer.as_bytes());
     assert!(!is_id(&long));
     assert!(!is_id(&"é".repeat(1_000_000)));
 }
@@ -316,8 +316,8 @@ fn unusual_characters_make_no_id() {
             Ok(Asked::Nothing { reason }) => assert!(reason.contains("not "), "{reason}"),
             other => panic!("{text:?}: {other:?}"),
         }
-        push_events::hold(event.to_string().as_bytes());
-        console_input::hold(input.to_string().as_bytes());
+        push_events::check(event.to_string().as_bytes());
+        console_input::check(input.to_string().as_bytes());
         let mut tags = Tags::from([(tags::ENVIRONMENT.to_owned(), "test".to_owned())]);
         tags.insert(tags::DEPLOYMENT_ID.to_owned(), text.to_owned());
         assert_eq!(tags::deployment(&tags, &"test".parse().unwrap()), None);
@@ -396,7 +396,7 @@ fn a_time_in_a_tag_is_one_that_exists() {
         ("NaN", false),
         ("", false),
     ] {
-        properties::tags::hold(text);
+        properties::tags::check(text);
         let tags = Tags::from([(tags::READY_AT.to_owned(), text.to_owned())]);
         assert_eq!(
             tags::time(&tags, tags::READY_AT).is_some(),
@@ -411,9 +411,9 @@ fn a_time_in_a_tag_is_one_that_exists() {
         "9999-12-31T23:59:60Z",
         "2016-12-31T23:59:60Z",
     ] {
-        properties::tags::hold(text);
+        properties::tags::check(text);
     }
-    properties::tags::hold(&"9".repeat(1_000_000));
+    properties::tags::check(&"9".repeat(1_000_000));
 }
 
 #[test]
@@ -503,7 +503,7 @@ fn an_answer_that_says_two_numbers_says_none() {
         "\u{feff}{\"activeSessions\": 0}",
         "0",
     ] {
-        drain_answers::hold(answer.as_bytes());
+        drain_answers::check(answer.as_bytes());
         let (_, sessions, _) = drain_deployment::ask::read(answer.as_bytes());
         assert_eq!(sessions, None, "{answer}");
     }
@@ -535,7 +535,7 @@ fn every_seed_of_the_fuzzer_holds() {
     for seed in std::fs::read_dir(seeds).unwrap() {
         let path = seed.unwrap().path();
         println!("{}", path.display());
-        properties::hold(&std::fs::read(path).unwrap());
+        properties::check(&std::fs::read(path).unwrap());
         number += 1;
     }
     assert!(number >= 10, "{number} seeds in {seeds}");

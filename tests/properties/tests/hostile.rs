@@ -256,22 +256,22 @@ proptest! {
 
     #[test]
     fn a_push_event_starts_a_deployment_or_nothing_or_is_refused(event in damaged_bytes(event())) {
-        push_events::hold(&event);
+        push_events::check(&event);
     }
 
     #[test]
     fn an_input_is_taken_and_right_or_refused_by_our_name(input in damaged_bytes(input())) {
-        console_input::hold(&input);
+        console_input::check(&input);
     }
 
     #[test]
     fn an_answer_to_a_drain_tells_its_sessions_or_nothing(answer in damaged_bytes(input())) {
-        drain_answers::hold(&answer);
+        drain_answers::check(&answer);
     }
 
     #[test]
     fn an_id_is_taken_exactly_when_it_is_right(text in text()) {
-        deployment_ids::hold(&text);
+        deployment_ids::check(&text);
     }
 
     #[test]
@@ -286,16 +286,16 @@ proptest! {
 
     #[test]
     fn whatever_a_tag_says_nothing_is_deleted_for_it(text in text()) {
-        tags::hold(&text);
+        tags::check(&text);
     }
 
     #[test]
     fn any_text_can_be_shown(text in any::<String>()) {
-        messages::hold(&text);
+        messages::check(&text);
     }
 
     #[test]
     fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
-        properties::hold(&bytes);
+        properties::check(&bytes);
     }
 }

@@ -1,22 +1,16 @@
 //! The Lambda function of this step.
 
-use std::sync::Arc;
-
 use check_target_health::Clients;
 use lifecycle::{Settings, sdk, serve::serve};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::from_env()?);
+    let settings = Settings::from_env()?;
     let config = sdk::config().await;
-    let clients = Arc::new(Clients {
+    let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
-    });
-    serve(move |input| {
-        let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));
-        async move { check_target_health::run(&clients, &settings, input).await }
-    })
-    .await
+    };
+    serve(async |input| check_target_health::run(&clients, &settings, input).await).await
 }

@@ -1,22 +1,16 @@
 //! The Lambda function of this step.
 
-use std::sync::Arc;
-
 use delete_deployment::{Clients, Settings};
 use lifecycle::{sdk, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::read(|name| std::env::var(name).ok())?);
+    let settings = Settings::read(|name| std::env::var(name).ok())?;
     let config = sdk::config().await;
-    let clients = Arc::new(Clients {
+    let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    });
-    serve(move |input| {
-        let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));
-        async move { delete_deployment::run(&clients, &settings, UtcDateTime::now(), input).await }
-    })
-    .await
+    };
+    serve(async |input| delete_deployment::run(&clients, &settings, UtcDateTime::now(), input).await).await
 }

@@ -1,24 +1,19 @@
 //! The Lambda function of this step.
 
-use std::sync::Arc;
-
-use drain_deployment::{Clients, drain_request};
+use drain_deployment::{Clients, ask};
 use lifecycle::{Settings, sdk, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::from_env()?);
+    let settings = Settings::from_env()?;
     let config = sdk::config().await;
-    let clients = Arc::new(Clients {
+    let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         secrets: aws_sdk_secretsmanager::Client::new(&config),
-        http: drain_request::client(),
-    });
-    serve(move |input| {
-        let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));
-        async move { drain_deployment::run(&clients, &settings, UtcDateTime::now(), input).await }
-    })
-    .await
+        http: ask::client(),
+    };
+    serve(async |input| drain_deployment::run(&clients, &settings, UtcDateTime::now(), input).await)
+        .await
 }

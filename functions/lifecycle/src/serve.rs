@@ -1,63 +1,65 @@
 //! Serving a step as a Lambda function.
 
-use std::future::Future;
-use std::pin::Pin;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+mod log;
 
+use std::cell::Cell;
+use std::panic::AssertUnwindSafe;
+use std::pin::Pin;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::FutureExt as _;
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::{ErrorName, StepError, defaults, input::Payload};
+use crate::input::{self, Payload};
+use crate::{ErrorName, StepError, defaults};
 
-/// A step from payload to answer.
-type Step = Box<dyn Fn(Payload) -> Boxed<Result<Value, StepError>> + Send + Sync>;
+/// A step from payload to answer, whatever its types are.
+type Step<'a> = dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, StepError>> + 'a>> + 'a;
 
-/// What a step does, whatever step it is.
-type Boxed<Answer> = Pin<Box<dyn Future<Output = Answer> + Send>>;
-
-/// Runs the Lambda loop: decodes each payload, calls `step`, logs a failure once.
+/// Runs the Lambda loop: decodes each payload, calls `step`, and logs one line about it.
 ///
-/// A panic comes back as `UnexpectedError` with its message, because the state machine could not
+/// A panic is reported as `UnexpectedError` with its message, because the state machine could not
 /// tell a dead process from a passing fault.
 ///
 /// # Errors
-/// Whatever ends the loop itself, such as a runtime API that does not answer.
-pub async fn serve<Input, Output, Run, Answer>(step: Run) -> Result<(), Error>
+/// What ends the loop itself, such as a runtime API that does not answer.
+pub async fn serve<Input, Output>(
+    step: impl AsyncFn(Input) -> Result<Output, StepError>,
+) -> Result<(), Error>
 where
-    Input: DeserializeOwned + Send + 'static,
-    Output: Serialize + Send + 'static,
-    Run: Fn(Input) -> Answer + Send + Sync + 'static,
-    Answer: Future<Output = Result<Output, StepError>> + Send + 'static,
+    Input: DeserializeOwned,
+    Output: Serialize,
 {
-    let step = Arc::new(step);
-    run_loop(Box::new(move |payload| {
-        let step = Arc::clone(&step);
+    let step = &step;
+    run_loop(&move |payload| {
         Box::pin(async move {
-            let output = step(payload.decode()?).await?;
+            let output = step(input::decode(payload)?).await?;
             serde_json::to_value(output)
                 .map_err(|why| StepError::new(ErrorName::Unexpected, why.to_string()))
         })
-    }))
+    })
     .await
 }
 
-/// The loop itself, the same for every step and boxed, so that it is compiled here once and not into
-/// each function anew.
-fn run_loop(step: Step) -> Pin<Box<dyn Future<Output = Result<(), Error>>>> {
+/// The loop itself, the same for every step and boxed, so that it is compiled once, in this crate.
+fn run_loop<'a>(step: &'a Step<'a>) -> Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>> {
     Box::pin(async move {
-        lambda_runtime::tracing::init_default_subscriber();
-        lambda_runtime::run(service_fn(move |event: LambdaEvent<Payload>| {
-            let answer = within(time_until(event.context.deadline()), step(event.payload));
-            async move {
-                answer.await.inspect_err(|error| {
-                    tracing::error!(error = error.name.as_str(), "{}", error.message);
-                })
-            }
-        }))
-        .await
+        log::install();
+        keep_panic_messages();
+        lambda_runtime::run(service_fn(|event| invoke(step, event))).await
     })
+}
+
+async fn invoke(step: &Step<'_>, event: LambdaEvent<Payload>) -> Result<Value, StepError> {
+    let start = Instant::now();
+    let payload = event.payload.decode::<Value>();
+    let deployment = payload.as_ref().ok().and_then(log::deployment);
+    let time = time_until(event.context.deadline());
+    let answer = within(time, async { step(payload?).await }).await;
+    log::invocation(&event.context, deployment, start.elapsed(), &answer);
+    answer
 }
 
 /// The time that a step has when Lambda kills the function at `deadline`.
@@ -68,61 +70,68 @@ fn time_until(deadline: SystemTime) -> Duration {
         .saturating_sub(defaults::STOP_BEFORE_TIMEOUT)
 }
 
-/// Runs a step to its end, or stops it where it waits when its time is over.
+/// Runs a step to its end, or stops it at its current wait when its time is over.
 ///
 /// Stopping is as safe as a death between two calls: the next try looks first and goes on.
-async fn within<Output: Send + 'static>(
+async fn within<Output>(
     time: Duration,
-    step: Boxed<Result<Output, StepError>>,
+    step: impl Future<Output = Result<Output, StepError>>,
 ) -> Result<Output, StepError> {
-    let mut step = tokio::spawn(step);
-    match tokio::time::timeout(time, &mut step).await {
-        Ok(Ok(answer)) => answer,
-        Ok(Err(crash)) => Err(StepError::new(
-            ErrorName::Unexpected,
-            format!("the function panicked: {}", panic_message(crash)),
-        )),
-        Err(_) => {
-            step.abort();
-            // Nothing of it may go on in the next invocation.
-            let _ = step.await;
+    let step = PANIC.scope(Cell::default(), async {
+        let answer = AssertUnwindSafe(step).catch_unwind().await;
+        answer.unwrap_or_else(|_| {
+            let panic = PANIC.with(Cell::take).unwrap_or_default();
             Err(StepError::new(
-                ErrorName::Transient,
-                format!(
-                    "the step was not done after {:.0} s and was stopped before Lambda's timeout; its calls to AWS \
-                     were slow or throttled",
-                    time.as_secs_f64()
-                ),
+                ErrorName::Unexpected,
+                format!("the function panicked: {panic}"),
             ))
-        }
+        })
+    });
+    match tokio::time::timeout(time, step).await {
+        Ok(answer) => answer,
+        Err(_) => Err(StepError::new(
+            ErrorName::Transient,
+            format!(
+                "the step was not done after {:.0} s and was stopped before Lambda's timeout; its calls to AWS \
+                 were slow or throttled",
+                time.as_secs_f64()
+            ),
+        )),
     }
 }
 
-fn panic_message(crash: tokio::task::JoinError) -> String {
-    let Ok(payload) = crash.try_into_panic() else {
-        return "the task was cancelled".to_owned();
-    };
-    payload
-        .downcast_ref::<&str>()
-        .map(|text| text.to_string())
-        .or_else(|| payload.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".to_owned())
+tokio::task_local! {
+    /// The message and place of a panic in the step that runs.
+    static PANIC: Cell<Option<String>>;
+}
+
+/// Keeps a step's panic for the line of its invocation, in place of lines of its own on standard error.
+fn keep_panic_messages() {
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let message = panic.payload_as_str().unwrap_or("no message");
+        let place = panic.location().map(|it| format!(" at {it}"));
+        let text = message.to_owned() + &place.unwrap_or_default();
+        if PANIC.try_with(|it| it.set(Some(text))).is_err() {
+            default(panic);
+        }
+    }));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     const LONG: Duration = Duration::from_secs(60);
 
     #[tokio::test]
     async fn a_step_in_time_is_answered_as_it_says() {
-        let answer = within(LONG, Box::pin(async { Ok(7) })).await;
-        assert_eq!(answer, Ok(7));
+        assert_eq!(within(LONG, async { Ok(7) }).await, Ok(7));
         let refusal = StepError::new(ErrorName::QuotaExceeded, "no room");
         let refused = refusal.clone();
-        let answer = within::<()>(LONG, Box::pin(async move { Err(refused) })).await;
+        let answer = within::<()>(LONG, async { Err(refused) }).await;
         assert_eq!(answer, Err(refusal));
     }
 
@@ -140,20 +149,22 @@ mod tests {
             let _guard = guard;
             std::future::pending::<Result<(), StepError>>().await
         };
-        let error = within(Duration::from_millis(10), Box::pin(never))
-            .await
-            .unwrap_err();
+        let error = within(Duration::from_millis(10), never).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Transient);
         assert!(error.message.contains("before Lambda's timeout"), "{error}");
         assert!(stopped.load(Ordering::SeqCst));
     }
 
     #[tokio::test]
-    async fn a_panic_is_told_with_its_message() {
-        let error = within::<()>(LONG, Box::pin(async { panic!("no such tag") })).await;
-        let error = error.unwrap_err();
-        assert_eq!(error.name, ErrorName::Unexpected);
-        assert!(error.message.contains("no such tag"), "{error}");
+    async fn a_panic_is_reported_with_its_message_and_place() {
+        keep_panic_messages();
+        for panic in ["no such tag", "no such rule"] {
+            let error = within::<()>(LONG, async { panic!("{panic}") }).await;
+            let error = error.unwrap_err();
+            assert_eq!(error.name, ErrorName::Unexpected);
+            assert!(error.message.contains(panic), "{error}");
+            assert!(error.message.contains("serve.rs:"), "{error}");
+        }
     }
 
     #[test]

@@ -1,22 +1,16 @@
 //! The Lambda function of this step.
 
-use std::sync::Arc;
-
 use lifecycle::{Settings, sdk, serve::serve};
 use restore_deployment::Clients;
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::from_env()?);
+    let settings = Settings::from_env()?;
     let config = sdk::config().await;
-    let clients = Arc::new(Clients {
+    let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    });
-    serve(move |input| {
-        let (clients, settings) = (Arc::clone(&clients), Arc::clone(&settings));
-        async move { restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await }
-    })
-    .await
+    };
+    serve(async |input| restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await).await
 }

@@ -2,7 +2,7 @@
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_sdk_sfn::Client;
-use aws_sdk_sfn::error::ProvideErrorMetadata;
+use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use lifecycle::aws_error::failed;
 use lifecycle::{
     DeploymentId, Environment, ErrorName, StepError, input, is_image_digest, printable::printable,
@@ -56,26 +56,27 @@ struct ImageAction {
 const MOST_SHOWN: usize = 64;
 
 /// What became of the event.
-#[derive(Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase", tag = "outcome")]
-pub enum Output {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
     /// An execution was started.
-    Started {
-        /// The execution's name.
-        #[serde(rename = "deploymentId")]
-        deployment_id: DeploymentId,
-    },
+    Started,
     /// The deployment has an execution already; the event came again.
-    AlreadyStarted {
-        /// The execution's name.
-        #[serde(rename = "deploymentId")]
-        deployment_id: DeploymentId,
-    },
+    AlreadyStarted,
     /// The event asks for nothing.
-    Ignored {
-        /// Why not.
-        reason: String,
-    },
+    Ignored,
+}
+
+/// What became of the event, and why.
+#[derive(Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Output {
+    /// Whether there is an execution for the event.
+    pub outcome: Outcome,
+    /// The execution's name, if there is one.
+    pub deployment_id: Option<DeploymentId>,
+    /// Why, in a sentence.
+    pub reason: String,
 }
 
 /// Starts the deploy machine for a pushed image, with the deployment id as the execution's name, so
@@ -86,7 +87,13 @@ pub enum Output {
 pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Output, StepError> {
     let execution = match read(settings, event)? {
         Asked::For(execution) => execution,
-        Asked::Nothing { reason } => return Ok(Output::Ignored { reason }),
+        Asked::Nothing { reason } => {
+            return Ok(Output {
+                outcome: Outcome::Ignored,
+                deployment_id: None,
+                reason,
+            });
+        }
     };
     let input = serde_json::to_string(&execution).map_err(|error| {
         StepError::new(
@@ -102,16 +109,25 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
         .input(input)
         .send()
         .await;
-    match started {
-        Ok(_) => Ok(Output::Started { deployment_id }),
-        Err(error) if error.code() == Some("ExecutionAlreadyExists") => {
-            Ok(Output::AlreadyStarted { deployment_id })
+    let (outcome, reason) = match started {
+        Ok(_) => (Outcome::Started, "its image was pushed"),
+        Err(error)
+            if error
+                .as_service_error()
+                .is_some_and(StartExecutionError::is_execution_already_exists) =>
+        {
+            (Outcome::AlreadyStarted, "it has an execution already")
         }
-        Err(error) => Err(failed(
-            format_args!("start the deployment of {deployment_id}"),
-            error,
-        )),
-    }
+        Err(error) => {
+            let attempt = format_args!("start the deployment of {deployment_id}");
+            return Err(failed(attempt, error));
+        }
+    };
+    Ok(Output {
+        outcome,
+        reason: format!("{deployment_id}: {reason}"),
+        deployment_id: Some(deployment_id),
+    })
 }
 
 /// What an event asks for.
@@ -203,19 +219,161 @@ fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, Stri
     })
 }
 
-impl std::fmt::Display for Output {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Output::Started { deployment_id } => {
-                write!(f, "started the deployment of {deployment_id}")
-            }
-            Output::AlreadyStarted { deployment_id } => {
-                write!(f, "{deployment_id} has an execution already")
-            }
-            Output::Ignored { reason } => write!(f, "ignored the event: {reason}"),
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use aws_sdk_sfn::operation::start_execution::StartExecutionOutput;
+    use aws_sdk_sfn::primitives::DateTime;
+    use aws_sdk_sfn::types::error::{ExecutionAlreadyExists, StateMachineDoesNotExist};
+    use aws_smithy_mocks::{RuleMode, mock, mock_client};
+    use serde_json::json;
+
+    const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
+
+    fn settings() -> Settings {
+        Settings {
+            environment: "test".parse().unwrap(),
+            repository_name: "test".into(),
+            state_machine_arn: "arn:aws:states:us-east-1:1:stateMachine:test-deploy".into(),
         }
     }
-}
 
-#[cfg(test)]
-mod tests;
+    fn push(tag: Value) -> Value {
+        json!({
+            "version": "0", "id": "13cde686-328b-6117-af20-0e5566167482",
+            "detail-type": "ECR Image Action", "source": "aws.ecr", "account": "123456789012",
+            "time": "2019-11-16T01:54:34Z", "region": "us-west-2", "resources": [],
+            "detail": {
+                "result": "SUCCESS", "repository-name": "test", "image-digest": DIGEST,
+                "action-type": "PUSH", "image-tag": tag,
+                "manifest-media-type": "application/vnd.oci.image.manifest.v1+json"
+            }
+        })
+    }
+
+    fn with_detail(field: &str, value: &str) -> Value {
+        let mut event = push("test-20251027-122112Z".into());
+        event["detail"][field] = value.into();
+        event
+    }
+
+    #[tokio::test]
+    async fn a_push_starts_an_execution_named_by_the_deployment() {
+        let start = mock!(Client::start_execution)
+            .match_requests(|request| {
+                request.name() == Some("test-20251027-122112Z")
+                    && request.input()
+                        == Some(&format!(
+                            r#"{{"deploymentId":"test-20251027-122112Z","imageDigest":"{DIGEST}"}}"#
+                        ))
+            })
+            .then_output(|| {
+                StartExecutionOutput::builder()
+                    .execution_arn("arn")
+                    .start_date(DateTime::from_secs(0))
+                    .build()
+                    .unwrap()
+            });
+        let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&start]);
+        let output = run(&sfn, &settings(), push("test-20251027-122112Z".into()))
+            .await
+            .unwrap();
+        assert_eq!(
+            serde_json::to_value(output).unwrap(),
+            json!({
+                "outcome": "started", "deploymentId": "test-20251027-122112Z",
+                "reason": "test-20251027-122112Z: its image was pushed"
+            })
+        );
+        assert_eq!(start.num_calls(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_redelivered_event_starts_nothing_twice() {
+        let start = mock!(Client::start_execution).then_error(|| {
+            StartExecutionError::ExecutionAlreadyExists(
+                ExecutionAlreadyExists::builder()
+                    .meta(meta("ExecutionAlreadyExists"))
+                    .build(),
+            )
+        });
+        let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&start]);
+        let output = run(&sfn, &settings(), push("test-20251027-122112Z".into()))
+            .await
+            .unwrap();
+        assert_eq!(output.outcome, Outcome::AlreadyStarted);
+    }
+
+    #[tokio::test]
+    async fn a_failed_start_is_an_error_so_that_the_event_is_delivered_again() {
+        let start = mock!(Client::start_execution).then_error(|| {
+            StartExecutionError::StateMachineDoesNotExist(
+                StateMachineDoesNotExist::builder()
+                    .meta(meta("StateMachineDoesNotExist"))
+                    .build(),
+            )
+        });
+        let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, [&start]);
+        let error = run(&sfn, &settings(), push("test-20251027-122112Z".into()))
+            .await
+            .unwrap_err();
+        assert_eq!(error.name, ErrorName::Configuration);
+    }
+
+    #[tokio::test]
+    async fn events_that_ask_for_nothing_are_ignored_with_the_reason() {
+        let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, []);
+        for (event, reason) in [
+            (with_detail("action-type", "DELETE"), "not PUSH"),
+            (with_detail("result", "FAILURE"), "ended with FAILURE"),
+            (with_detail("repository-name", "other"), "repository other"),
+            (push("".into()), "no tag"),
+            (push(Value::Null), "no tag"),
+            (push("latest".into()), "not a deployment id"),
+            (push("prod-20251027-122112Z".into()), "a deployment of prod"),
+            (push("test-20250230-122112Z".into()), "does not exist"),
+        ] {
+            let output = run(&sfn, &settings(), event).await.unwrap();
+            assert_eq!(output.outcome, Outcome::Ignored);
+            assert!(output.reason.contains(reason), "{output:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_event_is_refused() {
+        let sfn = mock_client!(aws_sdk_sfn, RuleMode::MatchAny, []);
+        for payload in [
+            json!({}),
+            json!([]),
+            json!({"detail": {"action-type": 5}}),
+            json!({
+                "detail-type": "ECR Image Action", "source": "aws.ecr",
+                "detail": ["PUSH", "SUCCESS", "test", DIGEST, "test-20251027-122112Z"]
+            }),
+            with_detail("image-digest", "sha256:7f5b"),
+            with_detail("image-digest", &"f".repeat(200_000)),
+        ] {
+            let error = run(&sfn, &settings(), payload).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::InvalidInput);
+        }
+    }
+
+    #[test]
+    fn a_reason_neither_floods_nor_rewrites_a_log() {
+        let hostile = "\u{1b}[2J\n".repeat(50_000);
+        for field in ["action-type", "result", "repository-name", "image-tag"] {
+            let Ok(Asked::Nothing { reason }) = read(&settings(), with_detail(field, &hostile))
+            else {
+                panic!("{field} was taken");
+            };
+            assert!(!reason.contains(char::is_control), "{reason}");
+            assert!(reason.len() < 300, "{field}: {}", reason.len());
+        }
+    }
+
+    fn meta(code: &str) -> aws_sdk_sfn::error::ErrorMetadata {
+        aws_sdk_sfn::error::ErrorMetadata::builder()
+            .code(code)
+            .build()
+    }
+}

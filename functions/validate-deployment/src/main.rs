@@ -1,19 +1,16 @@
 //! The Lambda function of this step.
 
-use std::sync::Arc;
-
 use lifecycle::{Settings, sdk, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Arc::new(Settings::from_env()?);
+    let settings = Settings::from_env()?;
     let config = sdk::config().await;
     let ecr = aws_sdk_ecr::Client::new(&config);
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
-    serve(move |input| {
-        let (ecr, elb, settings) = (ecr.clone(), elb.clone(), Arc::clone(&settings));
-        async move { validate_deployment::run(&ecr, &elb, &settings, UtcDateTime::now(), input).await }
+    serve(async |input| {
+        validate_deployment::run(&ecr, &elb, &settings, UtcDateTime::now(), input).await
     })
     .await
 }

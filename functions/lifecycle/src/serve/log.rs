@@ -1,0 +1,306 @@
+//! A function's log: one line for each invocation. `docs/logs.md` describes its fields.
+
+use std::time::Duration;
+
+use lambda_runtime::Context;
+use serde_json::{Map, Value};
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::fmt::{MakeWriter, SubscriberBuilder};
+use tracing_subscriber::layer::SubscriberExt as _;
+
+use crate::printable::printable;
+use crate::{DeploymentId, StepError};
+
+/// The most characters of a decision in words, which of a plan has a sentence for every deployment.
+/// CloudWatch Logs takes a line of 256 KiB.
+const MAX_WORDS: usize = 50_000;
+
+/// Starts logging to standard output, in the format of the function's logging configuration.
+/// <https://docs.aws.amazon.com/lambda/latest/dg/monitoring-cloudwatchlogs-logformat.html>
+pub fn install() {
+    let format = std::env::var("AWS_LAMBDA_LOG_FORMAT").unwrap_or_default();
+    let subscriber = subscriber(format.eq_ignore_ascii_case("json"), std::io::stdout);
+    // It fails when there is one already, which then logs in its place.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}
+
+/// Levels are fixed. Below them, the runtime and the SDK write whole payloads, in which the variables of
+/// an application may be secret; above them, Lambda filters lines in JSON by the function's configuration.
+fn subscriber<Writer>(json: bool, writer: Writer) -> Box<dyn Subscriber + Send + Sync>
+where
+    Writer: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let levels = Targets::new()
+        .with_default(LevelFilter::WARN)
+        .with_target("lifecycle", LevelFilter::INFO)
+        // The runtime's own line about an error of a handler, which `invocation` logs.
+        .with_target("lambda_runtime::layers::panic", LevelFilter::OFF);
+    let lines = SubscriberBuilder::default()
+        .with_ansi(false)
+        .with_target(false)
+        .with_writer(writer);
+    if json {
+        let lines = lines.json().flatten_event(true).with_current_span(false);
+        Box::new(lines.with_span_list(false).finish().with(levels))
+    } else {
+        Box::new(lines.finish().with(levels))
+    }
+}
+
+/// The deployment that a payload or an output is about.
+pub fn deployment(value: &Value) -> Option<DeploymentId> {
+    value["deploymentId"].as_str()?.parse().ok()
+}
+
+/// Logs how an invocation ended. `deployment` is the one that the payload names, if it names one.
+pub fn invocation(
+    context: &Context,
+    deployment_asked_for: Option<DeploymentId>,
+    took: Duration,
+    answer: &Result<Value, StepError>,
+) {
+    let of_output = || answer.as_ref().ok().and_then(deployment);
+    let deployment = deployment_asked_for.or_else(of_output);
+    let deployment = deployment.as_ref().map(DeploymentId::as_str);
+    let step = step(&context.env_config.function_name);
+    let duration = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let request = context.request_id.as_str();
+    match answer {
+        Ok(output) => tracing::info!(
+            step,
+            deploymentId = deployment,
+            outcome = outcome(output),
+            durationMs = duration,
+            requestId = request,
+            "{}",
+            printable(&words(output), MAX_WORDS)
+        ),
+        Err(error) => tracing::error!(
+            step,
+            deploymentId = deployment,
+            outcome = "failed",
+            error = error.name.as_str(),
+            durationMs = duration,
+            requestId = request,
+            "{error}"
+        ),
+    }
+}
+
+/// The step of a function that is named `{environment}-{step}`.
+fn step(function: &str) -> &str {
+    let environment = std::env::var("PULSE_ENVIRONMENT").unwrap_or_default();
+    let rest = function.strip_prefix(&environment);
+    rest.and_then(|rest| rest.strip_prefix('-'))
+        .unwrap_or(function)
+}
+
+/// What the step decided; a step that decides nothing has done its work.
+fn outcome(output: &Value) -> &str {
+    let decided = output["verdict"].as_str();
+    decided.or(output["outcome"].as_str()).unwrap_or("done")
+}
+
+/// The decision in words: the output's reason, or of a plan each deployment's, or what was made.
+fn words(output: &Value) -> String {
+    if let Some(reason) = output["reason"].as_str() {
+        return reason.to_owned();
+    }
+    let fields = output.as_object().into_iter().flat_map(Map::values);
+    let planned = fields
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(|it| {
+            let (id, reason) = (it["deploymentId"].as_str()?, it["reason"].as_str()?);
+            Some(format!("{} {id}: {reason}", it["action"].as_str()?))
+        });
+    let words = planned.collect::<Vec<_>>().join("; ");
+    if words.is_empty() {
+        arns(output).join(", ")
+    } else {
+        words
+    }
+}
+
+fn arns(value: &Value) -> Vec<&str> {
+    match value {
+        Value::String(text) if text.starts_with("arn:") => vec![text],
+        Value::Array(items) => items.iter().flat_map(arns).collect(),
+        Value::Object(fields) => fields.values().flat_map(arns).collect(),
+        _ => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorName;
+    use crate::serve::{Step, invoke, keep_panic_messages};
+    use lambda_runtime::LambdaEvent;
+    use serde_json::json;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    const ID: &str = "test-20251027-122112Z";
+
+    /// What was logged.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Invokes a step with a payload and gives all that was logged.
+    async fn logged(json: bool, payload: &str, step: &Step<'_>) -> String {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = subscriber(json, move || writer.clone());
+        let _guard = tracing::subscriber::set_default(subscriber);
+        keep_panic_messages();
+        let mut context = Context::default();
+        context.deadline = 4_102_444_800_000;
+        context.request_id = "r-1".into();
+        let config = lambda_runtime::Config {
+            function_name: "create-service".into(),
+            ..Default::default()
+        };
+        context.env_config = Arc::new(config);
+        let payload = serde_json::from_str(payload).unwrap();
+        let _ = invoke(step, LambdaEvent::new(payload, context)).await;
+        String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The one line, without what differs in each run.
+    async fn line(payload: Value, step: &Step<'_>) -> Value {
+        let log = logged(true, &payload.to_string(), step).await;
+        assert_eq!(log.lines().count(), 1, "{log}");
+        let mut line: Value = serde_json::from_str(&log).expect("JSON");
+        let fields = line.as_object_mut().unwrap();
+        let time = fields.remove("timestamp").expect("a time");
+        let format = &time::format_description::well_known::Rfc3339;
+        time::UtcDateTime::parse(time.as_str().unwrap(), format).expect("RFC 3339");
+        assert!(fields.remove("durationMs").expect("a duration").is_u64());
+        assert_eq!(fields.remove("requestId").unwrap(), "r-1");
+        assert_eq!(fields.remove("step").unwrap(), "create-service");
+        line
+    }
+
+    async fn line_of_output(payload: Value, output: Value) -> Value {
+        let step = move |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
+            let output = output.clone();
+            Box::pin(async { Ok(output) })
+        };
+        line(payload, &step).await
+    }
+
+    #[tokio::test]
+    async fn a_success_is_one_line_with_the_decision_in_words() {
+        let output =
+            json!({"verdict": "waiting", "healthy": 0, "reason": "0 of 2 targets are healthy"});
+        assert_eq!(
+            line_of_output(
+                json!({"deploymentId": ID, "environment": {"KEY": "secret"}}),
+                output
+            )
+            .await,
+            json!({
+                "level": "INFO", "message": "0 of 2 targets are healthy", "deploymentId": ID,
+                "outcome": "waiting"
+            })
+        );
+    }
+
+    #[tokio::test]
+    async fn a_deployment_that_the_payload_does_not_name_is_that_of_the_output() {
+        let output = json!({"outcome": "started", "deploymentId": ID, "reason": "it was pushed"});
+        let line = line_of_output(json!({"detail": {}}), output).await;
+        assert_eq!(line["deploymentId"], ID);
+        let line = line_of_output(json!({"deploymentId": "\u{1b}[2J"}), json!({})).await;
+        assert_eq!(
+            line,
+            json!({"level": "INFO", "message": "", "outcome": "done"})
+        );
+    }
+
+    #[tokio::test]
+    async fn an_output_without_a_reason_is_described_by_what_it_names() {
+        let rules = json!({"headerRule": {"arn": "arn:h", "priority": 100}, "cookieRule": {"arn": "arn:c"}});
+        assert_eq!(
+            line_of_output(json!({}), rules).await["message"],
+            "arn:h, arn:c"
+        );
+        let plan = json!({"dryRun": false, "deployments": [
+            {"deploymentId": ID, "action": "keep", "reason": "it is active", "targetGroupArn": "arn:t"},
+            {"deploymentId": "test-20251026-122112Z", "action": "drain", "reason": "it was replaced"},
+        ]});
+        assert_eq!(
+            line_of_output(json!({}), plan).await["message"],
+            "keep test-20251027-122112Z: it is active; drain test-20251026-122112Z: it was replaced"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_one_line_that_begins_with_the_name_of_the_error() {
+        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
+            Box::pin(async {
+                Err(StepError::new(
+                    ErrorName::QuotaExceeded,
+                    "no room\nfor rules",
+                ))
+            })
+        };
+        assert_eq!(
+            line(json!({"deploymentId": ID}), &step).await,
+            json!({
+                "level": "ERROR", "message": "QuotaExceededError: no room\\nfor rules", "deploymentId": ID,
+                "outcome": "failed", "error": "QuotaExceededError"
+            })
+        );
+        let log = logged(true, "[]", &step).await;
+        let line: Value = serde_json::from_str(&log).expect("one line of JSON");
+        let message = line["message"].as_str().unwrap();
+        assert!(
+            message.starts_with("InvalidInputError: invalid input"),
+            "{message}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_one_line_too() {
+        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
+            Box::pin(async { panic!("no such tag") })
+        };
+        let line = line(json!({"deploymentId": ID}), &step).await;
+        let message = line["message"].as_str().unwrap();
+        let start = "UnexpectedError: the function panicked: no such tag at ";
+        assert!(message.starts_with(start), "{message}");
+        assert_eq!(line["deploymentId"], ID);
+    }
+
+    #[tokio::test]
+    async fn a_function_that_is_configured_for_text_logs_text() {
+        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
+            Box::pin(async { Ok(json!({"reason": "it is active"})) })
+        };
+        let log = logged(false, "{}", &step).await;
+        assert_eq!(log.lines().count(), 1, "{log}");
+        assert!(
+            log.contains(" INFO it is active step=\"create-service\" outcome=\"done\""),
+            "{log}"
+        );
+    }
+
+    #[test]
+    fn a_step_is_named_without_its_environment() {
+        assert_eq!(step("other-create-service"), "other-create-service");
+    }
+}

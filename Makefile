@@ -94,11 +94,13 @@ fuzz: ## Fuzz all code that reads input from outside (FUZZ_SECONDS=300); needs a
 		-dict=tests/properties/dictionary -artifact_prefix=$(FUZZ_SEEDS)/ target/corpus $(FUZZ_SEEDS)
 
 .PHONY: lint-templates
-lint-templates: $(VENV_READY) $(LINT_VENV_READY) ## Check templates, state machines and scripts
+lint-templates: $(VENV_READY) $(LINT_VENV_READY) ## Check templates, state machines, scripts and workflows
 	$(VENV)/bin/cfn-lint
 	$(LINT_VENV)/bin/checkov
 	$(VENV)/bin/python infra/lint-state-machines.py
 	$(VENV)/bin/shellcheck infra/*.sh
+	$(LINT_VENV)/bin/actionlint .github/workflows/*.yml
+	$(LINT_VENV)/bin/zizmor --offline --quiet .github
 
 .PHONY: lint-crates
 lint-crates: $(LINT_VENV_READY) ## Check the licences, versions and sources of the crates
@@ -108,6 +110,8 @@ lint-crates: $(LINT_VENV_READY) ## Check the licences, versions and sources of t
 lint: lint-templates lint-crates ## Check everything that can be checked without running it
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	# There are no examples: the option makes the dependencies' features those of the line above, whose work is used again.
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --bins --examples --locked
 
 .PHONY: audit
 audit: $(LINT_VENV_READY) ## Check the crates against the RustSec advisories, which are on GitHub

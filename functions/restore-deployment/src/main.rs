@@ -12,5 +12,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
     };
-    serve(async |input| restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await).await
+    serve(async |input| {
+        restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await
+    })
+    .await
 }

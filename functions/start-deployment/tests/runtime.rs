@@ -77,8 +77,7 @@ impl Function {
             .env("AWS_LAMBDA_FUNCTION_NAME", "test-start-deployment")
             .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
             .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-            // Tests are built with the colours of the tools among them.
-            .env("NO_COLOR", "1")
+            .env("AWS_LAMBDA_LOG_FORMAT", "JSON")
             .env("AWS_REGION", "us-east-1")
             .env("AWS_ACCESS_KEY_ID", "test")
             .env("AWS_SECRET_ACCESS_KEY", "test")
@@ -160,10 +159,26 @@ async fn whatever_lambda_hands_over_is_answered_by_our_error_name() {
         assert!(message.len() < 1000, "{message}");
     }
     let log = function.log();
-    assert!(log.contains("ignored the event"), "{log}");
-    assert!(
-        !log.contains(|c: char| c.is_control() && c != '\n'),
-        "{log:?}"
-    );
-    assert!(log.lines().all(|line| line.len() < 1500), "{log}");
+    let lines = log.lines().map(|line| {
+        assert!(
+            !line.contains(char::is_control) && line.len() < 1500,
+            "{line:?}"
+        );
+        serde_json::from_str::<Value>(line).expect("JSON")
+    });
+    let lines: Vec<_> = lines.collect();
+    assert_eq!(lines.len(), number + 1, "{log}");
+    for (number_of_line, line) in lines.iter().enumerate() {
+        let (outcome, start) = if number_of_line < number {
+            ("failed", "InvalidInputError: invalid input: ")
+        } else {
+            ("ignored", "")
+        };
+        assert_eq!(line["outcome"], outcome);
+        assert!(
+            line["message"].as_str().unwrap().starts_with(start),
+            "{line}"
+        );
+        assert_eq!(line["step"], "start-deployment");
+    }
 }

@@ -64,7 +64,8 @@ pub fn invocation(
     let of_output = || answer.as_ref().ok().and_then(deployment);
     let deployment = deployment_asked_for.or_else(of_output);
     let deployment = deployment.as_ref().map(DeploymentId::as_str);
-    let step = step(&context.env_config.function_name);
+    let environment = std::env::var("PULSE_ENVIRONMENT").unwrap_or_default();
+    let step = step(&context.env_config.function_name, &environment);
     let duration = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
     let request = context.request_id.as_str();
     match answer {
@@ -90,11 +91,9 @@ pub fn invocation(
 }
 
 /// The step of a function that is named `{environment}-{step}`.
-fn step(function: &str) -> &str {
-    let environment = std::env::var("PULSE_ENVIRONMENT").unwrap_or_default();
-    let rest = function.strip_prefix(&environment);
-    rest.and_then(|rest| rest.strip_prefix('-'))
-        .unwrap_or(function)
+fn step<'a>(function: &'a str, environment: &str) -> &'a str {
+    let step = function.strip_prefix(environment);
+    step.and_then(|it| it.strip_prefix('-')).unwrap_or(function)
 }
 
 /// What the step decided; a step that decides nothing has done its work.
@@ -137,11 +136,13 @@ fn arns(value: &Value) -> Vec<&str> {
 mod tests {
     use super::*;
     use crate::ErrorName;
-    use crate::serve::{Step, invoke, keep_panic_messages};
+    use crate::serve::{invoke, keep_panic_messages};
     use lambda_runtime::LambdaEvent;
     use serde_json::json;
     use std::io::Write;
+    use std::pin::Pin;
     use std::sync::{Arc, Mutex};
+    use time::{UtcDateTime, format_description::well_known::Rfc3339};
 
     const ID: &str = "test-20251027-122112Z";
 
@@ -159,127 +160,105 @@ mod tests {
         }
     }
 
-    /// Invokes a step with a payload and gives all that was logged.
-    async fn logged(json: bool, payload: &str, step: &Step<'_>) -> String {
+    /// Invokes a step that gives that answer, and returns all that is logged.
+    async fn logged(
+        json: bool,
+        payload: &str,
+        answer: impl Fn() -> Result<Value, StepError>,
+    ) -> String {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = subscriber(json, move || writer.clone());
         let _guard = tracing::subscriber::set_default(subscriber);
         keep_panic_messages();
-        let mut context = Context::default();
-        context.deadline = 4_102_444_800_000;
-        context.request_id = "r-1".into();
         let config = lambda_runtime::Config {
             function_name: "create-service".into(),
             ..Default::default()
         };
+        let mut context = Context::default();
+        context.deadline = 4_102_444_800_000;
+        context.request_id = "r-1".into();
         context.env_config = Arc::new(config);
         let payload = serde_json::from_str(payload).unwrap();
-        let _ = invoke(step, LambdaEvent::new(payload, context)).await;
+        let step = |_| -> Pin<Box<dyn Future<Output = _>>> { Box::pin(async { answer() }) };
+        let _ = invoke(&step, LambdaEvent::new(payload, context)).await;
         String::from_utf8(log.0.lock().unwrap().clone()).unwrap()
     }
 
-    /// The one line, without what differs in each run.
-    async fn line(payload: Value, step: &Step<'_>) -> Value {
-        let log = logged(true, &payload.to_string(), step).await;
+    /// The one line, without the fields that every line has.
+    async fn line(payload: Value, answer: impl Fn() -> Result<Value, StepError>) -> Value {
+        let log = logged(true, &payload.to_string(), answer).await;
         assert_eq!(log.lines().count(), 1, "{log}");
         let mut line: Value = serde_json::from_str(&log).expect("JSON");
         let fields = line.as_object_mut().unwrap();
-        let time = fields.remove("timestamp").expect("a time");
-        let format = &time::format_description::well_known::Rfc3339;
-        time::UtcDateTime::parse(time.as_str().unwrap(), format).expect("RFC 3339");
+        let timestamp = fields.remove("timestamp").expect("a time");
+        UtcDateTime::parse(timestamp.as_str().unwrap(), &Rfc3339).expect("RFC 3339");
         assert!(fields.remove("durationMs").expect("a duration").is_u64());
         assert_eq!(fields.remove("requestId").unwrap(), "r-1");
         assert_eq!(fields.remove("step").unwrap(), "create-service");
         line
     }
 
-    async fn line_of_output(payload: Value, output: Value) -> Value {
-        let step = move |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
-            let output = output.clone();
-            Box::pin(async { Ok(output) })
-        };
-        line(payload, &step).await
-    }
-
     #[tokio::test]
     async fn a_success_is_one_line_with_the_decision_in_words() {
-        let output =
-            json!({"verdict": "waiting", "healthy": 0, "reason": "0 of 2 targets are healthy"});
+        let payload = json!({"deploymentId": ID, "environment": {"KEY": "secret"}});
+        let reason = "0 of 2 targets are healthy";
+        let output = || Ok(json!({"verdict": "waiting", "healthy": 0, "reason": reason}));
         assert_eq!(
-            line_of_output(
-                json!({"deploymentId": ID, "environment": {"KEY": "secret"}}),
-                output
-            )
-            .await,
-            json!({
-                "level": "INFO", "message": "0 of 2 targets are healthy", "deploymentId": ID,
-                "outcome": "waiting"
-            })
+            line(payload, output).await,
+            json!({"level": "INFO", "message": reason, "deploymentId": ID, "outcome": "waiting"})
         );
     }
 
     #[tokio::test]
     async fn a_deployment_that_the_payload_does_not_name_is_that_of_the_output() {
-        let output = json!({"outcome": "started", "deploymentId": ID, "reason": "it was pushed"});
-        let line = line_of_output(json!({"detail": {}}), output).await;
-        assert_eq!(line["deploymentId"], ID);
-        let line = line_of_output(json!({"deploymentId": "\u{1b}[2J"}), json!({})).await;
+        let output = || Ok(json!({"outcome": "started", "deploymentId": ID, "reason": "pushed"}));
+        assert_eq!(line(json!({}), output).await["deploymentId"], ID);
+        let hostile = json!({"deploymentId": "\u{1b}[2J"});
         assert_eq!(
-            line,
+            line(hostile, || Ok(json!({}))).await,
             json!({"level": "INFO", "message": "", "outcome": "done"})
         );
     }
 
     #[tokio::test]
     async fn an_output_without_a_reason_is_described_by_what_it_names() {
-        let rules = json!({"headerRule": {"arn": "arn:h", "priority": 100}, "cookieRule": {"arn": "arn:c"}});
-        assert_eq!(
-            line_of_output(json!({}), rules).await["message"],
-            "arn:h, arn:c"
-        );
-        let plan = json!({"dryRun": false, "deployments": [
-            {"deploymentId": ID, "action": "keep", "reason": "it is active", "targetGroupArn": "arn:t"},
-            {"deploymentId": "test-20251026-122112Z", "action": "drain", "reason": "it was replaced"},
-        ]});
-        assert_eq!(
-            line_of_output(json!({}), plan).await["message"],
-            "keep test-20251027-122112Z: it is active; drain test-20251026-122112Z: it was replaced"
-        );
+        let rules = || Ok(json!({"headerRule": {"arn": "arn:h"}, "cookieRule": {"arn": "arn:c"}}));
+        assert_eq!(line(json!({}), rules).await["message"], "arn:h, arn:c");
+        let plan = || {
+            let active = json!({"deploymentId": "b", "action": "keep", "reason": "it is active"});
+            let old = json!({"deploymentId": "a", "action": "drain", "reason": "it was replaced"});
+            Ok(json!({"dryRun": false, "deployments": [active, old]}))
+        };
+        let words = "keep b: it is active; drain a: it was replaced";
+        assert_eq!(line(json!({}), plan).await["message"], words);
     }
 
     #[tokio::test]
     async fn a_failure_is_one_line_that_begins_with_the_name_of_the_error() {
-        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
-            Box::pin(async {
-                Err(StepError::new(
-                    ErrorName::QuotaExceeded,
-                    "no room\nfor rules",
-                ))
-            })
+        let refused = || {
+            Err(StepError::new(
+                ErrorName::QuotaExceeded,
+                "no room\nfor rules",
+            ))
         };
         assert_eq!(
-            line(json!({"deploymentId": ID}), &step).await,
+            line(json!({"deploymentId": ID}), refused).await,
             json!({
-                "level": "ERROR", "message": "QuotaExceededError: no room\\nfor rules", "deploymentId": ID,
-                "outcome": "failed", "error": "QuotaExceededError"
+                "level": "ERROR", "message": r"QuotaExceededError: no room\nfor rules",
+                "deploymentId": ID, "outcome": "failed", "error": "QuotaExceededError"
             })
         );
-        let log = logged(true, "[]", &step).await;
-        let line: Value = serde_json::from_str(&log).expect("one line of JSON");
-        let message = line["message"].as_str().unwrap();
+        let message = line(json!([]), refused).await["message"].to_string();
         assert!(
-            message.starts_with("InvalidInputError: invalid input"),
+            message.starts_with("\"InvalidInputError: invalid input"),
             "{message}"
         );
     }
 
     #[tokio::test]
     async fn a_panic_is_one_line_too() {
-        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
-            Box::pin(async { panic!("no such tag") })
-        };
-        let line = line(json!({"deploymentId": ID}), &step).await;
+        let line = line(json!({"deploymentId": ID}), || panic!("no such tag")).await;
         let message = line["message"].as_str().unwrap();
         let start = "UnexpectedError: the function panicked: no such tag at ";
         assert!(message.starts_with(start), "{message}");
@@ -288,19 +267,18 @@ mod tests {
 
     #[tokio::test]
     async fn a_function_that_is_configured_for_text_logs_text() {
-        let step = |_| -> std::pin::Pin<Box<dyn Future<Output = _>>> {
-            Box::pin(async { Ok(json!({"reason": "it is active"})) })
-        };
-        let log = logged(false, "{}", &step).await;
+        let log = logged(false, "{}", || Ok(json!({"reason": "it is active"}))).await;
         assert_eq!(log.lines().count(), 1, "{log}");
-        assert!(
-            log.contains(" INFO it is active step=\"create-service\" outcome=\"done\""),
-            "{log}"
-        );
+        let text = " INFO it is active step=\"create-service\" outcome=\"done\"";
+        assert!(log.contains(text), "{log}");
     }
 
     #[test]
     fn a_step_is_named_without_its_environment() {
-        assert_eq!(step("other-create-service"), "other-create-service");
+        assert_eq!(step("test-eu-create-service", "test-eu"), "create-service");
+        assert_eq!(
+            step("tester-create-service", "test"),
+            "tester-create-service"
+        );
     }
 }

@@ -111,7 +111,7 @@ lint: lint-templates lint-crates ## Check everything that can be checked without
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
 	# There are no examples: the option makes the dependencies' features those of the line above, whose work is used again.
-	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --bins --examples --locked
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --examples --locked
 
 .PHONY: audit
 audit: $(LINT_VENV_READY) ## Check the crates against the RustSec advisories, which are on GitHub

@@ -110,7 +110,7 @@ lint-crates: $(LINT_VENV_READY) ## Check the licences, versions and sources of t
 lint: lint-templates lint-crates ## Check everything that can be checked without running it
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
-	# There are no examples: the option makes the dependencies' features those of the line above, whose work is used again.
+	# There are no examples, but with the option cargo takes the features of clippy's build, and checks no dependency again.
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --lib --examples --locked
 
 .PHONY: audit

@@ -6,12 +6,13 @@ mod affinity;
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::operation::create_rule::CreateRuleOutput;
 use aws_sdk_elasticloadbalancingv2::operation::create_rule::builders::CreateRuleFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::routing::{self, ListenerRule};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, actions, tags, target_group};
+use lifecycle::{
+    DeploymentId, ErrorName, Origin, Settings, StepError, actions, tags, target_group,
+};
 use serde::{Deserialize, Serialize};
 
 use affinity::Affinity;
@@ -39,6 +40,8 @@ pub struct Output {
     pub header_rule: ListenerRule,
     /// The rule for requests with the cookie.
     pub cookie_rule: ListenerRule,
+    /// Whether this run created any of them.
+    pub outcome: Origin,
 }
 
 /// Adopts the deployment's two rules where they exist, else creates them with the lowest free priorities.
@@ -50,11 +53,18 @@ pub struct Output {
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let step = async {
         let mut rules = routing::rules(elb, &settings.listener_arn).await?;
+        let (header, header_rule) =
+            adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules).await?;
+        let (cookie, cookie_rule) =
+            adopt_or_create(elb, settings, &input, Affinity::Cookie, &mut rules).await?;
         Ok(Output {
-            header_rule: adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules)
-                .await?,
-            cookie_rule: adopt_or_create(elb, settings, &input, Affinity::Cookie, &mut rules)
-                .await?,
+            header_rule,
+            cookie_rule,
+            outcome: if header == cookie {
+                header
+            } else {
+                Origin::Created
+            },
         })
     };
     step.await
@@ -68,13 +78,13 @@ async fn adopt_or_create(
     input: &Input,
     affinity: Affinity,
     rules: &mut Vec<Rule>,
-) -> Result<ListenerRule, StepError> {
+) -> Result<(Origin, ListenerRule), StepError> {
     let deployment = &input.deployment_id;
     // Priorities that AWS has refused, in case the list of rules is stale.
     let mut refused = BTreeSet::new();
     for _ in 0..MAX_ATTEMPTS {
         if let Some(rule) = existing(elb, input, affinity, rules).await? {
-            return Ok(rule);
+            return Ok((Origin::Adopted, rule));
         }
         let priority = lowest_free(affinity, rules, &refused)
             .ok_or_else(|| no_free_priority(settings, affinity, deployment))?;
@@ -84,7 +94,11 @@ async fn adopt_or_create(
             .send()
             .await
         {
-            Ok(answer) => return created(answer, priority, &attempt),
+            Ok(answer) => {
+                let rule = answer.rules.and_then(|rules| rules.into_iter().next());
+                let arn = created_arn(&attempt, rule.and_then(|rule| rule.rule_arn))?;
+                return Ok((Origin::Created, ListenerRule { arn, priority }));
+            }
             Err(error) => error,
         };
         match error.as_service_error() {
@@ -127,22 +141,6 @@ fn create(
             |_| false,
         )))
         .set_tags(Some(tags::to_elb(&input.deployment_id)))
-}
-
-fn created(
-    answer: CreateRuleOutput,
-    priority: u32,
-    attempt: &str,
-) -> Result<ListenerRule, StepError> {
-    let rule = answer.rules.and_then(|rules| rules.into_iter().next());
-    rule.and_then(|rule| rule.rule_arn)
-        .map(|arn| ListenerRule { arn, priority })
-        .ok_or_else(|| {
-            StepError::new(
-                ErrorName::Transient,
-                format!("could not {attempt}: the answer contains no ARN"),
-            )
-        })
 }
 
 fn no_free_priority(

@@ -87,7 +87,8 @@ async fn both_rules_are_created_as_the_design_says() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "headerRule": {"arn": rule_arn("rule-1"), "priority": 100},
-            "cookieRule": {"arn": rule_arn("rule-2"), "priority": 20100}
+            "cookieRule": {"arn": rule_arn("rule-2"), "priority": 20100},
+            "outcome": "created"
         })
     );
     let rules = aws.with(|state| state.rules.clone());
@@ -103,7 +104,10 @@ async fn both_rules_are_created_as_the_design_says() {
 async fn run_twice_it_creates_once() {
     let aws = aws();
     let first = run_step(&aws).await.unwrap();
-    assert_eq!(run_step(&aws).await.unwrap(), first);
+    assert_eq!(first.outcome, Origin::Created);
+    let second = run_step(&aws).await.unwrap();
+    let outcome = Origin::Adopted;
+    assert_eq!(second, Output { outcome, ..first });
     assert_eq!(aws.with(|state| state.priorities()), [100, 20100]);
 }
 

@@ -9,9 +9,9 @@ use aws_sdk_ecs::types::{
     DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
     Service,
 };
-use lifecycle::aws_error::{code, failed};
+use lifecycle::aws_error::{code, created_arn, failed};
 use lifecycle::service::{Found, look_up};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
+use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
 use create_error::CreateError;
@@ -36,6 +36,8 @@ pub struct Input {
 pub struct Output {
     /// The ARN of the service.
     pub service_arn: String,
+    /// Whether this run created it.
+    pub outcome: Origin,
 }
 
 /// What is left after [`undo`].
@@ -62,7 +64,6 @@ pub enum Undone {
 pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     adopt_or_create(ecs, settings, &input)
         .await
-        .map(|service_arn| Output { service_arn })
         .map_err(|error| error.with_deployment(&input.deployment_id))
 }
 
@@ -70,23 +71,23 @@ async fn adopt_or_create(
     ecs: &Client,
     settings: &Settings,
     input: &Input,
-) -> Result<String, StepError> {
+) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
+    let adopted = |service_arn| Output {
+        service_arn,
+        outcome: Origin::Adopted,
+    };
     if let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)? {
-        return Ok(arn);
+        return Ok(adopted(arn));
     }
     let attempt = format!("create service {deployment}");
     let error = match create(ecs, settings, input)?.send().await {
         Ok(answer) => {
-            return answer
-                .service
-                .and_then(|service| service.service_arn)
-                .ok_or_else(|| {
-                    StepError::new(
-                        ErrorName::Transient,
-                        format!("could not {attempt}: the answer contains no ARN"),
-                    )
-                });
+            let arn = answer.service.and_then(|service| service.service_arn);
+            return Ok(Output {
+                service_arn: created_arn(&attempt, arn)?,
+                outcome: Origin::Created,
+            });
         }
         Err(error) => error,
     };
@@ -96,7 +97,7 @@ async fn adopt_or_create(
     if known == Some(CreateError::NameTaken)
         && let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)?
     {
-        return Ok(arn);
+        return Ok(adopted(arn));
     }
     // A name that was taken a moment ago and is not there now is transient too: the next attempt sees one
     // or the other.

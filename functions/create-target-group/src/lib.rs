@@ -1,14 +1,13 @@
 //! Creates the target group of a deployment.
 
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::operation::create_target_group::CreateTargetGroupOutput;
 use aws_sdk_elasticloadbalancingv2::operation::create_target_group::builders::CreateTargetGroupFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::{
     Matcher, ProtocolEnum, Rule, TargetGroupAttribute, TargetTypeEnum,
 };
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::target_group::{Found, find, look_up};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, routing, tags};
+use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, routing, tags};
 use serde::{Deserialize, Serialize};
 
 /// The deployment that needs a target group.
@@ -25,6 +24,8 @@ pub struct Input {
 pub struct Output {
     /// The ARN of the target group.
     pub target_group_arn: String,
+    /// Whether this run created it.
+    pub outcome: Origin,
 }
 
 /// Adopts the deployment's target group when there is one, else creates it.
@@ -35,11 +36,12 @@ pub struct Output {
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
     let step = async {
-        let arn = adopt_or_create(elb, settings, deployment).await?;
+        let (outcome, arn) = adopt_or_create(elb, settings, deployment).await?;
         // Also on a group that was found: the run that created it may have died before this call.
         set_deregistration_delay(elb, &arn).await?;
         Ok(Output {
             target_group_arn: arn,
+            outcome,
         })
     };
     step.await
@@ -50,13 +52,19 @@ async fn adopt_or_create(
     elb: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
-) -> Result<String, StepError> {
+) -> Result<(Origin, String), StepError> {
     if let Some(arn) = adopt(look_up(elb, deployment).await?, deployment)? {
-        return Ok(arn);
+        return Ok((Origin::Adopted, arn));
     }
     let attempt = format!("create target group {deployment}");
     let error = match create(elb, settings, deployment).send().await {
-        Ok(answer) => return arn_of(answer, &attempt),
+        Ok(answer) => {
+            let group = answer
+                .target_groups
+                .and_then(|groups| groups.into_iter().next());
+            let arn = created_arn(&attempt, group.and_then(|group| group.target_group_arn))?;
+            return Ok((Origin::Created, arn));
+        }
         Err(error) => error,
     };
     let is_taken = error
@@ -66,7 +74,7 @@ async fn adopt_or_create(
     if is_taken {
         // Another run was faster, perhaps one of this step.
         if let Some(arn) = adopt(look_up(elb, deployment).await?, deployment)? {
-            return Ok(arn);
+            return Ok((Origin::Adopted, arn));
         }
         // Taken a moment ago and not there now: the next attempt sees one or the other.
         error.name = ErrorName::Transient;
@@ -95,20 +103,6 @@ fn create(
         .unhealthy_threshold_count(defaults::UNHEALTHY_THRESHOLD)
         .matcher(Matcher::builder().http_code("200").build())
         .set_tags(Some(tags::to_elb(deployment)))
-}
-
-fn arn_of(answer: CreateTargetGroupOutput, attempt: &str) -> Result<String, StepError> {
-    let group = answer
-        .target_groups
-        .and_then(|groups| groups.into_iter().next());
-    group
-        .and_then(|group| group.target_group_arn)
-        .ok_or_else(|| {
-            StepError::new(
-                ErrorName::Transient,
-                format!("could not {attempt}: the answer contains no ARN"),
-            )
-        })
 }
 
 async fn set_deregistration_delay(elb: &Client, arn: &str) -> Result<(), StepError> {

@@ -98,6 +98,22 @@ pub fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Optio
     error.code()
 }
 
+/// The ARN in the answer to a call that created something.
+///
+/// # Errors
+/// `Transient` when it is missing: the state machine runs the step again, which looks up first.
+pub fn created_arn(
+    attempt: impl std::fmt::Display,
+    arn: Option<String>,
+) -> Result<String, StepError> {
+    arn.ok_or_else(|| {
+        StepError::new(
+            ErrorName::Transient,
+            format!("could not {attempt}: the answer contains no ARN"),
+        )
+    })
+}
+
 fn name_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> ErrorName {
     let listed = error
         .code()

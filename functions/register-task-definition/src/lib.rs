@@ -13,9 +13,9 @@ use aws_sdk_ecs::operation::register_task_definition::RegisterTaskDefinitionErro
 use aws_sdk_ecs::types::{
     Compatibility, NetworkMode, SortOrder, TaskDefinition, TaskDefinitionStatus,
 };
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::task_definition::{describe, family, is_active};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
+use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
 /// What the task definition is made of.
@@ -41,6 +41,8 @@ pub struct Input {
 pub struct Output {
     /// The ARN of the revision to run.
     pub task_definition_arn: String,
+    /// Whether this run registered it.
+    pub outcome: Origin,
 }
 
 /// Adopts the deployment's revision when it is as the input says, else registers one.
@@ -54,9 +56,6 @@ pub struct Output {
 pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     adopt_or_register(ecs, settings, &input)
         .await
-        .map(|task_definition_arn| Output {
-            task_definition_arn,
-        })
         .map_err(|error| error.with_deployment(&input.deployment_id))
 }
 
@@ -64,15 +63,18 @@ async fn adopt_or_register(
     ecs: &Client,
     settings: &Settings,
     input: &Input,
-) -> Result<String, StepError> {
+) -> Result<Output, StepError> {
     let wanted = definition::container(settings, input)?;
     let existing = registered(ecs, settings, &input.deployment_id)
         .await?
         .into_iter()
         .find(|found| definition::is_same(found, input, &wanted))
         .and_then(|found| found.task_definition_arn);
-    if let Some(arn) = existing {
-        return Ok(arn);
+    if let Some(task_definition_arn) = existing {
+        return Ok(Output {
+            task_definition_arn,
+            outcome: Origin::Adopted,
+        });
     }
 
     let attempt = format!("register a task definition for {}", input.deployment_id);
@@ -95,15 +97,13 @@ async fn adopt_or_register(
         .send()
         .await
         .map_err(|error| register_error(input, &attempt, error))?;
-    answer
+    let arn = answer
         .task_definition
-        .and_then(|definition| definition.task_definition_arn)
-        .ok_or_else(|| {
-            StepError::new(
-                ErrorName::Transient,
-                format!("could not {attempt}: the answer contains no ARN"),
-            )
-        })
+        .and_then(|definition| definition.task_definition_arn);
+    Ok(Output {
+        task_definition_arn: created_arn(&attempt, arn)?,
+        outcome: Origin::Created,
+    })
 }
 
 fn register_error(

@@ -45,6 +45,8 @@ pub struct Output {
     /// All that the rollback replaces, as it is now: what is active, and what is ready and newer than the
     /// target. What becomes ready later was not meant by whoever started the rollback, and wins.
     pub replaced: Vec<DeploymentId>,
+    /// What the target needs, in a sentence.
+    pub reason: String,
 }
 
 /// The clients that the step works with.
@@ -124,6 +126,11 @@ impl Restore<'_> {
                 .await?;
         }
         self.untag_the_active_one().await?;
+        let reason = if restored {
+            format!("{id} gets fresh tasks")
+        } else {
+            format!("{id} is warm")
+        };
         let mut replaced: Vec<DeploymentId> = self
             .routing
             .replaced_by(id)
@@ -138,6 +145,7 @@ impl Restore<'_> {
             restored,
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
+            reason,
         })
     }
 

@@ -98,6 +98,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 restored: false,
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
+                reason: format!("{OLD} is warm"),
             }
         );
         assert_eq!(restarts(&aws), 0);
@@ -382,12 +383,13 @@ fn the_answer_is_as_documented() {
         restored: true,
         replaced_deployment_id: None,
         replaced: vec![NEW.parse().unwrap()],
+        reason: "why".into(),
     };
     assert_eq!(
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
-            "restored": true, "replacedDeploymentId": null, "replaced": [NEW]
+            "restored": true, "replacedDeploymentId": null, "replaced": [NEW], "reason": "why"
         })
     );
 }

@@ -214,28 +214,24 @@ impl Switch<'_> {
             .send()
             .await;
         let Err(error) = answer else { return Ok(()) };
-        let error = failed(
+        let mut error = failed(
             format_args!("point the default action at {}", choice.deployment),
             error,
         );
         // Unless AWS refused it, the call may have taken effect all the same, and another run may have
         // switched on since then, so the listener does not show that.
-        if is_first_time && error.name != ErrorName::Transient {
-            self.remove_live_mark(choice).await;
+        if is_first_time
+            && error.name != ErrorName::Transient
+            && let Err(second) = self.remove_live_mark(choice).await
+        {
+            // The mark only keeps the deployment longer, so the first error decides.
+            error.message += &format!("; {}", second.message);
         }
         Err(error)
     }
 
     /// Removes the mark of a switch that did not happen, so that the candidate can be undone.
-    ///
-    /// The switch's own failure is the one to report. A mark that stays only keeps the deployment longer.
-    async fn remove_live_mark(&self, choice: &TargetGroup) {
-        if let Err(error) = self.try_to_remove_live_mark(choice).await {
-            lambda_runtime::tracing::warn!("{error}");
-        }
-    }
-
-    async fn try_to_remove_live_mark(&self, choice: &TargetGroup) -> Result<(), StepError> {
+    async fn remove_live_mark(&self, choice: &TargetGroup) -> Result<(), StepError> {
         if self.is_named(choice).await? {
             return Ok(());
         }

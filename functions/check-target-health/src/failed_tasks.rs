@@ -1,7 +1,8 @@
 //! Why tasks stopped: stop reason, exit code and the container's last log lines.
 
+use aws_sdk_cloudwatchlogs::operation::get_log_events::GetLogEventsError;
 use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::found;
 use lifecycle::printable::printable;
 use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
 
@@ -102,29 +103,21 @@ async fn last_log_lines(
         .task_arn()
         .and_then(|arn| arn.rsplit('/').next())
         .unwrap_or_default();
-    let answer = logs
+    let request = logs
         .get_log_events()
         .log_group_name(&settings.log_group)
         .log_stream_name(format!("{deployment}/{}/{task_id}", defaults::CONTAINER))
         .limit(defaults::LOG_LINES)
-        .start_from_head(false)
-        .send()
-        .await;
-    match answer {
-        Ok(answer) => Ok(answer
-            .events()
-            .iter()
-            .filter_map(|event| event.message())
-            .map(|line| printable(&line.trim_end().replace('\t', " "), MAX_LINE))
-            .collect()),
-        // The stream is created with the first line.
-        Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|error| error.is_resource_not_found_exception()) =>
-        {
-            Ok(Vec::new())
-        }
-        Err(error) => Err(failed("read the log", error).to_string()),
-    }
+        .start_from_head(false);
+    // The stream is created with the first line.
+    let is_gone = GetLogEventsError::is_resource_not_found_exception;
+    let answer =
+        found("read the log", request.send().await, is_gone).map_err(|error| error.to_string())?;
+    let events = answer.and_then(|answer| answer.events).unwrap_or_default();
+    let shown = |line: &str| printable(&line.trim_end().replace('\t', " "), MAX_LINE);
+    Ok(events
+        .iter()
+        .filter_map(|event| event.message())
+        .map(shown)
+        .collect())
 }

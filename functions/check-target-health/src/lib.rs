@@ -74,13 +74,6 @@ pub async fn run(
     settings: &Settings,
     input: Input,
 ) -> Result<Output, StepError> {
-    let id = input.deployment_id.clone();
-    check(clients, settings, input)
-        .await
-        .map_err(|error| error.with_deployment(&id))
-}
-
-async fn check(clients: &Clients, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let id = &input.deployment_id;
     let desired = input.desired_count as usize;
     let Some(targets) = target_group::health(&clients.elb, &input.target_group_arn).await? else {

@@ -51,24 +51,20 @@ pub struct Output {
 /// deployment is about to give some back or every priority that it tried went to another deployment, else
 /// as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
-    let step = async {
-        let mut rules = routing::rules(elb, &settings.listener_arn).await?;
-        let (header, header_rule) =
-            adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules).await?;
-        let (cookie, cookie_rule) =
-            adopt_or_create(elb, settings, &input, Affinity::Cookie, &mut rules).await?;
-        Ok(Output {
-            header_rule,
-            cookie_rule,
-            outcome: if header == cookie {
-                header
-            } else {
-                Origin::Created
-            },
-        })
-    };
-    step.await
-        .map_err(|error: StepError| error.with_deployment(&input.deployment_id))
+    let mut rules = routing::rules(elb, &settings.listener_arn).await?;
+    let (header, header_rule) =
+        adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules).await?;
+    let (cookie, cookie_rule) =
+        adopt_or_create(elb, settings, &input, Affinity::Cookie, &mut rules).await?;
+    Ok(Output {
+        header_rule,
+        cookie_rule,
+        outcome: if header == cookie {
+            header
+        } else {
+            Origin::Created
+        },
+    })
 }
 
 /// Adopts or creates one rule. `rules` are those of the listener, as read last.
@@ -220,32 +216,27 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<usize, StepError> {
-    let delete_all = async {
-        let mut deleted = 0;
-        for rule in routing::rules_of(elb, settings, deployment).await? {
-            let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
-                deleted += 1;
-                continue;
-            };
-            if error
-                .as_service_error()
-                .is_some_and(|error| error.is_rule_not_found_exception())
-            {
-                continue;
-            }
-            // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
-            // which may delete only by tag, is denied the SDK's next attempt.
-            let left = routing::rules_of(elb, settings, deployment).await?;
-            if left.contains(&rule) {
-                return Err(failed(format_args!("delete rule {}", rule.arn), error));
-            }
+    let mut deleted = 0;
+    for rule in routing::rules_of(elb, settings, deployment).await? {
+        let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
             deleted += 1;
+            continue;
+        };
+        if error
+            .as_service_error()
+            .is_some_and(|error| error.is_rule_not_found_exception())
+        {
+            continue;
         }
-        Ok(deleted)
-    };
-    delete_all
-        .await
-        .map_err(|error: StepError| error.with_deployment(deployment))
+        // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
+        // which may delete only by tag, is denied the SDK's next attempt.
+        let left = routing::rules_of(elb, settings, deployment).await?;
+        if left.contains(&rule) {
+            return Err(failed(format_args!("delete rule {}", rule.arn), error));
+        }
+        deleted += 1;
+    }
+    Ok(deleted)
 }
 
 #[cfg(test)]

@@ -62,26 +62,16 @@ pub enum Undone {
 /// `Transient` while an earlier service of that name is being deleted or the listener rule is not in
 /// force yet, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
-    adopt_or_create(ecs, settings, &input)
-        .await
-        .map_err(|error| error.with_deployment(&input.deployment_id))
-}
-
-async fn adopt_or_create(
-    ecs: &Client,
-    settings: &Settings,
-    input: &Input,
-) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
     let adopted = |service_arn| Output {
         service_arn,
         outcome: Origin::Adopted,
     };
-    if let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)? {
+    if let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, &input)? {
         return Ok(adopted(arn));
     }
     let attempt = format!("create service {deployment}");
-    let error = match create(ecs, settings, input)?.send().await {
+    let error = match create(ecs, settings, &input)?.send().await {
         Ok(answer) => {
             let arn = answer.service.and_then(|service| service.service_arn);
             return Ok(Output {
@@ -95,7 +85,7 @@ async fn adopt_or_create(
     let mut error = failed(&attempt, error);
     // The name is taken by a call whose answer was lost, by another run, or by a service of another owner.
     if known == Some(CreateError::NameTaken)
-        && let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, input)?
+        && let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, &input)?
     {
         return Ok(adopted(arn));
     }
@@ -255,50 +245,45 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Undone, StepError> {
-    let delete = async {
-        match look_up(ecs, settings, deployment).await? {
-            Found::Nothing | Found::NotOurs { .. } => return Ok(Undone::Gone),
-            Found::Draining { .. } => return Ok(Undone::Draining),
-            Found::Ours(_) => (),
+    match look_up(ecs, settings, deployment).await? {
+        Found::Nothing | Found::NotOurs { .. } => return Ok(Undone::Gone),
+        Found::Draining { .. } => return Ok(Undone::Draining),
+        Found::Ours(_) => (),
+    }
+    let answer = ecs
+        .delete_service()
+        .cluster(&settings.cluster)
+        .service(deployment.as_str())
+        // Without it the tasks would have to be scaled down and waited for first.
+        .force(true)
+        .send()
+        .await;
+    let error = match answer {
+        Ok(answer) => {
+            let is_gone = answer
+                .service
+                .is_some_and(|it| it.status() == Some("INACTIVE"));
+            return Ok(if is_gone {
+                Undone::Gone
+            } else {
+                Undone::Draining
+            });
         }
-        let answer = ecs
-            .delete_service()
-            .cluster(&settings.cluster)
-            .service(deployment.as_str())
-            // Without it the tasks would have to be scaled down and waited for first.
-            .force(true)
-            .send()
-            .await;
-        let error = match answer {
-            Ok(answer) => {
-                let is_gone = answer
-                    .service
-                    .is_some_and(|it| it.status() == Some("INACTIVE"));
-                return Ok(if is_gone {
-                    Undone::Gone
-                } else {
-                    Undone::Draining
-                });
-            }
-            Err(error) => error,
-        };
-        // Deleted by another run since it was looked up; its tasks may still be stopping. The SDK does not
-        // model the second error for this call.
-        let is_deleted = error
-            .as_service_error()
-            .is_some_and(|error| error.is_service_not_found_exception())
-            || code(&error) == Some("ServiceNotActiveException");
-        if !is_deleted {
-            return Err(failed(format_args!("delete service {deployment}"), error));
-        }
-        Ok(match look_up(ecs, settings, deployment).await? {
-            Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
-            Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
-        })
+        Err(error) => error,
     };
-    delete
-        .await
-        .map_err(|error: StepError| error.with_deployment(deployment))
+    // Deleted by another run since it was looked up; its tasks may still be stopping. The SDK does not
+    // model the second error for this call.
+    let is_deleted = error
+        .as_service_error()
+        .is_some_and(|error| error.is_service_not_found_exception())
+        || code(&error) == Some("ServiceNotActiveException");
+    if !is_deleted {
+        return Err(failed(format_args!("delete service {deployment}"), error));
+    }
+    Ok(match look_up(ecs, settings, deployment).await? {
+        Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
+        Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
+    })
 }
 
 #[cfg(test)]

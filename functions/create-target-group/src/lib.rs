@@ -35,17 +35,13 @@ pub struct Output {
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
-    let step = async {
-        let (outcome, arn) = adopt_or_create(elb, settings, deployment).await?;
-        // Also on a group that was found: the run that created it may have died before this call.
-        set_deregistration_delay(elb, &arn).await?;
-        Ok(Output {
-            target_group_arn: arn,
-            outcome,
-        })
-    };
-    step.await
-        .map_err(|error: StepError| error.with_deployment(deployment))
+    let (outcome, arn) = adopt_or_create(elb, settings, deployment).await?;
+    // Also on a group that was found: the run that created it may have died before this call.
+    set_deregistration_delay(elb, &arn).await?;
+    Ok(Output {
+        target_group_arn: arn,
+        outcome,
+    })
 }
 
 async fn adopt_or_create(
@@ -152,33 +148,28 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<(), StepError> {
-    let delete = async {
-        let Some(group) = find(elb, deployment).await? else {
-            return Ok(());
-        };
-        let answer = elb
-            .delete_target_group()
-            .target_group_arn(&group.arn)
-            .send()
-            .await;
-        let Err(error) = answer else { return Ok(()) };
-        let is_in_use = error
-            .as_service_error()
-            .is_some_and(|error| error.is_resource_in_use_exception());
-        if is_in_use {
-            return Err(in_use(elb, settings, &group.arn).await?);
-        }
-        // If another run has deleted it since it was looked up, AWS does not know it any more. If a call
-        // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
-        // only by tag, is denied the SDK's next attempt.
-        match find(elb, deployment).await? {
-            None => Ok(()),
-            Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
-        }
+    let Some(group) = find(elb, deployment).await? else {
+        return Ok(());
     };
-    delete
-        .await
-        .map_err(|error: StepError| error.with_deployment(deployment))
+    let answer = elb
+        .delete_target_group()
+        .target_group_arn(&group.arn)
+        .send()
+        .await;
+    let Err(error) = answer else { return Ok(()) };
+    let is_in_use = error
+        .as_service_error()
+        .is_some_and(|error| error.is_resource_in_use_exception());
+    if is_in_use {
+        return Err(in_use(elb, settings, &group.arn).await?);
+    }
+    // If another run has deleted it since it was looked up, AWS does not know it any more. If a call
+    // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
+    // only by tag, is denied the SDK's next attempt.
+    match find(elb, deployment).await? {
+        None => Ok(()),
+        Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
+    }
 }
 
 /// The error that lists what still names the group.

@@ -6,7 +6,7 @@
 mod scale_down;
 
 use create_service::Undone;
-use lifecycle::guard::{self, Intent};
+use lifecycle::guard::Intent;
 use lifecycle::routing::DefaultAction;
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{DeploymentId, ErrorName, StepError, defaults, settings, tags};
@@ -96,18 +96,14 @@ pub async fn run(
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
-    let id = input.deployment_id.clone();
     let delete = Delete {
         clients,
         settings: &settings.baseline,
         settle: settings.settle,
         now,
-        id: &id,
+        id: &input.deployment_id,
     };
-    delete
-        .run(&input)
-        .await
-        .map_err(|error| error.with_deployment(&id))
+    delete.run(&input).await
 }
 
 struct Delete<'a> {
@@ -203,7 +199,8 @@ impl Delete<'_> {
     /// began.
     async fn refuse_if_kept(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
         self.refuse_if_active(Some(group)).await?;
-        let refusal = guard::refuse_if_restored(&group.tags, self.now, self.id, Intent::Delete)
+        let refusal = Intent::Delete
+            .refuse_restored(self.id, &group.tags, self.now)
             .and_then(|()| self.refuse_if_was_live(group, input));
         if let Err(refusal) = refusal {
             // A rollback that saw our mark has given way and removed its own. While our mark stays, a
@@ -221,14 +218,14 @@ impl Delete<'_> {
         if input.only_if_never_live {
             return Ok(());
         }
-        guard::refuse_if_protected(&group.tags, self.id, Intent::Delete)
+        Intent::Delete.refuse_protected(self.id, &group.tags)
     }
 
     /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
     /// call began, or later switches would pass a live deployment over.
     async fn refuse_if_active(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
-        let refusal = guard::refuse_if_active(&default_action, self.id, Intent::Delete);
+        let refusal = Intent::Delete.refuse_active(self.id, &default_action);
         if let (Err(_), Some(group)) = (&refusal, group) {
             self.unmark(&group.arn).await?;
         }

@@ -14,7 +14,7 @@ mod secret;
 
 use aws_sdk_ecs::types::Service;
 use futures_util::future::join_all;
-use lifecycle::guard::{self, Intent};
+use lifecycle::guard::Intent;
 use lifecycle::printable::{MAX_TEXT, first_of, printable};
 use lifecycle::routing::DefaultAction;
 use lifecycle::service::{self, Found};
@@ -97,7 +97,7 @@ pub async fn run(
         id,
         target_group_arn,
     };
-    drain.run().await.map_err(|error| error.with_deployment(id))
+    drain.run().await
 }
 
 struct Drain<'a> {
@@ -222,10 +222,10 @@ impl Drain<'_> {
     }
 
     async fn refuse_if_kept(&self, tags: &Tags) -> Result<(), StepError> {
-        guard::refuse_if_protected(tags, self.id, Intent::Drain)?;
-        guard::refuse_if_restored(tags, self.now, self.id, Intent::Drain)?;
+        Intent::Drain.refuse_protected(self.id, tags)?;
+        Intent::Drain.refuse_restored(self.id, tags, self.now)?;
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
-        guard::refuse_if_active(&default_action, self.id, Intent::Drain)
+        Intent::Drain.refuse_active(self.id, &default_action)
     }
 
     /// Takes back what this sweep did before it met a rollback or a switch. No task was asked yet.

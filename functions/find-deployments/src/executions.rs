@@ -29,22 +29,17 @@ const PER_PAGE: i32 = 1000;
 /// # Errors
 /// As [`lifecycle::aws_error::CODES`] say. An execution that has ended in the meantime is left out.
 pub async fn running(sfn: &Client, state_machine_arn: &str) -> Result<Executions, StepError> {
-    let mut executions = sfn
+    let executions = sfn
         .list_executions()
         .state_machine_arn(state_machine_arn)
         .status_filter(ExecutionStatus::Running)
         .max_results(PER_PAGE)
         .into_paginator()
-        .items()
-        .send();
+        .items();
+    let executions = executions.send().try_collect().await;
+    let attempt = format_args!("list the executions of {state_machine_arn}");
     let mut found = Executions::default();
-    while let Some(execution) = executions.next().await {
-        let execution = execution.map_err(|error| {
-            failed(
-                format_args!("list the executions of {state_machine_arn}"),
-                error,
-            )
-        })?;
+    for execution in executions.map_err(|error| failed(attempt, error))? {
         if let Ok(id) = execution.name.parse() {
             found.running.insert(id);
             continue;

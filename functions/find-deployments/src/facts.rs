@@ -182,19 +182,18 @@ fn classify(default_action: &DefaultAction, existing: &[String]) -> DefaultActio
 
 /// The ARNs of all target groups of the region. A deployment's may be in no rule, so none is left out.
 async fn target_groups(clients: &Clients) -> Result<Vec<String>, StepError> {
-    let mut groups = clients
+    let groups = clients
         .elb
         .describe_target_groups()
         .page_size(TARGET_GROUPS_PER_PAGE)
         .into_paginator()
-        .items()
-        .send();
-    let mut found = Vec::new();
-    while let Some(group) = groups.next().await {
-        let group = group.map_err(|error| failed("list the target groups", error))?;
-        found.extend(group.target_group_arn);
-    }
-    Ok(found)
+        .items();
+    let groups = groups.send().try_collect().await;
+    let groups = groups.map_err(|error| failed("list the target groups", error))?;
+    Ok(groups
+        .into_iter()
+        .filter_map(|group| group.target_group_arn)
+        .collect())
 }
 
 /// The deployments found so far.
@@ -346,54 +345,36 @@ impl Found {
 /// The names of the cluster's services that are named after deployments of the environment.
 async fn service_names(clients: &Clients, settings: &Settings) -> Result<Vec<String>, StepError> {
     let cluster = &settings.baseline.cluster;
-    let mut arns = clients
+    let arns = clients
         .ecs
         .list_services()
         .cluster(cluster)
         .max_results(SERVICES_PER_PAGE)
         .into_paginator()
-        .items()
-        .send();
-    let is_ours = |name: &str| {
+        .items();
+    let arns = arns.send().try_collect().await;
+    let attempt = format_args!("list the services of cluster {cluster}");
+    let arns = arns.map_err(|error| failed(attempt, error))?;
+    let names = arns.iter().filter_map(|arn| arn.rsplit('/').next());
+    let is_ours = |name: &&str| {
         let id: Result<DeploymentId, _> = name.parse();
         id.is_ok_and(|id| *id.environment() == settings.baseline.environment)
     };
-    let mut found = Vec::new();
-    while let Some(arn) = arns.next().await {
-        let arn = arn.map_err(|error| {
-            failed(
-                format_args!("list the services of cluster {cluster}"),
-                error,
-            )
-        })?;
-        found.extend(
-            arn.rsplit('/')
-                .next()
-                .filter(|name| is_ours(name))
-                .map(str::to_owned),
-        );
-    }
-    Ok(found)
+    Ok(names.filter(is_ours).map(str::to_owned).collect())
 }
 
 /// The ARNs of the family's active revisions.
 async fn task_definitions(clients: &Clients, family: &str) -> Result<Vec<String>, StepError> {
-    let mut arns = clients
+    let arns = clients
         .ecs
         .list_task_definitions()
         .family_prefix(family)
         .status(TaskDefinitionStatus::Active)
         .max_results(TASK_DEFINITIONS_PER_PAGE)
         .into_paginator()
-        .items()
-        .send();
-    let mut found = Vec::new();
-    while let Some(arn) = arns.next().await {
-        found.push(arn.map_err(|error| {
-            failed(format_args!("list the task definitions of {family}"), error)
-        })?);
-    }
-    Ok(found)
+        .items();
+    let arns = arns.send().try_collect().await;
+    arns.map_err(|error| failed(format_args!("list the task definitions of {family}"), error))
 }
 
 #[cfg(test)]

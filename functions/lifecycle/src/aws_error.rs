@@ -98,6 +98,25 @@ pub fn code<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> Optio
     error.code()
 }
 
+/// The answer of an AWS call, or `None` when its error means that the resource does not exist.
+///
+/// # Errors
+/// As [`CODES`] say, for every other error.
+pub fn found<T, E>(
+    attempt: impl std::fmt::Display,
+    answer: Result<T, SdkError<E, HttpResponse>>,
+    is_gone: impl FnOnce(&E) -> bool,
+) -> Result<Option<T>, StepError>
+where
+    E: ProvideErrorMetadata + std::error::Error + 'static,
+{
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if error.as_service_error().is_some_and(is_gone) => Ok(None),
+        Err(error) => Err(failed(attempt, error)),
+    }
+}
+
 /// The ARN in the answer to a call that created something.
 ///
 /// # Errors

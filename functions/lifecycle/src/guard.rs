@@ -16,77 +16,56 @@ pub enum Intent {
 }
 
 impl Intent {
-    fn participle(self) -> &'static str {
-        match self {
+    /// Refuses a deployment that the default action names, with `DeploymentActive`. The listener is the
+    /// truth, whatever tags or callers say.
+    pub fn refuse_active(
+        self,
+        deployment: &DeploymentId,
+        default_action: &DefaultAction,
+    ) -> Result<(), StepError> {
+        let advice = "carries the default traffic; switch to another deployment first";
+        let is_active = default_action.is_named(deployment);
+        self.refuse_if(is_active, deployment, ErrorName::DeploymentActive, advice)
+    }
+
+    /// Refuses a deployment that a rollback is bringing back, with `DeploymentKept`.
+    pub fn refuse_restored(
+        self,
+        deployment: &DeploymentId,
+        tags: &Tags,
+        now: UtcDateTime,
+    ) -> Result<(), StepError> {
+        let tag = tags::RESTORING_SINCE;
+        let advice =
+            format!("is being rolled back to; if no rollback is running, remove its tag {tag}");
+        let is_restored = tags::is_being_restored(tags, now);
+        self.refuse_if(is_restored, deployment, ErrorName::DeploymentKept, &advice)
+    }
+
+    /// Refuses a deployment that an operator protects, with `DeploymentKept`.
+    pub fn refuse_protected(self, deployment: &DeploymentId, tags: &Tags) -> Result<(), StepError> {
+        let advice = format!("is protected; remove its tag {} first", tags::PROTECTED);
+        let is_protected = tags.contains_key(tags::PROTECTED);
+        self.refuse_if(is_protected, deployment, ErrorName::DeploymentKept, &advice)
+    }
+
+    fn refuse_if(
+        self,
+        is_kept: bool,
+        deployment: &DeploymentId,
+        name: ErrorName,
+        why: &str,
+    ) -> Result<(), StepError> {
+        let intent = match self {
             Intent::Drain => "drained",
             Intent::Delete => "deleted",
+        };
+        if !is_kept {
+            return Ok(());
         }
+        Err(StepError::new(
+            name,
+            format!("{deployment} is not {intent}: it {why}"),
+        ))
     }
-}
-
-/// Refuses a deployment that the default action names. The listener is the truth, whatever tags or
-/// callers say.
-///
-/// # Errors
-/// `DeploymentActive`.
-pub fn refuse_if_active(
-    default_action: &DefaultAction,
-    deployment: &DeploymentId,
-    intent: Intent,
-) -> Result<(), StepError> {
-    if !default_action.is_named(deployment) {
-        return Ok(());
-    }
-    Err(StepError::new(
-        ErrorName::DeploymentActive,
-        format!(
-            "{deployment} carries the default traffic and is not {}; switch to another deployment first",
-            intent.participle()
-        ),
-    ))
-}
-
-/// Refuses a deployment that a rollback is bringing back.
-///
-/// # Errors
-/// `DeploymentKept`.
-pub fn refuse_if_restored(
-    tags: &Tags,
-    now: UtcDateTime,
-    deployment: &DeploymentId,
-    intent: Intent,
-) -> Result<(), StepError> {
-    if !tags::is_being_restored(tags, now) {
-        return Ok(());
-    }
-    Err(StepError::new(
-        ErrorName::DeploymentKept,
-        format!(
-            "{deployment} is being rolled back to and is not {}; if no rollback is running, remove its tag {}",
-            intent.participle(),
-            tags::RESTORING_SINCE
-        ),
-    ))
-}
-
-/// Refuses a deployment that an operator protects.
-///
-/// # Errors
-/// `DeploymentKept`.
-pub fn refuse_if_protected(
-    tags: &Tags,
-    deployment: &DeploymentId,
-    intent: Intent,
-) -> Result<(), StepError> {
-    if !tags.contains_key(tags::PROTECTED) {
-        return Ok(());
-    }
-    Err(StepError::new(
-        ErrorName::DeploymentKept,
-        format!(
-            "{deployment} is protected and is not {}; remove its tag {} first",
-            intent.participle(),
-            tags::PROTECTED
-        ),
-    ))
 }

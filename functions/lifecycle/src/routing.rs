@@ -187,23 +187,19 @@ impl Routing {
 /// # Errors
 /// As [`crate::aws_error::CODES`] say.
 pub async fn rules(elb: &Client, listener_arn: &str) -> Result<Vec<Rule>, StepError> {
-    let mut pages = elb
+    let rules = elb
         .describe_rules()
         .listener_arn(listener_arn)
         .page_size(RULES_PER_PAGE)
         .into_paginator()
-        .send();
-    let mut rules = Vec::new();
-    while let Some(page) = pages.next().await {
-        let page = page.map_err(|error| {
-            failed(
-                format_args!("list the rules of listener {listener_arn}"),
-                error,
-            )
-        })?;
-        rules.extend(page.rules.unwrap_or_default());
-    }
-    Ok(rules)
+        .items();
+    let rules = rules.send().try_collect().await;
+    rules.map_err(|error| {
+        failed(
+            format_args!("list the rules of listener {listener_arn}"),
+            error,
+        )
+    })
 }
 
 /// A rule of the listener that an operator or another run can find again.

@@ -13,7 +13,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::input::{self, Payload};
-use crate::{ErrorName, StepError, defaults};
+use crate::{DeploymentId, ErrorName, StepError, defaults};
 
 /// A step from payload to answer, whatever its types are.
 type Step<'a> = dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, StepError>> + 'a>> + 'a;
@@ -58,8 +58,17 @@ async fn invoke(step: &Step<'_>, event: LambdaEvent<Payload>) -> Result<Value, S
     let deployment = payload.as_ref().ok().and_then(log::deployment);
     let time = time_until(event.context.deadline());
     let answer = within(time, async { step(payload?).await }).await;
+    let answer = answer.map_err(|error| name_deployment(error, deployment.as_ref()));
     log::invocation(&event.context, deployment, start.elapsed(), &answer);
     answer
+}
+
+/// Names the deployment of the payload in the error. An error about the payload itself names the field.
+fn name_deployment(error: StepError, deployment: Option<&DeploymentId>) -> StepError {
+    match deployment {
+        Some(id) if error.name != ErrorName::InvalidInput => error.with_deployment(id),
+        _ => error,
+    }
 }
 
 /// The time that a step has when Lambda kills the function at `deadline`.

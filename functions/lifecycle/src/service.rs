@@ -4,7 +4,7 @@ use aws_sdk_ecs::Client;
 use aws_sdk_ecs::operation::update_service::UpdateServiceError;
 use aws_sdk_ecs::types::{Deployment, Service, ServiceField};
 
-use crate::aws_error::{code, failed};
+use crate::aws_error::{code, failed, found};
 use crate::{DeploymentId, Settings, StepError, tags};
 
 /// What exists under a deployment's name.
@@ -117,19 +117,11 @@ pub async fn set_grace_period(
     deployment: &DeploymentId,
     seconds: i32,
 ) -> Result<(), StepError> {
-    let answer = ecs
+    let request = ecs
         .update_service()
         .cluster(&settings.cluster)
         .service(deployment.as_str())
-        .health_check_grace_period_seconds(seconds)
-        .send()
-        .await;
-    match answer {
-        Ok(_) => Ok(()),
-        Err(error) if error.as_service_error().is_some_and(is_gone) => Ok(()),
-        Err(error) => {
-            let attempt = format!("set the health check grace period of service {deployment}");
-            Err(failed(attempt, error))
-        }
-    }
+        .health_check_grace_period_seconds(seconds);
+    let attempt = format!("set the health check grace period of service {deployment}");
+    found(attempt, request.send().await, is_gone).map(drop)
 }

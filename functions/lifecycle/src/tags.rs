@@ -6,11 +6,12 @@
 use std::collections::HashMap;
 
 use aws_sdk_ecs::types as ecs;
+use aws_sdk_elasticloadbalancingv2::operation::describe_tags::DescribeTagsError;
 use aws_sdk_elasticloadbalancingv2::types as elb;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 
-use crate::aws_error::failed;
+use crate::aws_error::found;
 use crate::{DeploymentId, Environment, StepError, defaults};
 
 /// DescribeTags takes at most 20 resources:
@@ -96,22 +97,22 @@ pub async fn read(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     arns: &[String],
 ) -> Result<HashMap<String, Tags>, StepError> {
-    let mut found = HashMap::new();
+    let mut by_arn = HashMap::new();
     for batch in arns.chunks(ARNS_PER_CALL) {
         if let Some(descriptions) = describe(elb, batch).await? {
-            found.extend(descriptions);
+            by_arn.extend(descriptions);
             continue;
         }
         // A resource that another run deleted after it was listed fails the call for all of them.
         for arn in batch {
-            found.extend(
+            by_arn.extend(
                 describe(elb, std::slice::from_ref(arn))
                     .await?
                     .unwrap_or_default(),
             );
         }
     }
-    Ok(found)
+    Ok(by_arn)
 }
 
 /// The tags of one resource, or `None` when it no longer exists.
@@ -130,37 +131,20 @@ async fn describe(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     arns: &[String],
 ) -> Result<Option<HashMap<String, Tags>>, StepError> {
-    let answer = elb
-        .describe_tags()
-        .set_resource_arns(Some(arns.to_vec()))
-        .send()
-        .await;
-    match answer {
-        Ok(answer) => Ok(Some(
-            answer
-                .tag_descriptions
-                .unwrap_or_default()
-                .into_iter()
-                .map(|it| {
-                    (
-                        it.resource_arn.clone().unwrap_or_default(),
-                        from_elb(it.tags()),
-                    )
-                })
-                .collect(),
-        )),
-        Err(error)
-            if error.as_service_error().is_some_and(|error| {
-                error.is_rule_not_found_exception() || error.is_target_group_not_found_exception()
-            }) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(failed(
-            format_args!("read the tags of {}", arns.join(", ")),
-            error,
-        )),
-    }
+    let request = elb.describe_tags().set_resource_arns(Some(arns.to_vec()));
+    let is_gone = |error: &DescribeTagsError| {
+        error.is_rule_not_found_exception() || error.is_target_group_not_found_exception()
+    };
+    let attempt = format!("read the tags of {}", arns.join(", "));
+    let answer = found(attempt, request.send().await, is_gone)?;
+    let descriptions = answer.map(|answer| answer.tag_descriptions.unwrap_or_default());
+    Ok(descriptions.map(|descriptions| {
+        let tagged = descriptions.iter().map(|description| {
+            let arn = description.resource_arn().unwrap_or_default();
+            (arn.to_owned(), from_elb(description.tags()))
+        });
+        tagged.collect()
+    }))
 }
 
 /// Whether a resource with these tags belongs to that deployment.

@@ -1,10 +1,12 @@
 //! The target group of a deployment, whose tags carry the deployment's state.
 
 use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsError;
+use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthError;
 use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetHealth, TargetHealthStateEnum};
 use time::UtcDateTime;
 
-use crate::aws_error::failed;
+use crate::aws_error::{failed, found};
 use crate::tags::{self, Tags};
 use crate::{DeploymentId, Environment, StepError};
 
@@ -45,28 +47,18 @@ pub enum Found {
 /// # Errors
 /// As [`crate::aws_error::CODES`] say.
 pub async fn look_up(elb: &Client, deployment: &DeploymentId) -> Result<Found, StepError> {
-    let answer = elb
-        .describe_target_groups()
-        .names(deployment.as_str())
-        .send()
-        .await;
-    let groups = match answer {
-        Ok(answer) => answer.target_groups.unwrap_or_default(),
-        Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|error| error.is_target_group_not_found_exception()) =>
-        {
-            return Ok(Found::Nothing);
-        }
-        Err(error) => {
-            return Err(failed(
-                format_args!("look up target group {deployment}"),
-                error,
-            ));
-        }
-    };
-    let Some(arn) = groups.into_iter().find_map(|group| group.target_group_arn) else {
+    let request = elb.describe_target_groups().names(deployment.as_str());
+    let answer = found(
+        format_args!("look up target group {deployment}"),
+        request.send().await,
+        DescribeTargetGroupsError::is_target_group_not_found_exception,
+    )?;
+    let groups = answer.and_then(|answer| answer.target_groups);
+    let Some(arn) = groups
+        .into_iter()
+        .flatten()
+        .find_map(|group| group.target_group_arn)
+    else {
         return Ok(Found::Nothing);
     };
     // No answer at all means that it was deleted between the two calls.
@@ -171,32 +163,21 @@ pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepErr
 /// As [`crate::aws_error::CODES`] say.
 pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>, StepError> {
     // Not paginated: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html
-    match elb
-        .describe_target_health()
-        .target_group_arn(arn)
-        .send()
-        .await
-    {
-        Ok(answer) => Ok(Some(
-            answer
-                .target_health_descriptions
-                .unwrap_or_default()
-                .into_iter()
-                .filter_map(|description| description.target_health)
-                .collect(),
-        )),
-        Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|error| error.is_target_group_not_found_exception()) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(failed(
-            format_args!("read the target health of {arn}"),
-            error,
-        )),
-    }
+    let answer = found(
+        format_args!("read the target health of {arn}"),
+        elb.describe_target_health()
+            .target_group_arn(arn)
+            .send()
+            .await,
+        DescribeTargetHealthError::is_target_group_not_found_exception,
+    )?;
+    let targets = answer.map(|answer| answer.target_health_descriptions.unwrap_or_default());
+    Ok(targets.map(|targets| {
+        targets
+            .into_iter()
+            .filter_map(|it| it.target_health)
+            .collect()
+    }))
 }
 
 /// How many of these targets are healthy.

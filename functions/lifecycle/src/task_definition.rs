@@ -1,9 +1,10 @@
 //! The task definitions of an environment's deployments, all revisions of one family.
 
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::operation::describe_task_definition::DescribeTaskDefinitionError;
 use aws_sdk_ecs::types::{TaskDefinition, TaskDefinitionField, TaskDefinitionStatus};
 
-use crate::aws_error::failed;
+use crate::aws_error::found;
 use crate::tags::{self, Tags};
 use crate::{Settings, StepError};
 
@@ -20,27 +21,18 @@ pub async fn describe(
     ecs: &Client,
     arn: &str,
 ) -> Result<Option<(TaskDefinition, Tags)>, StepError> {
-    let answer = ecs
+    let request = ecs
         .describe_task_definition()
         .task_definition(arn)
-        .include(TaskDefinitionField::Tags)
-        .send()
-        .await;
-    match answer {
-        Ok(answer) => {
-            let tags = tags::from_ecs(answer.tags());
-            Ok(answer.task_definition.map(|definition| (definition, tags)))
-        }
-        // All that can be wrong with an ARN that AWS itself listed is that it is gone.
-        Err(error)
-            if error
-                .as_service_error()
-                .is_some_and(|error| error.is_client_exception()) =>
-        {
-            Ok(None)
-        }
-        Err(error) => Err(failed(format_args!("read task definition {arn}"), error)),
-    }
+        .include(TaskDefinitionField::Tags);
+    // All that can be wrong with an ARN that AWS itself listed is that it is gone.
+    let is_gone = DescribeTaskDefinitionError::is_client_exception;
+    let attempt = format_args!("read task definition {arn}");
+    let answer = found(attempt, request.send().await, is_gone)?;
+    Ok(answer.and_then(|answer| {
+        let tags = tags::from_ecs(answer.tags());
+        Some((answer.task_definition?, tags))
+    }))
 }
 
 /// Whether new tasks can be started from the revision.

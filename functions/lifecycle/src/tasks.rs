@@ -1,9 +1,10 @@
 //! The tasks of a deployment's service.
 
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::operation::list_tasks::ListTasksError;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
 
-use crate::aws_error::failed;
+use crate::aws_error::{failed, found};
 use crate::{DeploymentId, Settings, StepError};
 
 /// The tasks with that desired status, past every page. ECS lists stopped tasks for at least an hour;
@@ -31,17 +32,9 @@ pub async fn list(
         .send();
     let mut tasks = Vec::new();
     while let Some(page) = pages.next().await {
-        let arns = match page {
-            Ok(page) => page.task_arns.unwrap_or_default(),
-            Err(error)
-                if error
-                    .as_service_error()
-                    .is_some_and(|error| error.is_service_not_found_exception()) =>
-            {
-                return Ok(tasks);
-            }
-            Err(error) => return Err(failed(format_args!("list {what}"), error)),
-        };
+        let is_gone = ListTasksError::is_service_not_found_exception;
+        let page = found(format_args!("list {what}"), page, is_gone)?;
+        let arns = page.and_then(|page| page.task_arns).unwrap_or_default();
         if arns.is_empty() {
             continue;
         }

@@ -54,21 +54,11 @@ pub struct Output {
 /// `InvalidInput` when Fargate does not have the size or a variable has a reserved name, else as
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
-    adopt_or_register(ecs, settings, &input)
-        .await
-        .map_err(|error| error.with_deployment(&input.deployment_id))
-}
-
-async fn adopt_or_register(
-    ecs: &Client,
-    settings: &Settings,
-    input: &Input,
-) -> Result<Output, StepError> {
-    let wanted = definition::container(settings, input)?;
+    let wanted = definition::container(settings, &input)?;
     let existing = registered(ecs, settings, &input.deployment_id)
         .await?
         .into_iter()
-        .find(|found| definition::is_same(found, input, &wanted))
+        .find(|found| definition::is_same(found, &input, &wanted))
         .and_then(|found| found.task_definition_arn);
     if let Some(task_definition_arn) = existing {
         return Ok(Output {
@@ -96,7 +86,7 @@ async fn adopt_or_register(
         .config_override(Config::builder().retry_config(RetryConfig::disabled()))
         .send()
         .await
-        .map_err(|error| register_error(input, &attempt, error))?;
+        .map_err(|error| register_error(&input, &attempt, error))?;
     let arn = answer
         .task_definition
         .and_then(|definition| definition.task_definition_arn);
@@ -191,18 +181,13 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<usize, StepError> {
-    let deregister_all = async {
-        let mut deregistered = 0;
-        for definition in registered(ecs, settings, deployment).await? {
-            if deregister(ecs, definition.task_definition_arn().unwrap_or_default()).await? {
-                deregistered += 1;
-            }
+    let mut deregistered = 0;
+    for definition in registered(ecs, settings, deployment).await? {
+        if deregister(ecs, definition.task_definition_arn().unwrap_or_default()).await? {
+            deregistered += 1;
         }
-        Ok(deregistered)
-    };
-    deregister_all
-        .await
-        .map_err(|error: StepError| error.with_deployment(deployment))
+    }
+    Ok(deregistered)
 }
 
 /// Deregisters one revision. Returns whether it was active until now.

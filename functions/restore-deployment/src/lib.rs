@@ -11,7 +11,7 @@
 mod target;
 
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::found;
 use lifecycle::routing::Routing;
 use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
@@ -205,7 +205,7 @@ impl Restore<'_> {
 
     async fn start_fresh_tasks(&self, desired_count: u32) -> Result<(), StepError> {
         let id = &self.group.deployment;
-        let answer = self
+        let request = self
             .clients
             .ecs
             .update_service()
@@ -214,18 +214,11 @@ impl Restore<'_> {
             .force_new_deployment(true)
             // It came from ECS, which keeps it as such a number.
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
-            .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
-            .send()
-            .await;
-        match answer {
-            Ok(_) => Ok(()),
-            Err(error) if error.as_service_error().is_some_and(service::is_gone) => {
-                Err(self.service_is_gone())
-            }
-            Err(error) => Err(failed(
-                format_args!("start fresh tasks of service {id}"),
-                error,
-            )),
+            .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS);
+        let attempt = format_args!("start fresh tasks of service {id}");
+        match found(attempt, request.send().await, service::is_gone)? {
+            Some(_) => Ok(()),
+            None => Err(self.service_is_gone()),
         }
     }
 

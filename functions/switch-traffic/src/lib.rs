@@ -78,17 +78,13 @@ pub async fn run(
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
-    let id = input.deployment_id.clone();
     let switch = Switch {
         elb,
         settings,
         now,
         input,
     };
-    switch
-        .run()
-        .await
-        .map_err(|error| error.with_deployment(&id))
+    switch.run().await
 }
 
 struct Switch<'a> {

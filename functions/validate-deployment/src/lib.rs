@@ -54,18 +54,6 @@ pub async fn run(
     input: Input,
 ) -> Result<Output, StepError> {
     let deployment = input.check(settings, now)?;
-    let id = deployment.deployment_id.clone();
-    check(ecr, elb, settings, deployment)
-        .await
-        .map_err(|error| error.with_deployment(&id))
-}
-
-async fn check(
-    ecr: &aws_sdk_ecr::Client,
-    elb: &aws_sdk_elasticloadbalancingv2::Client,
-    settings: &Settings,
-    deployment: Deployment,
-) -> Result<Output, StepError> {
     let image_digest = find_image(ecr, settings, &deployment).await?;
     let (verdict, reason) = check_the_listener(elb, settings, &deployment.deployment_id).await?;
     Ok(Output {

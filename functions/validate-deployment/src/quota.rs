@@ -27,20 +27,15 @@ pub async fn usage(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Usage, StepError> {
-    let mut listeners = elb
+    let listeners = elb
         .describe_listeners()
         .load_balancer_arn(&settings.load_balancer_arn)
         .into_paginator()
-        .items()
-        .send();
+        .items();
+    let attempt = format_args!("list the listeners of {}", settings.load_balancer_arn);
+    let listeners = listeners.send().try_collect().await;
     let mut usage = Usage::default();
-    while let Some(listener) = listeners.next().await {
-        let listener = listener.map_err(|error| {
-            failed(
-                format_args!("list the listeners of {}", settings.load_balancer_arn),
-                error,
-            )
-        })?;
+    for listener in listeners.map_err(|error| failed(attempt, error))? {
         for rule in routing::rules(elb, listener.listener_arn().unwrap_or_default()).await? {
             usage.count(&rule, deployment);
         }
@@ -112,19 +107,18 @@ pub async fn check(
 /// Rules and target groups per Application Load Balancer, as this account has them.
 async fn limits(elb: &Client) -> Result<(usize, usize), StepError> {
     let (mut rules, mut target_groups) = (100, 100);
-    let mut limits = elb.describe_account_limits().into_paginator().send();
-    while let Some(page) = limits.next().await {
-        let page =
-            page.map_err(|error| failed("read the account's load balancing limits", error))?;
-        for limit in page.limits() {
-            let Some(max) = limit.max().and_then(|max| max.parse().ok()) else {
-                continue;
-            };
-            match limit.name() {
-                Some("rules-per-application-load-balancer") => rules = max,
-                Some("target-groups-per-application-load-balancer") => target_groups = max,
-                _ => {}
-            }
+    let limits = elb.describe_account_limits().into_paginator().items();
+    let limits = limits.send().try_collect().await;
+    for limit in
+        limits.map_err(|error| failed("read the account's load balancing limits", error))?
+    {
+        let Some(max) = limit.max().and_then(|max| max.parse().ok()) else {
+            continue;
+        };
+        match limit.name() {
+            Some("rules-per-application-load-balancer") => rules = max,
+            Some("target-groups-per-application-load-balancer") => target_groups = max,
+            _ => {}
         }
     }
     Ok((rules, target_groups))

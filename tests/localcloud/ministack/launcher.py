@@ -24,6 +24,8 @@ corrections, each with the AWS page it follows:
    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 9. An expression may take a minute, because AWS's limit of a second is one of its own machines' time.
    https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html
+10. `$millis()` in a state machine runs at the local cloud's pace, as its waits do, so that a deadline keeps its meaning.
+    https://docs.jsonata.org/date-time-functions#millis
 
 The process serves on the socket that is its standard output, because a free port that is given up to be taken
 again is taken by others. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -614,6 +616,25 @@ def parse_expression_without_hurry(expression, timeout=None, **named):
 
 
 stepfunctions.jsonata.Jsonata.jsonata = parse_expression_without_hurry
+
+
+# --- 10. The time of a state machine -------------------------------------------------------------
+
+STARTED = time.time()
+register_functions = stepfunctions._register_sfn_jsonata_functions
+
+
+def millis_at_pace():
+    # Waits of no time at all have no pace that a clock could follow.
+    return int(1000 * (STARTED + (time.time() - STARTED) / (PACE or 1)))
+
+
+def register_functions_at_pace(expression):
+    register_functions(expression)
+    expression.register_lambda("millis", millis_at_pace)
+
+
+stepfunctions._register_sfn_jsonata_functions = register_functions_at_pace
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ mod aws_cli;
 mod calls_and_faults;
 mod cloud;
 mod data_limit;
+mod deadlines;
 mod foreground;
 mod load_balancing;
 mod push_events;

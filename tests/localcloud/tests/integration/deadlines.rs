@@ -1,0 +1,67 @@
+//! The clock of a state machine runs at the pace of its waits.
+
+use std::time::{Duration, Instant};
+
+use localcloud::{LocalCloud, Options, pace::Pace};
+use serde_json::{Value, json};
+
+const PACE: f64 = 0.02;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_time_in_a_state_machine_passes_as_fast_as_its_waits() {
+    let options = Options {
+        pace: Pace(PACE),
+        ..Options::default()
+    };
+    let cloud = LocalCloud::start(options).await.expect("it starts");
+    let call = async |operation: &str, body: Value| {
+        let target = format!("AWSStepFunctions.{operation}");
+        let answer = cloud.client().json("states", &target, body).await;
+        answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
+    };
+    let trust = json!({"Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": "states.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }]});
+    let create_role = [
+        ("Action", "CreateRole"),
+        ("RoleName", "machine"),
+        ("AssumeRolePolicyDocument", &trust.to_string()),
+    ];
+    let created = cloud.client().query("iam", "2010-05-08", &create_role);
+    created.await.expect("created");
+    let definition = json!({
+        "QueryLanguage": "JSONata",
+        "StartAt": "Begin",
+        "States": {
+            "Begin": {"Type": "Pass", "Assign": {"began": "{% $millis() %}"}, "Next": "Wait"},
+            "Wait": {"Type": "Wait", "Seconds": 60, "Next": "End"},
+            "End": {"Type": "Succeed", "Output": "{% $millis() - $began %}"}
+        }
+    });
+    let create = json!({
+        "name": "waits",
+        "roleArn": "arn:aws:iam::000000000000:role/machine",
+        "definition": definition.to_string(),
+    });
+    let created = call("CreateStateMachine", create).await;
+    let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
+    let clock = Instant::now();
+    let started = call("StartExecution", start).await;
+    let output = loop {
+        let which = json!({"executionArn": started["executionArn"]});
+        let execution = call("DescribeExecution", which).await;
+        if execution["status"] != "RUNNING" {
+            break execution["output"].as_str().expect("an output").to_owned();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    let passed: f64 = output.parse().expect("a number of milliseconds");
+    let longest = clock.elapsed().as_secs_f64() * 1000.0 / PACE;
+    assert!(
+        (60_000.0..=longest).contains(&passed),
+        "{passed} ms, at most {longest} ms"
+    );
+    cloud.stop().await;
+}

@@ -1,4 +1,4 @@
-//! The errors of the steps: one name per decision that a state machine takes.
+//! The errors of the steps: one name per decision of a state machine.
 
 use std::fmt;
 
@@ -6,36 +6,36 @@ use lambda_runtime::Diagnostic;
 
 use crate::printable::{MAX_TEXT, printable};
 
-/// The names that `ErrorEquals` in a state machine may hold. `docs/errors.md` says what each means
-/// for the person who reads it.
+/// The names that a state machine matches in `ErrorEquals`. `docs/errors.md` explains each to an
+/// operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ErrorName {
-    /// The input is wrong; nothing was changed.
+    /// The input is wrong, and nothing was changed.
     InvalidInput,
-    /// The repository holds no such image.
+    /// The repository does not have the image.
     ImageNotFound,
-    /// The deployment was rolled back before; it is not switched to again by an event or a retry.
+    /// A rollback took the deployment back before, so no event or retry switches to it again.
     DeploymentRolledBack,
     /// A quota of AWS leaves no room.
     QuotaExceeded,
-    /// A resource of that name exists and is not ours, or is not as we need it.
+    /// A resource with that name exists, but it is not ours or has other settings.
     ResourceConflict,
-    /// What the baseline stack or the function's configuration should provide is missing.
+    /// A resource of the baseline stack or a setting of the function is missing.
     Configuration,
     /// The function's role does not allow a call.
     AccessDenied,
-    /// Worth the same call again, later.
+    /// The same call may succeed later.
     Transient,
-    /// The default action names the deployment; it is neither drained nor deleted.
+    /// The default action names the deployment, so it is neither drained nor deleted.
     DeploymentActive,
-    /// An operator protects the deployment, or a rollback is bringing it back; it is neither drained nor
-    /// deleted.
+    /// An operator protects the deployment, or a rollback is bringing it back. It is not active, but it
+    /// is neither drained nor deleted.
     DeploymentKept,
-    /// The deployment was live and people may be on it; it is not undone like a failed candidate.
+    /// The deployment was live and visitors may be on it, so it is not undone like a candidate.
     DeploymentWasLive,
-    /// There is no deployment to roll back to, or the one named cannot be.
+    /// There is no deployment to roll back to, or the given one cannot be rolled back to.
     NoRollbackTarget,
-    /// Everything else: a bug, or an answer of AWS that the code does not know.
+    /// A bug, or an answer of AWS that the code does not know.
     Unexpected,
 }
 
@@ -57,7 +57,7 @@ impl ErrorName {
         ErrorName::Unexpected,
     ];
 
-    /// The name on the wire: Lambda's `errorType`, Step Functions' error name.
+    /// The name as Lambda's `errorType` and as Step Functions' error name.
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorName::InvalidInput => "InvalidInputError",
@@ -80,7 +80,7 @@ impl ErrorName {
 /// Why a step failed: a name for the state machine, a sentence for the person.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StepError {
-    /// What the state machine decides by.
+    /// The name that the state machine decides by.
     pub name: ErrorName,
     /// Which deployment, which resource, why, and what to do.
     pub message: String,
@@ -133,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn a_message_neither_floods_nor_rewrites_a_log() {
+    fn a_message_has_a_maximum_length_and_no_control_characters() {
         let error = StepError::new(ErrorName::Unexpected, "\u{1b}[2Jx\n".repeat(100_000));
         assert!(error.message.chars().count() <= MAX_TEXT + 1);
         assert!(!error.message.contains(char::is_control));
     }
 
     #[test]
-    fn names_do_not_collide_with_those_of_step_functions() {
+    fn no_name_looks_like_one_of_step_functions_or_lambda() {
         for name in ErrorName::ALL {
             assert!(name.as_str().ends_with("Error"));
             assert!(!name.as_str().starts_with("States.") && !name.as_str().starts_with("Lambda."));

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Checks statemachine/*.asl.json: structure, transitions, JSONata expressions and substitutions.
+"""Checks statemachine/*.asl.json: structure, transitions, JSONata expressions, substitutions and layout.
 
-The structure is cfn-lint's own Step Functions schema, which it applies to a definition inside a template only: each
-machine is wrapped in one. What the schema cannot say is checked here: that every transition leads to a state, that
-every state is reached, that every JSONata expression parses, and that the substitutions of a machine and those that
-pipeline.yaml declares for it are the same.
+The structure is cfn-lint's own Step Functions schema, which cfn-lint applies only to a definition inside a template.
+So each machine is wrapped in one. This script checks what the schema cannot: that every transition leads to a state,
+that every state is reached, that every JSONata expression parses, that pipeline.yaml declares exactly the substitutions
+that a machine uses, and that the file is laid out as `--write` lays it out.
 """
 
 import json
@@ -19,10 +19,36 @@ from jsonata import Jsonata
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SUBSTITUTION = re.compile(r"\$\{(\w+)\}")
 EXPRESSION = re.compile(r"^\{%(.*)%\}$", re.DOTALL)
+WIDTH = 120
+
+
+def laid_out(value, indent=0, column=0):
+    """The value as JSON: on one line where that fits, else with short members sharing lines."""
+    line = json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, (dict, list)) or column + len(line) < WIDTH:
+        return line
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    keys = [f"{json.dumps(key)}: " for key in value] if isinstance(value, dict) else [""] * len(value)
+    members = list(value.values() if isinstance(value, dict) else value)
+    if len(members) == 1:
+        key = opening + keys[0]
+        return key + laid_out(members[0], indent, column + len(key)) + closing
+    lines, shared = [], False
+    for key, member in zip(keys, members):
+        text = key + laid_out(member, indent + 2, indent + 2 + len(key))
+        may_share = "\n" not in text and not (isinstance(value, list) and isinstance(member, dict))
+        if shared and may_share and len(lines[-1]) + len(text) + 3 <= WIDTH:
+            lines[-1] += f", {text}"
+        else:
+            lines.append(" " * (indent + 2) + text)
+        shared = may_share
+    if isinstance(value, list) and isinstance(value[0], str):
+        return opening + ",\n".join(lines).lstrip() + closing
+    return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * indent}{closing}"
 
 
 def structure(definition):
-    """What cfn-lint says about the definition inside a template."""
+    """The problems that cfn-lint reports for the definition inside a template."""
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Resources": {
@@ -59,7 +85,7 @@ def transitions(state):
 
 
 def graph(definition):
-    """Transitions that lead nowhere and states that nothing leads to."""
+    """Transitions to states that do not exist, and states that no transition leads to."""
     for name, machine in machines(definition):
         states = machine.get("States", {})
         reached, ahead = set(), [machine.get("StartAt")]
@@ -69,12 +95,12 @@ def graph(definition):
                 continue
             reached.add(state)
             if state not in states:
-                yield f"{name} leads to {state!r}, which is no state of it"
+                yield f"{name} leads to {state!r}, which does not exist"
                 continue
             ahead.extend(transitions(states[state]))
         for state in states:
             if state not in reached:
-                yield f"{name}: no way leads to {state!r}"
+                yield f"{name}: no transition leads to {state!r}"
 
 
 def strings(value, path=""):
@@ -95,11 +121,11 @@ def expressions(definition):
         if expression := EXPRESSION.match(text):
             try:
                 Jsonata(SUBSTITUTION.sub("1", expression[1]))
-            except Exception as error:  # the parser raises several kinds, all of them about the expression
+            except Exception as error:  # the parser raises several kinds, all about the expression
                 yield f"{path}: not JSONata: {error}"
         elif "{%" in text:
             # https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html
-            yield f"{path}: an expression must fill the string from {{% to %}}, without a space around it"
+            yield f"{path}: an expression must fill the whole string from {{% to %}}, without spaces around it"
 
 
 def substitutions(definition):
@@ -128,13 +154,14 @@ def same_substitutions(file, definition):
     for name in sorted(used - given):
         yield f"${{{name}}} is not in DefinitionSubstitutions of infra/pipeline.yaml"
     for name in sorted(given - used):
-        yield f"{name} is in DefinitionSubstitutions of infra/pipeline.yaml, and not used"
+        yield f"{name} is in DefinitionSubstitutions of infra/pipeline.yaml but is not used"
 
 
 def problems(file):
-    """All that is wrong with the machine in a file."""
+    """All problems of the machine in a file."""
+    text = file.read_text()
     try:
-        definition = json.loads(file.read_text())
+        definition = json.loads(text)
     except json.JSONDecodeError as error:
         yield f"not JSON: {error}"
         return
@@ -145,12 +172,18 @@ def problems(file):
     yield from graph(definition)
     yield from expressions(definition)
     yield from same_substitutions(file, definition)
+    if text != laid_out(definition) + "\n":
+        yield "not laid out as infra/lint-state-machines.py --write lays it out"
 
 
 def main():
-    files = sorted(pathlib.Path(name) for name in sys.argv[1:]) or sorted((ROOT / "statemachine").glob("*.asl.json"))
+    names = [name for name in sys.argv[1:] if name != "--write"]
+    files = sorted(pathlib.Path(name) for name in names) or sorted((ROOT / "statemachine").glob("*.asl.json"))
     if not files:
-        sys.exit("lint-state-machines: there is no state machine in statemachine/")
+        sys.exit("lint-state-machines: statemachine/ has no state machine")
+    if "--write" in sys.argv:
+        for file in files:
+            file.write_text(laid_out(json.loads(file.read_text())) + "\n")
     found = [f"{file.name}: {problem}" for file in files for problem in problems(file)]
     print("\n".join(found), file=sys.stderr, end="\n" if found else "")
     sys.exit(1 if found else 0)

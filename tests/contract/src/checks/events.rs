@@ -1,5 +1,4 @@
-//! What the machines publish, beside the document that promises it and the rule that tells of
-//! failures.
+//! The events that the machines publish, against their document and the rule for failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +12,7 @@ use crate::{Repository, markdown};
 const EVENTS: &str = "docs/events.md";
 const SOURCE: &str = "pulse.deploy";
 
-/// What every detail has, and the expression or the placeholder that it comes from.
+/// The fields of every detail, each with the expression or the placeholder that it comes from.
 const EVERYWHERE: [(&str, &str); 2] = [
     ("environment", "${Environment}"),
     ("execution", "{% $states.context.Execution.Id %}"),
@@ -32,7 +31,7 @@ fn entries(state: &Value) -> impl Iterator<Item = &Value> {
         .flatten()
 }
 
-/// The detail types with their fields, beside those that every detail has.
+/// The detail types, each with its fields except for those that every detail has.
 fn published(repository: &Repository) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for machine in repository.machines()? {
@@ -53,8 +52,9 @@ fn published(repository: &Repository) -> Result<BTreeMap<String, BTreeSet<String
     Ok(found)
 }
 
-/// A state that publishes says so in its name, and where it comes from in the event; the same detail
-/// type has the same fields wherever it is published; no event is worth a failed execution.
+/// The name of a state that publishes begins with `Publish`, and its event says where it comes from. A
+/// detail type has the same fields wherever it is published. An execution goes on when an event cannot
+/// be published.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -66,7 +66,7 @@ pub fn states(repository: &Repository) -> Result<Vec<String>> {
             let place = format!("{}: {name}", machine.name);
             if publishes(state) != name.starts_with("Publish") {
                 problems.push(format!(
-                    "{place} must either publish or not be called `Publish…`"
+                    "{place} must either publish or have a name that does not begin with `Publish`"
                 ));
             }
             if !publishes(state) {
@@ -89,7 +89,7 @@ pub fn states(repository: &Repository) -> Result<Vec<String>> {
                         .flatten()
                         .filter(|field| detail.get(field.as_str()).is_none())
                         .map(|field| {
-                            format!("{place}: {kind} has the field {field} elsewhere and not here")
+                            format!("{place}: {kind} has the field {field} elsewhere but not here")
                         }),
                 );
             }
@@ -101,19 +101,19 @@ pub fn states(repository: &Repository) -> Result<Vec<String>> {
             };
             if !passed_over {
                 problems.push(format!(
-                    "{place}: a failure to publish does not lead on as if it had been published"
+                    "{place}: a failure to publish does not lead to the next state"
                 ));
             }
             if !state["TimeoutSeconds"].is_u64() {
-                problems.push(format!("{place} may wait for ever"));
+                problems.push(format!("{place} may wait forever"));
             }
         }
     }
     Ok(problems)
 }
 
-/// `docs/events.md` has each detail type with its fields, an example of each, and says rightly which
-/// are failures.
+/// `docs/events.md` lists each detail type with its fields and an example, and marks those that the
+/// topic of failures gets.
 ///
 /// # Errors
 /// When the document, a machine or the template cannot be read.
@@ -138,8 +138,8 @@ pub fn documented(repository: &Repository) -> Result<Vec<String>> {
         (EVENTS, table.first_column()),
     );
     let fields = table
-        .column("Fields beside environment and execution")
-        .context("docs/events.md does not say the fields")?;
+        .column("Fields besides environment and execution")
+        .context("docs/events.md has no column of fields")?;
     for (kind, said) in table.first_column().into_iter().zip(fields) {
         let fields = published.get(kind).into_iter().flatten();
         problems.extend(differences(
@@ -167,7 +167,7 @@ pub fn documented(repository: &Repository) -> Result<Vec<String>> {
     let mut shown: BTreeMap<String, Value> = BTreeMap::new();
     for block in blocks.iter().filter(|block| block.language == "json") {
         let example: Value = serde_json::from_str(&block.text)
-            .with_context(|| format!("an example in {EVENTS} is no JSON"))?;
+            .with_context(|| format!("an example in {EVENTS} is not JSON"))?;
         match example["detail-type"].as_str() {
             Some(kind) => drop(shown.insert(kind.to_owned(), example["detail"].clone())),
             None => shown.extend(example.as_object().cloned().into_iter().flatten()),
@@ -193,27 +193,28 @@ pub fn documented(repository: &Repository) -> Result<Vec<String>> {
         ));
     }
 
-    let told = told(repository)?;
+    let reported = reported(repository)?;
     let failures = table
         .column("Failure")
-        .context("docs/events.md does not say what is a failure")?;
+        .context("docs/events.md has no column Failure")?;
     for (kind, said) in table.first_column().into_iter().zip(failures) {
-        if said != if told.contains(kind) { "yes" } else { "no" } {
+        if said != if reported.contains(kind) { "yes" } else { "no" } {
             problems.push(format!(
-                "{EVENTS} says `{said}` to whether {kind} is a failure, and the rule says otherwise"
+                "{EVENTS} says `{said}` to whether {kind} is a failure, and the rule differs"
             ));
         }
     }
     problems.extend(
-        told.iter()
+        reported
+            .iter()
             .filter(|kind| !published.contains_key(*kind))
-            .map(|kind| format!("the rule waits for {kind}, which no machine publishes")),
+            .map(|kind| format!("the rule matches {kind}, which no machine publishes")),
     );
     Ok(problems)
 }
 
-/// The detail types that the topic of failures is told of.
-fn told(repository: &Repository) -> Result<BTreeSet<String>> {
+/// The detail types that a rule sends to the topic of failures.
+fn reported(repository: &Repository) -> Result<BTreeSet<String>> {
     Ok(repository
         .template("pipeline")?
         .resources_of("AWS::Events::Rule")

@@ -1,63 +1,177 @@
-//! The limits of AWS that the numbers in templates, state machines and code must stay below, beside
-//! each other.
+//! The numbers in templates, state machines and code stay below the limits of AWS and fit together.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use lifecycle::defaults;
+use petgraph::algo::toposort;
+use petgraph::graphmap::DiGraphMap;
+use regex::Regex;
 use serde_json::Value;
 
 use super::pipeline::timeout_of;
 use crate::Repository;
-use crate::machine::{Machine, Scope, function_of};
+use crate::machine::{Machine, Scope, assigned_by, function_of, transitions};
 
 /// Events that an execution may have:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
-const MOST_EVENTS: u64 = 25_000;
-/// Events of the longest states, which run a function: entered, scheduled, started, succeeded, left.
-const EVENTS_OF_A_STATE: u64 = 5;
-/// Events of one look in a loop: a function's five, and two each of the wait and the choice.
-const EVENTS_OF_A_LOOK: u64 = 9;
-/// Iterations that a Map runs at once when it does not say how many:
+const MAX_EVENTS: u64 = 25_000;
+/// Events of a state that calls AWS: entered, scheduled, started, succeeded, exited.
+const EVENTS_OF_A_TASK: u64 = 5;
+/// Events of any other state: entered and exited.
+const EVENTS_OF_A_STATE: u64 = 2;
+/// Events of another try of a task: failed, scheduled, started.
+const EVENTS_OF_A_RETRY: u64 = 3;
+/// Iterations that a Map runs at once when it does not set a number:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html>.
 const ITERATIONS_AT_ONCE: u64 = 40;
 
-/// An execution that looks again and again, as long as its machine lets it, stays below the events
-/// that AWS allows; beyond them it would end without an undo.
+/// A Wait state that leads back to a task, until a deadline.
+struct Loop<'a> {
+    /// Seconds of each wait.
+    wait: u64,
+    /// The task that follows the wait.
+    task: &'a Value,
+    /// Seconds until the deadline, counted from when it is set.
+    deadline: u64,
+}
+
+impl Loop<'_> {
+    /// Rounds that begin before the deadline.
+    fn rounds(&self) -> u64 {
+        self.deadline / self.wait.max(1) + 1
+    }
+
+    /// Events of one round whose task needs every try: the wait, the task and the choice.
+    fn events(&self) -> u64 {
+        2 * EVENTS_OF_A_STATE + EVENTS_OF_A_TASK + EVENTS_OF_A_RETRY * retries_of(self.task)
+    }
+}
+
+/// The loops of a scope, and a sentence about each Wait state that has no deadline.
 ///
-/// # Errors
-/// When a machine cannot be read.
-pub fn history(repository: &Repository) -> Result<Vec<String>> {
-    let machines = repository.machines()?;
-    let events = machines.iter().map(|machine| (machine, events_of(machine)));
-    Ok(events
-        .filter(|(_, events)| *events >= MOST_EVENTS)
-        .map(|(machine, events)| {
-            format!(
-                "{}: an execution may have {events} events, and AWS allows {MOST_EVENTS}",
-                machine.name
-            )
+/// A deadline is a variable that a task sets to `$millis()` and a constant, and that a choice of the
+/// loop compares with `$millis()`. `${HealthTimeoutSeconds}` counts with its largest value.
+fn loops<'a>(
+    repository: &Repository,
+    machine: &'a Machine,
+    scope: Scope<'a>,
+) -> Result<Vec<Result<Loop<'a>, String>>> {
+    static PASSED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\$millis\(\) >= \$(\w+)").expect("a regex"));
+    let deadlines = deadlines_of(repository, machine)?;
+    let waits = scope.states.iter().filter(|(_, it)| it["Type"] == "Wait");
+    Ok(waits
+        .map(|(name, wait)| {
+            let checks = scope.states.values().filter(|it| it["Default"] == **name);
+            let deadline = checks
+                .filter_map(|choice| choice["Choices"].as_array())
+                .flatten()
+                .filter_map(|rule| PASSED.captures(rule["Condition"].as_str()?))
+                .find_map(|passed| deadlines.get(&passed[1]));
+            let task = wait["Next"].as_str().and_then(|to| scope.states.get(to));
+            match (wait["Seconds"].as_u64(), task, deadline) {
+                (Some(wait), Some(task), Some(&deadline)) => Ok(Loop {
+                    wait,
+                    task,
+                    deadline,
+                }),
+                _ => Err(format!(
+                    "{}: {name} belongs to a loop without a deadline",
+                    machine.name
+                )),
+            }
         })
         .collect())
 }
 
-fn events_of(machine: &Machine) -> u64 {
-    let time = machine.definition["TimeoutSeconds"]
-        .as_u64()
-        .unwrap_or(u64::MAX / 1_000);
-    let states = |scope: &Scope| scope.states.len() as u64 * EVENTS_OF_A_STATE;
-    let scopes = machine.scopes();
-    let of_scope = |scope: &Scope| {
-        let (times, at_once) = match scope.inside {
-            None => (1, 1),
-            Some(map) => (defaults::MOST_PLANNED as u64, at_once(machine, map)),
-        };
-        let waits = scope
+/// The deadline variables of a machine, in seconds from when they are set.
+fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<String, u64>> {
+    static SET: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\$millis\(\) \+ (?:1000 \* \$\{(\w+)\}|(\d+)000\b)").expect("a regex")
+    });
+    let parameters = repository.template("pipeline")?.section("Parameters");
+    let mut found = BTreeMap::new();
+    for (_, state) in machine.states() {
+        for variable in assigned_by(state) {
+            let set = state["Assign"][variable]
+                .as_str()
+                .and_then(|text| SET.captures(text));
+            let Some(set) = set else { continue };
+            let seconds = match set.get(1) {
+                Some(name) => parameters[name.as_str()]["MaxValue"].as_u64(),
+                None => set[2].parse().ok(),
+            };
+            found.extend(seconds.map(|seconds| (variable.to_owned(), seconds)));
+        }
+    }
+    Ok(found)
+}
+
+/// The largest sum of weights on a way through a scope that takes no loop; none when a loop has no
+/// Wait state.
+fn longest(scope: Scope<'_>, weight: impl Fn(&str, &Value) -> u64) -> Option<u64> {
+    let mut graph: DiGraphMap<&str, ()> = DiGraphMap::new();
+    for (name, state) in scope.states {
+        graph.add_node(name.as_str());
+        if state["Type"] != "Wait" {
+            for way in transitions(state) {
+                graph.add_edge(name.as_str(), way.to, ());
+            }
+        }
+    }
+    let mut sums: BTreeMap<&str, u64> = BTreeMap::new();
+    for name in toposort(&graph, None).ok()? {
+        let before = graph
+            .neighbors_directed(name, petgraph::Direction::Incoming)
+            .filter_map(|before| sums.get(before))
+            .max();
+        let own = scope
             .states
-            .values()
-            .filter_map(|it| it["Seconds"].as_u64());
-        let looks = waits.min().map_or(0, |seconds| time / seconds.max(1));
-        times * states(scope) + looks * at_once * EVENTS_OF_A_LOOK
-    };
-    scopes.iter().map(of_scope).sum()
+            .get(name)
+            .map_or(0, |state| weight(name, state));
+        sums.insert(name, before.copied().unwrap_or(0) + own);
+    }
+    sums.into_values().max()
+}
+
+/// The longest execution has fewer events than AWS allows. With more, AWS would end it without an undo.
+///
+/// Tries of a cleanup's calls count in its loops only: a cleanup that AWS ends is continued by the next.
+///
+/// # Errors
+/// When a machine or the template cannot be read.
+pub fn history(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for machine in &repository.machines()? {
+        let mut events = 0;
+        for scope in machine.scopes() {
+            let (turns, at_once) = match scope.inside {
+                None => (1, 1),
+                Some(map) => (defaults::MOST_PLANNED as u64, at_once(machine, map)),
+            };
+            let own = |_: &str, state: &Value| match state["Type"] == "Task" {
+                true if scope.inside.is_none() => {
+                    EVENTS_OF_A_TASK + EVENTS_OF_A_RETRY * retries_of(state)
+                }
+                true => EVENTS_OF_A_TASK,
+                false => EVENTS_OF_A_STATE,
+            };
+            // An iteration of a Map has a beginning and an end of its own.
+            events += turns * (longest(scope, own).unwrap_or(0) + EVENTS_OF_A_STATE);
+            for found in loops(repository, machine, scope)?.into_iter().flatten() {
+                events += at_once * found.rounds() * found.events();
+            }
+        }
+        if events >= MAX_EVENTS {
+            problems.push(format!(
+                "{}: an execution may have {events} events, and AWS allows {MAX_EVENTS}",
+                machine.name
+            ));
+        }
+    }
+    Ok(problems)
 }
 
 fn at_once(machine: &Machine, map: &str) -> u64 {
@@ -71,50 +185,69 @@ fn at_once(machine: &Machine, map: &str) -> u64 {
     }
 }
 
-/// A step that fails every time has had all its tries before the machine's own time is over: a
-/// machine that runs out of time undoes nothing.
+/// An execution that needs every try of every step and all the time of its loops still ends before its
+/// machine's own time is over: AWS ends a machine that is out of time without an undo.
+///
+/// For a Map this counts one turn of its processor.
 ///
 /// # Errors
-/// When a machine cannot be read.
-pub fn tries(repository: &Repository) -> Result<Vec<String>> {
+/// When the template or a machine cannot be read.
+pub fn deadlines(repository: &Repository) -> Result<Vec<String>> {
     let mut problems = Vec::new();
-    for machine in repository.machines()? {
-        let whole = machine.definition["TimeoutSeconds"].as_u64().unwrap_or(0);
-        for (name, state) in machine.states() {
-            let longest = longest_of_all_tries(state);
-            if longest >= whole {
-                problems.push(format!(
-                    "{}: all tries of {name} may take {longest} s, and the machine has {whole} s",
-                    machine.name
-                ));
+    for machine in &repository.machines()? {
+        let name = &machine.name;
+        let mut seconds = 0;
+        for scope in machine.scopes() {
+            match longest(scope, |_, state| seconds_of_all_tries(state)) {
+                Some(longest) => seconds += longest,
+                None => problems.push(format!("{name}: a loop has no Wait state")),
             }
+            for found in loops(repository, machine, scope)? {
+                match found {
+                    Ok(it) => seconds += it.deadline + it.wait + seconds_of_all_tries(it.task),
+                    Err(problem) => problems.push(problem),
+                }
+            }
+        }
+        match machine.definition["TimeoutSeconds"].as_u64() {
+            None => problems.push(format!(
+                "{name}: no TimeoutSeconds, so an execution may hang for a year"
+            )),
+            Some(whole) if seconds >= whole => problems.push(format!(
+                "{name}: an execution may take {seconds} s, and the machine has {whole} s"
+            )),
+            Some(_) => {}
         }
     }
     Ok(problems)
 }
 
-fn longest_of_all_tries(state: &Value) -> u64 {
-    let once = state["TimeoutSeconds"].as_u64().unwrap_or(0);
+/// AWS's own defaults, for fields that a retrier does not set:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
+fn retries_of(state: &Value) -> u64 {
     let retriers = state["Retry"].as_array().into_iter().flatten();
-    let longest = retriers
-        .map(|retrier| {
-            // AWS's own defaults, as at https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-            let number = |field: &str, default| retrier[field].as_u64().unwrap_or(default);
-            let mut wait = number("IntervalSeconds", 1);
-            let tries = number("MaxAttempts", 3);
-            let mut longest = 0;
-            for _ in 0..tries {
-                longest += wait.min(number("MaxDelaySeconds", u64::MAX)) + once;
-                wait = wait.saturating_mul(number("BackoffRate", 2));
-            }
-            longest
-        })
-        .max();
-    once + longest.unwrap_or(0)
+    retriers
+        .map(|retrier| retrier["MaxAttempts"].as_u64().unwrap_or(3))
+        .sum()
 }
 
-/// The drain function has the time to ask every task of the largest deployment, though none answers,
-/// and one call of AWS's to hang in.
+/// Each retrier has its own number of tries.
+fn seconds_of_all_tries(state: &Value) -> u64 {
+    let once = state["TimeoutSeconds"].as_u64().unwrap_or(0);
+    let mut all = once;
+    for retrier in state["Retry"].as_array().into_iter().flatten() {
+        let number = |field: &str, default: f64| retrier[field].as_f64().unwrap_or(default);
+        let mut wait = number("IntervalSeconds", 1.0);
+        for _ in 0..retrier["MaxAttempts"].as_u64().unwrap_or(3) {
+            all += once + wait.min(number("MaxDelaySeconds", f64::MAX)).ceil() as u64;
+            wait *= number("BackoffRate", 2.0);
+        }
+    }
+    all
+}
+
+/// The drain function has time to ask every task of the largest deployment when none answers, and for
+/// one call to AWS that hangs.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -133,13 +266,13 @@ pub fn drain(repository: &Repository) -> Result<Vec<String>> {
     })
 }
 
-/// A function gives up before the state that waits for it, and after its own calls: then the
-/// function says what hung, not Lambda, and not Step Functions.
+/// A function gives up after its own calls do, and before the state that waits for it does. So the
+/// function reports what hung, and not Lambda or Step Functions.
 ///
 /// # Errors
 /// When the template or a machine cannot be read.
 pub fn timeouts(repository: &Repository) -> Result<Vec<String>> {
-    /// The time that Lambda gives a cold function to start, beside its timeout:
+    /// The time that Lambda gives a cold function to start, in addition to its timeout:
     /// <https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html>.
     const START: u64 = 10;
     let template = repository.template("pipeline")?;
@@ -150,7 +283,7 @@ pub fn timeouts(repository: &Repository) -> Result<Vec<String>> {
         let stop = defaults::STOP_BEFORE_TIMEOUT.as_secs();
         if timeout <= call + stop {
             problems.push(format!(
-                "{} times out after {timeout} s and stops {stop} s before, no later than one of its calls ({call} s)",
+                "{} times out after {timeout} s and stops {stop} s earlier, no later than one of its calls ({call} s)",
                 step.name
             ));
         }
@@ -169,39 +302,10 @@ pub fn timeouts(repository: &Repository) -> Result<Vec<String>> {
                     machine.name
                 )),
                 None => problems.push(format!(
-                    "{}: {name} has no TimeoutSeconds and waits for ever",
+                    "{}: {name} has no TimeoutSeconds, so it may wait forever",
                     machine.name
                 )),
             }
-        }
-    }
-    Ok(problems)
-}
-
-/// The machine's time is twice the longest wait for health, so that an undo still fits: a machine
-/// that runs out of time undoes nothing.
-///
-/// # Errors
-/// When the template or a machine cannot be read.
-pub fn deadlines(repository: &Repository) -> Result<Vec<String>> {
-    let template = repository.template("pipeline")?;
-    let longest = template.value["Parameters"]["HealthTimeoutSeconds"]["MaxValue"].as_u64();
-    let mut problems = Vec::new();
-    for machine in repository.machines()? {
-        match (machine.definition["TimeoutSeconds"].as_u64(), longest) {
-            (None, _) => problems.push(format!(
-                "{}: no TimeoutSeconds, so an execution may hang for a year",
-                machine.name
-            )),
-            (Some(whole), Some(longest))
-                if machine.text.contains("${HealthTimeoutSeconds}") && whole < 2 * longest =>
-            {
-                problems.push(format!(
-                    "{}: {whole} s in all are less than twice the {longest} s that HealthTimeoutSeconds may be",
-                    machine.name
-                ));
-            }
-            _ => {}
         }
     }
     Ok(problems)

@@ -1,25 +1,27 @@
-//! The state machines by themselves and beside the functions' errors.
+//! The state machines by themselves, and their error names against those of the functions.
 
 use std::collections::BTreeSet;
+use std::sync::LazyLock;
 
 use anyhow::Result;
 use lifecycle::ErrorName;
 use petgraph::algo::dominators;
 use petgraph::graphmap::DiGraphMap;
 use petgraph::visit::{Dfs, Walker};
+use regex::Regex;
 use serde_json::Value;
 
-use crate::Repository;
 use crate::machine::{Scope, function_of, is_ending, transitions};
 use crate::template::strings;
+use crate::{Repository, expression};
 
-/// What a call of a function may fail with and succeed at later. Every state that runs a function
-/// retries all of these, and nothing else unless the function is in a VPC.
+/// The errors after which the same call of a function may succeed. Every state that runs a function
+/// retries all of these, and no others unless the function is in a VPC.
 ///
 /// Lambda's and Step Functions' names:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>,
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/sfn-best-practices.html#bp-lambda-serviceexception>.
-/// `Runtime.ExitError` is what Lambda says when the process died:
+/// Lambda reports `Runtime.ExitError` when the process died:
 /// <https://docs.aws.amazon.com/lambda/latest/dg/troubleshooting-invocation.html>.
 const TRANSIENT: [&str; 10] = [
     "TransientError",
@@ -34,8 +36,8 @@ const TRANSIENT: [&str; 10] = [
     "States.Timeout",
 ];
 
-/// What a call of a function in a VPC may also fail with and succeed at later: Lambda takes the network
-/// interfaces back from a function that was not called for long, and makes them again when it is.
+/// The further errors of that kind for a function in a VPC: Lambda removes the network interfaces of a
+/// function that was not called for weeks, and creates them again at the next call.
 ///
 /// <https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html>,
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>.
@@ -44,15 +46,18 @@ const NOT_READY: [&str; 2] = [
     "Lambda.ResourceConflictException",
 ];
 
-/// Names that Step Functions itself documents beside those.
+/// Further names that Step Functions documents.
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
-/// States that run a function of another name: undoing is deleting, with the guard that refuses
-/// what was ever live. In the console the state should say why it runs.
+/// States that run a function of another name. An undo is a deletion with a guard that refuses a
+/// deployment that was live, and in the console the state's name should say why it runs.
 const OTHER_NAME: [(&str, &str); 1] = [("UndoDeployment", "DeleteDeployment")];
 
-/// The fewest words of a comment that can hold a reason.
-const FEWEST_WORDS: usize = 8;
+/// A comment with fewer words gives no reason.
+const MIN_WORDS: usize = 8;
+
+/// The only expressions in a `Catch`. Anything more could fail there, and would end the execution.
+const CAUGHT: [&str; 2] = ["$states.context.State.Name", "$states.errorOutput"];
 
 fn scopes(
     repository: &Repository,
@@ -89,7 +94,7 @@ fn states(
     })
 }
 
-/// JSONata, said once at the top: said below `States`, it would be a state.
+/// The query language is JSONata and is set once, at the top. Below `States` it would be a state.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -104,7 +109,7 @@ pub fn query_language(repository: &Repository) -> Result<Vec<String>> {
         }
         if machine.text.matches("\"QueryLanguage\"").count() > 1 {
             problems.push(format!(
-                "{}: QueryLanguage stands below the top as well",
+                "{}: QueryLanguage is also set below the top",
                 machine.name
             ));
         }
@@ -112,7 +117,7 @@ pub fn query_language(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Every state says why it is there, because people read it in the console; the machine's own
+/// Every state has a comment with its reason, which operators read in the console. The machine's own
 /// comment names every ending.
 ///
 /// # Errors
@@ -120,9 +125,9 @@ pub fn query_language(repository: &Repository) -> Result<Vec<String>> {
 pub fn comments(repository: &Repository) -> Result<Vec<String>> {
     let mut problems = states(repository, |_, state| {
         let comment = state["Comment"].as_str().unwrap_or_default();
-        let whole = comment.ends_with('.') && comment.split_whitespace().count() >= FEWEST_WORDS;
+        let whole = comment.ends_with('.') && comment.split_whitespace().count() >= MIN_WORDS;
         (!whole)
-            .then(|| "has no Comment with a reason, in a sentence".to_owned())
+            .then(|| "has no Comment that gives a reason in a sentence".to_owned())
             .into_iter()
             .collect()
     })?;
@@ -155,8 +160,8 @@ fn graph<'a>(scope: Scope<'a>) -> DiGraphMap<&'a str, ()> {
     graph
 }
 
-/// Every way leads to a state that exists, every state is on a way from the start, every state that
-/// ends nothing leads on.
+/// Every transition leads to a state that exists, every state can be reached, and every state either
+/// ends or leads on.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -168,12 +173,12 @@ pub fn ways(repository: &Repository) -> Result<Vec<String>> {
         for name in graph.nodes() {
             let Some(state) = scope.states.get(name) else {
                 problems.push(format!(
-                    "{machine}: a way leads to {name}, which does not exist"
+                    "{machine}: a transition leads to {name}, which does not exist"
                 ));
                 continue;
             };
             if !reached.contains(name) {
-                problems.push(format!("{machine}: no way leads to {name}"));
+                problems.push(format!("{machine}: no transition leads to {name}"));
             }
             let ends = is_ending(state) || state["End"] == true;
             if ends != transitions(state).is_empty() {
@@ -181,7 +186,7 @@ pub fn ways(repository: &Repository) -> Result<Vec<String>> {
             }
             if state["Type"] == "Choice" && state["Default"].is_null() {
                 problems.push(format!(
-                    "{machine}: {name} has no Default, so an unforeseen answer kills the execution"
+                    "{machine}: {name} has no Default, so an unexpected answer ends the execution"
                 ));
             }
         }
@@ -189,8 +194,8 @@ pub fn ways(repository: &Repository) -> Result<Vec<String>> {
     })
 }
 
-/// The target group is attached before the service is created, whichever way the execution goes:
-/// ECS refuses a target group that no load balancer knows.
+/// On every path the target group is attached before the service is created: ECS refuses a target
+/// group without a load balancer.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -222,7 +227,7 @@ pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// What is transient is retried with backoff and jitter, a bounded number of times; nothing else is.
+/// Transient errors are retried with backoff and jitter, a limited number of times. No others are.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -251,7 +256,7 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
                 && retry["JitterStrategy"] == "FULL")
             {
                 problems.push(
-                    "retries without bound, backoff, longest delay or full jitter".to_owned(),
+                    "retries without a limit, backoff, a maximum delay or full jitter".to_owned(),
                 );
             }
         }
@@ -260,7 +265,7 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             .filter(|name| !transient.contains(&name.as_str()))
         {
             problems.push(format!(
-                "retries {name}, which the same call again does not cure"
+                "retries {name}, after which the same call fails again"
             ));
         }
         if function_of(state).is_some() {
@@ -272,11 +277,14 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
     })
 }
 
-/// Every failure of a function is caught, and every name that is matched is one that can occur.
+/// Every failure of a function is caught, and every error name that a state matches, in `ErrorEquals`
+/// or in an expression, can occur.
 ///
 /// # Errors
 /// When a machine cannot be read.
 pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
+    static QUOTED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"'(\w+Error)'").expect("a regex"));
     let ours: BTreeSet<_> = ErrorName::ALL.iter().map(|name| name.as_str()).collect();
     states(repository, |_, state| {
         let mut problems = Vec::new();
@@ -286,13 +294,23 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
             .into_iter()
             .flatten()
             .chain(&catchers);
-        for name in rules.flat_map(|rule| strings(&rule["ErrorEquals"])) {
-            let name = name.as_str();
+        let mut matched: Vec<_> = rules
+            .flat_map(|rule| strings(&rule["ErrorEquals"]))
+            .collect();
+        for (_, text) in expression::within(state) {
+            matched.extend(QUOTED.captures_iter(text).map(|name| name[1].to_owned()));
+        }
+        for name in matched.iter().map(String::as_str) {
             let aws = [&TRANSIENT[..], &NOT_READY, &DOCUMENTED];
             if !ours.contains(name) && !aws.iter().any(|names| names.contains(&name)) {
                 problems.push(format!(
-                    "matches {name}, which neither a function nor AWS says"
+                    "matches {name}, which is an error neither of a function nor of AWS"
                 ));
+            }
+        }
+        for (path, text) in expression::within(&state["Catch"]) {
+            if !CAUGHT.contains(&text) {
+                problems.push(format!("has the expression {text} in its Catch, at {path}"));
             }
         }
         let all = |rule: &Value| {
@@ -306,18 +324,18 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
                     .to_owned(),
             );
         }
-        // Step Functions demands it alone and last.
+        // Step Functions requires it to be alone and last.
         let alone = |rule: &Value| strings(&rule["ErrorEquals"]).len() == 1;
         for (index, rule) in catchers.iter().enumerate().filter(|(_, rule)| all(rule)) {
             if index + 1 != catchers.len() || !alone(rule) {
-                problems.push("catches States.ALL not alone or not last".to_owned());
+                problems.push("catches States.ALL, but not alone or not last".to_owned());
             }
         }
         problems
     })
 }
 
-/// A state is called like the function that it runs.
+/// A state has the name of the function that it runs.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -333,15 +351,19 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
         match function_of(state) {
             Some(function) => {
                 if !steps.contains(function) {
-                    problems.push(format!("runs {function}, which is no folder of functions/"));
+                    problems.push(format!(
+                        "runs {function}, which is not a folder of functions/"
+                    ));
                 }
                 if name != function && !OTHER_NAME.contains(&(name, function)) {
                     problems.push(format!(
-                        "runs the function {function} and should be called like it"
+                        "runs the function {function} and should have its name"
                     ));
                 }
             }
-            None if lambda => problems.push("runs no function by its placeholder".to_owned()),
+            None if lambda => {
+                problems.push("does not name its function by a placeholder".to_owned())
+            }
             None => {}
         }
         problems

@@ -73,7 +73,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
             }
         }
         if group["RetentionInDays"].is_null() {
-            problems.push(format!("{name}: its log group keeps lines for ever"));
+            problems.push(format!("{name}: its log group keeps lines forever"));
         }
         if template.value["Resources"][format!("{pascal}Role")]["Type"] != "AWS::IAM::Role" {
             problems.push(format!("{name}: there is no role {pascal}Role"));

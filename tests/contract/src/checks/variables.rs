@@ -1,4 +1,4 @@
-//! The variables of the state machines: assigned before they are read, whichever way was taken.
+//! The variables of the state machines: assigned before they are read, on every path.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,9 +8,9 @@ use crate::Repository;
 use crate::expression;
 use crate::machine::{Machine, Scope, assigned_by, transitions};
 
-/// Every variable that a state reads is assigned on every way to that state, and every expression
-/// uses only what Step Functions gives it there. A mistake here shows at run time otherwise, on the
-/// way that is taken least: the undo.
+/// Every variable that a state reads is assigned on every path to that state, and every expression uses
+/// only the fields that Step Functions provides there. Without this check a mistake shows at run time,
+/// on the path that is taken least often: the undo.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -20,7 +20,7 @@ pub fn assigned(repository: &Repository) -> Result<Vec<String>> {
 
 fn check(machine: &Machine) -> Vec<String> {
     let mut problems = Vec::new();
-    // What is assigned when a state is entered, over all scopes: an inner scope sees its outer's.
+    // The variables at the entry of each state, over all scopes: an inner scope sees its outer's.
     let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for scope in machine.scopes() {
         let at_start = scope
@@ -29,7 +29,7 @@ fn check(machine: &Machine) -> Vec<String> {
             .unwrap_or_default();
         let entered = on_entry(scope, at_start);
         for (name, state) in scope.states {
-            // A state without a way to it is the other check's.
+            // Another check reports a state that cannot be reached.
             let Some(assigned) = entered.get(name.as_str()) else {
                 continue;
             };
@@ -41,7 +41,7 @@ fn check(machine: &Machine) -> Vec<String> {
                         .variables
                         .iter()
                         .filter(|variable| !assigned.contains(variable.as_str()))
-                        .map(|variable| format!("{place} reads ${variable}, which is not assigned on every way there")),
+                        .map(|variable| format!("{place} reads ${variable}, which is not assigned on every path there")),
                 );
                 problems.extend(
                     names
@@ -63,7 +63,7 @@ fn check(machine: &Machine) -> Vec<String> {
     problems
 }
 
-/// No variable of a Map or a Parallel has the name of one outside: Step Functions refuses to create
+/// No variable inside a Map or a Parallel has the name of one outside. Step Functions refuses to create
 /// such a machine.
 ///
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/workflow-variables.html#variable-scope>
@@ -97,7 +97,7 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Whether Step Functions gives `$states.<field>` at this place in a state.
+/// Whether Step Functions provides `$states.<field>` at this place in a state.
 ///
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html#transforming-reserved-states-variable>
 fn given(field: &str, path: &str) -> bool {
@@ -110,14 +110,14 @@ fn given(field: &str, path: &str) -> bool {
     }
 }
 
-/// The variables that are assigned on every way to each state that can be reached.
+/// The variables that are assigned on every path to each state that can be reached.
 fn on_entry<'a>(
     scope: Scope<'a>,
     at_start: BTreeSet<&'a str>,
 ) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
     let mut entered = BTreeMap::from([(scope.start, at_start)]);
     let mut open = vec![scope.start];
-    // Ends, because a state's set only ever shrinks once it is there.
+    // This ends, because the set of a state only shrinks after it was inserted.
     while let Some(name) = open.pop() {
         let Some(state) = scope.states.get(name) else {
             continue;

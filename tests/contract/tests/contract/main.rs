@@ -1,5 +1,5 @@
-//! The contract: what must hold between functions, templates, state machines and documents, and
-//! proof that each check notices when it does not.
+//! The contract between functions, templates, state machines and documents, and the proof that each
+//! check reports a breach of it.
 
 mod expressions;
 mod mutations;
@@ -10,10 +10,10 @@ use contract::checks::{
     references, variables,
 };
 
-/// Fails with everything that is wrong, not only with the first.
+/// Fails with all problems, not only with the first.
 fn holds(check: Check) {
     let repository = Repository::read().expect("the repository is readable");
-    let problems = check(&repository).expect("what is checked is readable");
+    let problems = check(&repository).expect("the checked files are readable");
     assert!(problems.is_empty(), "\n- {}\n", problems.join("\n- "));
 }
 
@@ -49,41 +49,40 @@ contract! {
     no_role_is_shared: pipeline::roles;
     every_parameter_says_what_it_is_for: pipeline::parameters;
     machines_get_their_placeholders_and_may_invoke_what_they_call: pipeline::machines;
-    every_function_is_run_by_something: pipeline::uses;
+    every_function_is_used: pipeline::uses;
 
     functions_time_out_before_the_states_that_wait_for_them: limits::timeouts;
     the_largest_deployment_can_be_drained_in_time: limits::drain;
-    a_machine_has_time_for_its_undo: limits::deadlines;
-    a_machine_has_time_for_every_try_of_a_step: limits::tries;
+    a_machine_has_time_for_every_try_of_every_step_and_for_its_loops: limits::deadlines;
     the_longest_execution_has_fewer_events_than_aws_allows: limits::history;
 
     actions_are_allowed_one_by_one: permissions::actions;
-    any_resource_is_allowed_only_where_aws_knows_no_other: permissions::resources;
-    every_statement_says_what_it_allows: permissions::comments;
+    all_resources_are_allowed_only_where_aws_supports_nothing_narrower: permissions::resources;
+    every_statement_has_a_comment_on_what_it_allows: permissions::comments;
     roles_allow_what_the_code_calls_and_no_more: permissions::calls;
     roles_allow_what_aws_itself_needs: permissions::what_aws_needs;
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     the_stack_policy_protects_the_listener: baseline::stack_policy;
 
-    jsonata_is_said_once_at_the_top: machines::query_language;
-    every_state_says_why_it_is_there: machines::comments;
-    every_way_leads_somewhere_and_every_state_is_on_one: machines::ways;
+    the_query_language_is_set_once_at_the_top: machines::query_language;
+    every_state_has_a_comment_with_its_reason: machines::comments;
+    every_transition_leads_to_a_state_and_every_state_is_reached: machines::ways;
     the_listener_rule_comes_before_the_service: machines::rule_before_service;
-    only_what_is_transient_is_retried: machines::retries;
+    only_transient_errors_are_retried: machines::retries;
     every_failure_is_caught_by_a_name_that_exists: machines::error_names;
-    states_are_called_like_their_functions: machines::names;
+    states_have_the_names_of_their_functions: machines::names;
     every_variable_is_assigned_before_it_is_read: variables::assigned;
-    no_variable_inside_a_state_has_the_name_of_one_outside: variables::names;
-    what_publishes_says_where_it_comes_from_and_fails_nothing: events::states;
+    no_variable_inside_a_map_has_the_name_of_one_outside: variables::names;
+    events_name_their_source_and_fail_no_execution: events::states;
 
     the_error_names_are_documented: documents::errors;
     the_machines_are_documented: documents::machines;
     the_tags_are_documented: documents::tags;
-    the_events_are_documented_and_failures_are_told: events::documented;
-    the_inputs_that_are_shown_are_taken: inputs::examples;
+    the_events_are_documented_and_failures_are_reported: events::documented;
+    the_functions_accept_the_inputs_in_the_documents: inputs::examples;
     the_fields_of_the_inputs_are_documented: inputs::fields;
-    every_link_leads_somewhere: references::links;
-    every_verb_that_is_named_exists: references::verbs;
-    decisions_are_numbered_and_whole: documents::decisions;
+    every_link_leads_to_a_file_and_a_heading: references::links;
+    every_make_verb_in_the_documents_exists: references::verbs;
+    decisions_are_numbered_and_complete: documents::decisions;
 }

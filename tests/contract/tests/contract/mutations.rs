@@ -1,5 +1,5 @@
-//! Every check notices the mistakes that it is there for. Each case makes one mistake in a copy of
-//! the repository in memory.
+//! Every check reports the mistakes that it exists for. Each case makes one mistake in a copy of the
+//! repository in memory.
 
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, permissions, pipeline,
@@ -26,24 +26,24 @@ fn edited(path: &str, from: &str, to: &str) -> Repository {
     repository.with(path, text)
 }
 
-/// The mistake brings a sentence with `telling` that was not there before.
-fn notices(check: Check, mistaken: &Repository, telling: &str) {
+/// The check reports the mistake in a sentence with these words, which it does not report without it.
+fn notices(check: Check, mistaken: &Repository, words: &str) {
     let before = check(&Repository::read().unwrap()).unwrap();
     let after = check(mistaken).unwrap();
     assert!(
         after
             .iter()
-            .any(|problem| problem.contains(telling) && !before.contains(problem)),
-        "nothing about `{telling}` in\n- {}\n",
+            .any(|problem| problem.contains(words) && !before.contains(problem)),
+        "nothing about `{words}` in\n- {}\n",
         after.join("\n- ")
     );
 }
 
 macro_rules! mistakes {
-    ($($sentence:ident: $check:path, $path:expr, $from:expr => $to:expr, $telling:expr;)*) => {$(
+    ($($sentence:ident: $check:path, $path:expr, $from:expr => $to:expr, $words:expr;)*) => {$(
         #[test]
         fn $sentence() {
-            notices($check, &edited($path, $from, $to), $telling);
+            notices($check, &edited($path, $from, $to), $words);
         }
     )*};
 }
@@ -61,7 +61,7 @@ mistakes! {
         "async fn main" => "\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\n\nasync fn main", "more than 30";
     a_variable_that_is_not_set: functions::environment, PIPELINE,
         "VPC_ID:" => "THE_VPC:", "create-target-group reads VPC_ID";
-    a_variable_that_nobody_reads: functions::environment, PIPELINE,
+    a_variable_that_no_function_reads: functions::environment, PIPELINE,
         "VPC_ID:" => "SPARE: x\n        VPC_ID:", "sets SPARE, which no function reads";
     a_variable_for_a_function_that_does_not_read_it: functions::environment, PIPELINE,
         "STATE_MACHINE_ARN:" => "EXTRA: x\n          STATE_MACHINE_ARN:", "sets EXTRA for start-deployment";
@@ -73,7 +73,7 @@ mistakes! {
     a_function_from_another_package: pipeline::resources, PIPELINE,
         "lambda/create-service/bootstrap" => "lambda/switch-traffic/bootstrap", "the CodeUri is";
     a_log_group_without_retention: pipeline::resources, PIPELINE,
-        "RetentionInDays" => "RetentionDays", "for ever";
+        "RetentionInDays" => "RetentionDays", "forever";
     a_function_that_logs_elsewhere: pipeline::resources, PIPELINE,
         "LogGroup: !Ref CreateServiceLogGroup" => "LogGroup: !Ref SwitchTrafficLogGroup", "the log group is";
     a_shared_role: pipeline::roles, PIPELINE,
@@ -98,10 +98,16 @@ mistakes! {
         "Timeout: 50" => "Timeout: 60", "no longer than its function";
     a_function_that_ends_before_its_calls: limits::timeouts, PIPELINE,
         "Timeout: 30" => "Timeout: 15", "no later than one of its calls";
-    a_state_that_waits_for_ever: limits::timeouts, MACHINE,
-        "\"TimeoutSeconds\": 60," => "", "waits for ever";
+    a_state_that_may_wait_forever: limits::timeouts, MACHINE,
+        "\"TimeoutSeconds\": 60," => "", "may wait forever";
     a_health_timeout_that_leaves_no_time_to_undo: limits::deadlines, PIPELINE,
-        "MaxValue: 3600" => "MaxValue: 7200", "less than twice";
+        "MaxValue: 3600" => "MaxValue: 7200", "deploy: an execution may take";
+    an_undo_that_outlasts_its_machine: limits::deadlines, MACHINE,
+        "$millis() + 600000" => "$millis() + 6000000", "deploy: an execution may take";
+    a_loop_without_a_deadline: limits::deadlines, MACHINE,
+        "$millis() >= $healthDeadline" => "false", "WaitForTargets belongs to a loop without a deadline";
+    a_loop_that_does_not_wait: limits::deadlines, MACHINE,
+        "\"Default\": \"WaitForTargets\"" => "\"Default\": \"CheckTargetHealth\"", "a loop has no Wait state";
     a_function_that_cannot_stop_before_lambda_kills_it: limits::timeouts, PIPELINE,
         "Timeout: 30" => "Timeout: 16", "no later than one of its calls";
     a_function_whose_cold_start_outlasts_its_state: limits::timeouts, PIPELINE,
@@ -109,12 +115,12 @@ mistakes! {
     a_drain_that_cannot_ask_every_task: limits::drain, PIPELINE,
         "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 50"
             => "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 35", "asking 1000 tasks may take 36 s";
-    a_step_that_is_tried_past_the_machines_end: limits::tries, MACHINE,
-        "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 1200,", "all tries of ValidateDeployment may take";
-    a_deployment_that_looks_too_often: limits::history, MACHINE,
-        "\"Seconds\": 5," => "\"Seconds\": 2,", "deploy: an execution may have";
-    a_cleanup_that_looks_too_often: limits::history, CLEANUP,
-        "\"Seconds\": 20," => "\"Seconds\": 5,", "cleanup: an execution may have";
+    a_step_that_is_tried_past_the_end_of_its_machine: limits::deadlines, MACHINE,
+        "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 1200,", "deploy: an execution may take";
+    a_deployment_that_checks_too_often: limits::history, MACHINE,
+        "\"Seconds\": 5," => "\"Seconds\": 4,", "deploy: an execution may have";
+    a_cleanup_that_checks_too_often: limits::history, CLEANUP,
+        "\"Seconds\": 20," => "\"Seconds\": 15,", "cleanup: an execution may have";
     a_cleanup_of_too_many_at_once: limits::history, CLEANUP,
         "\"MaxConcurrency\": 5," => "", "cleanup: an execution may have";
 
@@ -159,17 +165,17 @@ mistakes! {
     no_query_language: machines::query_language, MACHINE,
         "\"QueryLanguage\": \"JSONata\"," => "", "at the top is not JSONata";
     a_state_without_a_reason: machines::comments, MACHINE,
-        "\"Comment\": \"Counts healthy targets and looks why others are not." => "\"Note\": \"", "CheckTargetHealth has no Comment";
+        "\"Comment\": \"Counts the healthy targets and finds out why others are not." => "\"Note\": \"", "CheckTargetHealth has no Comment";
     an_ending_that_the_comment_forgets: machines::comments, MACHINE,
-        "RollbackFailed (failed, something may be left)" => "otherwise", "does not name the ending RollbackFailed";
-    a_way_to_nowhere: machines::ways, MACHINE,
+        "UndoFailed (something may be left)" => "otherwise", "does not name the ending UndoFailed";
+    a_transition_to_nowhere: machines::ways, MACHINE,
         "\"Next\": \"WaitForTargets\"" => "\"Next\": \"WaitForGodot\"", "leads to WaitForGodot";
-    a_state_on_no_way: machines::ways, MACHINE,
-        "\"Default\": \"WaitForUndo\"" => "\"Default\": \"UndoDeployment\"", "no way leads to WaitForUndo";
+    a_state_that_cannot_be_reached: machines::ways, MACHINE,
+        "\"Default\": \"WaitForUndo\"" => "\"Default\": \"UndoDeployment\"", "no transition leads to WaitForUndo";
     a_choice_without_default: machines::ways, MACHINE,
         "\"Default\": \"WaitForTargets\"" => "\"Otherwise\": \"WaitForTargets\"", "AreTargetsHealthy has no Default";
     a_state_that_leads_nowhere: machines::ways, MACHINE,
-        "\"Seconds\": 5,\n      \"Next\": \"UndoDeployment\"" => "\"Seconds\": 5", "WaitForUndo must either end or lead on";
+        "\"Seconds\": 5, \"Next\": \"UndoDeployment\"" => "\"Seconds\": 5", "WaitForUndo must either end or lead on";
     a_service_before_its_rule: machines::rule_before_service, MACHINE,
         "\"Next\": \"CreateListenerRule\"" => "\"Next\": \"CreateService\"", "without CreateListenerRule";
     an_error_of_ours_that_is_retried: machines::retries, MACHINE,
@@ -182,8 +188,12 @@ mistakes! {
         "\"Lambda.ResourceNotReadyException\"," => "", "does not retry Lambda.ResourceNotReadyException";
     retries_in_step: machines::retries, MACHINE,
         "\"JitterStrategy\": \"FULL\"" => "\"JitterStrategy\": \"NONE\"", "full jitter";
-    an_error_that_no_one_says: machines::error_names, MACHINE,
+    an_error_that_does_not_occur: machines::error_names, MACHINE,
         "\"DeploymentActiveError\"" => "\"DeploymentIsActiveError\"", "matches DeploymentIsActiveError";
+    an_error_in_an_expression_that_does_not_occur: machines::error_names, "statemachine/rollback.asl.json",
+        "'NoRollbackTargetError'" => "'NoTargetError'", "matches NoTargetError";
+    a_catch_that_parses: machines::error_names, MACHINE,
+        "\"output\": \"{% $states.errorOutput %}\"" => "\"output\": \"{% $parse($states.errorOutput.Cause) %}\"", "in its Catch";
     a_failure_that_is_not_caught: machines::error_names, MACHINE,
         "\"States.ALL\"" => "\"UnexpectedError\"", "does not catch States.ALL last";
     a_state_of_another_name: machines::names, MACHINE,
@@ -192,8 +202,8 @@ mistakes! {
         "${CreateServiceFunctionArn}" => "${MakeServiceFunctionArn}", "runs MakeService";
 
     a_variable_that_is_never_assigned: variables::assigned, MACHINE,
-        "\"undoChecks\": 0," => "", "reads $undoChecks";
-    a_variable_that_is_assigned_on_some_ways_only: variables::assigned, MACHINE,
+        "\"healthDeadline\": " => "\"deadline\": ", "reads $healthDeadline";
+    a_variable_that_is_assigned_on_some_paths_only: variables::assigned, MACHINE,
         "\"failure\": null," => "", "reads $failure";
     a_result_where_there_is_none: variables::assigned, MACHINE,
         "\"Payload\": \"{% $states.input %}\"" => "\"Payload\": \"{% $states.result %}\"", "reads $states.result";
@@ -202,12 +212,12 @@ mistakes! {
 
     a_variable_inside_with_the_name_of_one_outside: variables::names, CLEANUP,
         "\"problem\":" => "\"failure\":", "$failure is assigned inside CleanUpDeployments";
-    a_variable_inside_that_is_assigned_on_some_ways_only: variables::assigned, CLEANUP,
-        "\"looks\": 0" => "\"look\": 0", "reads $looks";
-    a_way_inside_to_nowhere: machines::ways, CLEANUP,
+    a_variable_inside_that_is_assigned_on_some_paths_only: variables::assigned, CLEANUP,
+        "\"item\": " => "\"deployment\": ", "reads $item";
+    a_transition_inside_to_nowhere: machines::ways, CLEANUP,
         "\"Default\": \"WaitForDeletion\"" => "\"Default\": \"Wait\"", "leads to Wait,";
     a_state_inside_without_a_reason: machines::comments, CLEANUP,
-        "\"Comment\": \"Not done yet; the next" => "\"Note\": \"", "StillDeleting has no Comment";
+        "\"Comment\": \"The deletion is not finished." => "\"Note\": \"", "StillDeleting has no Comment";
 
     an_event_of_another_source: events::states, MACHINE,
         "\"Source\": \"pulse.deploy\"" => "\"Source\": \"pulse\"", "publishes as \"pulse\"";
@@ -216,7 +226,7 @@ mistakes! {
     an_event_of_another_environment: events::states, MACHINE,
         "\"environment\": \"${Environment}\"" => "\"environment\": \"test\"", "the field environment is not";
     an_event_that_fails_a_deployment: events::states, MACHINE,
-        "\"Next\": \"RegisterTaskDefinition\"\n        }" => "\"Next\": \"UndoDeployment\"\n        }", "PublishStarted: a failure to publish";
+        "\"Next\": \"RegisterTaskDefinition\"}]" => "\"Next\": \"UndoDeployment\"}]", "PublishStarted: a failure to publish";
     an_event_from_a_state_of_another_name: events::states, CLEANUP,
         "\"PublishDeleted\": {" => "\"TellDeleted\": {", "TellDeleted must either publish";
     an_event_with_other_fields_elsewhere: events::states, CLEANUP,
@@ -224,12 +234,12 @@ mistakes! {
     an_event_that_is_not_documented: events::documented, MACHINE,
         "\"Deployment Superseded\"" => "\"Deployment Lost\"", "Deployment Lost is in the machines but not";
     a_field_of_an_event_that_is_not_documented: events::documented, MACHINE,
-        "\"imageDigest\": \"{% $deployment.imageDigest %}\"\n            }" => "\"digest\": 1\n            }", "Deployment Started: the field digest is in the machines but not";
+        "\"imageDigest\": \"{% $deployment.imageDigest %}\"\n" => "\"digest\": 1\n", "Deployment Started: the field digest is in the machines but not";
     an_event_without_an_example: events::documented, EVENTS,
         "  \"Rollback Done\": {" => "  \"Rolled Back\": {", "the example of Rollback Done is in the machines but not";
     an_example_that_lacks_a_field: events::documented, EVENTS,
-        "    \"leftDeploymentId\": " => "    \"left\": ", "Rollback Done: the field leftDeploymentId is in the machines but not";
-    a_failure_that_nobody_is_told_of: events::documented, PIPELINE,
+        "    \"replacedDeploymentId\": " => "    \"replaced\": ", "Rollback Done: the field replacedDeploymentId is in the machines but not";
+    a_failure_that_is_not_reported: events::documented, PIPELINE,
         "Rollback Failed, Cleanup Failed]" => "Rollback Failed]", "whether Cleanup Failed is a failure";
     a_failure_that_never_comes: events::documented, PIPELINE,
         "Rollback Failed, Cleanup Failed]" => "Rollback Failed, Clean Up Failed]", "Clean Up Failed, which no machine publishes";
@@ -270,7 +280,7 @@ mistakes! {
         "## Consequences" => "## Effects", "has no heading `## Consequences`";
 }
 
-/// A new folder alone brings a sentence from every check that goes by the folders.
+/// Every check that goes by the folders reports a new folder without the rest.
 #[test]
 fn a_new_folder_of_functions_without_the_rest() {
     let repository = Repository::read().unwrap();
@@ -298,9 +308,8 @@ fn a_new_folder_of_functions_without_the_rest() {
     notices(pipeline::uses, &grown, "runs warm-deployment");
 }
 
-/// And the other way round.
 #[test]
-fn a_folder_of_functions_that_is_taken_away() {
+fn a_folder_of_functions_that_is_removed() {
     let shrunk = Repository::read()
         .unwrap()
         .without("functions/create-service/");
@@ -312,7 +321,7 @@ fn a_folder_of_functions_that_is_taken_away() {
     notices(
         machines::names,
         &shrunk,
-        "runs CreateService, which is no folder",
+        "runs CreateService, which is not a folder",
     );
 }
 
@@ -333,14 +342,14 @@ fn a_machine_without_its_resource() {
     );
 }
 
-/// Every allowed action of every role, taken away by itself, is missed by a check.
+/// A check reports each action that is removed from a role, one at a time.
 #[test]
-fn every_action_that_is_taken_from_a_role_is_missed() {
+fn every_action_that_is_removed_from_a_role_is_reported() {
     let repository = Repository::read().unwrap();
     let text = repository.file(PIPELINE).unwrap();
     let template = repository.template("pipeline").unwrap();
     let statements = template.statements();
-    // No mistake in the template changes these, so they are read once.
+    // The mistakes in the template do not change these, so they are read once.
     let machines = repository.machines().unwrap();
     let called = calls::of_every_step(&repository).unwrap();
     let problems = |template: &Template| {
@@ -365,7 +374,7 @@ fn every_action_that_is_taken_from_a_role_is_missed() {
                 && operation.starts_with(|first: char| first.is_ascii_uppercase())
                 && operation.bytes().all(|b| b.is_ascii_alphanumeric())
         });
-        // The policies of queues, topics and keys say who may use them; they are no roles.
+        // The policies of queues, topics and keys are not roles.
         let of_a_role = statements
             .iter()
             .rfind(|statement| statement.line <= number + 1)
@@ -383,7 +392,7 @@ fn every_action_that_is_taken_from_a_role_is_missed() {
                 (true, false) => line.replace(action, "[]"),
             })
             .collect();
-        // A list that lost its only entry is no list any more, which the template itself tells.
+        // A list without its only entry is not a list any more, and the template cannot be read.
         let mistaken = Template::parse(&(without.join("\n") + "\n"));
         if mistaken.is_ok_and(|mistaken| problems(&mistaken).is_empty()) {
             silent.push(action);
@@ -395,6 +404,6 @@ fn every_action_that_is_taken_from_a_role_is_missed() {
     assert_eq!(silent, IN_NO_ROLE);
 }
 
-/// The rule's permission to invoke start-deployment. It stands in the function's own policy and in no
-/// role; the local cloud enforces it, and without it no push of the scenarios would start anything.
+/// The rule's permission to invoke start-deployment is in the function's own policy. The local cloud
+/// enforces it: without it no push of the scenarios would start a deployment.
 const IN_NO_ROLE: [&str; 1] = ["lambda:InvokeFunction"];

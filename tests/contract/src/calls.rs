@@ -1,8 +1,8 @@
-//! Which AWS operations a step calls, read from the source.
+//! The AWS operations that a step calls, read from the source.
 //!
-//! Starts at `run` and follows the names of functions through the crate, the library and other
-//! steps. Told by the shape of the SDK: `elb.describe_rules()…send()` is DescribeRules. A name leads
-//! to every function of that name in its crate; into another crate it leads by a path
+//! The search starts at `run` and follows the names of functions through the crate, the library and
+//! other steps. A call has the shape of the SDK: `elb.describe_rules()…send()` is DescribeRules. A name
+//! leads to every function of that name in its crate, and into another crate by a path
 //! (`listener::rules`) or an import.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,17 +15,17 @@ use syn::visit::Visit;
 
 use crate::{Repository, Step};
 
-/// Where a function stands: its crate's folder, its file without `.rs`, its name.
+/// A function: its crate's folder, its file without `.rs`, its name.
 type Function = (String, String, String);
 
-/// What one function's body mentions.
+/// The calls and names in a function's body.
 #[derive(Debug, Default)]
 struct Body {
     operations: BTreeSet<String>,
     names: BTreeSet<Name>,
 }
 
-/// A name in a body that may be a function's.
+/// A name in a body that may be that of a function.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Name {
     name: String,
@@ -33,7 +33,7 @@ struct Name {
     called: bool,
 }
 
-/// What stands before a name.
+/// The token before a name.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Before {
     Nothing,
@@ -41,11 +41,11 @@ enum Before {
     Segment(String),
 }
 
-/// What a crate's functions mention.
+/// The functions of a crate.
 #[derive(Debug, Default)]
 struct Crate {
     bodies: BTreeMap<Function, Body>,
-    /// What its files import.
+    /// The names that its files import.
     imports: BTreeSet<String>,
 }
 
@@ -55,7 +55,7 @@ pub type Called = BTreeMap<Step, BTreeSet<String>>;
 /// Reads every crate once and follows each step's `run` through those it depends on.
 ///
 /// # Errors
-/// When a source file is no Rust or a manifest no TOML.
+/// When a source file is not Rust or a manifest is not TOML.
 pub fn of_every_step(repository: &Repository) -> Result<Called> {
     let mut read = BTreeMap::new();
     let mut called = Called::new();
@@ -96,7 +96,7 @@ impl Crate {
     }
 }
 
-/// The operations in the bodies that lead from one to the next, from the step's `run` on.
+/// The operations in all bodies that the step's `run` reaches.
 fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
     let mut named: BTreeMap<&str, Vec<&Function>> = BTreeMap::new();
     for function in crates.values().flat_map(|read| read.bodies.keys()) {
@@ -136,7 +136,7 @@ fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
                     let folder = segment.replace('_', "-");
                     *its_home == folder
                         || its_file == segment
-                        // A type or `self`: its functions may stand in any file.
+                        // A type or `self`: its functions may be in any file.
                         || (its_home == home && !crates.contains_key(folder.as_str()))
                 }
                 Before::Nothing => (its_home == home && its_file == file) || imported,
@@ -146,7 +146,7 @@ fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
     found
 }
 
-/// The step's folder and those of what it depends on.
+/// The folders of the step and of its dependencies.
 fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut open = vec![step.name.clone()];
@@ -170,7 +170,7 @@ fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
     Ok(found)
 }
 
-/// Collects the bodies of a file's functions, tests left out.
+/// Collects the bodies of a file's functions, except for tests.
 struct Reader<'a> {
     folder: &'a str,
     file: &'a str,
@@ -223,7 +223,7 @@ fn read(tokens: TokenStream, body: &mut Body) {
             TokenTree::Ident(name) => {
                 let name = name.to_string();
                 let method = is(&tokens, index.wrapping_sub(1), ".");
-                // A call on what another call gave back is not the client's.
+                // A call on the result of another call is not a call of the client.
                 let on_a_call = index >= 2 && matches!(tokens[index - 2], TokenTree::Group(_));
                 if method && !on_a_call && is_request(&tokens[index + 1..]) {
                     body.operations.insert(name);
@@ -256,7 +256,7 @@ fn is(tokens: &[TokenTree], index: usize, text: &str) -> bool {
         .is_some_and(|token| token.to_string() == text)
 }
 
-/// Whether these tokens begin with `()` and go on, call by call, to `.send()`.
+/// Whether these tokens begin with `()` and continue, call by call, to `.send()`.
 fn is_request(tokens: &[TokenTree]) -> bool {
     let empty = |token: &TokenTree| match token {
         TokenTree::Group(group) => {

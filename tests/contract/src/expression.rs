@@ -1,4 +1,4 @@
-//! What a JSONata expression refers to.
+//! The names to which a JSONata expression refers.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -11,13 +11,13 @@ use serde_json::Value;
 pub struct Names {
     /// Variables of the machine.
     pub variables: BTreeSet<String>,
-    /// Functions that are neither JSONata's nor Step Functions' nor defined on the spot.
+    /// Functions that neither JSONata nor Step Functions nor the expression itself defines.
     pub unknown_functions: BTreeSet<String>,
     /// Fields of `$states`, such as `result`.
     pub states: BTreeSet<String>,
 }
 
-/// JSONata's functions, without `$eval`, which Step Functions does not have, and with its own:
+/// The functions of JSONata, without `$eval`, and those of Step Functions, which does not have `$eval`:
 /// <https://docs.jsonata.org/overview.html>,
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html#jsonata-functions-provided-by-sfn>.
 const FUNCTIONS: &str = "
@@ -29,7 +29,7 @@ const FUNCTIONS: &str = "
     map filter single reduce
     partition range hash uuid parse";
 
-/// The text between `{%` and `%}`, if that is what the string is.
+/// The text between `{%` and `%}`, if the string is an expression.
 pub fn of(text: &str) -> Option<&str> {
     text.strip_prefix("{%")?.strip_suffix("%}").map(str::trim)
 }
@@ -46,7 +46,7 @@ pub fn within(value: &Value) -> Vec<(String, &str)> {
             }
             Value::Object(fields) => {
                 for (name, field) in fields {
-                    // States of their own, with variables of their own.
+                    // These have their own states and variables.
                     if name != "ItemProcessor" && name != "Branches" {
                         collect(field, format!("{path}/{name}"), found);
                     }
@@ -124,24 +124,24 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_in_quotes_is_no_variable() {
+    fn a_name_in_quotes_is_not_a_variable() {
         assert_eq!(names(r#"$a & ' $b \' $c' & "$d""#).variables, set(&["a"]));
     }
 
     #[test]
-    fn functions_parameters_and_local_names_are_no_variables() {
+    fn functions_parameters_and_local_names_are_not_variables() {
         let found = names("($x := $count($list); $map($list, function($v, $i) { $v + $i + $x }))");
         assert_eq!(found.variables, set(&["list"]));
         assert!(found.unknown_functions.is_empty());
     }
 
     #[test]
-    fn a_function_that_does_not_exist_is_told() {
+    fn a_function_that_does_not_exist_is_reported() {
         assert_eq!(names("$eval('1')").unknown_functions, set(&["eval"]));
     }
 
     #[test]
-    fn fields_of_states_are_told_apart() {
+    fn fields_of_states_are_listed() {
         let found = names("$states.errorOutput.Error & $states.input");
         assert_eq!(found.states, set(&["errorOutput", "input"]));
         assert!(found.variables.is_empty());

@@ -1,10 +1,9 @@
-//! Holds the parts of this repository that are written separately to each other: the functions, the
-//! templates, the state machines, the error names and the documents.
+//! Checks that the separately written parts of this repository agree: the functions, the templates, the
+//! state machines, the error names and the documents.
 //!
-//! Every check derives the names from the directory `functions/`, reads plain files and needs no
-//! AWS. It answers with sentences about what is wrong, all of them, so that one run shows the whole
-//! work. [`Repository`] is a copy in memory: `tests/contract` also changes it on purpose and demands
-//! that the check notices.
+//! Every check derives the names from the directory `functions/`, reads plain files and needs no AWS.
+//! It returns a sentence for each problem, so that one run reports all of them. [`Repository`] is a copy
+//! in memory: `tests/contract` also makes mistakes in it and expects the check to report them.
 
 pub mod calls;
 pub mod checks;

@@ -1,4 +1,4 @@
-//! A state machine in Amazon States Language: its states and the ways between them.
+//! A state machine in Amazon States Language: its states and the transitions between them.
 //!
 //! <https://states-language.net/spec.html>
 
@@ -10,29 +10,29 @@ use serde_json::{Map, Value};
 pub struct Machine {
     /// The file's name without `.asl.json`.
     pub name: String,
-    /// The text, in which CloudFormation fills in `${…}`.
+    /// The text, before CloudFormation replaces `${…}`.
     pub text: String,
     /// The definition.
     pub definition: Value,
 }
 
-/// States that run together: those of the machine, of a Map's processor or of a Parallel's branch.
+/// States that belong together: those of the machine, of a Map's processor or of a Parallel's branch.
 #[derive(Debug, Clone, Copy)]
 pub struct Scope<'a> {
-    /// The state that the scope stands in; none for the machine itself.
+    /// The state that contains the scope; none for the machine itself.
     pub inside: Option<&'a str>,
-    /// Where it starts.
+    /// The state at which it starts.
     pub start: &'a str,
     /// Its states.
     pub states: &'a Map<String, Value>,
 }
 
-/// How a state is left.
+/// A transition out of a state.
 #[derive(Debug, Clone)]
 pub struct Transition<'a> {
-    /// The state to go to.
+    /// The next state.
     pub to: &'a str,
-    /// The variables that are assigned on the way.
+    /// The variables that it assigns.
     pub assigned: Vec<&'a str>,
 }
 
@@ -40,7 +40,7 @@ impl Machine {
     /// Reads a definition.
     ///
     /// # Errors
-    /// When the text is no JSON with states.
+    /// When the text is not JSON with states.
     pub fn parse(name: &str, text: &str) -> Result<Self> {
         let definition: Value = serde_json::from_str(text)?;
         scope(&definition, None).context("no StartAt and States")?;
@@ -51,7 +51,7 @@ impl Machine {
         })
     }
 
-    /// The machine's own states first, then those inside of its states.
+    /// The machine's own states first, then those inside its states.
     pub fn scopes(&self) -> Vec<Scope<'_>> {
         let mut found: Vec<_> = scope(&self.definition, None).into_iter().collect();
         let mut next = 0;
@@ -71,7 +71,7 @@ impl Machine {
         found
     }
 
-    /// All states with their names, those inside of states too.
+    /// All states with their names, including those inside other states.
     pub fn states(&self) -> impl Iterator<Item = (&str, &Value)> {
         self.scopes().into_iter().flat_map(|scope| {
             scope
@@ -103,7 +103,7 @@ pub fn is_ending(state: &Value) -> bool {
     state["Type"] == "Succeed" || state["Type"] == "Fail"
 }
 
-/// The function that a state runs, as its resource is called without `Function`.
+/// The function that a state runs, by the name of its resource without `Function`.
 pub fn function_of(state: &Value) -> Option<&str> {
     state["Arguments"]["FunctionName"]
         .as_str()?
@@ -111,7 +111,7 @@ pub fn function_of(state: &Value) -> Option<&str> {
         .strip_suffix("FunctionArn}")
 }
 
-/// The variables that a state assigns, whichever way it is left.
+/// The variables that a state assigns by any of its transitions.
 pub fn assigned_by(state: &Value) -> impl Iterator<Item = &str> {
     let rules = ["Choices", "Catch"]
         .into_iter()
@@ -122,9 +122,9 @@ pub fn assigned_by(state: &Value) -> impl Iterator<Item = &str> {
         .map(|(variable, _)| variable.as_str())
 }
 
-/// All ways out of a state. The first is the ordinary one.
+/// All transitions out of a state. The first is the ordinary one.
 ///
-/// A choice's own `Assign` holds for its `Default` only:
+/// The `Assign` of a choice itself applies to its `Default` only:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-choice.html>.
 pub fn transitions(state: &Value) -> Vec<Transition<'_>> {
     let ordinary = [&state["Next"], &state["Default"]]

@@ -24,7 +24,7 @@ impl Table {
             .collect()
     }
 
-    /// The cells of the column with that name.
+    /// The cells of the column with that name; none when there is no such column.
     pub fn column(&self, name: &str) -> Option<Vec<&str>> {
         let index = self.header.iter().position(|header| header == name)?;
         Some(
@@ -41,9 +41,9 @@ impl Table {
 pub struct Block {
     /// As [`Table::section`].
     pub section: String,
-    /// The word after the fence.
+    /// The word after the opening fence.
     pub language: String,
-    /// What the block holds.
+    /// The text in the block.
     pub text: String,
 }
 
@@ -88,14 +88,14 @@ pub fn read(text: &str) -> (Vec<Table>, Vec<Block>) {
     (tables, blocks)
 }
 
-/// Where a document leads and what it calls code.
+/// The links, headings and code of a document.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct References {
     /// The destinations of its links.
     pub links: Vec<String>,
-    /// What a link can name after a `#`: the headings, as GitHub spells them.
+    /// The headings as GitHub spells them in a link, after the `#`.
     pub anchors: Vec<String>,
-    /// Each code span and each fenced block, diagrams left out.
+    /// Each code span and each fenced block, except for diagrams.
     pub code: Vec<String>,
 }
 
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn links_headings_and_code_are_told() {
+    fn a_document_has_links_headings_and_code() {
         let found = references(
             "# It's `{env}-deploy`\n[a](b.md#c)\n## Twice\n## Twice\n`make x`\n```sh\nmake y\n```\n```mermaid\nmake z\n```\n",
         );
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn tables_and_diagrams_are_told_with_their_section() {
+    fn tables_and_diagrams_have_a_section() {
         let (tables, blocks) = read(
             "# T\n## `deploy`\n| State | Why |\n|---|---|\n| `A` | b |\n### More\n```mermaid\nA --> B\n```\n",
         );

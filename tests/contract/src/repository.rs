@@ -8,10 +8,10 @@ use heck::ToUpperCamelCase;
 
 use crate::{Machine, Template};
 
-/// The folder of `functions/` that is no step but what all steps share.
+/// The folder of `functions/` that is not a step: the library of all steps.
 const LIBRARY: &str = "lifecycle";
 
-/// Which texts of a folder are read, with all folders in it.
+/// The folders that are read, with their subfolders, and the kinds of files in each.
 const READ: [(&str, &[&str]); 5] = [
     ("functions", &["rs", "toml", "md"]),
     ("infra", &["yaml", "json", "md"]),
@@ -20,14 +20,14 @@ const READ: [(&str, &[&str]); 5] = [
     ("tests", &["md"]),
 ];
 
-/// Which texts are read that stand at the root.
+/// The kinds of files that are read at the root.
 const READ_AT_ROOT: [&str; 2] = ["md", "Makefile"];
 
 /// The text files of the repository, by path from its root.
 #[derive(Debug, Clone)]
 pub struct Repository {
     files: BTreeMap<String, String>,
-    /// What else there is, for links that lead to it.
+    /// The paths of all other files, for links to them.
     others: BTreeSet<String>,
 }
 
@@ -39,7 +39,7 @@ pub struct Step {
 }
 
 impl Step {
-    /// The name as states and resources spell it: `create-service` is `CreateService`.
+    /// The name in states and resources: `create-service` is `CreateService`.
     pub fn pascal(&self) -> String {
         self.name.to_upper_camel_case()
     }
@@ -51,10 +51,10 @@ impl Step {
 }
 
 impl Repository {
-    /// Reads the repository that this crate stands in.
+    /// Reads the repository that contains this crate.
     ///
     /// # Errors
-    /// When a file cannot be read or is no UTF-8.
+    /// When a file cannot be read or is not UTF-8.
     pub fn read() -> Result<Self> {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         let mut repository = Repository {
@@ -102,7 +102,7 @@ impl Repository {
         Ok(())
     }
 
-    /// Whether there is a file or a folder of that path.
+    /// Whether a file or a folder has that path.
     pub fn has(&self, path: &str) -> bool {
         let folder = format!("{path}/");
         self.files
@@ -116,7 +116,7 @@ impl Repository {
         self.below("").filter(|(path, _)| path.ends_with(".md"))
     }
 
-    /// The text of a file, or none when there is no such file.
+    /// The text of a file; none when it does not exist.
     pub fn file(&self, path: &str) -> Option<&str> {
         self.files.get(path).map(String::as_str)
     }
@@ -129,13 +129,13 @@ impl Repository {
             .filter(move |(path, _)| path.starts_with(folder))
     }
 
-    /// The same repository with one more file, or another text in a file.
+    /// The same repository with a file added or replaced.
     pub fn with(mut self, path: &str, text: impl Into<String>) -> Self {
         self.files.insert(path.to_owned(), text.into());
         self
     }
 
-    /// The same repository without the files whose path begins so.
+    /// The same repository without the files whose path has that prefix.
     pub fn without(mut self, prefix: &str) -> Self {
         self.files.retain(|path, _| !path.starts_with(prefix));
         self.others.retain(|path| !path.starts_with(prefix));
@@ -160,7 +160,7 @@ impl Repository {
     /// The template of that name in `infra/`.
     ///
     /// # Errors
-    /// When it is not there or no YAML.
+    /// When it does not exist or is not YAML.
     pub fn template(&self, name: &str) -> Result<Template> {
         let path = format!("infra/{name}.yaml");
         let text = self.file(&path).with_context(|| format!("no {path}"))?;
@@ -170,7 +170,7 @@ impl Repository {
     /// The state machines, in the order of their names.
     ///
     /// # Errors
-    /// When one is no JSON or has no states.
+    /// When one is not JSON or has no states.
     pub fn machines(&self) -> Result<Vec<Machine>> {
         self.below("statemachine/")
             .filter_map(|(path, text)| {

@@ -1,4 +1,4 @@
-//! A CloudFormation template, with its short forms (`!Sub`, `!GetAtt`) written out.
+//! A CloudFormation template, with its short forms (`!Sub`, `!GetAtt`) replaced by the long ones.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use saphyr::{LoadableYamlNode, MarkedYaml, Scalar, YamlData};
 use serde_json::{Map, Value, json};
 
-/// A template as JSON, and where in the text each part of it stands.
+/// A template as JSON, with the line of each part in the text.
 #[derive(Debug, Clone)]
 pub struct Template {
     /// The template with long forms only: `!Ref A` is `{"Ref": "A"}`.
@@ -16,10 +16,10 @@ pub struct Template {
     line_of: HashMap<String, usize>,
 }
 
-/// A statement of a policy, wherever in the template the policy stands.
+/// A statement of any policy in the template.
 #[derive(Debug, Clone)]
 pub struct Statement {
-    /// The logical name of the resource that holds it.
+    /// The logical name of the resource that contains it.
     pub resource: String,
     /// Its line, counted from 1.
     pub line: usize,
@@ -28,7 +28,7 @@ pub struct Statement {
 }
 
 impl Statement {
-    /// Its actions, whether they are written as one or as a list.
+    /// Its actions, whether the text has one or a list.
     pub fn actions(&self) -> Vec<String> {
         strings(&self.value["Action"])
     }
@@ -47,7 +47,7 @@ impl Template {
     /// Reads a template.
     ///
     /// # Errors
-    /// When the text is not one YAML document with text keys.
+    /// When the text is not a single YAML document whose keys are text.
     pub fn parse(text: &str) -> Result<Self> {
         let documents = MarkedYaml::load_from_str(text)?;
         let [document] = &documents[..] else {
@@ -160,7 +160,7 @@ fn long_form(
                 let key = key
                     .data
                     .as_str()
-                    .with_context(|| format!("a key below {pointer} is no text"))?;
+                    .with_context(|| format!("a key below {pointer} is not text"))?;
                 let value = long_form(value, &format!("{pointer}/{}", escaped(key)), line_of)?;
                 object.insert(key.to_owned(), value);
             }

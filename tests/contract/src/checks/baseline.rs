@@ -1,4 +1,4 @@
-//! `infra/baseline.yaml`: what others rely on.
+//! The parts of `infra/baseline.yaml` on which others rely.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::differences;
 use crate::Repository;
 use crate::template::strings;
 
-/// Outputs that people and other stacks know by name.
+/// Outputs that operators and other stacks use by name.
 const OUTPUTS: [&str; 14] = [
     "AlbDnsName",
     "AlbHostedZoneId",
@@ -27,7 +27,7 @@ const OUTPUTS: [&str; 14] = [
     "VpcId",
 ];
 
-/// The outputs have the names that are relied on, and what the pipeline imports is exported.
+/// The expected outputs exist, and everything that the pipeline imports is exported.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -75,8 +75,8 @@ fn imports(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The stack policy refuses every change to the listener whose default action carries the traffic,
-/// and names only resources that there are.
+/// The stack policy refuses every change to the listener whose default action carries the traffic, and
+/// names only resources that exist.
 ///
 /// # Errors
 /// When the template or the policy cannot be read.

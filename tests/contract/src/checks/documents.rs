@@ -1,4 +1,4 @@
-//! The documents beside what they describe.
+//! The documents against the code and the machines that they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -19,7 +19,8 @@ fn document<'a>(repository: &'a Repository, path: &str) -> Result<&'a str> {
     repository.file(path).with_context(|| format!("no {path}"))
 }
 
-/// `docs/errors.md` has the error names in the order of the code and says rightly which are retried.
+/// `docs/errors.md` lists the error names in the order of the code, marks those that are retried, and
+/// lists each machine's endings.
 ///
 /// # Errors
 /// When the document or a machine cannot be read.
@@ -49,14 +50,29 @@ pub fn errors(repository: &Repository) -> Result<Vec<String>> {
         .context("docs/errors.md has no column Retried")?;
     for (name, said) in table.first_column().into_iter().zip(said) {
         if said != if retried.contains(name) { "yes" } else { "no" } {
-            problems.push(format!("{ERRORS} says `{said}` to whether {name} is retried, and the machines say otherwise"));
+            problems.push(format!(
+                "{ERRORS} says `{said}` to whether {name} is retried, and the machines differ"
+            ));
         }
+    }
+    for (machine, section) in [
+        ("deploy", "How a deployment ends"),
+        ("cleanup", "How a cleanup ends"),
+        ("rollback", "How a rollback ends"),
+    ] {
+        let endings = machines.iter().filter(|it| it.name == machine);
+        let listed = tables.iter().filter(|table| table.section == section);
+        problems.extend(differences(
+            &format!("{machine}: the ending"),
+            ("the machine", endings.flat_map(|it| it.endings())),
+            (ERRORS, listed.flat_map(|table| table.first_column())),
+        ));
     }
     Ok(problems)
 }
 
-/// `docs/state-machine.md` has a section per machine, in it each state and each ending as one row,
-/// and a diagram with exactly the machine's ways.
+/// `docs/state-machine.md` has a section for each machine, with one row for each state and each ending
+/// and a diagram with exactly the machine's transitions.
 ///
 /// # Errors
 /// When the document or a machine cannot be read.
@@ -119,7 +135,7 @@ pub fn machines(repository: &Repository) -> Result<Vec<String>> {
             }
         }
         problems.extend(differences(
-            &format!("{}: the way from", machine.name),
+            &format!("{}: the transition from", machine.name),
             ("the machine", ways.iter().map(String::as_str)),
             (
                 &format!("the diagram in {MACHINES}"),
@@ -155,7 +171,7 @@ pub fn tags(repository: &Repository) -> Result<Vec<String>> {
     ))
 }
 
-/// Decisions are numbered without a gap, and each says context, decision and consequences.
+/// Decisions are numbered without a gap, and each has its context, decision and consequences.
 ///
 /// # Errors
 /// None.

@@ -10,13 +10,13 @@ use serde_json::Value;
 
 use crate::{Repository, Step};
 
-/// The most lines of a `main.rs`: it builds clients and serves `run`, nothing else.
-const MOST_LINES_OF_MAIN: usize = 30;
+/// A `main.rs` builds clients and serves `run`, and does nothing else.
+const MAX_LINES_OF_MAIN: usize = 30;
 
-/// Folder, package and binary have one name, so that a path leads to a function and back.
+/// Folder, package and binary have the same name.
 ///
 /// # Errors
-/// When a manifest is no TOML.
+/// When a manifest is not TOML.
 pub fn names(repository: &Repository) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     for step in repository.steps() {
@@ -32,7 +32,7 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
         if package.and_then(|name| name.as_str()) != Some(&step.name) {
             problems.push(format!("{path}: the package is not called {}", step.name));
         }
-        // Left alone, cargo calls the binary like the package and the library like both.
+        // By default cargo gives the binary and the library the package's name.
         let binaries = manifest.get("bin").and_then(|binaries| binaries.as_array());
         let sections = manifest
             .get("lib")
@@ -76,9 +76,9 @@ pub fn shape(repository: &Repository) -> Result<Vec<String>> {
                 step.name
             ));
         }
-        if main.lines().count() > MOST_LINES_OF_MAIN {
+        if main.lines().count() > MAX_LINES_OF_MAIN {
             problems.push(format!(
-                "{}: src/main.rs has {} lines, more than {MOST_LINES_OF_MAIN}; what it does belongs to lib.rs, where tests reach it",
+                "{}: src/main.rs has {} lines, more than {MAX_LINES_OF_MAIN}; move code to lib.rs, where tests reach it",
                 step.name,
                 main.lines().count()
             ));
@@ -87,10 +87,10 @@ pub fn shape(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// A function's settings as the crate reads them.
+/// Reads a function's settings, and returns whether they are complete.
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 
-/// Steps with settings of their own. All others read [`lifecycle::Settings`].
+/// Steps with their own settings. All others read [`lifecycle::Settings`].
 const OWN_SETTINGS: [(&str, Read); 3] = [
     ("delete-deployment", |variable| {
         delete_deployment::Settings::read(variable).is_ok()
@@ -106,7 +106,7 @@ const OWN_SETTINGS: [(&str, Read); 3] = [
 /// Variables that are whole numbers.
 const NUMBERS: [&str; 3] = ["DRAIN_DEADLINE_SECONDS", "KEEP_PREVIOUS", "SETTLE_SECONDS"];
 
-/// What a function reads from its environment and what the template sets are the same.
+/// The template sets exactly the variables that a function reads.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -154,8 +154,7 @@ pub fn environment(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The names that `read` asks for. Every answer is a word that is right wherever a word is expected,
-/// or a number that is right wherever a number is.
+/// The names of the variables that `read` reads. Their values are valid words or numbers.
 fn recorded(read: Read) -> BTreeSet<String> {
     let asked = RefCell::new(BTreeSet::new());
     let complete = read(&|name| {
@@ -169,7 +168,7 @@ fn recorded(read: Read) -> BTreeSet<String> {
     });
     assert!(
         complete,
-        "reading the settings stopped half-way; give every variable a value that it accepts"
+        "the settings were not read completely; give every variable a valid value"
     );
     asked.into_inner()
 }
@@ -182,7 +181,7 @@ fn variables(function: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// The environment is read once, by `Settings`; anything else would be unknown to the template.
+/// Only `Settings` reads the environment, or the check would not know the variable.
 fn reads_elsewhere(repository: &Repository, step: &Step, own_settings: bool) -> Vec<String> {
     let mut problems = Vec::new();
     for (path, text) in repository.below(&step.path("src/")) {
@@ -197,7 +196,7 @@ fn reads_elsewhere(repository: &Repository, step: &Step, own_settings: bool) -> 
         }
         if text.contains("struct Settings") && !own_settings {
             problems.push(format!(
-                "{path} has settings of its own, which OWN_SETTINGS of this test does not know"
+                "{path} has its own settings, which OWN_SETTINGS of this test does not list"
             ));
         }
     }

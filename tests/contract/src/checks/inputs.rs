@@ -1,4 +1,4 @@
-//! The inputs that the documents show, beside the functions that take them.
+//! The inputs in the documents against the functions that accept them.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -13,13 +13,13 @@ use time::UtcDateTime;
 use super::differences;
 use crate::{Repository, markdown};
 
-/// The environment of the documents' examples, which is that of [`Settings::for_tests`].
+/// The environment in the examples of the documents and in [`Settings::for_tests`].
 const ENVIRONMENT: &str = "test";
 
-/// Takes a machine's input as its first function does.
+/// Decodes and checks a machine's input as its first function does.
 type Take = fn(Value) -> Result<(), StepError>;
 
-/// What the machines' first functions take.
+/// The machines, each with the input of its first function.
 const INPUTS: [(&str, Take); 3] = [
     ("cleanup", decode::<find_deployments::Input>),
     ("deploy", |value| {
@@ -34,8 +34,8 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<(), StepError> {
     input::decode::<T>(value).map(drop)
 }
 
-/// Every input in a table of machines and inputs, and every `start-execution --input '…'`, is one that
-/// the machine takes; every machine is shown with one.
+/// The machine accepts every input in a table of machines and inputs and in every
+/// `start-execution --input '…'`, and the documents have an input for every machine.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -80,7 +80,7 @@ pub fn examples(repository: &Repository) -> Result<Vec<String>> {
             .and_then(|name| INPUTS.iter().find(|(known, _)| *known == name));
         let Some((_, take)) = known else {
             problems.push(format!(
-                "{document} starts {machine}, which is no machine of {ENVIRONMENT}"
+                "{document} starts {machine}, which is not a machine of {ENVIRONMENT}"
             ));
             continue;
         };
@@ -111,7 +111,7 @@ pub fn examples(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The tables of fields in `docs/state-machine.md` have the fields that the functions take.
+/// The tables of fields in `docs/state-machine.md` list the fields that the functions accept.
 ///
 /// # Errors
 /// When the document is not there.
@@ -139,7 +139,7 @@ pub fn fields(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The fields that an input may have: what the refusal of another one says.
+/// The fields that an input may have, from the message that refuses an unknown one.
 fn taken(take: Take) -> BTreeSet<String> {
     static FIELD: LazyLock<Regex> = LazyLock::new(|| Regex::new("`([^`]+)`").expect("a regex"));
     let refusal = take(json!({"?": 0})).expect_err("an unknown field is refused");
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_are_told_by_the_refusal_of_another_one() {
+    fn the_message_about_an_unknown_field_lists_the_known_ones() {
         let (_, take) = INPUTS[0];
         let fields: Vec<_> = taken(take).into_iter().collect();
         assert_eq!(fields, ["dryRun", "removeEverything"]);

@@ -335,7 +335,7 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
     })
 }
 
-/// A state has the name of the function that it runs.
+/// A state has the name of the function that it runs, and a failure that of its ending.
 ///
 /// # Errors
 /// When a machine cannot be read.
@@ -347,6 +347,9 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
         .collect();
     states(repository, |name, state| {
         let mut problems = Vec::new();
+        if state["Type"] == "Fail" && state["Error"] != name {
+            problems.push(format!("ends with the error {}", state["Error"]));
+        }
         let lambda = state["Resource"] == "arn:aws:states:::lambda:invoke";
         match function_of(state) {
             Some(function) => {

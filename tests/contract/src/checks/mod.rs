@@ -1,5 +1,4 @@
-//! The checks, by what they look at. Each answers with a sentence per fault and with none when all
-//! is well.
+//! The checks, by their subject. Each returns a sentence for each problem.
 
 use anyhow::Result;
 
@@ -20,7 +19,7 @@ pub mod variables;
 /// A check of the repository.
 pub type Check = fn(&Repository) -> Result<Vec<String>>;
 
-/// What stands in one of two sets only, as sentences.
+/// A sentence for each name that is in only one of two sets.
 pub(crate) fn differences<'a>(
     what: &str,
     (one, ones): (&str, impl IntoIterator<Item = &'a str>),

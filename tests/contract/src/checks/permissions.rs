@@ -1,4 +1,4 @@
-//! What the roles of both templates may do.
+//! The permissions of the roles in both templates.
 
 use std::collections::BTreeSet;
 
@@ -8,14 +8,14 @@ use crate::Repository;
 use crate::calls::{self, Called};
 use crate::template::{Statement, Template, strings};
 
-/// Actions that AWS ties to no resource, so that only `*` allows them, as the Service Authorization
-/// Reference says:
+/// Actions for which AWS supports no resource, so that only `*` allows them, according to the Service
+/// Authorization Reference:
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awselasticloadbalancingv2.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>;
-/// those of log delivery stand in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
+/// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
 const TIED_TO_NO_RESOURCE: [&str; 24] = [
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
@@ -43,16 +43,16 @@ const TIED_TO_NO_RESOURCE: [&str; 24] = [
     "logs:UpdateLogDelivery",
 ];
 
-/// Those that reports say AWS checks on no resource although the reference ties them to one, which are
-/// tied to the tags of the request instead.
+/// Actions that AWS checks on no resource according to reports, although the reference lists one. The
+/// tags of the request restrict them instead.
 const TIED_TO_TAGS: [&str; 1] = ["ecs:RegisterTaskDefinition"];
 
-/// Those of them that can at least be tied to a cluster, by condition.
+/// Actions without a resource that a condition can restrict to a cluster.
 const TIED_TO_A_CLUSTER: [&str; 2] = ["ecs:ListServices", "ecs:ListTasks"];
 
-/// What a function needs without calling it: its log, the dead-letter queue of asynchronous
-/// invocations, its role and handing on another, its network interfaces, which Lambda manages, and the
-/// network that Elastic Load Balancing looks at for it.
+/// Actions that a function needs although its code does not call them: for its log, for the dead-letter
+/// queue of asynchronous invocations, for its role and for passing another, for its network interfaces,
+/// which Lambda manages, and for the network that Elastic Load Balancing reads.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>
 const NOT_CALLED: [&str; 13] = [
     "ec2:AssignPrivateIpAddresses",
@@ -91,7 +91,7 @@ fn place(template: &str, statement: &Statement) -> String {
     )
 }
 
-/// Actions are named one by one.
+/// Every action is named, without wildcards.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -111,7 +111,7 @@ pub fn actions(repository: &Repository) -> Result<Vec<String>> {
         for negation in ["NotAction", "NotResource", "NotPrincipal"] {
             if statement.value.get(negation).is_some() {
                 problems.push(format!(
-                    "{place} allows everything except what {negation} says"
+                    "{place} allows everything except what {negation} names"
                 ));
             }
         }
@@ -119,7 +119,7 @@ pub fn actions(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// `*` stands for the resource only where AWS knows no other.
+/// The resource is `*` only where AWS supports nothing narrower.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -151,7 +151,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
                     .contains("aws:RequestTag/");
             if !by_tags && !TIED_TO_NO_RESOURCE.contains(&action) {
                 problems.push(format!(
-                    "{place} allows {action} on every resource, and AWS can tie it to one"
+                    "{place} allows {action} on every resource, and AWS supports a narrower one"
                 ));
             }
             if TIED_TO_A_CLUSTER.contains(&action)
@@ -160,7 +160,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
                     .contains("ecs:cluster")
             {
                 problems.push(format!(
-                    "{place} allows {action} in every cluster; condition ecs:cluster"
+                    "{place} allows {action} in every cluster; add a condition on ecs:cluster"
                 ));
             }
         }
@@ -168,7 +168,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Every statement says above itself what it is for.
+/// Every statement has a comment above it on what it allows.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -189,7 +189,7 @@ pub fn comments(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// A role allows the calls that the step's code makes and no other.
+/// A role allows exactly the calls that the step's code makes.
 ///
 /// # Errors
 /// When the template, a manifest or a source file cannot be read.
@@ -201,7 +201,7 @@ pub fn calls(repository: &Repository) -> Result<Vec<String>> {
     ))
 }
 
-/// [`calls`] of a template, and of code that was read before.
+/// [`calls`] for a template and code that was read before.
 pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
     let statements = template.statements();
     let mut problems = Vec::new();
@@ -212,7 +212,7 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
             .iter()
             .filter(|statement| statement.resource == role)
         {
-            // Needed for the tags given with a creation, which is the call.
+            // It allows the tags of a creation, and the creation is the call.
             let with_creation = statement.value["Condition"]
                 .to_string()
                 .contains(":CreateAction");
@@ -235,7 +235,7 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
     problems
 }
 
-/// What a call needs beside its own action when it sets tags, hands roles on or names a network.
+/// The further actions that a call needs when it sets tags, passes roles or names a network.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>,
@@ -256,12 +256,12 @@ const WITH_A_CALL: [(&str, &[&str]); 4] = [
     ),
     ("CreateRule", &["elasticloadbalancing:AddTags"]),
 ];
-/// The step whose UpdateService starts fresh tasks, which get roles as those of CreateService do. One
-/// that changes only numbers needs no `iam:PassRole`.
+/// The step whose UpdateService starts fresh tasks, which get roles like those of CreateService. An
+/// UpdateService that changes only numbers needs no `iam:PassRole`.
 const STARTS_FRESH_TASKS: &str = "restore-deployment";
-/// What Lambda needs of every function's role to write its log.
+/// The actions with which Lambda writes a function's log.
 const FOR_THE_LOG: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
-/// What Lambda needs of a function's role to place it in a VPC.
+/// The actions with which Lambda places a function in a VPC.
 const FOR_THE_VPC: [&str; 6] = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -270,7 +270,7 @@ const FOR_THE_VPC: [&str; 6] = [
     "ec2:DescribeSubnets",
     "ec2:UnassignPrivateIpAddresses",
 ];
-/// What Step Functions needs of a machine's role to write its log.
+/// The actions with which Step Functions writes a machine's log.
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html#cloudwatch-iam-policy>
 const FOR_LOG_DELIVERY: [&str; 8] = [
     "logs:CreateLogDelivery",
@@ -283,8 +283,8 @@ const FOR_LOG_DELIVERY: [&str; 8] = [
     "logs:UpdateLogDelivery",
 ];
 
-/// A role allows what AWS itself needs to run a function or a machine, which no call in the code and
-/// no local run would miss.
+/// A role allows the actions that AWS itself needs to run a function or a machine. The code does not
+/// call them, and a local run does not need them.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -296,7 +296,7 @@ pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
     ))
 }
 
-/// [`what_aws_needs`] of a template, and of code that was read before.
+/// [`what_aws_needs`] for a template and code that was read before.
 pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String> {
     let statements = template.statements();
     let mut problems = Vec::new();
@@ -310,16 +310,14 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
             .into_iter()
             .filter(|action| !allowed.contains(*action))
         {
-            problems.push(format!(
-                "{role} does not allow {action}, which AWS needs of it"
-            ));
+            problems.push(format!("{role} does not allow {action}, which AWS needs"));
         }
     };
-    // Each role names who may take it.
+    // Each role names who may assume it.
     for (role, _) in template.resources_of("AWS::IAM::Role") {
         demand(role, vec!["sts:AssumeRole"]);
     }
-    // Tags given with a creation, and roles handed on, need an action of their own.
+    // Tags of a creation and passed roles need an action of their own.
     for (step, called) in called {
         let needed = WITH_A_CALL
             .iter()

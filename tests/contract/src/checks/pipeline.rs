@@ -1,4 +1,4 @@
-//! `infra/pipeline.yaml` beside the functions and the state machines.
+//! `infra/pipeline.yaml` against the functions and the state machines.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ const FUNCTION: &str = "AWS::Serverless::Function";
 const STATE_MACHINE: &str = "AWS::Serverless::StateMachine";
 
 /// Every step has a function, a role and a log group with the names that follow from its folder, and
-/// there is no function beyond that.
+/// there are no other functions.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -82,7 +82,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// No two resources share a role: what one may do, the other may not.
+/// No two resources share a role, so that each gets only its own permissions.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -110,7 +110,7 @@ pub fn roles(repository: &Repository) -> Result<Vec<String>> {
     Ok(shared.chain(unused).collect())
 }
 
-/// Every parameter says what it is for.
+/// Every parameter has a description.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -121,7 +121,7 @@ pub fn parameters(repository: &Repository) -> Result<Vec<String>> {
             let description = definition["Description"].as_str().unwrap_or_default();
             if description.split_whitespace().count() < 3 {
                 problems.push(format!(
-                    "infra/{name}.yaml: the parameter {parameter} has no Description to speak of"
+                    "infra/{name}.yaml: the parameter {parameter} has no Description"
                 ));
             }
         }
@@ -129,8 +129,8 @@ pub fn parameters(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Every machine has its resource, gets every placeholder filled in and nothing beside, and may
-/// invoke the functions that it calls and no other.
+/// Every machine has its resource, gets exactly the placeholders that it uses, and may invoke exactly
+/// the functions that it calls.
 ///
 /// # Errors
 /// When the template or a machine cannot be read.
@@ -141,7 +141,7 @@ pub fn machines(repository: &Repository) -> Result<Vec<String>> {
     ))
 }
 
-/// [`machines`] of a template, and of machines that were read before.
+/// [`machines`] for a template and machines that were read before.
 pub fn machines_in(template: &Template, machines: &[Machine]) -> Vec<String> {
     static PLACEHOLDER: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"\$\{(\w+)\}").expect("a regex"));
@@ -251,7 +251,7 @@ fn may_invoke(template: &Template, role: &str) -> Vec<String> {
     .collect()
 }
 
-/// Every function is run by something: a state, a rule or a schedule.
+/// A state, a rule or a schedule runs every function.
 ///
 /// # Errors
 /// When the template or a machine cannot be read.

@@ -1,4 +1,4 @@
-//! What the documents refer to is there.
+//! The targets of the documents' references exist.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -8,7 +8,7 @@ use regex::Regex;
 
 use crate::{Repository, markdown};
 
-/// Every link to a file, a folder or a heading of this repository leads there.
+/// Every link to a file, a folder or a heading of this repository has an existing target.
 ///
 /// # Errors
 /// None.
@@ -25,7 +25,7 @@ pub fn links(repository: &Repository) -> Result<Vec<String>> {
                 file => resolved(document, file),
             };
             let Some(target) = target.filter(|target| repository.has(target)) else {
-                problems.push(format!("{document} links to {link}, which is not there"));
+                problems.push(format!("{document} links to {link}, which does not exist"));
                 continue;
             };
             if anchor.is_empty() {
@@ -45,7 +45,7 @@ pub fn links(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The path from the root of what a document calls `file`; none when that is outside.
+/// The path from the root of a link's `file`; none when it leads outside the repository.
 fn resolved(document: &str, file: &str) -> Option<String> {
     let mut path: Vec<_> = document.split('/').collect();
     path.pop();
@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_told_from_the_document_that_says_them() {
+    fn a_path_is_relative_to_its_document() {
         let from = |file| resolved("docs/adr/0001.md", file);
         assert_eq!(from("../aws.md").as_deref(), Some("docs/aws.md"));
         assert_eq!(from("../../tests/").as_deref(), Some("tests"));

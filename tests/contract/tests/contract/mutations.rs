@@ -251,7 +251,7 @@ mistakes! {
     a_command_with_an_unknown_field: inputs::examples, OPERATIONS,
         "--input '{\"dryRun\": true}'" => "--input '{\"dry\": true}'", "unknown field `dry`";
     an_example_for_no_machine: inputs::examples, OPERATIONS,
-        "| `test-cleanup` |" => "| `test-clean` |", "test-clean, which is no machine";
+        "| `test-cleanup` |" => "| `test-clean` |", "test-clean, which is not a machine";
     a_field_that_is_not_documented: inputs::fields, "docs/state-machine.md",
         "| `dryRun` |" => "| `dry` |", "cleanup: the field dryRun is in the input but not";
 
@@ -264,6 +264,10 @@ mistakes! {
 
     an_error_that_is_not_documented: documents::errors, "docs/errors.md",
         "| `ImageNotFoundError` |" => "| `NoImageError` |", "the code has";
+    an_ending_that_the_errors_do_not_list: documents::errors, "docs/errors.md",
+        "| `UndoFailed` |" => "| `RollbackFailed` |", "deploy: the ending UndoFailed is in the machine but not";
+    a_failure_that_does_not_end_by_its_name: machines::names, MACHINE,
+        "\"Error\": \"Failed\"" => "\"Error\": \"RolledBack\"", "Failed ends with the error \"RolledBack\"";
     a_retry_that_is_documented_wrongly: documents::errors, "docs/errors.md",
         "| `TransientError` | yes |" => "| `TransientError` | no |", "TransientError is retried";
     a_state_that_is_not_documented: documents::machines, "docs/state-machine.md",

@@ -1,10 +1,10 @@
 """Starts MiniStack in this process with the corrections that pulse-deploy's tests depend on.
 
-Pinned to the MiniStack version in requirements.txt: it reaches into that version's modules. The
-corrections, each with the AWS page it follows:
+It changes modules of the MiniStack version that requirements.txt pins. The corrections, each with the AWS
+page that it follows:
 
-1. Authorisation as AWS does it: which resource an action is checked on, with which condition keys,
-   and which further actions a call needs (iam:PassRole, AddTags, TagResource, a look at the network,
+1. Authorisation as AWS does it: the resource on which an action is checked, with its condition keys,
+   and the further actions that a call needs (iam:PassRole, AddTags, TagResource, reading the network,
    a state machine's lambda:InvokeFunction).
    https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 2. Authorise only: a request with `x-localcloud-authorise-only` is answered with 204 once it is
@@ -14,21 +14,22 @@ corrections, each with the AWS page it follows:
 4. A Succeed state's JSONata Output is what the execution returns.
    https://docs.aws.amazon.com/step-functions/latest/dg/state-succeed.html
 5. `GET /_localcloud/load-balancing` gives the whole of ELBv2's state in one answer.
-6. EventBridge and its scheduler reach their targets with the permissions that AWS asks for, and leave in the
-   dead-letter queue what they are refused.
+6. EventBridge and its scheduler need the permissions for their targets that AWS requires, and send refused
+   events to the dead-letter queue.
    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
    https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html#setting-up-execution-role
-7. `rate(...)` schedules run at the local cloud's pace, as Step Functions' waits do; `cron(...)` names times of day.
-8. A state of an execution takes and gives 256 KiB at most, and States.ALL does not catch what breaks that.
+7. `rate(...)` schedules are scaled like Step Functions' waits. `cron(...)` schedules are not, because they name
+   times of day.
+8. A state of an execution takes and gives 256 KiB at most, and States.ALL does not catch the error beyond that.
    https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
-9. An expression may take a minute, because AWS's limit of a second is one of its own machines' time.
+9. An expression may take a minute, because AWS's limit of a second applies to its own, faster evaluation.
    https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html
-10. `$millis()` in a state machine runs at the local cloud's pace, as its waits do, so that a deadline keeps its meaning.
+10. `$millis()` in a state machine is scaled like its waits, so that a deadline allows as many waits as on AWS.
     https://docs.jsonata.org/date-time-functions#millis
 
-The process serves on the socket that is its standard output, because a free port that is given up to be taken
-again is taken by others. It ends when its standard input ends, so that it never outlives the local cloud.
+The process serves on the socket that is its standard output: another process could take a free port before
+this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
 """
 
 import asyncio
@@ -42,7 +43,7 @@ import sys
 import threading
 import time
 
-# What is printed goes where errors go.
+# Printed text goes to standard error.
 SOCKET = os.dup(sys.stdout.fileno())
 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
@@ -58,7 +59,7 @@ CALLER = "x-localcloud-caller"
 
 
 class Request:
-    """What the corrections need to know of the request that is being dispatched."""
+    """The parts of the dispatched request that the corrections need."""
 
     def __init__(self, headers, body, query_params):
         self.headers = headers
@@ -117,7 +118,7 @@ def ecs_checks(r):
     elif op in ("DescribeTasks", "GetTaskProtection", "UpdateTaskProtection"):
         resources = [named("task", name) for name in r.json.get("tasks") or []]
     elif op == "RegisterTaskDefinition":
-        # AWS has been seen to check it on no resource, although the reference ties it to the family.
+        # Reports say that AWS checks it on no resource, although the reference lists the family.
         resources = ["*"]
         keys = {f"aws:RequestTag/{tag.get('key')}": tag.get("value") for tag in r.json.get("tags") or []}
     elif op == "DeleteTaskDefinitions":
@@ -141,8 +142,8 @@ def ecs_checks(r):
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
         tagged = [f"{prefix}:task-definition/{family}:*"] if op == "RegisterTaskDefinition" else resources
         checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op}) for resource in tagged]
-    # Who names a task definition hands its roles on. Who forces fresh tasks of the same one does so too,
-    # which is not checked here; a change of numbers hands none on.
+    # A call that names a task definition passes its roles. A call that forces fresh tasks of the same one does
+    # so too, which is not checked here. A change of numbers passes none.
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     definition = r.json if op == "RegisterTaskDefinition" else {}
     if op in ("CreateService", "UpdateService") and r.json.get("taskDefinition"):
@@ -224,7 +225,7 @@ def corrected_resource_arn(service, *arguments, **named):
 
 
 def enforce_all(access_key, action, service, region, resource_arn="*", service_context=None):
-    """Every check of the call has to pass; the first that does not is the one the answer names."""
+    """Every check of the call has to pass; the answer names the first that does not."""
     r = request.get()
     if r is None or not r.checks or action != r.checks[0][0]:
         return enforce(access_key, action, service, region, resource_arn=resource_arn,
@@ -280,7 +281,7 @@ def role_allows(role, action, arn):
 
 
 def refusal(role, action, arn):
-    """AWS's words for an action that a role is not allowed."""
+    """AWS's message about an action that a role does not allow."""
     name = role.rpartition("/")[2]
     return (f"User: arn:aws:sts::{get_account_id()}:assumed-role/{name}/localcloud is not authorized to perform: {action} "
             f"on resource: {arn} because no identity-based policy allows the {action} action")
@@ -495,7 +496,7 @@ invoke_target = eventbridge._invoke_target
 
 
 def service_allowed(service, action, arn, source):
-    """Whether the resource's own policy lets an AWS service in, on behalf of a rule."""
+    """Whether the resource's own policy allows an AWS service, on behalf of a rule."""
     policy = iam_evaluator._resource_policy(arn.split(":")[2], arn)
     context = {"aws:sourcearn": source, "aws:sourceaccount": get_account_id()}
     # "You can't use Condition blocks in Amazon SNS topic policies for EventBridge": it sends nothing for them.
@@ -510,12 +511,12 @@ def service_allowed(service, action, arn, source):
 
 
 def role_trusts(role, service):
-    """Whether a role's trust policy lets an AWS service of this account take it."""
+    """Whether a role's trust policy allows an AWS service of this account to assume it."""
     record = iam._roles.get(role.rpartition("/")[2])
     if record is None:
         return False
     document = record["AssumeRolePolicyDocument"]
-    # A trust policy names no resource: it is the role's.
+    # A trust policy has no resource, because it belongs to the role.
     document = json.loads(document) if isinstance(document, str) else document
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     policy = {"Statement": [{**statement, "Resource": "*"} for statement in statements]}
@@ -560,25 +561,25 @@ def invoke_target_as_allowed(target, event, rule, view=None):
 eventbridge._invoke_target = invoke_target_as_allowed
 
 
-# --- 7. The pace of schedules -------------------------------------------------------------------
+# --- 7. The scale of schedules ------------------------------------------------------------------
 
-PACE = stepfunctions._SFN_WAIT_SCALE
+TIME_SCALE = stepfunctions._SFN_WAIT_SCALE
 parse_rate_seconds = eventbridge._parse_rate_seconds
 
 
-def parse_rate_seconds_at_pace(expression):
+def parse_scaled_rate_seconds(expression):
     seconds = parse_rate_seconds(expression)
-    return seconds if seconds is None else seconds * PACE
+    return seconds if seconds is None else seconds * TIME_SCALE
 
 
-eventbridge._parse_rate_seconds = parse_rate_seconds_at_pace
-# How often it looks what is due.
-scheduler._SCHEDULE_TICK_INTERVAL = max(0.2, scheduler._SCHEDULE_TICK_INTERVAL * PACE)
+eventbridge._parse_rate_seconds = parse_scaled_rate_seconds
+# The time between two checks of what is due.
+scheduler._SCHEDULE_TICK_INTERVAL = max(0.2, scheduler._SCHEDULE_TICK_INTERVAL * TIME_SCALE)
 
 
 # --- 8. The data of a state ---------------------------------------------------------------------
 
-MOST_DATA = 262_144
+MAX_DATA = 262_144
 UNCAUGHT = ("States.DataLimitExceeded", "States.Runtime")
 
 add_event, error_matches = stepfunctions._add_event, stepfunctions._error_matches
@@ -589,7 +590,7 @@ def add_event_within_the_data_limit(execution, event_type, details=None):
         for field in ("input", "output"):
             data = str(detail.get(field) or "")
             # Counted as UTF-8, and MiniStack escapes what is not ASCII.
-            if len(data) > MOST_DATA and len(json.dumps(json.loads(data), ensure_ascii=False).encode()) > MOST_DATA:
+            if len(data) > MAX_DATA and len(json.dumps(json.loads(data), ensure_ascii=False).encode()) > MAX_DATA:
                 raise stepfunctions._ExecutionError(
                     "States.DataLimitExceeded",
                     "The state/task returned a result with a size exceeding the maximum number of bytes service limit.")
@@ -624,17 +625,17 @@ STARTED = time.time()
 register_functions = stepfunctions._register_sfn_jsonata_functions
 
 
-def millis_at_pace():
-    # Waits of no time at all have no pace that a clock could follow.
-    return int(1000 * (STARTED + (time.time() - STARTED) / (PACE or 1)))
+def scaled_millis():
+    # A scale of zero means waits of no time, which no clock can follow.
+    return int(1000 * (STARTED + (time.time() - STARTED) / (TIME_SCALE or 1)))
 
 
-def register_functions_at_pace(expression):
+def register_functions_with_scaled_millis(expression):
     register_functions(expression)
-    expression.register_lambda("millis", millis_at_pace)
+    expression.register_lambda("millis", scaled_millis)
 
 
-stepfunctions._register_sfn_jsonata_functions = register_functions_at_pace
+stepfunctions._register_sfn_jsonata_functions = register_functions_with_scaled_millis
 
 
 # --- The process --------------------------------------------------------------------------------
@@ -652,7 +653,7 @@ def end_process_group(*_):
 def end_when_standard_input_ends():
     while sys.stdin.buffer.raw.read(4096):
         pass
-    # Signal handlers run in the main thread only. Should that be stuck, nothing may stay behind.
+    # Signal handlers run only in the main thread. If that is stuck, the group is killed.
     os.kill(os.getpid(), signal.SIGTERM)
     time.sleep(2)
     os.killpg(os.getpgrp(), signal.SIGKILL)

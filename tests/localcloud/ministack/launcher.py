@@ -25,7 +25,8 @@ page that it follows:
    https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html
 9. An expression may take a minute, because AWS's limit of a second applies to its own, faster evaluation.
    https://docs.aws.amazon.com/step-functions/latest/dg/transforming-data.html
-10. `$millis()` in a state machine is scaled like its waits, so that a deadline allows as many waits as on AWS.
+10. `$millis()` in a state machine counts a scaled wait in full, so that a deadline allows as many waits as on AWS.
+    Everything else counts as long as it takes.
     https://docs.jsonata.org/date-time-functions#millis
 
 The process serves on the socket that is its standard output: another process could take a free port before
@@ -621,21 +622,23 @@ stepfunctions.jsonata.Jsonata.jsonata = parse_expression_without_hurry
 
 # --- 10. The time of a state machine -------------------------------------------------------------
 
-STARTED = time.time()
-register_functions = stepfunctions._register_sfn_jsonata_functions
+# Seconds that the waits of this execution, or of this item of a Map, have left out.
+left_out = contextvars.ContextVar("left_out", default=0)
+scaled_sleep, register_functions = stepfunctions._scaled_sleep, stepfunctions._register_sfn_jsonata_functions
 
 
-def scaled_millis():
-    # A scale of zero means waits of no time, which no clock can follow.
-    return int(1000 * (STARTED + (time.time() - STARTED) / (TIME_SCALE or 1)))
+def scaled_sleep_that_counts(seconds):
+    scaled_sleep(seconds)
+    left_out.set(left_out.get() + seconds * (1 - TIME_SCALE))
 
 
-def register_functions_with_scaled_millis(expression):
+def register_functions_with_millis(expression):
     register_functions(expression)
-    expression.register_lambda("millis", scaled_millis)
+    expression.register_lambda("millis", lambda: int(1000 * (time.time() + left_out.get())))
 
 
-stepfunctions._register_sfn_jsonata_functions = register_functions_with_scaled_millis
+stepfunctions._scaled_sleep = scaled_sleep_that_counts
+stepfunctions._register_sfn_jsonata_functions = register_functions_with_millis
 
 
 # --- The process --------------------------------------------------------------------------------

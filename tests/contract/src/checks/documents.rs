@@ -146,6 +146,46 @@ pub fn machines(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
+/// Every event and every ending that a document names exists: a code span that begins like a detail
+/// type, and one after "ends as" or "ended as".
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn outcomes(repository: &Repository) -> Result<Vec<String>> {
+    static EVENT: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"`((?:Deployment|Rollback|Cleanup) [A-Z][A-Za-z ]+)`").expect("a regex")
+    });
+    static ENDING: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"\bend(?:s|ed)?\s+as\s+(?:`\w+`\s+or\s+)?`([A-Z]\w+)`").expect("a regex")
+    });
+    let machines = repository.machines()?;
+    let endings: BTreeSet<_> = machines.iter().flat_map(|it| it.endings()).collect();
+    let events = super::events::published(repository)?;
+    let mut problems = Vec::new();
+    for (document, text) in repository.documents() {
+        let named = |regex: &Regex| -> Vec<_> {
+            regex
+                .captures_iter(text)
+                .map(|it| it[1].to_owned())
+                .collect()
+        };
+        for event in named(&EVENT).iter().filter(|it| !events.contains_key(*it)) {
+            problems.push(format!(
+                "{document} names the event {event}, which no machine publishes"
+            ));
+        }
+        for ending in named(&ENDING)
+            .iter()
+            .filter(|it| !endings.contains(it.as_str()))
+        {
+            problems.push(format!(
+                "{document} names the ending {ending}, which no machine has"
+            ));
+        }
+    }
+    Ok(problems)
+}
+
 /// The tags in the code are those in `docs/state-machine.md`.
 ///
 /// # Errors

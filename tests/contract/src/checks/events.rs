@@ -32,7 +32,7 @@ fn entries(state: &Value) -> impl Iterator<Item = &Value> {
 }
 
 /// The detail types, each with its fields except for those that every detail has.
-fn published(repository: &Repository) -> Result<BTreeMap<String, BTreeSet<String>>> {
+pub(super) fn published(repository: &Repository) -> Result<BTreeMap<String, BTreeSet<String>>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for machine in repository.machines()? {
         for (_, state) in machine.states().filter(|(_, state)| publishes(state)) {

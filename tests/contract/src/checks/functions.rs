@@ -87,6 +87,30 @@ pub fn shape(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
+/// The step whose undo is composed of the undos of other steps.
+const COMPOSED: &str = "delete-deployment";
+
+/// No step depends on another one: they share only the library.
+///
+/// # Errors
+/// When a manifest is not TOML.
+pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
+    let steps = repository.steps();
+    let mut problems = Vec::new();
+    for step in steps.iter().filter(|step| step.name != COMPOSED) {
+        let path = step.path("Cargo.toml");
+        let text = repository.file(&path).unwrap_or_default();
+        let manifest: toml::Table = text.parse().with_context(|| path)?;
+        let dependencies = manifest.get("dependencies").and_then(|it| it.as_table());
+        for name in dependencies.into_iter().flat_map(|table| table.keys()) {
+            if steps.iter().any(|other| other.name == *name) {
+                problems.push(format!("{} depends on the step {name}", step.name));
+            }
+        }
+    }
+    Ok(problems)
+}
+
 /// Reads a function's settings, and returns whether they are complete.
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 

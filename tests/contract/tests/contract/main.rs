@@ -43,6 +43,7 @@ macro_rules! contract {
 contract! {
     directory_package_and_binary_have_one_name: functions::names;
     every_step_has_a_run_and_a_small_main: functions::shape;
+    no_step_depends_on_another_one: functions::dependencies;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;
@@ -78,6 +79,7 @@ contract! {
 
     the_error_names_are_documented: documents::errors;
     the_machines_are_documented: documents::machines;
+    the_events_and_endings_in_the_documents_exist: documents::outcomes;
     the_tags_are_documented: documents::tags;
     the_events_are_documented_and_failures_are_reported: events::documented;
     the_functions_accept_the_inputs_in_the_documents: inputs::examples;

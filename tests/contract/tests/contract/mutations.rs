@@ -53,6 +53,8 @@ mistakes! {
         "name = \"create-service\"" => "name = \"make-service\"", "not called create-service";
     a_binary_of_another_name: functions::names, "functions/create-service/Cargo.toml",
         "[dependencies]" => "[[bin]]\nname = \"x\"\n[dependencies]", "another name";
+    a_step_that_depends_on_another_one: functions::dependencies, "functions/create-service/Cargo.toml",
+        "[dependencies]" => "[dependencies]\nswitch-traffic = { path = \"../switch-traffic\" }", "create-service depends on the step switch-traffic";
     a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
         "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
     a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",
@@ -278,6 +280,10 @@ mistakes! {
         "| `Refused` |" => "| `Rejected` |", "table of Endings, Refused is in the machine but not";
     a_way_that_is_not_drawn: documents::machines, "docs/state-machine.md",
         "  WaitForUndo --> UndoDeployment\n" => "", "WaitForUndo to UndoDeployment is in the machine but not";
+    an_event_under_an_old_name: documents::outcomes, EVENTS,
+        "| `Deployment Failed` |" => "| `Deployment Rolled Back` |", "the event Deployment Rolled Back, which no machine publishes";
+    an_ending_under_an_old_name: documents::outcomes, "docs/errors.md",
+        "ends as `UndoFailed`" => "ends as `RolledBack`", "the ending RolledBack, which no machine has";
     a_tag_that_is_not_documented: documents::tags, "functions/lifecycle/src/tags.rs",
         "\"pulse:ready-at\"" => "\"pulse:ready-since\"", "pulse:ready-since is in";
     a_gap_in_the_decisions: documents::decisions, "docs/adr/0002-newest-wins-without-a-lock.md",

@@ -10,7 +10,7 @@ use aws_sdk_ecs::types::{
     Service,
 };
 use lifecycle::aws_error::{code, created_arn, failed};
-use lifecycle::service::{Found, look_up};
+use lifecycle::service::{self, Found};
 use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
@@ -67,7 +67,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
         service_arn,
         outcome: Origin::Adopted,
     };
-    if let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, &input)? {
+    if let Some(arn) = adopt(service::look_up(ecs, settings, deployment).await?, &input)? {
         return Ok(adopted(arn));
     }
     let attempt = format!("create service {deployment}");
@@ -85,7 +85,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     let mut error = failed(&attempt, error);
     // The name is taken by a call whose answer was lost, by another run, or by a service of another owner.
     if known == Some(CreateError::NameTaken)
-        && let Some(arn) = adopt(look_up(ecs, settings, deployment).await?, &input)?
+        && let Some(arn) = adopt(service::look_up(ecs, settings, deployment).await?, &input)?
     {
         return Ok(adopted(arn));
     }
@@ -245,7 +245,7 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Undone, StepError> {
-    match look_up(ecs, settings, deployment).await? {
+    match service::look_up(ecs, settings, deployment).await? {
         Found::Nothing | Found::NotOurs { .. } => return Ok(Undone::Gone),
         Found::Draining { .. } => return Ok(Undone::Draining),
         Found::Ours(_) => (),
@@ -280,7 +280,7 @@ pub async fn undo(
     if !is_deleted {
         return Err(failed(format_args!("delete service {deployment}"), error));
     }
-    Ok(match look_up(ecs, settings, deployment).await? {
+    Ok(match service::look_up(ecs, settings, deployment).await? {
         Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
         Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
     })

@@ -6,7 +6,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Matcher, ProtocolEnum, Rule, TargetGroupAttribute, TargetTypeEnum,
 };
 use lifecycle::aws_error::{created_arn, failed};
-use lifecycle::target_group::{Found, find, look_up};
+use lifecycle::target_group::{self, Found};
 use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, routing, tags};
 use serde::{Deserialize, Serialize};
 
@@ -49,7 +49,7 @@ async fn adopt_or_create(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<(Origin, String), StepError> {
-    if let Some(arn) = adopt(look_up(elb, deployment).await?, deployment)? {
+    if let Some(arn) = adopt(target_group::look_up(elb, deployment).await?, deployment)? {
         return Ok((Origin::Adopted, arn));
     }
     let attempt = format!("create target group {deployment}");
@@ -69,7 +69,7 @@ async fn adopt_or_create(
     let mut error = failed(&attempt, error);
     if is_taken {
         // Another run was faster, perhaps one of this step.
-        if let Some(arn) = adopt(look_up(elb, deployment).await?, deployment)? {
+        if let Some(arn) = adopt(target_group::look_up(elb, deployment).await?, deployment)? {
             return Ok((Origin::Adopted, arn));
         }
         // Taken a moment ago and not there now: the next attempt sees one or the other.
@@ -148,7 +148,7 @@ pub async fn undo(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<(), StepError> {
-    let Some(group) = find(elb, deployment).await? else {
+    let Some(group) = target_group::find(elb, deployment).await? else {
         return Ok(());
     };
     let answer = elb
@@ -166,7 +166,7 @@ pub async fn undo(
     // If another run has deleted it since it was looked up, AWS does not know it any more. If a call
     // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
     // only by tag, is denied the SDK's next attempt.
-    match find(elb, deployment).await? {
+    match target_group::find(elb, deployment).await? {
         None => Ok(()),
         Some(_) => Err(failed(format_args!("delete {}", group.arn), error)),
     }

@@ -14,7 +14,7 @@ use aws_sdk_ecs::types::{
     Compatibility, NetworkMode, SortOrder, TaskDefinition, TaskDefinitionStatus,
 };
 use lifecycle::aws_error::{created_arn, failed};
-use lifecycle::task_definition::{describe, family, is_active};
+use lifecycle::task_definition;
 use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     let attempt = format!("register a task definition for {}", input.deployment_id);
     let answer = ecs
         .register_task_definition()
-        .family(family(settings))
+        .family(task_definition::family(settings))
         .requires_compatibilities(Compatibility::Fargate)
         .network_mode(NetworkMode::Awsvpc)
         .runtime_platform(definition::platform(settings))
@@ -135,7 +135,7 @@ pub async fn registered(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Vec<TaskDefinition>, StepError> {
-    let family = family(settings);
+    let family = task_definition::family(settings);
     let oldest = (deployment.created() - defaults::CLOCK_SKEW).unix_timestamp();
     let mut pages = ecs
         .list_task_definitions()
@@ -150,7 +150,7 @@ pub async fn registered(
         let arn = arn.map_err(|error| {
             failed(format_args!("list the task definitions of {family}"), error)
         })?;
-        let Some((definition, tags)) = describe(ecs, &arn).await? else {
+        let Some((definition, tags)) = task_definition::describe(ecs, &arn).await? else {
             continue;
         };
         if definition
@@ -160,7 +160,7 @@ pub async fn registered(
             break;
         }
         if definition.family() == Some(&family)
-            && is_active(&definition)
+            && task_definition::is_active(&definition)
             && tags::belong_to(&tags, deployment)
         {
             found.push(definition);
@@ -204,9 +204,9 @@ async fn deregister(ecs: &Client, arn: &str) -> Result<bool, StepError> {
     // AWS does not document its answer for a revision that another run has deregistered, so the revision
     // is read.
     if may_be_gone
-        && describe(ecs, arn)
+        && task_definition::describe(ecs, arn)
             .await?
-            .is_none_or(|(definition, _)| !is_active(&definition))
+            .is_none_or(|(definition, _)| !task_definition::is_active(&definition))
     {
         return Ok(false);
     }

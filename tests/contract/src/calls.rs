@@ -1,9 +1,9 @@
 //! The AWS operations that a step calls, read from the source.
 //!
 //! The search starts at `run` and follows the names of functions through the crate, the library and
-//! other steps. A call has the shape of the SDK: `elb.describe_rules()…send()` is DescribeRules. A name
-//! leads to every function of that name in its crate, and into another crate by a path
-//! (`listener::rules`) or an import.
+//! other steps. A call is a method of a client, which is named after its service: `elb.describe_rules()` is
+//! DescribeRules. A name leads to every function of that name in its file, and into another file or crate by
+//! a path (`routing::rules`) or an import. After a dot, it leads to the crate's methods of that name.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,9 +18,14 @@ use crate::{Repository, Step};
 /// A function: its crate's folder, its file without `.rs`, its name.
 type Function = (String, String, String);
 
+/// What clients are called in the functions.
+const CLIENTS: [&str; 6] = ["ecr", "ecs", "elb", "logs", "secrets", "sfn"];
+
 /// The calls and names in a function's body.
 #[derive(Debug, Default)]
 struct Body {
+    /// Whether the function takes `self`.
+    is_method: bool,
     operations: BTreeSet<String>,
     names: BTreeSet<Name>,
 }
@@ -130,17 +135,19 @@ fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
         {
             let imported = *called && read.imports.contains(name);
             let candidates = named.get(name.as_str()).into_iter().flatten();
-            open.extend(candidates.filter(|(its_home, its_file, _)| match before {
-                Before::Dot => its_home == home,
-                Before::Segment(segment) => {
-                    let folder = segment.replace('_', "-");
-                    *its_home == folder
+            open.extend(
+                candidates.filter(|it @ (its_home, its_file, _)| match before {
+                    Before::Dot => its_home == home && read.bodies[**it].is_method,
+                    Before::Segment(segment) => {
+                        let folder = segment.replace('_', "-");
+                        *its_home == folder
                         || its_file == segment
                         // A type or `self`: its functions may be in any file.
                         || (its_home == home && !crates.contains_key(folder.as_str()))
-                }
-                Before::Nothing => (its_home == home && its_file == file) || imported,
-            }));
+                    }
+                    Before::Nothing => (its_home == home && its_file == file) || imported,
+                }),
+            );
         }
     }
     found
@@ -178,16 +185,15 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn take(&mut self, name: &syn::Ident, body: &syn::Block) {
+    fn take(&mut self, signature: &syn::Signature, body: &syn::Block) {
         let function = (
             self.folder.to_owned(),
             self.file.to_owned(),
-            name.to_string(),
+            signature.ident.to_string(),
         );
-        read(
-            body.to_token_stream(),
-            self.into.bodies.entry(function).or_default(),
-        );
+        let entry = self.into.bodies.entry(function).or_default();
+        entry.is_method |= signature.receiver().is_some();
+        read(body.to_token_stream(), entry);
     }
 }
 
@@ -207,11 +213,11 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
-        self.take(&item.sig.ident, &item.block);
+        self.take(&item.sig, &item.block);
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
-        self.take(&item.sig.ident, &item.block);
+        self.take(&item.sig, &item.block);
     }
 }
 
@@ -223,21 +229,23 @@ fn read(tokens: TokenStream, body: &mut Body) {
             TokenTree::Ident(name) => {
                 let name = name.to_string();
                 let method = is(&tokens, index.wrapping_sub(1), ".");
-                // A call on the result of another call is not a call of the client.
-                let on_a_call = index >= 2 && matches!(tokens[index - 2], TokenTree::Group(_));
-                if method && !on_a_call && is_request(&tokens[index + 1..]) {
-                    body.operations.insert(name);
-                    continue;
-                }
-                let path = index >= 3 && is(&tokens, index - 1, ":") && is(&tokens, index - 2, ":");
                 let called = match tokens.get(index + 1) {
                     Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Parenthesis,
                     _ => false,
                 };
-                let before = match () {
-                    () if method => Before::Dot,
-                    () if path => Before::Segment(tokens[index - 3].to_string()),
-                    () => Before::Nothing,
+                let of_a_client =
+                    index >= 2 && CLIENTS.iter().any(|client| is(&tokens, index - 2, client));
+                if method && of_a_client && called {
+                    body.operations.insert(name);
+                    continue;
+                }
+                let path = index >= 3 && is(&tokens, index - 1, ":") && is(&tokens, index - 2, ":");
+                let before = if method {
+                    Before::Dot
+                } else if path {
+                    Before::Segment(tokens[index - 3].to_string())
+                } else {
+                    Before::Nothing
                 };
                 body.names.insert(Name {
                     name,
@@ -256,25 +264,6 @@ fn is(tokens: &[TokenTree], index: usize, text: &str) -> bool {
         .is_some_and(|token| token.to_string() == text)
 }
 
-/// Whether these tokens begin with `()` and continue, call by call, to `.send()`.
-fn is_request(tokens: &[TokenTree]) -> bool {
-    let empty = |token: &TokenTree| match token {
-        TokenTree::Group(group) => {
-            group.delimiter() == Delimiter::Parenthesis && group.stream().is_empty()
-        }
-        _ => false,
-    };
-    if !tokens.first().is_some_and(empty) {
-        return false;
-    }
-    tokens[1..]
-        .chunks(3)
-        .take_while(|call| {
-            matches!(call, [TokenTree::Punct(dot), TokenTree::Ident(_), TokenTree::Group(_)] if dot.as_char() == '.')
-        })
-        .any(|call| call[1].to_string() == "send")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -284,7 +273,7 @@ mod tests {
             .unwrap()
             .without("functions/")
             .with("functions/lifecycle/Cargo.toml", "[package]")
-            .with("functions/lifecycle/src/listener.rs", library)
+            .with("functions/lifecycle/src/routing.rs", library)
             .with(
                 "functions/a-step/Cargo.toml",
                 "[dependencies]\nlifecycle.workspace = true",
@@ -298,12 +287,12 @@ mod tests {
     #[test]
     fn what_run_reaches_is_called_and_what_only_undo_reaches_is_not() {
         let main = "
-            pub async fn run() { one().await; listener::rules(elb).await?; }
-            async fn one() { elb.create_rule().set_tags(Some(tags())).send().await }
+            pub async fn run() { one().await; routing::rules(elb).await?; }
+            async fn one() { list.find(x); elb.create_rule().set_tags(Some(tags())).send().await }
             pub async fn undo() { elb.delete_rule().rule_arn(arn).send().await }";
         let library = "
             pub async fn rules() { loop { elb.describe_rules().send().await } }
-            pub async fn read() { elb.describe_listeners().send().await }";
+            pub async fn find() { elb.describe_listeners().send().await }";
         assert_eq!(calls(main, library), ["CreateRule", "DescribeRules"]);
     }
 

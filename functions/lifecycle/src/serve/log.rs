@@ -245,7 +245,7 @@ mod tests {
         assert_eq!(
             line(json!({"deploymentId": ID}), refused).await,
             json!({
-                "level": "ERROR", "message": r"QuotaExceededError: no room\nfor rules",
+                "level": "ERROR", "message": format!(r"QuotaExceededError: {ID}: no room\nfor rules"),
                 "deploymentId": ID, "outcome": "failed", "error": "QuotaExceededError"
             })
         );
@@ -260,8 +260,8 @@ mod tests {
     async fn a_panic_is_one_line_too() {
         let line = line(json!({"deploymentId": ID}), || panic!("no such tag")).await;
         let message = line["message"].as_str().unwrap();
-        let start = "UnexpectedError: the function panicked: no such tag at ";
-        assert!(message.starts_with(start), "{message}");
+        let start = format!("UnexpectedError: {ID}: the function panicked: no such tag at ");
+        assert!(message.starts_with(&start), "{message}");
         assert_eq!(line["deploymentId"], ID);
     }
 

@@ -149,7 +149,7 @@ pub fn history(repository: &Repository) -> Result<Vec<String>> {
         for scope in machine.scopes() {
             let (turns, at_once) = match scope.inside {
                 None => (1, 1),
-                Some(map) => (defaults::MOST_PLANNED as u64, at_once(machine, map)),
+                Some(map) => (defaults::MAX_PLANNED as u64, at_once(machine, map)),
             };
             let own = |_: &str, state: &Value| match state["Type"] == "Task" {
                 true if scope.inside.is_none() => {
@@ -254,14 +254,14 @@ fn seconds_of_all_tries(state: &Value) -> u64 {
 pub fn drain(repository: &Repository) -> Result<Vec<String>> {
     let template = repository.template("pipeline")?;
     let timeout = timeout_of(&template, "DrainDeployment");
-    let rounds = (defaults::MOST_TASKS as usize).div_ceil(defaults::TASKS_ASKED_AT_ONCE) as u32;
+    let rounds = (defaults::MAX_TASKS as usize).div_ceil(defaults::TASKS_ASKED_AT_ONCE) as u32;
     let asking = rounds * defaults::DRAIN_TIMEOUT;
     let needed = (asking + defaults::CALL_TIMEOUT + defaults::STOP_BEFORE_TIMEOUT).as_secs();
     Ok(match timeout < needed {
         false => Vec::new(),
         true => vec![format!(
             "drain-deployment times out after {timeout} s, and asking {} tasks may take {needed} s",
-            defaults::MOST_TASKS
+            defaults::MAX_TASKS
         )],
     })
 }

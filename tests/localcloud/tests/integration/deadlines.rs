@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use localcloud::{LocalCloud, Options, pace::Pace};
+use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
     let options = Options {
-        pace: Pace(0.02),
+        time_scale: TimeScale(0.02),
         ..Options::default()
     };
     let cloud = LocalCloud::start(options).await.expect("it starts");

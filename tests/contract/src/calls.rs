@@ -15,8 +15,17 @@ use syn::visit::Visit;
 
 use crate::{Repository, Step};
 
-/// A function: its crate's folder, its file without `.rs`, its name.
-type Function = (String, String, String);
+/// A function.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Function {
+    /// The folder of its crate.
+    home: String,
+    /// Its file without `.rs`.
+    file: String,
+    /// The type that it is implemented for.
+    owner: Option<String>,
+    name: String,
+}
 
 /// What clients are called in the functions.
 const CLIENTS: [&str; 6] = ["ecr", "ecs", "elb", "logs", "secrets", "sfn"];
@@ -93,6 +102,7 @@ impl Crate {
             let mut reader = Reader {
                 folder,
                 file: file_name.trim_end_matches(".rs"),
+                owner: None,
                 into: &mut read,
             };
             reader.visit_file(&file);
@@ -105,14 +115,21 @@ impl Crate {
 fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
     let mut named: BTreeMap<&str, Vec<&Function>> = BTreeMap::new();
     for function in crates.values().flat_map(|read| read.bodies.keys()) {
-        named.entry(&function.2).or_default().push(function);
+        named.entry(&function.name).or_default().push(function);
     }
     let mut found = BTreeSet::new();
     let mut seen = BTreeSet::new();
-    let start = (step.name.clone(), "lib".to_owned(), "run".to_owned());
+    let start = Function {
+        home: step.name.clone(),
+        file: "lib".to_owned(),
+        owner: None,
+        name: "run".to_owned(),
+    };
     let mut open = vec![&start];
     while let Some(function) = open.pop() {
-        let (home, file, _) = function;
+        let Function {
+            home, file, owner, ..
+        } = function;
         let Some(read) = crates.get(home.as_str()) else {
             continue;
         };
@@ -135,19 +152,21 @@ fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
         {
             let imported = *called && read.imports.contains(name);
             let candidates = named.get(name.as_str()).into_iter().flatten();
-            open.extend(
-                candidates.filter(|it @ (its_home, its_file, _)| match before {
-                    Before::Dot => its_home == home && read.bodies[**it].is_method,
-                    Before::Segment(segment) => {
-                        let folder = segment.replace('_', "-");
-                        *its_home == folder
-                        || its_file == segment
-                        // A type or `self`: its functions may be in any file.
-                        || (its_home == home && !crates.contains_key(folder.as_str()))
-                    }
-                    Before::Nothing => (its_home == home && its_file == file) || imported,
-                }),
-            );
+            open.extend(candidates.filter(|it| match before {
+                Before::Dot => it.home == *home && read.bodies[**it].is_method,
+                Before::Segment(segment) if segment == "Self" => {
+                    it.home == *home && it.owner == *owner
+                }
+                Before::Segment(segment) if segment.starts_with(char::is_uppercase) => {
+                    it.owner.as_ref() == Some(segment)
+                }
+                Before::Segment(segment) => {
+                    it.home == segment.replace('_', "-") || it.file == *segment
+                }
+                Before::Nothing => {
+                    it.owner.is_none() && ((it.home == *home && it.file == *file) || imported)
+                }
+            }));
         }
     }
     found
@@ -181,16 +200,19 @@ fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
 struct Reader<'a> {
     folder: &'a str,
     file: &'a str,
+    /// The type of the `impl` that is being read.
+    owner: Option<String>,
     into: &'a mut Crate,
 }
 
 impl Reader<'_> {
     fn take(&mut self, signature: &syn::Signature, body: &syn::Block) {
-        let function = (
-            self.folder.to_owned(),
-            self.file.to_owned(),
-            signature.ident.to_string(),
-        );
+        let function = Function {
+            home: self.folder.to_owned(),
+            file: self.file.to_owned(),
+            owner: self.owner.clone(),
+            name: signature.ident.to_string(),
+        };
         let entry = self.into.bodies.entry(function).or_default();
         entry.is_method |= signature.receiver().is_some();
         read(body.to_token_stream(), entry);
@@ -214,6 +236,14 @@ impl<'ast> Visit<'ast> for Reader<'_> {
 
     fn visit_item_fn(&mut self, item: &'ast syn::ItemFn) {
         self.take(&item.sig, &item.block);
+    }
+
+    fn visit_item_impl(&mut self, item: &'ast syn::ItemImpl) {
+        if let syn::Type::Path(owner) = &*item.self_ty {
+            self.owner = owner.path.segments.last().map(|it| it.ident.to_string());
+        }
+        syn::visit::visit_item_impl(self, item);
+        self.owner = None;
     }
 
     fn visit_impl_item_fn(&mut self, item: &'ast syn::ImplItemFn) {
@@ -300,9 +330,11 @@ mod tests {
     fn calls_inside_macros_closures_and_methods_count() {
         let main = "
             pub async fn run() { try_join!(self.one(), async move { list.map(two) }) }
-            impl A { async fn one(&self) { self.elb.add_tags().send().await } }
+            impl A { async fn one(&self) { self.elb.add_tags().send().await; B::three() } }
+            impl B { fn three() { sfn.list_executions() } }
+            impl C { fn three() { ecr.describe_images() } }
             fn two() { ecs.list_tasks().cluster(c).customize().config_override(o).send() }";
-        assert_eq!(calls(main, ""), ["AddTags", "ListTasks"]);
+        assert_eq!(calls(main, ""), ["AddTags", "ListExecutions", "ListTasks"]);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 use super::*;
 use aws_sdk_ecs::Client;
-use aws_sdk_ecs::config::retry::RetryConfig;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError};
-use memory_aws::{GATEWAY_TIMEOUT, MemoryAws, revision_arn};
+use memory_aws::{GATEWAY_TIMEOUT, MemoryAws, RetryConfig, revision_arn};
 use serde_json::{Value, json};
 use std::time::Duration;
 

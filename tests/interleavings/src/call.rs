@@ -1,12 +1,13 @@
 //! AWS calls as the functions send them, and answers as AWS sends them.
 
-use std::collections::BTreeMap;
-
-use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
-use lifecycle::{DeploymentId, listener, tags};
+use lifecycle::{DeploymentId, tags};
+use memory_aws::{Error, forwarded, own_tags, texts};
+use serde_json::{Value, json};
 use time::UtcDateTime;
 
-/// The time at which everything happens: the functions only look at which marks there are.
+pub use memory_aws::group_arn;
+
+/// The time at which everything happens: the functions only check which marks exist.
 pub const NOW: UtcDateTime = time::macros::utc_datetime!(2025-10-27 12:30:00);
 
 /// The marks on a target group, each a bit by its place in [`MARKS`].
@@ -39,27 +40,15 @@ pub type Deployment = u8;
 
 /// The id of a deployment.
 pub fn id(deployment: Deployment) -> DeploymentId {
+    name(deployment).parse().expect("a valid id")
+}
+
+/// The id as text, which is also the name of the target group.
+pub fn name(deployment: Deployment) -> String {
     format!("test-20251027-12211{deployment}Z")
-        .parse()
-        .expect("a valid id")
 }
 
-/// The ARN of a deployment's target group.
-pub fn group_arn(deployment: Deployment) -> String {
-    format!(
-        "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{}/abc",
-        id(deployment)
-    )
-}
-
-fn rule_arn(deployment: Deployment, number: u8) -> String {
-    format!(
-        "arn:aws:elasticloadbalancing:us-east-1:1:listener-rule/app/test-alb/1/2/{}/{number}",
-        id(deployment)
-    )
-}
-
-/// What carries tags.
+/// A resource that carries tags.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Resource {
     /// A deployment's target group.
@@ -71,8 +60,10 @@ pub enum Resource {
 impl Resource {
     fn arn(self) -> String {
         match self {
-            Resource::Group(deployment) => group_arn(deployment),
-            Resource::Rule(deployment, number) => rule_arn(deployment, number),
+            Resource::Group(deployment) => group_arn(&name(deployment)),
+            Resource::Rule(deployment, number) => {
+                memory_aws::rule_arn(&format!("{}/{number}", name(deployment)))
+            }
         }
     }
 
@@ -83,23 +74,23 @@ impl Resource {
         }
     }
 
-    fn of(arn: &str) -> Resource {
-        if let Some(name) = listener::target_group_name(arn) {
-            return Resource::Group(deployment(name));
-        }
+    fn from_arn(arn: &str) -> Resource {
         let mut parts = arn.rsplit('/');
-        let number = parts.next().and_then(|number| number.parse().ok());
-        let deployment = deployment(parts.next().expect("a rule's ARN"));
-        Resource::Rule(deployment, number.expect("a rule's number"))
+        let last = parts.next().unwrap_or_default();
+        let deployment = from_name(parts.next().unwrap_or_default());
+        match last.parse() {
+            Ok(number) => Resource::Rule(deployment, number),
+            Err(_) => Resource::Group(deployment),
+        }
     }
 }
 
-fn deployment(id: &str) -> Deployment {
-    let digit = id.strip_suffix('Z').and_then(|id| id.chars().last());
+fn from_name(name: &str) -> Deployment {
+    let digit = name.strip_suffix('Z').and_then(|name| name.chars().last());
     digit
         .and_then(|digit| digit.to_digit(10))
         .and_then(|digit| digit.try_into().ok())
-        .unwrap_or_else(|| panic!("`{id}` is none of the deployments"))
+        .unwrap_or_else(|| panic!("`{name}` is not one of the deployments"))
 }
 
 /// A call that a function makes.
@@ -125,226 +116,172 @@ impl Call {
     /// Reads a call from the wire.
     ///
     /// # Panics
-    /// On a call that the functions were not known to make: it has to be added here and to the world.
-    pub fn read(request: &HttpRequest) -> Call {
-        let body = request.body().bytes().unwrap_or_default();
-        match request.headers().get("x-amz-target") {
-            Some(target) => Call::of_ecs(target, body),
-            None => Call::of_elb(body),
-        }
-    }
-
-    fn of_ecs(target: &str, body: &[u8]) -> Call {
-        let body: serde_json::Value = serde_json::from_slice(body).expect("JSON");
-        let text = |value: &serde_json::Value| deployment(value.as_str().unwrap_or_default());
-        match target.rsplit('.').next() {
-            Some("DescribeServices") => Call::DescribeServices(text(&body["services"][0])),
-            Some("DeleteService") => Call::DeleteService(text(&body["service"])),
-            Some("ListTaskDefinitions") => Call::ListTaskDefinitions,
-            other => panic!("nothing answers {other:?}"),
-        }
-    }
-
-    fn of_elb(body: &[u8]) -> Call {
-        let fields: BTreeMap<String, String> = form_urlencoded::parse(body).into_owned().collect();
-        let all = |prefix: &str, suffix: &str| -> Vec<String> {
-            let matches = |key: &str| key.starts_with(prefix) && key.ends_with(suffix);
-            fields
-                .iter()
-                .filter(|(key, _)| matches(key))
-                .map(|(_, value)| value.clone())
-                .collect()
+    /// On a call that is not known here: add it to this enum and to the world.
+    pub fn read(call: &memory_aws::Call) -> Call {
+        let params = &call.params;
+        let one = |list: Vec<&str>| match list[..] {
+            [one] => one.to_owned(),
+            _ => panic!("one resource, not {list:?}"),
         };
-        let group = |arn: &str| match Resource::of(arn) {
-            Resource::Group(deployment) => deployment,
-            rule => panic!("{rule:?} is no target group"),
-        };
-        let one = |prefix: &str, suffix: &str| match &all(prefix, suffix)[..] {
-            [one] => one.clone(),
-            other => panic!("one {prefix}, not {other:?}"),
-        };
-        let marks = |keys: Vec<String>| {
-            let bit = |key: &String| MARKS.iter().position(|mark| mark == key);
-            keys.iter()
-                .map(|key| 1 << bit(key).unwrap_or_else(|| panic!("{key} is no mark")))
-                .sum()
-        };
-        match fields["Action"].as_str() {
+        let resource = |arn: &Value| Resource::from_arn(arn.as_str().unwrap_or_default());
+        let named = |name: &str| from_name(params[name].as_str().unwrap_or_default());
+        let tagged = || Resource::from_arn(&one(texts(&params["ResourceArns"]))).deployment();
+        match call.operation.as_str() {
             "DescribeListeners" => Call::DescribeListeners,
             "DescribeRules" => Call::DescribeRules,
-            "DescribeTags" => Call::DescribeTags(
-                all("ResourceArns.", "")
-                    .iter()
-                    .map(|arn| Resource::of(arn))
-                    .collect(),
-            ),
-            "DescribeTargetHealth" => Call::DescribeTargetHealth(group(&fields["TargetGroupArn"])),
-            "DescribeTargetGroups" => Call::DescribeTargetGroups(deployment(&one("Names.", ""))),
-            "AddTags" => Call::AddTags(
-                group(&one("ResourceArns.", "")),
-                marks(all("Tags.", ".Key")),
-            ),
-            "RemoveTags" => {
-                Call::RemoveTags(group(&one("ResourceArns.", "")), marks(all("TagKeys.", "")))
+            "DescribeTags" => {
+                let arns = texts(&params["ResourceArns"]).into_iter();
+                Call::DescribeTags(arns.map(Resource::from_arn).collect())
             }
+            "DescribeTargetHealth" => {
+                Call::DescribeTargetHealth(resource(&params["TargetGroupArn"]).deployment())
+            }
+            "DescribeTargetGroups" => {
+                Call::DescribeTargetGroups(from_name(&one(texts(&params["Names"]))))
+            }
+            "AddTags" => {
+                let tags = params["Tags"].as_array().into_iter().flatten();
+                let keys = tags.filter_map(|tag| tag["Key"].as_str());
+                Call::AddTags(tagged(), marks(keys))
+            }
+            "RemoveTags" => Call::RemoveTags(tagged(), marks(texts(&params["TagKeys"]))),
             "ModifyListener" => {
-                Call::ModifyListener(group(&one("DefaultActions.", "TargetGroupArn")))
+                let arns = forwarded(&params["DefaultActions"]);
+                let arn = one(arns.iter().map(String::as_str).collect());
+                Call::ModifyListener(Resource::from_arn(&arn).deployment())
             }
-            "DeleteRule" => match Resource::of(&fields["RuleArn"]) {
+            "DeleteRule" => match resource(&params["RuleArn"]) {
                 Resource::Rule(deployment, number) => Call::DeleteRule(deployment, number),
-                group => panic!("{group:?} is no rule"),
+                group => panic!("{group:?} is not a rule"),
             },
-            "DeleteTargetGroup" => Call::DeleteTargetGroup(group(&fields["TargetGroupArn"])),
-            other => panic!("nothing answers {other}"),
+            "DeleteTargetGroup" => {
+                Call::DeleteTargetGroup(resource(&params["TargetGroupArn"]).deployment())
+            }
+            "DescribeServices" => {
+                Call::DescribeServices(from_name(&one(texts(&params["services"]))))
+            }
+            "DeleteService" => Call::DeleteService(named("service")),
+            "ListTaskDefinitions" => Call::ListTaskDefinitions,
+            other => panic!("the world does not answer {other}"),
         }
     }
 }
 
-/// Where a service is in its life.
+fn marks<'a>(keys: impl IntoIterator<Item = &'a str>) -> Marks {
+    let bit = |key| MARKS.iter().position(|mark| *mark == key);
+    keys.into_iter()
+        .map(|key| 1 << bit(key).unwrap_or_else(|| panic!("{key} is not a mark")))
+        .sum()
+}
+
+/// The status of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "named after ECS's words")]
+#[expect(missing_docs, reason = "named after the statuses of ECS")]
 pub enum Service {
     Active,
     Draining,
     Gone,
 }
 
-/// What AWS says.
+/// The answer of AWS to a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
-    /// Carried out; there is nothing to say.
+    /// The call took effect; there is nothing to report.
     Done,
-    /// What the default action names.
+    /// The deployment that the default action names.
     Default(Option<Deployment>),
-    /// How many rules each deployment has, as bits.
+    /// The rules of each deployment, as bits.
     Rules(Vec<u8>),
-    /// The marks of what was asked for, in that order.
+    /// The marks of the resources, in the order of the call.
     Marks(Vec<Marks>),
     /// Whether there is a healthy target.
     Healthy(bool),
-    /// The target group is there.
+    /// The target group exists.
     Group,
-    /// The service.
+    /// The status of the service.
     Service(Service),
-    /// An error by its code.
+    /// An error with this code.
     Error(&'static str),
 }
 
 impl Answer {
-    /// The answer to that call, as status and body.
-    pub fn write(&self, call: &Call) -> (u16, String) {
-        match (self, call) {
-            (Answer::Error(code), Call::DescribeServices(_) | Call::DeleteService(_)) => {
-                (400, serde_json::json!({"__type": code}).to_string())
-            }
-            (Answer::Error(code), _) => (
-                if *code == "InternalFailure" { 500 } else { 400 },
-                format!(
-                    "<ErrorResponse><Error><Type>Sender</Type><Code>{code}</Code>\
-                     <Message>said the test</Message></Error></ErrorResponse>"
-                ),
-            ),
-            (Answer::Service(service), call) => (200, service_json(*service, call)),
-            (Answer::Done, Call::ListTaskDefinitions) => {
-                (200, r#"{"taskDefinitionArns":[]}"#.into())
-            }
-            (answer, call) => (200, answer.xml(call)),
-        }
-    }
-
-    fn xml(&self, call: &Call) -> String {
-        let debug = format!("{call:?}");
-        let name = debug.split('(').next().unwrap_or_default();
-        let result = match (self, call) {
+    /// The answer to that call as AWS shapes it.
+    ///
+    /// # Errors
+    /// When AWS answers with an error.
+    pub fn shape(&self, call: &Call) -> Result<Value, Error> {
+        Ok(match (self, call) {
+            (Answer::Error(code), _) => return Err(Error::new(*code, "injected by the test")),
+            (Answer::Done, Call::ListTaskDefinitions) => json!({"taskDefinitionArns": []}),
+            (Answer::Done, _) => json!({}),
             (Answer::Default(default), _) => {
                 let action = match default {
                     Some(deployment) => forward(*deployment),
-                    None => "<member><Type>fixed-response</Type></member>".into(),
+                    None => json!({"Type": "fixed-response"}),
                 };
-                format!(
-                    "<Listeners><member><DefaultActions>{action}</DefaultActions></member></Listeners>"
-                )
+                json!({"Listeners": [{"DefaultActions": [action]}]})
             }
-            (Answer::Rules(rules), _) => {
-                let mut members = String::new();
-                for (deployment, bits) in (0..).zip(rules) {
-                    for number in (0..2).filter(|number| bits & (1 << number) != 0) {
-                        let priority = 100 + 20_000 * u32::from(number) + u32::from(deployment);
-                        members += &format!(
-                            "<member><RuleArn>{}</RuleArn><Priority>{priority}</Priority>\
-                             <Actions>{}</Actions></member>",
-                            rule_arn(deployment, number),
-                            forward(deployment)
-                        );
-                    }
-                }
-                format!("<Rules>{members}</Rules>")
-            }
+            (Answer::Rules(rules), _) => json!({"Rules": shape_rules(rules)}),
             (Answer::Marks(marks), Call::DescribeTags(resources)) => {
-                let mut members = String::new();
-                for (resource, marks) in resources.iter().zip(marks) {
-                    members += &format!(
-                        "<member><ResourceArn>{}</ResourceArn><Tags>{}</Tags></member>",
-                        resource.arn(),
-                        tags_xml(resource.deployment(), *marks)
-                    );
-                }
-                format!("<TagDescriptions>{members}</TagDescriptions>")
+                let described = resources.iter().zip(marks).map(|(resource, marks)| {
+                    let tags = shape_tags(resource.deployment(), *marks);
+                    json!({"ResourceArn": resource.arn(), "Tags": tags})
+                });
+                json!({"TagDescriptions": described.collect::<Value>()})
             }
-            (Answer::Healthy(healthy), _) => format!(
-                "<TargetHealthDescriptions><member><TargetHealth><State>{}</State></TargetHealth>\
-                 </member></TargetHealthDescriptions>",
-                if *healthy { "healthy" } else { "unhealthy" }
-            ),
-            (Answer::Group, Call::DescribeTargetGroups(deployment)) => format!(
-                "<TargetGroups><member><TargetGroupArn>{}</TargetGroupArn></member></TargetGroups>",
-                group_arn(*deployment)
-            ),
-            (Answer::Done, _) => String::new(),
-            (answer, call) => panic!("{answer:?} is no answer to {call:?}"),
-        };
-        format!("<{name}Response><{name}Result>{result}</{name}Result></{name}Response>")
+            (Answer::Healthy(healthy), _) => {
+                let state = if *healthy { "healthy" } else { "unhealthy" };
+                json!({"TargetHealthDescriptions": [{"TargetHealth": {"State": state}}]})
+            }
+            (Answer::Group, Call::DescribeTargetGroups(deployment)) => {
+                json!({"TargetGroups": [{"TargetGroupArn": group_arn(&name(*deployment))}]})
+            }
+            (Answer::Service(Service::Gone), _) => {
+                json!({"services": [], "failures": [{"reason": "MISSING"}]})
+            }
+            (Answer::Service(status), Call::DescribeServices(deployment)) => {
+                json!({"services": [shape_service(*deployment, *status)]})
+            }
+            (Answer::Service(status), Call::DeleteService(deployment)) => {
+                json!({"service": shape_service(*deployment, *status)})
+            }
+            (answer, call) => panic!("{answer:?} does not answer {call:?}"),
+        })
     }
 }
 
-fn forward(deployment: Deployment) -> String {
-    format!(
-        "<member><Type>forward</Type><TargetGroupArn>{}</TargetGroupArn></member>",
-        group_arn(deployment)
-    )
+fn forward(deployment: Deployment) -> Value {
+    memory_aws::forward(&[(&name(deployment), 1)])
 }
 
-fn tags_xml(deployment: Deployment, marks: Marks) -> String {
-    let marks = (0..)
-        .zip(MARKS)
-        .filter(|(bit, _)| marks & (1 << bit) != 0)
-        .map(|(_, mark)| (mark, tags::timestamp(NOW)));
-    tags::of(&id(deployment))
-        .into_iter()
-        .chain(marks)
-        .map(|(key, value)| format!("<member><Key>{key}</Key><Value>{value}</Value></member>"))
+fn shape_rules(rules: &[u8]) -> Value {
+    let mut shaped = Vec::new();
+    for (deployment, bits) in (0..).zip(rules) {
+        for number in (0..2).filter(|number| bits & (1 << number) != 0) {
+            let priority = 100 + 20_000 * u32::from(number) + u32::from(deployment);
+            shaped.push(json!({
+                "RuleArn": Resource::Rule(deployment, number).arn(),
+                "Priority": priority,
+                "Actions": [forward(deployment)],
+            }));
+        }
+    }
+    shaped.into()
+}
+
+fn shape_tags(deployment: Deployment, marks: Marks) -> Value {
+    let marks = (0..).zip(MARKS).filter(|(bit, _)| marks & (1 << bit) != 0);
+    let marks = marks.map(|(_, mark)| (mark.to_owned(), tags::timestamp(NOW)));
+    let all = own_tags(&name(deployment)).into_iter().chain(marks);
+    all.map(|(key, value)| json!({"Key": key, "Value": value}))
         .collect()
 }
 
-fn service_json(service: Service, call: &Call) -> String {
-    let (Call::DescribeServices(deployment) | Call::DeleteService(deployment)) = call else {
-        panic!("{call:?} is not about services");
-    };
-    let status = match service {
-        Service::Active => "ACTIVE",
-        Service::Draining => "DRAINING",
-        Service::Gone => return r#"{"services":[],"failures":[{"reason":"MISSING"}]}"#.into(),
-    };
-    let tags: Vec<_> = tags::of(&id(*deployment))
-        .iter()
-        .map(|(key, value)| serde_json::json!({"key": key, "value": value}))
-        .collect();
-    let service = serde_json::json!({
-        "serviceName": id(*deployment).as_str(), "status": status, "tags": tags,
-    });
-    match call {
-        Call::DeleteService(_) => serde_json::json!({"service": service}),
-        _ => serde_json::json!({"services": [service]}),
-    }
-    .to_string()
+fn shape_service(deployment: Deployment, status: Service) -> Value {
+    let name = name(deployment);
+    json!({
+        "serviceName": name,
+        "status": if status == Service::Active { "ACTIVE" } else { "DRAINING" },
+        "tags": memory_aws::ecs_tags(&own_tags(&name)),
+    })
 }

@@ -1,4 +1,4 @@
-//! Every order of the calls of several executions, and what must hold in all of them.
+//! Explores every order of the calls of several executions, and checks what must hold in all of them.
 
 use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
@@ -8,26 +8,26 @@ use crate::call::{Answer, Call, DELETING, Deployment, LIVE, READY, ROLLED_BACK, 
 use crate::learned::{Code, Ending, Invocation, Learned, Next, Point};
 use crate::world::World;
 
-/// What may kill a function that runs. It dies between two calls, so also after the last one and
-/// before its answer.
+/// What happens after a running function is killed. It dies between two calls, or after its last call
+/// and before its own answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Death {
-    /// It is called again, as the state machine does; this often at most.
+    /// The state machine invokes it again, at most this often.
     Retried(u8),
-    /// It is called no more; its execution goes on to the undo.
+    /// The state machine does not invoke it again and goes on to the undo.
     GivenUp,
-    /// Its execution was stopped by hand.
-    ForGood,
+    /// An operator stopped the execution.
+    Stopped,
 }
 
-/// What an execution does, as `statemachine/*.asl.json` say.
+/// What an execution does, as in `statemachine/*.asl.json`.
 #[derive(Debug, Clone, Copy)]
 pub enum Plan {
-    /// Switches, and undoes what did not go live.
+    /// Switches, and undoes a candidate that did not go live.
     Deploy(Deployment),
-    /// Switches and stops there, to keep the number of states down.
+    /// Switches and ends, which keeps the number of states small.
     Switch(Deployment),
-    /// Switches back, and undoes nothing.
+    /// Switches back without an undo.
     RollBack(Deployment),
     /// Deletes a candidate that an execution left behind.
     Undo(Deployment),
@@ -50,12 +50,12 @@ impl Plan {
         !matches!(self, Plan::Switch(_) | Plan::RollBack(_))
     }
 
-    /// `world` is how the cloud was when the execution began: what a rollback leaves is chosen then.
+    /// `world` is the cloud when the execution began: a rollback chooses then what it replaces.
     fn switch(self, world: &World) -> Invocation {
         Invocation::Switch {
             deployment: self.deployment(),
             roll_back: match self {
-                Plan::RollBack(target) => Some(left_for(target, world)),
+                Plan::RollBack(target) => Some(replaced_by(target, world)),
                 _ => None,
             },
         }
@@ -69,40 +69,43 @@ impl Plan {
     }
 }
 
-/// What a rollback to that deployment leaves, as bits: `restore-deployment` says so before the switch.
-fn left_for(target: Deployment, world: &World) -> u8 {
+/// The deployments, as bits, that a rollback to that deployment replaces. `restore-deployment` chooses
+/// them before the switch.
+fn replaced_by(target: Deployment, world: &World) -> u8 {
     let ready = (0..).zip(&world.groups).filter(|(deployment, group)| {
         *deployment > target && group.marks & READY != 0 && group.marks & DELETING == 0
     });
     ready
         .map(|(deployment, _): (Deployment, _)| deployment)
         .chain(world.default)
-        .fold(0, |left, deployment| left | 1 << deployment)
+        .fold(0, |replaced, deployment| replaced | 1 << deployment)
 }
 
-/// What is explored.
+/// A cloud and the executions to explore in it.
 #[derive(Debug, Clone)]
 pub struct Scenario {
-    /// What it shows.
+    /// Its name in reports.
     pub name: &'static str,
-    /// The cloud before.
+    /// The cloud at the beginning.
     pub world: World,
     /// The executions.
     pub plans: Vec<Plan>,
-    /// Which of them, if any, may die, and how.
+    /// The number of the execution whose functions may die, and what happens then.
     pub death: Option<(usize, Death)>,
-    /// How many ModifyListener calls may fail: with and without taking effect, for now or for good.
+    /// How many ModifyListener calls may fail: with or without an effect, with an error that is worth a
+    /// retry or one that is not.
     pub failures: u8,
-    /// How often an execution that could go on may be left for another one. `None` is every order;
-    /// three executions have too many, and what goes wrong between them needs few such changes.
-    pub changes: Option<u8>,
-    /// Whether an undo waits for the switches in flight between two of its calls, as the state
-    /// machine's five seconds do. A switch needs far less from its tags to its modification.
+    /// How many preemptions an order may have, which is how often another execution continues while the
+    /// last one could. `None` explores every order. Three executions have too many orders, and their
+    /// races need few preemptions.
+    pub preemptions: Option<u8>,
+    /// Whether an undo waits between two of its calls for the switches in flight, as the five seconds of
+    /// the state machine do. A switch needs far less from its read of the tags to its modification.
     pub undo_waits: bool,
 }
 
 impl Scenario {
-    /// No deaths, no failures.
+    /// Every order, without deaths and failures.
     pub fn new(name: &'static str, world: World, plans: &[Plan]) -> Scenario {
         Scenario {
             name,
@@ -110,12 +113,12 @@ impl Scenario {
             plans: plans.to_vec(),
             death: None,
             failures: 0,
-            changes: None,
+            preemptions: None,
             undo_waits: true,
         }
     }
 
-    /// The same with that execution's functions dying.
+    /// The same scenario in which the functions of that execution may die.
     pub fn dying(self, execution: usize, death: Death) -> Scenario {
         Scenario {
             death: Some((execution, death)),
@@ -123,26 +126,27 @@ impl Scenario {
         }
     }
 
-    /// The same in those orders that change between executions at most that often.
-    pub fn changing_at_most(self, changes: u8) -> Scenario {
+    /// The same scenario in the orders with at most that many preemptions.
+    pub fn with_preemptions(self, preemptions: u8) -> Scenario {
         Scenario {
-            changes: Some(changes),
+            preemptions: Some(preemptions),
             ..self
         }
     }
 
-    /// The same with that many failing modifications.
+    /// The same scenario in which that many modifications may fail.
     pub fn failing(self, failures: u8) -> Scenario {
         Scenario { failures, ..self }
     }
 }
 
-/// How far an execution is.
+/// The progress of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
     Switching(Point),
     Undoing(Point),
-    /// Between two calls of the undo: the executions, as bits, that may still act on what they read.
+    /// Between two calls of the undo, until these executions, as bits, can no longer act on what they
+    /// have read.
     Waiting(u8),
     Ended(Ending),
     Stopped,
@@ -151,7 +155,7 @@ enum Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Execution {
     stage: Stage,
-    /// What its switch said last.
+    /// How its last switch ended.
     switch: Option<Ending>,
 }
 
@@ -161,12 +165,12 @@ struct State {
     executions: Vec<Execution>,
     deaths: u8,
     failures: u8,
-    /// The deployments that the default action ever named, as bits.
+    /// The deployments that were ever named by the default action, as bits.
     named: u8,
-    /// Who went on last, and how often another may still go on instead; of no meaning where every
+    /// The execution that continued last, and how many preemptions are left. Both are unused when every
     /// order is explored.
     last: usize,
-    changes: u8,
+    preemptions: u8,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -190,28 +194,28 @@ impl Step {
     }
 }
 
-/// What was explored.
+/// The size of an exploration.
 #[derive(Debug, Clone, Copy)]
 pub struct Explored {
-    /// Different states of the cloud and all executions.
+    /// Distinct states of the cloud and all executions.
     pub states: usize,
     /// Steps between them.
     pub steps: usize,
-    /// Different orders from the beginning to an end. Orders that differ only in when a run reads what
-    /// nobody changes count once.
+    /// Distinct orders from the beginning to an end. Orders that differ only in the time of a read that
+    /// no other execution affects count once.
     pub schedules: f64,
     /// States in which everything has ended.
     pub ends: usize,
-    /// Different points that the code was seen at.
+    /// Distinct points of the code that were reached.
     pub points: usize,
-    /// Calls that the code made for it.
+    /// Calls that the code made to reach them.
     pub calls: usize,
 }
 
 /// Explores a scenario to the end.
 ///
 /// # Errors
-/// What does not hold, with the shortest schedule that leads to it.
+/// The property that does not hold, with the shortest order that leads to it.
 pub fn explore(scenario: &Scenario, code: Code) -> Result<Explored, String> {
     Exploration {
         scenario,
@@ -224,8 +228,8 @@ pub fn explore(scenario: &Scenario, code: Code) -> Result<Explored, String> {
     .run()
 }
 
-/// More states than this and the scenario is too big to be explored to the end.
-const MOST_STATES: usize = 400_000;
+/// A scenario with more states is too big to be explored to the end.
+const MAX_STATES: usize = 400_000;
 
 struct Exploration<'a> {
     scenario: &'a Scenario,
@@ -261,12 +265,12 @@ impl Exploration<'_> {
                 deaths: match self.scenario.death {
                     None => 0,
                     Some((_, Death::Retried(times))) => times,
-                    Some((_, Death::GivenUp | Death::ForGood)) => 1,
+                    Some((_, Death::GivenUp | Death::Stopped)) => 1,
                 },
                 failures: self.scenario.failures,
                 named,
                 last: usize::MAX,
-                changes: self.scenario.changes.unwrap_or_default(),
+                preemptions: self.scenario.preemptions.unwrap_or_default(),
             },
             None,
         )?;
@@ -275,15 +279,15 @@ impl Exploration<'_> {
             let mut next = Vec::new();
             for step in self.steps(&Rc::clone(&self.states[at])) {
                 let state = self
-                    .take(&Rc::clone(&self.states[at]), step)
-                    .map_err(|what| self.told(what, Some((at, step))))?;
+                    .apply(&Rc::clone(&self.states[at]), step)
+                    .map_err(|what| self.report(what, Some((at, step))))?;
                 next.push(self.visit(state, Some((at, step)))?);
             }
             if next.is_empty() {
                 ends += 1;
                 let state = Rc::clone(&self.states[at]);
                 self.check_end(&state)
-                    .map_err(|what| self.told(what, self.came_from[at]))?;
+                    .map_err(|what| self.report(what, self.came_from[at]))?;
             }
             // States are taken from the queue in the order of their numbers.
             edges.push(next);
@@ -303,10 +307,10 @@ impl Exploration<'_> {
             return Ok(*known);
         }
         if let Err(what) = check(&state, self.scenario.failures > state.failures) {
-            return Err(self.told(what, from));
+            return Err(self.report(what, from));
         }
-        if self.states.len() == MOST_STATES {
-            return Err(format!("more than {MOST_STATES} states"));
+        if self.states.len() == MAX_STATES {
+            return Err(format!("more than {MAX_STATES} states"));
         }
         let state = Rc::new(state);
         let number = self.states.len();
@@ -328,9 +332,9 @@ impl Exploration<'_> {
         }
     }
 
-    /// Whether going on with that execution leaves another one that could go on as well.
-    fn changes(&self, state: &State, execution: usize) -> bool {
-        self.scenario.changes.is_some()
+    /// Whether that execution preempts the last one, which could continue as well.
+    fn preempts(&self, state: &State, execution: usize) -> bool {
+        self.scenario.preemptions.is_some()
             && state.last < state.executions.len()
             && state.last != execution
             && self.next_call(state, state.last).is_some()
@@ -342,11 +346,11 @@ impl Exploration<'_> {
             let Some(call) = self.next_call(state, execution) else {
                 continue;
             };
-            if self.nobody_changes(state, execution, call) {
-                // It commutes with every step of the others, so one order stands for all.
+            if self.is_unaffected(state, execution, call) {
+                // It commutes with every step of the others, so one order represents all.
                 return vec![Step::Call(execution)];
             }
-            if state.changes == 0 && self.changes(state, execution) {
+            if state.preemptions == 0 && self.preempts(state, execution) {
                 continue;
             }
             steps.push(Step::Call(execution));
@@ -369,8 +373,8 @@ impl Exploration<'_> {
         state.deaths > 0 && self.scenario.death.is_some_and(|(who, _)| who == execution)
     }
 
-    /// Whether a call only reads what no other execution can change any more.
-    fn nobody_changes(&self, state: &State, execution: usize, call: &Call) -> bool {
+    /// Whether a call only reads a resource that no other execution can change any more.
+    fn is_unaffected(&self, state: &State, execution: usize, call: &Call) -> bool {
         let others_delete = |wanted: Option<Deployment>| {
             (0..).zip(&self.scenario.plans).any(|(other, plan)| {
                 other != execution
@@ -392,45 +396,45 @@ impl Exploration<'_> {
         }
     }
 
-    fn take(&mut self, state: &State, step: Step) -> Result<State, String> {
+    fn apply(&mut self, state: &State, step: Step) -> Result<State, String> {
         let mut state = state.clone();
         let execution = step.execution();
-        let free = self
+        let is_unaffected = self
             .next_call(&state, execution)
-            .is_some_and(|call| self.nobody_changes(&state, execution, call));
-        if self.scenario.changes.is_some() && !free {
-            if self.changes(&state, execution) {
-                state.changes -= 1;
+            .is_some_and(|call| self.is_unaffected(&state, execution, call));
+        if self.scenario.preemptions.is_some() && !is_unaffected {
+            if self.preempts(&state, execution) {
+                state.preemptions -= 1;
             }
             state.last = execution;
         }
         match step {
             Step::Dies(execution) => {
                 state.deaths -= 1;
-                self.dies(&mut state, execution);
+                self.kill(&mut state, execution);
             }
             Step::AnswerLost(execution) => {
                 state.deaths -= 1;
                 let call = self.next_call(&state, execution).expect("a call").clone();
                 state.world.answer(&call);
-                self.dies(&mut state, execution);
+                self.kill(&mut state, execution);
             }
             Step::Call(execution) => {
                 let call = self.next_call(&state, execution).expect("a call").clone();
                 let answer = state.world.answer(&call);
-                self.goes_on(&mut state, execution, &call, &answer)?;
+                self.resume(&mut state, execution, &call, &answer)?;
             }
             Step::FailsBefore(execution, code) => {
                 state.failures -= 1;
                 let call = self.next_call(&state, execution).expect("a call").clone();
-                self.goes_on(&mut state, execution, &call, &Answer::Error(code))?;
+                self.resume(&mut state, execution, &call, &Answer::Error(code))?;
             }
             Step::FailsAfter(execution) => {
                 state.failures -= 1;
                 let call = self.next_call(&state, execution).expect("a call").clone();
                 state.world.answer(&call);
                 let answer = Answer::Error("InternalFailure");
-                self.goes_on(&mut state, execution, &call, &answer)?;
+                self.resume(&mut state, execution, &call, &answer)?;
             }
         }
         if let Some(active) = state.world.default {
@@ -440,11 +444,11 @@ impl Exploration<'_> {
         Ok(state)
     }
 
-    fn dies(&mut self, state: &mut State, execution: usize) {
+    fn kill(&mut self, state: &mut State, execution: usize) {
         let plan = self.scenario.plans[execution];
         let death = self.scenario.death.map(|(_, death)| death);
         state.executions[execution].stage = match (death, state.executions[execution].stage) {
-            (Some(Death::ForGood), _) => Stage::Stopped,
+            (Some(Death::Stopped), _) => Stage::Stopped,
             (Some(Death::GivenUp), Stage::Switching(_)) if plan.deletes() => {
                 Stage::Undoing(self.learned.begin(plan.delete()))
             }
@@ -453,10 +457,10 @@ impl Exploration<'_> {
             }
             _ => Stage::Undoing(self.learned.begin(plan.delete())),
         };
-        acted(state, execution);
+        end_flight(state, execution);
     }
 
-    fn goes_on(
+    fn resume(
         &mut self,
         state: &mut State,
         execution: usize,
@@ -466,12 +470,12 @@ impl Exploration<'_> {
         let plan = self.scenario.plans[execution];
         let stage = state.executions[execution].stage;
         let (Stage::Switching(point) | Stage::Undoing(point)) = stage else {
-            return Err("an execution that waits has called".into());
+            return Err("an execution calls while it waits".into());
         };
         let switches = matches!(stage, Stage::Switching(_));
         let point = self.learned.after(point, answer);
         if matches!(call, Call::DescribeTags(_) | Call::ModifyListener(_)) {
-            acted(state, execution);
+            end_flight(state, execution);
         }
         let ending = match self.learned.next(point) {
             Next::Calls(_) => {
@@ -483,17 +487,17 @@ impl Exploration<'_> {
             }
             Next::Ends(ending) => *ending,
         };
-        acted(state, execution);
+        end_flight(state, execution);
         if switches {
             state.executions[execution].switch = Some(ending);
         }
-        let again = |learned: &mut Learned| match switches {
+        let start_again = |learned: &mut Learned| match switches {
             true => Stage::Switching(learned.begin(plan.switch(&self.scenario.world))),
             false => Stage::Undoing(learned.begin(plan.delete())),
         };
         state.executions[execution].stage = match ending {
             Ending::Failed("TransientError") if self.learned.met_a_failure(point) => {
-                again(&mut self.learned)
+                start_again(&mut self.learned)
             }
             Ending::Failed("TransientError" | "UnexpectedError") => {
                 return Err(format!("execution {execution} fails with {ending:?}"));
@@ -522,7 +526,7 @@ impl Exploration<'_> {
         Ok(())
     }
 
-    /// The switches, as bits, that may still modify the listener by what they read before.
+    /// The switches, as bits, that may still modify the listener by an earlier read.
     fn in_flight(&self, state: &State, but: usize) -> u8 {
         (0..state.executions.len())
             .filter(|other| *other != but)
@@ -534,7 +538,7 @@ impl Exploration<'_> {
             .sum()
     }
 
-    /// Goes on with the undos that have nothing to wait for any more; ECS has stopped the tasks too.
+    /// Resumes the undos whose wait is over; ECS has stopped their tasks meanwhile.
     fn end_waiting(&mut self, state: &mut State) {
         for (execution, plan) in self.scenario.plans.iter().enumerate() {
             if state.executions[execution].stage != Stage::Waiting(0) {
@@ -560,13 +564,15 @@ impl Exploration<'_> {
         let world = &state.world;
         let given_up =
             matches!(self.scenario.death, Some((_, Death::GivenUp))) && state.deaths == 0;
-        // Who was refused for good between overwriting another's switch and putting it right cannot do so.
+        // An execution that is denied the modification after it has overwritten another's switch cannot
+        // correct it.
         let refused = state
             .executions
             .iter()
             .any(|execution| matches!(execution.switch, Some(Ending::Failed(_))));
         if stopped || given_up {
-            // The next switch puts right what these may leave; that nobody is cut off was checked.
+            // The next switch corrects what these may leave. That the active deployment has healthy
+            // targets was checked after every step.
             return Ok(());
         }
         let newest = (0..)
@@ -588,7 +594,9 @@ impl Exploration<'_> {
             return Ok(());
         };
         if world.group(active).marks & (DELETING | ROLLED_BACK) != 0 {
-            return Err(format!("{active} is active and taken back"));
+            return Err(format!(
+                "{active} is active and is rolled back or being deleted"
+            ));
         }
         if world.group(active).marks & LIVE == 0 {
             return Err(format!("{active} is active and not marked as live"));
@@ -606,12 +614,10 @@ impl Exploration<'_> {
                     .zip(&world.groups[usize::from(own) + 1..])
                     .any(|(d, _)| taken_back(d));
             if live && !newer && active != own && !taken_back(own) && !refused {
-                return Err(format!("{own} said to be live, but {active} is active"));
+                return Err(format!("{own} ended as live, but {active} is active"));
             }
             if execution.switch == Some(Ending::Superseded) && !live && !newer {
-                return Err(format!(
-                    "{own} said to be superseded, but {active} is active"
-                ));
+                return Err(format!("{own} ended as superseded, but {active} is active"));
             }
             let switches = !matches!(plan, Plan::CleanUp(_) | Plan::Undo(_));
             if active == own && !live && !refused && switches {
@@ -624,15 +630,15 @@ impl Exploration<'_> {
         Ok(())
     }
 
-    /// What does not hold, and how it came to that.
-    fn told(&self, what: String, from: Option<(usize, Step)>) -> String {
+    /// Writes what does not hold, and the calls that led to it.
+    fn report(&self, what: String, from: Option<(usize, Step)>) -> String {
         let mut path = Vec::new();
         let mut at = from;
         while let Some((state, step)) = at {
             path.push((state, step));
             at = self.came_from[state];
         }
-        let mut told = format!("{}: {what}\n", self.scenario.name);
+        let mut report = format!("{}: {what}\n", self.scenario.name);
         for (number, (state, step)) in path.into_iter().rev().enumerate() {
             let state = &self.states[state];
             let execution = step.execution();
@@ -648,15 +654,19 @@ impl Exploration<'_> {
                 other => format!("  {other:?}"),
             };
             // Writing to a string cannot fail.
-            let _ = writeln!(told, "{:3}. {plan:?}: {call} -> {answer}{kind}", number + 1);
+            let _ = writeln!(
+                report,
+                "{:3}. {plan:?}: {call} -> {answer}{kind}",
+                number + 1
+            );
         }
-        told
+        report
     }
 }
 
-/// Whoever waits for this execution's switch need not any more: it has acted on what it had read, or
+/// Ends the wait of the undos for this execution's switch: it has acted on its read of the tags, or
 /// never will.
-fn acted(state: &mut State, execution: usize) {
+fn end_flight(state: &mut State, execution: usize) {
     for other in &mut state.executions {
         if let Stage::Waiting(switches) = &mut other.stage {
             *switches &= !(1 << execution);
@@ -664,7 +674,7 @@ fn acted(state: &mut State, execution: usize) {
     }
 }
 
-/// What must hold after every step.
+/// Checks what must hold after every step.
 fn check(state: &State, failed: bool) -> Result<(), String> {
     let Some(active) = state.world.default else {
         return Ok(());
@@ -678,7 +688,8 @@ fn check(state: &State, failed: bool) -> Result<(), String> {
     if group.rules != 0b11 {
         return Err(format!("{active} is active and lost its rules"));
     }
-    // Whoever takes the mark of a failed switch back looks again right after, and puts it back.
+    // A run that removes the mark of a failed switch reads the listener again right after, and restores
+    // the mark.
     if group.marks & LIVE == 0 && !failed {
         return Err(format!(
             "the default action names {active}, which is not marked as live"
@@ -687,8 +698,8 @@ fn check(state: &State, failed: bool) -> Result<(), String> {
     Ok(())
 }
 
-/// How many paths lead from the first state to an end. The graph has no cycles: runs only go on, and
-/// deaths and failures are counted down.
+/// The number of paths from the first state to an end. The graph has no cycles: runs only continue, and
+/// deaths and failures are limited.
 fn paths(edges: &[Vec<usize>]) -> f64 {
     let mut before = vec![0usize; edges.len()];
     for next in edges.iter().flatten() {

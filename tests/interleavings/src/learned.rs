@@ -1,4 +1,4 @@
-//! What a function does after each sequence of answers, learned by running the real code.
+//! What a function does after each sequence of answers, learned by running the real code once for each.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -6,34 +6,30 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 
-use aws_credential_types::Credentials;
-use aws_smithy_runtime_api::client::http::{
-    HttpConnector, HttpConnectorFuture, SharedHttpConnector, http_client_fn,
-};
+use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use aws_smithy_runtime_api::http::StatusCode;
-use aws_smithy_types::body::SdkBody;
 use delete_deployment::{Clients, Verdict};
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
 use lifecycle::{Settings, StepError};
+use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
 use time::Duration;
 
-use crate::call::{Answer, Call, Deployment, NOW, group_arn, id};
+use crate::call::{Answer, Call, Deployment, NOW, group_arn, id, name};
 
-/// One call of a function.
+/// One invocation of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Invocation {
     /// `switch-traffic`.
     Switch {
-        /// For which deployment.
+        /// The deployment to switch to.
         deployment: Deployment,
-        /// What it leaves, as bits, if it is a rollback to it.
+        /// The deployments that it replaces, as bits, if it is a rollback.
         roll_back: Option<u8>,
     },
     /// `delete-deployment`.
     Delete {
-        /// Which deployment.
+        /// The deployment to delete.
         deployment: Deployment,
         /// Whether it is the undo of a candidate.
         only_if_never_live: bool,
@@ -42,14 +38,14 @@ pub enum Invocation {
 
 /// How a function ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[expect(missing_docs, reason = "named after the functions' own words")]
+#[expect(missing_docs, reason = "named after the outcomes of the functions")]
 pub enum Ending {
     Switched,
     Superseded,
     Unhealthy,
     Deleted,
     Deleting,
-    /// With the error of that name.
+    /// With an error of that name.
     Failed(&'static str),
 }
 
@@ -59,9 +55,9 @@ impl From<StepError> for Ending {
     }
 }
 
-/// What runs when a function is called.
+/// Starts a function.
 pub type Code = Box<dyn Fn(Invocation, Clients) -> Run>;
-/// A function that runs.
+/// A running function.
 pub type Run = Pin<Box<dyn Future<Output = Ending>>>;
 
 /// The functions as they are shipped.
@@ -78,10 +74,10 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
         } => {
             let input = switch_traffic::Input {
                 deployment_id: id(deployment),
-                target_group_arn: group_arn(deployment),
+                target_group_arn: group_arn(&name(deployment)),
                 roll_back: roll_back.is_some(),
-                leaves: roll_back.map(|left| {
-                    let deployments = (0..8).filter(|deployment| left & (1 << deployment) != 0);
+                leaves: roll_back.map(|replaced| {
+                    let deployments = (0..8).filter(|deployment| replaced & (1 << deployment) != 0);
                     deployments.map(id).collect()
                 }),
             };
@@ -104,8 +100,8 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 only_if_draining: false,
                 force: false,
             };
-            // The time of this world stands still, and marks are of `NOW`. A deletion that meets its own
-            // mark is past its wait for switches in flight, which the exploration does instead.
+            // The time of this world stands still at `NOW`, so a deletion that finds its own mark would
+            // wait for ever for the switches in flight. The exploration does this wait instead.
             let now = NOW + SWITCH_IN_FLIGHT;
             let settings = delete_deployment::Settings {
                 baseline: settings,
@@ -131,7 +127,7 @@ pub enum Next {
     Ends(Ending),
 }
 
-/// A point in the run of a function: which one it is, and every answer that it got so far.
+/// A point in the run of a function: the invocation, and every answer that it received so far.
 pub type Point = usize;
 
 struct Known {
@@ -139,25 +135,23 @@ struct Known {
     before: Option<(Point, Answer)>,
     invocation: Invocation,
     after: HashMap<Answer, Point>,
-    /// The run itself, as long as no answer was given to it: it can only go one way.
-    parked: Option<Parked>,
-    /// Holds tags that it may still act on.
+    /// The run itself, until it receives an answer: it can continue with only one.
+    suspended: Option<Suspended>,
     acts_on_tags: bool,
-    /// Was told of a failure of AWS.
     met_a_failure: bool,
 }
 
-/// All points that were reached so far.
+/// All points that were reached so far, by number.
 pub struct Learned {
     code: Code,
     known: Vec<Known>,
     beginnings: HashMap<Invocation, Point>,
-    /// How many calls the code has made to learn this.
+    /// How many calls the code has made for that.
     pub calls: usize,
 }
 
 impl Learned {
-    /// Nothing is known of that code yet.
+    /// Knows nothing of that code yet.
     pub fn new(code: Code) -> Learned {
         Learned {
             code,
@@ -167,38 +161,38 @@ impl Learned {
         }
     }
 
-    /// How many points are known.
+    /// The number of points that were reached.
     pub fn points(&self) -> usize {
         self.known.len()
     }
 
-    /// What comes next.
+    /// What the function does at that point.
     pub fn next(&self, point: Point) -> &Next {
         &self.known[point].next
     }
 
-    /// Whether the run holds tags that it has not acted on yet: it may switch by them.
+    /// Whether the run has read tags and not modified the listener since: it may switch by them.
     pub fn acts_on_tags(&self, point: Point) -> bool {
         self.known[point].acts_on_tags
     }
 
-    /// Whether the run was told of a failure of AWS.
+    /// Whether AWS has answered the run with a failure.
     pub fn met_a_failure(&self, point: Point) -> bool {
         self.known[point].met_a_failure
     }
 
-    /// Where a call of a function begins.
+    /// The point at which an invocation begins.
     pub fn begin(&mut self, invocation: Invocation) -> Point {
         if let Some(point) = self.beginnings.get(&invocation) {
             return *point;
         }
-        let (parked, next) = self.start(invocation);
+        let (suspended, next) = self.start(invocation);
         let point = self.remember(Known {
             next,
             before: None,
             invocation,
             after: HashMap::new(),
-            parked: Some(parked),
+            suspended: Some(suspended),
             acts_on_tags: false,
             met_a_failure: false,
         });
@@ -206,19 +200,19 @@ impl Learned {
         point
     }
 
-    /// Where the run is after its call was answered so.
+    /// The point after this answer.
     pub fn after(&mut self, point: Point, answer: &Answer) -> Point {
         if let Some(after) = self.known[point].after.get(answer) {
             return *after;
         }
-        let mut parked = match self.known[point].parked.take() {
-            Some(parked) => parked,
-            None => self.again(point),
+        let mut suspended = match self.known[point].suspended.take() {
+            Some(suspended) => suspended,
+            None => self.replay(point),
         };
         let Next::Calls(call) = self.known[point].next.clone() else {
-            panic!("an answer to a run that has ended");
+            panic!("a run that has ended receives an answer");
         };
-        let next = parked.go_on(&call, answer);
+        let next = suspended.resume(&call, answer);
         self.calls += 1;
         let known = &self.known[point];
         let acts_on_tags = match call {
@@ -232,7 +226,7 @@ impl Learned {
             before: Some((point, answer.clone())),
             invocation,
             after: HashMap::new(),
-            parked: Some(parked),
+            suspended: Some(suspended),
             acts_on_tags,
             met_a_failure: met
                 || matches!(answer, Answer::Error("InternalFailure" | "AccessDenied")),
@@ -246,74 +240,72 @@ impl Learned {
         self.known.len() - 1
     }
 
-    fn start(&self, invocation: Invocation) -> (Parked, Next) {
+    fn start(&self, invocation: Invocation) -> (Suspended, Next) {
         let wire = Wire::default();
-        let mut parked = Parked {
+        let mut suspended = Suspended {
             run: (self.code)(invocation, wire.clients()),
             wire,
         };
-        let next = parked.poll();
-        (parked, next)
+        let next = suspended.poll();
+        (suspended, next)
     }
 
-    /// The run up to that point once more.
-    fn again(&mut self, point: Point) -> Parked {
+    /// Runs the function up to that point once more.
+    fn replay(&mut self, point: Point) -> Suspended {
         let mut path = Vec::new();
         let mut at = point;
         while let Some((before, answer)) = self.known[at].before.clone() {
             path.push((before, answer));
             at = before;
         }
-        let (mut parked, mut next) = self.start(self.known[point].invocation);
+        let (mut suspended, mut next) = self.start(self.known[point].invocation);
         for (before, answer) in path.into_iter().rev() {
             assert_eq!(next, self.known[before].next, "the code is deterministic");
             let Next::Calls(call) = next else {
-                panic!("a run that has ended goes on");
+                panic!("a run that has ended continues");
             };
-            next = parked.go_on(&call, &answer);
+            next = suspended.resume(&call, &answer);
             self.calls += 1;
         }
-        parked
+        suspended
     }
 }
 
 /// A run that waits for an answer.
-struct Parked {
+struct Suspended {
     run: Run,
     wire: Wire,
 }
 
-impl Parked {
-    fn go_on(&mut self, call: &Call, answer: &Answer) -> Next {
-        self.wire
-            .with(|held| held.answer = Some(answer.write(call)));
+impl Suspended {
+    fn resume(&mut self, call: &Call, answer: &Answer) -> Next {
+        self.wire.with(|held| {
+            let sent = held.call.take().expect("a call");
+            held.answer = Some(sent.write(&answer.shape(call)));
+        });
         self.poll()
     }
 
     fn poll(&mut self) -> Next {
-        match self
-            .run
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-        {
+        let mut context = Context::from_waker(Waker::noop());
+        match self.run.as_mut().poll(&mut context) {
             Poll::Ready(ending) => Next::Ends(ending),
-            Poll::Pending => Next::Calls(
-                self.wire
-                    .with(|held| held.call.take())
-                    .expect("only calls are waited for"),
-            ),
+            Poll::Pending => self.wire.with(|held| {
+                let call = held.call.as_ref().expect("functions only wait for calls");
+                Next::Calls(Call::read(call))
+            }),
         }
     }
 }
 
-/// What is between a run and the cloud.
+/// The connection between a run and the cloud.
 #[derive(Clone, Default)]
 struct Wire(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
-    call: Option<Call>,
-    answer: Option<(u16, String)>,
+    call: Option<memory_aws::Call>,
+    answer: Option<HttpResponse>,
 }
 
 impl fmt::Debug for Wire {
@@ -328,30 +320,11 @@ impl Wire {
     }
 
     fn clients(&self) -> Clients {
-        let connector = SharedHttpConnector::new(self.clone());
-        let http = http_client_fn(move |_, _| connector.clone());
-        // Time and chance would make a run differ from the same run once more.
-        macro_rules! client {
-            ($sdk:ident) => {
-                $sdk::Client::from_conf(
-                    $sdk::Config::builder()
-                        .behavior_version($sdk::config::BehaviorVersion::latest())
-                        .region($sdk::config::Region::new("us-east-1"))
-                        .credentials_provider(Credentials::new("a", "b", None, None, "test"))
-                        .identity_cache($sdk::config::IdentityCache::no_cache())
-                        .retry_config($sdk::config::retry::RetryConfig::disabled())
-                        .timeout_config($sdk::config::timeout::TimeoutConfig::disabled())
-                        .stalled_stream_protection(
-                            $sdk::config::StalledStreamProtectionConfig::disabled(),
-                        )
-                        .http_client(http.clone())
-                        .build(),
-                )
-            };
-        }
+        // Retries wait for a random time, so a run with them could not be replayed.
+        let config = memory_aws::config(self.clone(), RetryConfig::disabled());
         Clients {
-            ecs: client!(aws_sdk_ecs),
-            elb: client!(aws_sdk_elasticloadbalancingv2),
+            ecs: aws_sdk_ecs::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         }
     }
 }
@@ -359,14 +332,11 @@ impl Wire {
 impl HttpConnector for Wire {
     fn call(&self, request: HttpRequest) -> HttpConnectorFuture {
         let wire = self.clone();
-        wire.with(|held| held.call = Some(Call::read(&request)));
+        wire.with(|held| held.call = Some(memory_aws::Call::read(&request)));
         HttpConnectorFuture::new(std::future::poll_fn(move |_| {
             match wire.with(|held| held.answer.take()) {
                 None => Poll::Pending,
-                Some((status, body)) => {
-                    let status = StatusCode::try_from(status).expect("a status");
-                    Poll::Ready(Ok(HttpResponse::new(status, SdkBody::from(body))))
-                }
+                Some(answer) => Poll::Ready(Ok(answer)),
             }
         }))
     }

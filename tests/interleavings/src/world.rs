@@ -1,11 +1,11 @@
-//! The little of ELB and ECS that a switch and an undo touch. One call is one atomic step.
+//! The part of ELB and ECS that a switch and an undo use. A call is one atomic step.
 
 use crate::call::{Answer, Call, Deployment, Marks, Resource, Service};
 
 /// A deployment as AWS keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Group {
-    /// Its target group was not deleted.
+    /// Whether its target group exists.
     pub exists: bool,
     /// The marks on the target group.
     pub marks: Marks,
@@ -13,7 +13,7 @@ pub struct Group {
     pub rules: u8,
     /// Its service.
     pub service: Service,
-    /// Its tasks answer health checks, as long as the service is there.
+    /// Whether its tasks answer health checks, as long as the service exists.
     pub answers: bool,
 }
 
@@ -29,7 +29,7 @@ impl Group {
         }
     }
 
-    /// The same one with tasks that fail their health checks.
+    /// The same deployment with tasks that fail their health checks.
     pub fn unhealthy(self) -> Group {
         Group {
             answers: false,
@@ -43,12 +43,12 @@ impl Group {
     }
 }
 
-/// The listener with its deployments, oldest first.
+/// The listener with its deployments.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct World {
-    /// What the default action names.
+    /// The deployment that the default action names.
     pub default: Option<Deployment>,
-    /// The deployments.
+    /// The deployments, oldest first.
     pub groups: Vec<Group>,
 }
 
@@ -63,7 +63,7 @@ impl World {
         &mut self.groups[usize::from(deployment)]
     }
 
-    /// Carries a call out.
+    /// Applies a call and gives the answer.
     pub fn answer(&mut self, call: &Call) -> Answer {
         const NO_GROUP: Answer = Answer::Error("TargetGroupNotFound");
         match call {

@@ -1,4 +1,4 @@
-//! What holds in every order of the calls of the functions as they are shipped.
+//! Checks the shipped functions in every order of their calls.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ fn holds(scenario: &Scenario) {
     let began = Instant::now();
     match explore(scenario, shipped()) {
         Ok(explored) => println!(
-            "{}: {} states, {} steps, {:.1e} schedules, {} ends; the code at {} points, {} calls; {:.1} s",
+            "{}: {} states, {} steps, {:.1e} orders, {} ends; the code at {} points, {} calls; {:.1} s",
             scenario.name,
             explored.states,
             explored.steps,
@@ -54,13 +54,13 @@ fn the_very_first_two_deployments_switch_in_every_order() {
 }
 
 #[test]
-fn three_deployments_switch_in_every_order_with_few_changes() {
+fn three_deployments_switch_in_every_order_with_few_preemptions() {
     let plans = [Plan::Switch(1), Plan::Switch(2), Plan::Switch(3)];
-    holds(&Scenario::new("three", candidates(3), &plans).changing_at_most(4));
+    holds(&Scenario::new("three", candidates(3), &plans).with_preemptions(4));
 }
 
 #[test]
-fn a_switch_that_dies_after_any_call_and_is_called_again_changes_nothing_of_that() {
+fn a_switch_may_die_after_any_call_and_run_again() {
     for execution in [0, 1] {
         let two = Scenario::new("two, one dies twice", candidates(2), &deploy(&[1, 2]));
         holds(&two.dying(execution, Death::Retried(2)));
@@ -68,8 +68,8 @@ fn a_switch_that_dies_after_any_call_and_is_called_again_changes_nothing_of_that
 }
 
 #[test]
-fn a_switch_that_dies_and_is_given_up_leaves_nobody_without_a_target() {
-    for death in [Death::GivenUp, Death::ForGood] {
+fn a_switch_that_dies_and_is_given_up_leaves_an_active_deployment_with_healthy_targets() {
+    for death in [Death::GivenUp, Death::Stopped] {
         for execution in [0, 1] {
             let two = Scenario::new("two, one dies", candidates(2), &deploy(&[1, 2]));
             holds(&two.dying(execution, death));
@@ -84,7 +84,7 @@ fn a_candidate_that_is_ready_is_undone_while_others_switch() {
     let plans = [Plan::Deploy(1), Plan::Undo(2)];
     holds(&Scenario::new("switch, undo", world.clone(), &plans));
     let plans = [Plan::Switch(1), Plan::Undo(2), Plan::Switch(3)];
-    holds(&Scenario::new("switch, undo, switch", world, &plans).changing_at_most(3));
+    holds(&Scenario::new("switch, undo, switch", world, &plans).with_preemptions(3));
 }
 
 #[test]
@@ -92,11 +92,11 @@ fn a_deployment_is_deleted_while_it_is_rolled_back_to() {
     let mut world = candidates(2);
     world.groups[1] = Group::with(READY | LIVE);
     world.default = Some(1);
-    // As the rollback's step before the switch marks it.
+    // The rollback's step before the switch sets this mark.
     world.groups[0].marks |= RESTORING;
     let plans = [Plan::CleanUp(0), Plan::RollBack(0)];
     holds(&Scenario::new("delete, roll back", world.clone(), &plans));
-    // What is not active any more may be deleted, whoever rolls back to the one before it.
+    // A deployment that is no longer active may be deleted while a rollback goes to the one before it.
     let plans = [Plan::CleanUp(1), Plan::RollBack(0)];
     holds(&Scenario::new(
         "delete the active, roll back",
@@ -127,7 +127,7 @@ fn two_rollbacks_at_the_same_time() {
 }
 
 #[test]
-fn a_rollback_that_dies_after_any_call_and_is_called_again() {
+fn a_rollback_may_die_after_any_call_and_run_again() {
     let mut world = candidates(2);
     world.groups[1] = Group::with(READY | LIVE);
     world.default = Some(1);
@@ -139,7 +139,7 @@ fn a_rollback_that_dies_after_any_call_and_is_called_again() {
 }
 
 #[test]
-fn a_modification_that_fails_changes_nothing_of_that() {
+fn a_modification_may_fail_in_every_order() {
     let two = Scenario::new("two, a failure", candidates(2), &deploy(&[1, 2]));
     holds(&two.failing(1));
 }

@@ -1,15 +1,16 @@
-//! The exploration finds what is wrong: the loop of the switch written once more, in one way right
-//! and in several ways wrong.
+//! Checks that the exploration finds defects: the loop of the switch, written once more, once correct and
+//! in several defective ways.
+
+use std::collections::BTreeSet;
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Tag};
 use delete_deployment::Clients;
-use interleavings::call::{Deployment, LIVE, NOW, READY, ROLLED_BACK, group_arn, id};
+use interleavings::call::{Deployment, LIVE, NOW, READY, ROLLED_BACK, group_arn, name};
 use interleavings::explore::{Death, Plan, Scenario, explore};
 use interleavings::learned::{Code, Ending, Invocation, shipped};
 use interleavings::world::{Group, World};
-use lifecycle::listener::DeploymentTargetGroup;
-use lifecycle::{Settings, StepError, listener, tags};
+use lifecycle::tags;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Mutation {
@@ -26,36 +27,22 @@ enum Mutation {
 fn code(mutation: Mutation) -> Code {
     let shipped = shipped();
     Box::new(move |invocation, clients| match invocation {
-        Invocation::Switch { deployment, .. } => Box::pin(async move {
-            switch(&clients, deployment, mutation)
-                .await
-                .unwrap_or_else(Ending::from)
-        }),
+        Invocation::Switch { deployment, .. } => {
+            Box::pin(async move { switch(&clients, deployment, mutation).await })
+        }
         Invocation::Delete { .. } => shipped(invocation, clients),
     })
 }
 
-async fn switch(
-    clients: &Clients,
-    own: Deployment,
-    mutation: Mutation,
-) -> Result<Ending, StepError> {
-    let (elb, settings, own_id) = (&clients.elb, Settings::for_tests(), id(own));
-    mark(elb, &group_arn(own), tags::READY_AT).await;
+async fn switch(clients: &Clients, own: Deployment, mutation: Mutation) -> Ending {
+    let (elb, own) = (&clients.elb, group_arn(&name(own)));
+    mark(elb, &own, tags::READY_AT).await;
     for _ in 0..10 {
-        let rules = listener::rules(elb, &settings.listener_arn).await?;
-        let forwards: Vec<_> = rules
-            .iter()
-            .flat_map(|rule| listener::forwards(rule.actions()))
-            .collect();
-        let arns = forwards.iter().filter_map(|group| group.target_group_arn());
-        let mut groups = listener::deployments(elb, &settings.environment, arns).await?;
-        let listener = listener::read(elb, &settings.listener_arn).await?;
-        let active = listener::forwards(listener.default_actions())
-            .first()
-            .and_then(|group| group.target_group_arn().map(str::to_owned));
-        groups.retain(|group| may_be_chosen(group, &group_arn(own), active.as_deref(), mutation));
-        groups.sort_by(|a, b| b.deployment.cmp(&a.deployment));
+        let mut groups = groups(elb).await;
+        let active = active(elb).await;
+        groups.retain(|group| may_be_chosen(group, &own, active.as_deref(), mutation));
+        // The newest first.
+        groups.sort_by(|a, b| b.arn.cmp(&a.arn));
         let mut choice = None;
         for group in groups {
             let passes = mutation == Mutation::UnhealthyToo || Some(&group.arn) == active.as_ref();
@@ -65,14 +52,15 @@ async fn switch(
             }
         }
         let Some(choice) = choice else {
-            return Ok(Ending::Unhealthy);
+            return Ending::Unhealthy;
         };
-        let ending = match choice.deployment == own_id {
-            true => Ending::Switched,
-            false => Ending::Superseded,
+        let ending = if choice.arn == own {
+            Ending::Switched
+        } else {
+            Ending::Superseded
         };
         if active.as_ref() == Some(&choice.arn) {
-            return Ok(ending);
+            return ending;
         }
         if mutation != Mutation::LiveAfterTheSwitch {
             mark(elb, &choice.arn, tags::LIVE_SINCE).await;
@@ -83,28 +71,75 @@ async fn switch(
             .build();
         let modified = elb
             .modify_listener()
-            .listener_arn(&settings.listener_arn)
+            .listener_arn(memory_aws::LISTENER_ARN)
             .default_actions(action);
         if modified.send().await.is_err() {
-            return Ok(Ending::Failed("ResourceConflictError"));
+            return Ending::Failed("ResourceConflictError");
         }
         if mutation == Mutation::LiveAfterTheSwitch {
             mark(elb, &choice.arn, tags::LIVE_SINCE).await;
         }
         if mutation == Mutation::NoReadBack {
-            return Ok(ending);
+            return ending;
         }
     }
-    Ok(Ending::Failed("TransientError"))
+    Ending::Failed("TransientError")
 }
 
-fn may_be_chosen(
-    group: &DeploymentTargetGroup,
-    own: &str,
-    active: Option<&str>,
-    mutation: Mutation,
-) -> bool {
-    let has = |mark: &str| group.tags.contains_key(mark);
+/// A target group that a rule names.
+struct TargetGroup {
+    arn: String,
+    marks: BTreeSet<String>,
+}
+
+async fn active(elb: &Client) -> Option<String> {
+    let answer = elb
+        .describe_listeners()
+        .listener_arns(memory_aws::LISTENER_ARN);
+    let answer = answer.send().await.ok()?;
+    let arn = answer.listeners()[0].default_actions()[0].target_group_arn();
+    arn.map(str::to_owned)
+}
+
+async fn groups(elb: &Client) -> Vec<TargetGroup> {
+    let answer = elb.describe_rules().listener_arn(memory_aws::LISTENER_ARN);
+    let answer = answer.send().await.expect("rules can always be read");
+    let actions = answer.rules().iter().flat_map(|rule| rule.actions());
+    let arns: BTreeSet<String> = actions
+        .filter_map(|it| it.target_group_arn.clone())
+        .collect();
+    if let Some(groups) = described(elb, &arns).await {
+        return groups;
+    }
+    // One of them was deleted since it was listed.
+    let mut groups = Vec::new();
+    for arn in arns {
+        groups.extend(described(elb, &[arn].into()).await.unwrap_or_default());
+    }
+    groups
+}
+
+async fn described(elb: &Client, arns: &BTreeSet<String>) -> Option<Vec<TargetGroup>> {
+    let request = elb
+        .describe_tags()
+        .set_resource_arns(Some(arns.iter().cloned().collect()));
+    let answer = request.send().await.ok()?;
+    let groups = answer
+        .tag_descriptions()
+        .iter()
+        .map(|described| TargetGroup {
+            arn: described.resource_arn().unwrap_or_default().to_owned(),
+            marks: described
+                .tags()
+                .iter()
+                .filter_map(|tag| tag.key.clone())
+                .collect(),
+        });
+    Some(groups.collect())
+}
+
+fn may_be_chosen(group: &TargetGroup, own: &str, active: Option<&str>, mutation: Mutation) -> bool {
+    let has = |mark: &str| group.marks.contains(mark);
     let ready = has(tags::READY_AT);
     match mutation {
         Mutation::OwnAlways => group.arn == own,
@@ -120,7 +155,7 @@ fn may_be_chosen(
 
 async fn mark(elb: &Client, arn: &str, key: &str) {
     let tag = Tag::builder().key(key).value(tags::timestamp(NOW)).build();
-    // A group that is gone shows itself in the next call.
+    // The next call fails if the group is gone.
     let _ = elb.add_tags().resource_arns(arn).tags(tag).send().await;
 }
 
@@ -136,7 +171,7 @@ async fn healthy(elb: &Client, arn: &str) -> bool {
     })
 }
 
-/// Small scenarios in which each of the mutations does harm.
+/// Small scenarios, of which each mutation breaks one.
 fn scenarios() -> Vec<Scenario> {
     let active = Group::with(READY | LIVE);
     let world = |groups: &[Group]| World {
@@ -150,12 +185,12 @@ fn scenarios() -> Vec<Scenario> {
         Scenario::new("two, one dies", world(&[active, new, new]), &switch)
             .dying(0, Death::Retried(1)),
         Scenario::new(
-            "one beside a rolled back one",
+            "one and a rolled back one",
             world(&[active, new, Group::with(READY | ROLLED_BACK)]),
             &[Plan::Switch(1)],
         ),
         Scenario::new(
-            "one beside an unhealthy one",
+            "one and an unhealthy one",
             world(&[active, new, ready.unhealthy()]),
             &[Plan::Switch(1)],
         ),
@@ -174,12 +209,12 @@ fn found(mutation: Mutation) -> Option<String> {
 }
 
 #[test]
-fn the_right_loop_holds_here_too() {
+fn the_correct_loop_holds() {
     assert_eq!(found(Mutation::None), None);
 }
 
 #[test]
-fn every_wrong_loop_is_found() {
+fn every_defective_loop_is_found() {
     for mutation in [
         Mutation::NoReadBack,
         Mutation::LiveAfterTheSwitch,
@@ -200,6 +235,6 @@ fn every_wrong_loop_is_found() {
 fn an_undo_that_does_not_wait_for_switches_in_flight_is_found() {
     let mut hasty = scenarios().pop().expect("the undo");
     hasty.undo_waits = false;
-    let what = explore(&hasty, shipped()).expect_err("it does harm");
+    let what = explore(&hasty, shipped()).expect_err("a defect");
     println!("{what}");
 }

@@ -14,7 +14,8 @@ mod wire;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use aws_config::retry::RetryConfig;
+use aws_config::identity::IdentityCache;
+use aws_config::timeout::TimeoutConfig;
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::SharedCredentialsProvider;
@@ -25,8 +26,27 @@ use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use serde_json::Value;
 
+pub use aws_config::retry::RetryConfig;
 pub use state::*;
 pub use wire::{Call, Error, GATEWAY_TIMEOUT};
+
+/// An SDK configuration for clients that send their calls to this connector.
+pub fn config(connector: impl HttpConnector + 'static, retries: RetryConfig) -> SdkConfig {
+    let connector = SharedHttpConnector::new(connector);
+    SdkConfig::builder()
+        .behavior_version(BehaviorVersion::latest())
+        .region(Region::new("us-east-1"))
+        .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
+            "id", "secret", None, None, "test",
+        )))
+        // No call depends on the time or on an earlier call.
+        .identity_cache(IdentityCache::no_cache())
+        .timeout_config(TimeoutConfig::disabled())
+        .retry_config(retries)
+        .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
+        .http_client(http_client_fn(move |_, _| connector.clone()))
+        .build()
+}
 
 type Change = Box<dyn FnMut(&mut State, &Call) + Send>;
 
@@ -77,17 +97,7 @@ impl MemoryAws {
 
     /// An SDK configuration for clients that repeat a call, as those of the functions do.
     pub fn config_with(&self, retries: RetryConfig) -> SdkConfig {
-        let connector = SharedHttpConnector::new(self.clone());
-        SdkConfig::builder()
-            .behavior_version(BehaviorVersion::latest())
-            .region(Region::new("us-east-1"))
-            .credentials_provider(SharedCredentialsProvider::new(Credentials::new(
-                "id", "secret", None, None, "test",
-            )))
-            .retry_config(retries)
-            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
-            .http_client(http_client_fn(move |_, _| connector.clone()))
-            .build()
+        config(self.clone(), retries)
     }
 
     /// Reads the state, or changes it as another program would.

@@ -69,6 +69,18 @@ pub fn forward(groups: &[(&str, u32)]) -> Value {
     }))
 }
 
+/// The ARNs of the target groups that actions, as AWS shows or takes them, forward to.
+pub fn forwarded(actions: &Value) -> Vec<String> {
+    let actions: Vec<Value> = actions
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(crate::elb::as_shown)
+        .collect();
+    let arns = crate::elb::named(&actions).into_iter();
+    arns.map(str::to_owned).collect()
+}
+
 /// The action that answers by itself.
 pub fn fixed_response(status: &str, body: &str) -> Value {
     json!({
@@ -399,8 +411,8 @@ pub(crate) fn number(value: &Value) -> i64 {
     value.as_i64().or_else(text).unwrap_or_default()
 }
 
-/// The texts of a list.
-pub(crate) fn texts(value: &Value) -> Vec<&str> {
+/// The texts of a JSON list.
+pub fn texts(value: &Value) -> Vec<&str> {
     value.as_array().into_iter().flatten().map(text).collect()
 }
 

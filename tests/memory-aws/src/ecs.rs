@@ -86,9 +86,9 @@ fn list_services(state: &mut State, params: &Value) -> Answer {
         .services
         .iter()
         .filter(|it| it["status"] != "INACTIVE");
-    let asked = (&params["maxResults"], &params["nextToken"]);
-    let (page, next) = state.page(listed, (10, 100), asked, |it| it["serviceArn"].clone())?;
-    Ok(json!({"serviceArns": page, "nextToken": next}))
+    state.page(params, "serviceArns", (10, 100), listed, |it: &Value| {
+        it["serviceArn"].clone()
+    })
 }
 
 fn create_service(state: &mut State, params: &Value) -> Answer {
@@ -171,9 +171,9 @@ fn list_tasks(state: &mut State, params: &Value) -> Answer {
     let group = format!("service:{name}");
     let tasks = state.tasks.iter();
     let tasks = tasks.filter(|it| it["group"] == group.as_str() && it["desiredStatus"] == desired);
-    let asked = (&params["maxResults"], &params["nextToken"]);
-    let (page, next) = state.page(tasks, (100, 100), asked, |it| it["taskArn"].clone())?;
-    Ok(json!({"taskArns": page, "nextToken": next}))
+    state.page(params, "taskArns", (100, 100), tasks, |it| {
+        it["taskArn"].clone()
+    })
 }
 
 fn describe_tasks(state: &mut State, params: &Value) -> Answer {
@@ -209,9 +209,7 @@ fn list_task_definitions(state: &mut State, params: &Value) -> Answer {
     if params["sort"] == "DESC" {
         all.reverse();
     }
-    let asked = (&params["maxResults"], &params["nextToken"]);
-    let (page, next) = state.page(all, (100, 100), asked, |arn| arn)?;
-    Ok(json!({"taskDefinitionArns": page, "nextToken": next}))
+    state.page(params, "taskDefinitionArns", (100, 100), all, |arn| arn)
 }
 
 fn find_definition<'a>(state: &'a mut State, params: &Value) -> Option<&'a mut Value> {

@@ -2,9 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::state::{
-    Rule, State, Tags, TargetGroup, group_arn, last_but_one, number, rule_arn, texts,
-};
+use crate::state::{Rule, State, Tags, TargetGroup, group_arn, number, rule_arn, texts};
 use crate::wire::text;
 use crate::{Error, Listener};
 
@@ -15,23 +13,24 @@ const PAGE: (usize, usize) = (400, 400);
 
 /// The answer, if the operation is one of this service.
 pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Option<Answer> {
-    Some(match operation {
-        "DescribeListeners" => describe_listeners(state, params),
-        "DescribeRules" => describe_rules(state, params),
-        "DescribeTargetGroups" => describe_target_groups(state, params),
-        "DescribeTags" => describe_tags(state, params),
-        "DescribeTargetHealth" => describe_target_health(state, params),
-        "DescribeAccountLimits" => describe_account_limits(state, params),
-        "AddTags" => add_tags(state, params),
-        "RemoveTags" => remove_tags(state, params),
-        "CreateTargetGroup" => create_target_group(state, params),
-        "ModifyTargetGroupAttributes" => modify_attributes(state, params),
-        "DeleteTargetGroup" => delete_target_group(state, params),
-        "CreateRule" => create_rule(state, params),
-        "DeleteRule" => delete_rule(state, params),
-        "ModifyListener" => modify_listener(state, params),
+    let known = match operation {
+        "DescribeListeners" => describe_listeners,
+        "DescribeRules" => describe_rules,
+        "DescribeTargetGroups" => describe_target_groups,
+        "DescribeTags" => describe_tags,
+        "DescribeTargetHealth" => describe_target_health,
+        "DescribeAccountLimits" => describe_account_limits,
+        "AddTags" => add_tags,
+        "RemoveTags" => remove_tags,
+        "CreateTargetGroup" => create_target_group,
+        "ModifyTargetGroupAttributes" => modify_attributes,
+        "DeleteTargetGroup" => delete_target_group,
+        "CreateRule" => create_rule,
+        "DeleteRule" => delete_rule,
+        "ModifyListener" => modify_listener,
         _ => return None,
-    })
+    };
+    Some(known(state, params))
 }
 
 /// An action as AWS shows it: a forward to one target group names it in both places.
@@ -54,6 +53,11 @@ pub(crate) fn as_shown(action: &Value) -> Value {
     shown
 }
 
+pub(crate) fn all_as_shown(actions: &Value) -> Vec<Value> {
+    let actions = actions.as_array().into_iter().flatten();
+    actions.map(as_shown).collect()
+}
+
 /// The target groups that actions forward to.
 pub(crate) fn named(actions: &[Value]) -> Vec<&str> {
     let groups = actions
@@ -66,10 +70,7 @@ pub(crate) fn named(actions: &[Value]) -> Vec<&str> {
 }
 
 fn not_found(what: &str, arn: &str) -> Error {
-    Error::new(
-        format!("{what}NotFound"),
-        format!("{what} '{arn}' not found"),
-    )
+    Error::new(format!("{what}NotFound"), format!("{arn} not found"))
 }
 
 impl State {
@@ -102,12 +103,7 @@ impl State {
 
     /// Actions as they are kept, when every target group that they name is there.
     fn actions(&mut self, actions: &Value) -> Result<Vec<Value>, Error> {
-        let actions: Vec<Value> = actions
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(as_shown)
-            .collect();
+        let actions = all_as_shown(actions);
         for arn in named(&actions) {
             self.target_group(arn)?;
         }
@@ -122,14 +118,13 @@ fn describe_listeners(state: &mut State, params: &Value) -> Answer {
     }
     let listeners = state.listeners.iter();
     let listeners = listeners.filter(|it| asked.is_empty() || asked.contains(&it.arn.as_str()));
-    let asked = (&params["PageSize"], &params["Marker"]);
-    let (page, next) = state.page(
-        listeners,
+    state.page(
+        params,
+        "Listeners",
         PAGE,
-        asked,
+        listeners,
         |it| json!({"ListenerArn": it.arn, "DefaultActions": it.default_actions}),
-    )?;
-    Ok(json!({"Listeners": page, "NextMarker": next}))
+    )
 }
 
 fn shown_rule(rule: &Rule) -> Value {
@@ -154,11 +149,9 @@ fn describe_rules(state: &mut State, params: &Value) -> Answer {
     let mut rules: Vec<Option<&Rule>> = rules.map(Some).collect();
     rules.sort_by_key(|rule| rule.map(|rule| rule.priority));
     rules.push(None);
-    let asked = (&params["PageSize"], &params["Marker"]);
-    let (page, next) = state.page(rules, PAGE, asked, |rule| {
+    state.page(params, "Rules", PAGE, rules, |rule| {
         rule.map_or_else(|| default.clone(), shown_rule)
-    })?;
-    Ok(json!({"Rules": page, "NextMarker": next}))
+    })
 }
 
 fn shown_group(group: &TargetGroup) -> Value {
@@ -172,9 +165,7 @@ fn describe_target_groups(state: &mut State, params: &Value) -> Answer {
     }
     let groups = state.target_groups.iter();
     let groups = groups.filter(|it| names.is_empty() || names.contains(&it.name.as_str()));
-    let asked = (&params["PageSize"], &params["Marker"]);
-    let (page, next) = state.page(groups, PAGE, asked, shown_group)?;
-    Ok(json!({"TargetGroups": page, "NextMarker": next}))
+    state.page(params, "TargetGroups", PAGE, groups, shown_group)
 }
 
 fn describe_tags(state: &mut State, params: &Value) -> Answer {
@@ -203,14 +194,13 @@ fn describe_target_health(state: &mut State, params: &Value) -> Answer {
 }
 
 fn describe_account_limits(state: &mut State, params: &Value) -> Answer {
-    let asked = (&params["PageSize"], &params["Marker"]);
-    let (page, next) = state.page(
-        &state.limits,
+    state.page(
+        params,
+        "Limits",
         PAGE,
-        asked,
+        &state.limits,
         |(name, max)| json!({"Name": name, "Max": max.to_string()}),
-    )?;
-    Ok(json!({"Limits": page, "NextMarker": next}))
+    )
 }
 
 fn read_tags(tags: &Value) -> Tags {
@@ -278,16 +268,10 @@ fn create_rule(state: &mut State, params: &Value) -> Answer {
         .iter()
         .any(|it| it.listener_arn == listener_arn && it.priority == priority)
     {
-        return Err(Error::new(
-            "PriorityInUse",
-            format!("priority {priority} is in use"),
-        ));
+        return Err(Error::new("PriorityInUse", "the priority is in use"));
     }
     if state.rules.len() >= state.limits["rules-per-application-load-balancer"] {
-        return Err(Error::new(
-            "TooManyRules",
-            "the load balancer has no room for another rule",
-        ));
+        return Err(Error::new("TooManyRules", "no room for another rule"));
     }
     let actions = state.actions(&params["Actions"])?;
     let rule = state.add_rule(priority, "", read_tags(&params["Tags"]));
@@ -313,65 +297,4 @@ fn modify_listener(state: &mut State, params: &Value) -> Answer {
         .listener(text(&params["ListenerArn"]))?
         .default_actions = actions;
     Ok(json!({}))
-}
-
-impl crate::Call {
-    /// Whether the call changes something.
-    pub(crate) fn is_change(&self) -> bool {
-        !["Describe", "List", "Get"]
-            .iter()
-            .any(|read| self.operation.starts_with(read))
-    }
-}
-
-/// The operation, the resource by its name, and what becomes of it.
-impl std::fmt::Display for crate::Call {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let params = &self.params;
-        write!(f, "{}", self.operation)?;
-        for arn in texts(&params["ResourceArns"])
-            .into_iter()
-            .chain(params["TargetGroupArn"].as_str())
-        {
-            write!(f, " {}", last_but_one(arn))?;
-        }
-        if let Some(arn) = params["RuleArn"].as_str() {
-            write!(f, " {}", arn.rsplit('/').next().unwrap_or_default())?;
-        }
-        for name in [
-            "Name",
-            "Priority",
-            "serviceName",
-            "service",
-            "taskDefinition",
-            "name",
-        ] {
-            match &params[name] {
-                Value::String(text) => {
-                    write!(f, " {}", text.rsplit('/').next().unwrap_or_default())?
-                }
-                _ => (),
-            }
-        }
-        for tag in params["Tags"].as_array().into_iter().flatten() {
-            write!(f, " {}", text(&tag["Key"]))?;
-        }
-        for key in texts(&params["TagKeys"]) {
-            write!(f, " {key}")?;
-        }
-        let actions = params["DefaultActions"].as_array();
-        let actions: Vec<Value> = actions.into_iter().flatten().map(as_shown).collect();
-        for arn in named(&actions) {
-            write!(f, " {}", last_but_one(arn))?;
-        }
-        if self.operation == "UpdateService" {
-            let fields = params.as_object().into_iter().flatten();
-            for (name, value) in
-                fields.filter(|(name, _)| !["cluster", "service"].contains(&name.as_str()))
-            {
-                write!(f, " {name}={value}")?;
-            }
-        }
-        Ok(())
-    }
 }

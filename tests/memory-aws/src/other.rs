@@ -10,15 +10,16 @@ type Answer = Result<Value, Error>;
 
 /// The answer, if the operation is one of these services.
 pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Option<Answer> {
-    Some(match operation {
-        "DescribeImages" => describe_images(state, params),
-        "StartExecution" => start_execution(state, params),
-        "ListExecutions" => list_executions(state, params),
-        "DescribeExecution" => describe_execution(state, params),
-        "GetLogEvents" => get_log_events(state, params),
-        "GetSecretValue" => get_secret_value(state, params),
+    let known = match operation {
+        "DescribeImages" => describe_images,
+        "StartExecution" => start_execution,
+        "ListExecutions" => list_executions,
+        "DescribeExecution" => describe_execution,
+        "GetLogEvents" => get_log_events,
+        "GetSecretValue" => get_secret_value,
         _ => return None,
-    })
+    };
+    Some(known(state, params))
 }
 
 fn describe_images(state: &mut State, params: &Value) -> Answer {
@@ -74,9 +75,7 @@ fn list_executions(state: &mut State, params: &Value) -> Answer {
     let status = &params["statusFilter"];
     let executions = state.executions.iter();
     let executions = executions.filter(|it| status.is_null() || it["status"] == *status);
-    let asked = (&params["maxResults"], &params["nextToken"]);
-    let (page, next) = state.page(executions, (100, 1000), asked, Value::clone)?;
-    Ok(json!({"executions": page, "nextToken": next}))
+    state.page(params, "executions", (100, 1000), executions, Value::clone)
 }
 
 fn describe_execution(state: &mut State, params: &Value) -> Answer {

@@ -71,12 +71,7 @@ pub fn forward(groups: &[(&str, u32)]) -> Value {
 
 /// The ARNs of the target groups that actions, as AWS shows or takes them, forward to.
 pub fn forwarded(actions: &Value) -> Vec<String> {
-    let actions: Vec<Value> = actions
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(crate::elb::as_shown)
-        .collect();
+    let actions = crate::elb::all_as_shown(actions);
     let arns = crate::elb::named(&actions).into_iter();
     arns.map(str::to_owned).collect()
 }
@@ -354,7 +349,7 @@ impl State {
     /// The names of the target groups that the listener's default actions forward to.
     pub fn active(&self) -> Vec<String> {
         let arns = crate::elb::named(&self.listeners[0].default_actions);
-        arns.iter().map(|arn| last_but_one(arn)).collect()
+        arns.iter().map(|arn| name_in(arn)).collect()
     }
 
     /// The priorities of all rules, lowest first.
@@ -380,16 +375,22 @@ impl State {
         answer.unwrap_or_else(|| panic!("memory-aws does not know {operation}"))
     }
 
-    /// The page of a list that a caller asks for as `size` and `token`, shown as `show` does, and the
-    /// token of the next one. AWS gives `default` entries when there is no size, and at most `most`.
+    /// The page of a list that a caller asks for, as the answer of a call. AWS gives `default` entries to
+    /// a caller that does not ask for a number, and at most `most`.
     pub(crate) fn page<T>(
         &self,
-        all: impl IntoIterator<Item = T>,
+        params: &Value,
+        field: &str,
         (default, most): (usize, usize),
-        (size, token): (&Value, &Value),
+        all: impl IntoIterator<Item = T>,
         show: impl Fn(T) -> Value,
-    ) -> Result<(Vec<Value>, Value), Error> {
-        let asked = match size {
+    ) -> Result<Value, Error> {
+        let is_json = field.starts_with(char::is_lowercase);
+        let [size, token, next] = match is_json {
+            true => ["maxResults", "nextToken", "nextToken"],
+            false => ["PageSize", "Marker", "NextMarker"],
+        };
+        let asked = match &params[size] {
             Value::Null => default,
             size => number(size) as usize,
         };
@@ -397,11 +398,11 @@ impl State {
             let message = format!("a page holds 1 to {most} entries, not {asked}");
             return Err(Error::new("ValidationError", message));
         }
-        let (start, size) = (number(token) as usize, asked.min(self.page_size));
+        let (start, size) = (number(&params[token]) as usize, asked.min(self.page_size));
         let mut rest = all.into_iter().skip(start);
         let page: Vec<Value> = rest.by_ref().take(size).map(show).collect();
-        let next = rest.next().map(|_| (start + size).to_string());
-        Ok((page, next.into()))
+        let more = rest.next().map(|_| (start + size).to_string());
+        Ok(json!({field: page, next: more}))
     }
 }
 
@@ -423,7 +424,8 @@ pub fn ecs_tags(tags: &Tags) -> Value {
         .collect()
 }
 
-/// `name` of `…/name/hash`.
-pub(crate) fn last_but_one(arn: &str) -> String {
-    arn.rsplit('/').nth(1).unwrap_or_default().to_owned()
+/// The name in an ARN: of a target group, the part before the hash.
+pub(crate) fn name_in(arn: &str) -> String {
+    let from_end = usize::from(arn.contains(":targetgroup/"));
+    arn.rsplit('/').nth(from_end).unwrap_or_default().to_owned()
 }

@@ -1,9 +1,13 @@
 //! The two protocols of the SDK's clients: AWS Query (ELB) and AWS JSON (all others).
 
+use std::fmt;
+
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
+
+use crate::state::{forwarded, name_in, texts};
 
 /// The code with which a test makes a gateway answer with status 504 and no body.
 pub const GATEWAY_TIMEOUT: &str = "504";
@@ -93,6 +97,12 @@ impl Call {
         HttpResponse::new(status, SdkBody::from(body))
     }
 
+    /// Whether the call changes something.
+    pub(crate) fn is_change(&self) -> bool {
+        let mut reads = ["Describe", "List", "Get"].iter();
+        !reads.any(|read| self.operation.starts_with(read))
+    }
+
     fn error_body(&self, error: &Error) -> String {
         let Error { code, message } = error;
         if self.is_json {
@@ -104,6 +114,39 @@ impl Call {
             &mut xml,
         );
         xml + "</ErrorResponse>"
+    }
+}
+
+/// The operation, the resources by name, and the most important parameters, in one line.
+impl fmt::Display for Call {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let params = &self.params;
+        let mut words = vec![self.operation.clone()];
+        words.extend(texts(&params["ResourceArns"]).into_iter().map(name_in));
+        for field in [
+            "TargetGroupArn",
+            "RuleArn",
+            "Name",
+            "serviceName",
+            "service",
+            "taskDefinition",
+        ] {
+            words.extend(params[field].as_str().map(name_in));
+        }
+        let tags = params["Tags"].as_array().into_iter().flatten();
+        words.extend(tags.map(|tag| text(&tag["Key"]).to_owned()));
+        words.extend(texts(&params["TagKeys"]).into_iter().map(str::to_owned));
+        words.extend(
+            forwarded(&params["DefaultActions"])
+                .iter()
+                .map(|arn| name_in(arn)),
+        );
+        if self.operation == "UpdateService" {
+            let fields = params.as_object().into_iter().flatten();
+            let fields = fields.filter(|(name, _)| *name != "cluster" && *name != "service");
+            words.extend(fields.map(|(name, value)| format!("{name}={value}")));
+        }
+        f.write_str(&words.join(" "))
     }
 }
 

@@ -393,3 +393,14 @@ async fn a_rollback_that_died_long_ago_keeps_nothing() {
     mark_since(&aws, tags::RESTORING_SINCE, Duration::hours(2));
     assert_deleting(force(&aws)).await;
 }
+
+#[tokio::test]
+async fn a_deployment_that_the_default_action_names_with_weight_zero_is_kept() {
+    let aws = without_rules();
+    aws.with(|state| {
+        state.listeners[0].default_actions = vec![memory_aws::forward(&[(OTHER, 100), (ID, 0)])];
+    });
+    let error = force(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert!(aws.with(|state| state.service(ID)["desiredCount"] == 2));
+}

@@ -553,3 +553,14 @@ fn the_answer_is_as_documented() {
         })
     );
 }
+
+#[tokio::test]
+async fn a_deployment_that_the_default_action_names_with_weight_zero_is_not_drained() {
+    let aws = with(&["127.0.0.1"]);
+    aws.with(|state| {
+        state.listeners[0].default_actions = vec![memory_aws::forward(&[(OTHER, 100), (ID, 0)])];
+    });
+    let error = sweep(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert!(done(&aws).is_empty(), "{aws:?}");
+}

@@ -1,6 +1,6 @@
 use super::*;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
-use memory_aws::{MemoryAws, State, group_arn};
+use memory_aws::{MemoryAws, State, forward, group_arn};
 use serde_json::{Value, json};
 use time::{Duration, UtcDateTime};
 
@@ -392,4 +392,15 @@ fn the_answer_is_as_documented() {
             "restored": true, "replacedDeploymentId": null, "replaced": [NEW], "reason": "why"
         })
     );
+}
+
+#[tokio::test]
+async fn the_heaviest_deployment_of_the_default_action_is_the_active_one() {
+    let aws = with(&[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    aws.with(|state| {
+        state.listeners[0].default_actions = vec![forward(&[(NEW, 100), (NEWEST, 0)])];
+    });
+    let output = to_previous(&aws).await.unwrap();
+    assert_eq!(output.deployment_id.as_str(), OLD);
+    assert_eq!(output.left_deployment_id, Some(NEW.parse().unwrap()));
 }

@@ -1,7 +1,7 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{MemoryAws, group_arn};
+use memory_aws::{MemoryAws, forward, group_arn};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -440,4 +440,16 @@ async fn a_mark_that_cannot_be_removed_is_reported_and_does_not_fail_the_rollbac
     let output = roll_back(&aws, OLD).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
     assert!(output.reason.contains(tags::RESTORING_SINCE), "{output:?}");
+}
+
+#[tokio::test]
+async fn a_candidate_that_the_default_action_names_with_weight_zero_is_not_active() {
+    let aws = with(&[(OLD, LIVE), (NEW, &[])]);
+    aws.with(|state| {
+        state.listeners[0].default_actions = vec![forward(&[(OLD, 100), (NEW, 0)])];
+    });
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(output.previous_deployment_id, Some(OLD.parse().unwrap()));
+    assert_eq!(switches(&aws), [NEW]);
 }

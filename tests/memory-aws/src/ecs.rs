@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::Error;
 use crate::state::{State, number, service_arn, texts};
 use crate::wire::text;
-use crate::{Error, elb};
 
 type Answer = Result<Value, Error>;
 
@@ -101,9 +101,7 @@ fn create_service(state: &mut State, params: &Value) -> Answer {
     }
     for balancer in params["loadBalancers"].as_array().into_iter().flatten() {
         let arn = text(&balancer["targetGroupArn"]);
-        let defaults = state.listeners.iter().map(|it| &it.default_actions);
-        let mut actions = defaults.chain(state.rules.iter().map(|it| &it.actions));
-        if !actions.any(|actions| elb::named(actions).contains(&arn)) {
+        if !state.is_in_use(arn) {
             return Err(invalid(format!(
                 "The target group with targetGroupArn {arn} does not have an associated load balancer."
             )));

@@ -8,7 +8,7 @@ use crate::{Error, Listener};
 
 type Answer = Result<Value, Error>;
 
-/// How many entries a list has a page, and how many at most.
+/// The entries on a page of a list: by default, and at most.
 const PAGE: (usize, usize) = (400, 400);
 
 /// The answer, if the operation is one of this service.
@@ -95,7 +95,7 @@ impl State {
         self.target_group(arn).map(|group| &mut group.tags)
     }
 
-    fn is_in_use(&self, group: &str) -> bool {
+    pub(crate) fn is_in_use(&self, group: &str) -> bool {
         let defaults = self.listeners.iter().map(|it| &it.default_actions);
         let rules = self.rules.iter().map(|rule| &rule.actions);
         defaults.chain(rules).any(|it| named(it).contains(&group))
@@ -250,10 +250,7 @@ fn modify_attributes(state: &mut State, params: &Value) -> Answer {
 fn delete_target_group(state: &mut State, params: &Value) -> Answer {
     let arn = text(&params["TargetGroupArn"]);
     if state.is_in_use(arn) {
-        return Err(Error::new(
-            "ResourceInUse",
-            format!("{arn} is in use by a listener or a rule"),
-        ));
+        return Err(Error::new("ResourceInUse", format!("{arn} is in use")));
     }
     let name = state.target_group(arn)?.name.clone();
     state.target_groups.retain(|group| group.name != name);

@@ -65,7 +65,7 @@ struct Account {
 struct Injection {
     operation: &'static str,
     contains: String,
-    /// The first and the last of the calls that are meant, counted from 1.
+    /// The first and the last of the calls that are affected, counted from 1.
     calls: (usize, usize),
     seen: usize,
     effect: Effect,
@@ -195,7 +195,7 @@ impl HttpConnector for MemoryAws {
     }
 }
 
-/// Which calls of an operation are meant, and then what happens at them.
+/// Selects calls of an operation, and then what happens at them.
 #[must_use]
 pub struct On<'a> {
     aws: &'a MemoryAws,
@@ -211,12 +211,12 @@ impl On<'_> {
         self
     }
 
-    /// Only the next of them.
+    /// Only the next of these calls.
     pub fn once(self) -> Self {
         self.nth(1)
     }
 
-    /// Only the n-th of them from now on, counted from 1.
+    /// Only the n-th of these calls from now on, counted from 1.
     pub fn nth(mut self, n: usize) -> Self {
         self.calls = (n, n);
         self

@@ -86,51 +86,42 @@ pub fn fixed_response(status: &str, body: &str) -> Value {
 
 /// A listener.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "named after the fields of AWS")]
 pub struct Listener {
-    /// Its ARN.
     pub arn: String,
-    /// Its default actions, as AWS shows them.
     pub default_actions: Vec<Value>,
 }
 
 /// A rule of a listener, other than the default rule.
 #[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "named after the fields of AWS")]
 pub struct Rule {
-    /// Its ARN.
     pub arn: String,
-    /// The listener that it belongs to.
     pub listener_arn: String,
-    /// The lowest is evaluated first.
     pub priority: u32,
-    /// The conditions, as AWS shows them.
     pub conditions: Value,
-    /// The actions, as AWS shows them.
     pub actions: Vec<Value>,
-    /// Its tags.
     pub tags: Tags,
 }
 
-/// A target group.
+/// A target group, with the parameters that it was created with and the health of each target:
+/// `{"State": "healthy"}`.
 #[derive(Debug, Clone, Default)]
+#[expect(missing_docs, reason = "named after the fields of AWS")]
 pub struct TargetGroup {
-    /// Its name: the deployment's id.
     pub name: String,
-    /// The parameters that it was created with.
     pub settings: Value,
-    /// Its tags.
     pub tags: Tags,
-    /// Its attributes.
     pub attributes: Tags,
-    /// The health of each target, as AWS shows it: `{"State": "healthy"}`.
     pub health: Vec<Value>,
 }
 
-/// Everything that the account holds. What is `Value` has the shape in which AWS shows it.
+/// Everything that the account holds. A `Value` has the shape in which AWS shows the resource.
 #[derive(Debug, Clone)]
 pub struct State {
     /// The time, in seconds since 1970.
     pub now: i64,
-    /// How many entries a list has a page, where AWS would give more.
+    /// The most entries on a page of any list, where AWS would give more.
     pub page_size: usize,
     /// The listeners of the load balancer; the first is the environment's.
     pub listeners: Vec<Listener>,

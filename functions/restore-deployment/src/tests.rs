@@ -402,5 +402,5 @@ async fn the_heaviest_deployment_of_the_default_action_is_the_active_one() {
     });
     let output = to_previous(&aws).await.unwrap();
     assert_eq!(output.deployment_id.as_str(), OLD);
-    assert_eq!(output.left_deployment_id, Some(NEW.parse().unwrap()));
+    assert_eq!(output.replaced_deployment_id, Some(NEW.parse().unwrap()));
 }

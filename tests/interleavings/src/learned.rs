@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
@@ -76,7 +77,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 deployment_id: id(deployment),
                 target_group_arn: group_arn(&name(deployment)),
                 roll_back: roll_back.is_some(),
-                leaves: roll_back.map(|replaced| {
+                replaced: roll_back.map(|replaced| {
                     let deployments = (0..8).filter(|deployment| replaced & (1 << deployment) != 0);
                     deployments.map(id).collect()
                 }),
@@ -287,14 +288,28 @@ impl Suspended {
     }
 
     fn poll(&mut self) -> Next {
-        let mut context = Context::from_waker(Waker::noop());
-        match self.run.as_mut().poll(&mut context) {
-            Poll::Ready(ending) => Next::Ends(ending),
-            Poll::Pending => self.wire.with(|held| {
-                let call = held.call.as_ref().expect("functions only wait for calls");
-                Next::Calls(Call::read(call))
-            }),
+        loop {
+            let woken = Arc::new(Woken::default());
+            let waker = Waker::from(Arc::clone(&woken));
+            if let Poll::Ready(ending) = self.run.as_mut().poll(&mut Context::from_waker(&waker)) {
+                return Next::Ends(ending);
+            }
+            if let Some(call) = self.wire.with(|held| held.call.as_ref().map(Call::read)) {
+                return Next::Calls(call);
+            }
+            // The SDK's paginators yield to themselves between two pages.
+            let is_woken = woken.0.load(Ordering::Relaxed);
+            assert!(is_woken, "functions only wait for calls");
         }
+    }
+}
+
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -53,7 +53,7 @@ struct ImageAction {
 }
 
 /// The most characters of an event's field that a reason shows; ECR's own are shorter.
-const MOST_SHOWN: usize = 64;
+const MAX_SHOWN: usize = 64;
 
 /// What became of the event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -184,7 +184,7 @@ pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
 
 /// The deployment that the event asks for, or why it asks for none.
 fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, String> {
-    let shown = |text: &str| printable(text, MOST_SHOWN);
+    let shown = |text: &str| printable(text, MAX_SHOWN);
     if action.action_type != "PUSH" {
         return Err(format!(
             "the action is {}, not PUSH",

@@ -8,7 +8,7 @@ page that it follows:
    a state machine's lambda:InvokeFunction).
    https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 2. Authorise only: a request with `x-localcloud-authorise-only` is answered with 204 once it is
-   authenticated and allowed, so that the front door can apply its own rules for allowed callers only.
+   authenticated and allowed, so that the gateway can apply its own rules for allowed callers only.
 3. ForwardConfig (weights, stickiness) and LoadBalancerArns are kept.
    https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_ForwardActionConfig.html
 4. A Succeed state's JSONata Output is what the execution returns.
@@ -28,6 +28,8 @@ page that it follows:
 10. `$millis()` in a state machine counts a scaled wait in full, so that a deadline allows as many waits as on AWS.
     Everything else counts as long as it takes.
     https://docs.jsonata.org/date-time-functions#millis
+11. A function finds the format of its LoggingConfig in its environment.
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -65,7 +67,7 @@ class Request:
     def __init__(self, headers, body, query_params):
         self.headers = headers
         self.authorise_only = AUTHORISE_ONLY in headers
-        # Tags of resources that only the front door knows, by ARN.
+        # Tags of resources that only the gateway knows, by ARN.
         self.resource_tags = json.loads(headers.get(RESOURCE_TAGS) or "{}")
         self.checks = []
         self.denied = None
@@ -358,7 +360,7 @@ async def dispatch(method, path, headers, body, query_params, request_id):
     request.set(Request(headers, body, query_params))
     status, answer_headers, answer = await dispatch_service_request(
         method, path, headers, body, query_params, request_id)
-    # Who called, for the front door's record of calls.
+    # Who called, for the gateway's record of calls.
     answer_headers[CALLER] = iam_evaluator.caller_arn() or ""
     return status, answer_headers, answer
 
@@ -639,6 +641,16 @@ def register_functions_with_millis(expression):
 
 stepfunctions._scaled_sleep = scaled_sleep_that_counts
 stepfunctions._register_sfn_jsonata_functions = register_functions_with_millis
+
+
+# --- 11. The log format of a function -------------------------------------------------------------
+
+def worker_environment(config, code_dir, port, without=lambda_svc._provided_worker_env):
+    log_format = (config.get("LoggingConfig") or {}).get("LogFormat") or "Text"
+    return {**without(config, code_dir, port), "AWS_LAMBDA_LOG_FORMAT": log_format}
+
+
+lambda_svc._provided_worker_env = worker_environment
 
 
 # --- The process --------------------------------------------------------------------------------

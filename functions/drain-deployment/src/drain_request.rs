@@ -123,7 +123,7 @@ pub type Outcome = (Answer, Option<u64>, String);
 
 async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
     let unreachable = |why: String| (Answer::Unreachable, None, why);
-    // A name would be resolved, and the secret sent to whatever host that leads to.
+    // A name would be resolved, and the secret sent to the host that this leads to.
     let Ok(address) = address.parse::<Ipv4Addr>() else {
         return unreachable(format!("`{address}` is not an IPv4 address"));
     };

@@ -208,7 +208,7 @@ mod tests {
         let actions = forwarding_to("ours-2", &[authenticate, old], is_ours);
         let oidc = actions[0].authenticate_oidc_config().unwrap();
         assert_eq!((actions[0].order(), oidc.client_id()), (Some(1), Some("c")));
-        // The old answer did not tell the secret, and an action without any is refused.
+        // The description did not include the secret, and an action without one is refused.
         assert_eq!(oidc.use_existing_client_secret(), Some(true));
         assert_eq!(oidc.client_secret(), None);
         assert_eq!(actions[1].order(), Some(2));

@@ -15,7 +15,7 @@ use crate::printable::printable;
 pub struct Environment(String);
 
 impl Environment {
-    /// The name as it stands in names of resources.
+    /// The name as text, as it is part of the names of resources.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -27,7 +27,7 @@ impl FromStr for Environment {
     /// Checks the grammar.
     ///
     /// # Errors
-    /// A sentence that says what an environment's name looks like.
+    /// A sentence that describes what the name of an environment looks like.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let valid = (2..=15).contains(&text.len())
             && text.starts_with(|first: char| first.is_ascii_lowercase())

@@ -12,12 +12,12 @@ const MAX_SHOWN: usize = 400;
 /// The most characters of a field's path that are shown.
 const MAX_PATH: usize = 100;
 
-/// A payload as it came, be it JSON or not.
+/// A payload as it arrived, whether it can be read as JSON or not.
 ///
-/// The runtime decodes before it calls a handler, and answers what it cannot decode with the name of
-/// a type of its own, which no state machine knows. So this can be decoded from anything, and says
-/// later what was wrong: Lambda itself lets some through that is not read here, such as half a
-/// surrogate pair, a number too large for a float, or very deep nesting.
+/// The runtime decodes a payload before it calls the handler. For one that it cannot decode it answers with
+/// the name of one of its own types, which no state machine knows. So this type can be decoded from any
+/// payload and reports later what is wrong. Lambda accepts some payloads that cannot be read here: half a
+/// surrogate pair, a number too large for a float, very deep nesting.
 #[derive(Debug)]
 pub struct Payload(Result<Value, String>);
 
@@ -44,12 +44,12 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
-/// Decodes a payload. Of a field that stands in it twice the last counts, as everywhere in JSON.
+/// Decodes a payload. Of a field that occurs twice the last counts, as everywhere in JSON.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field by its path and what it should have been.
 pub fn decode<T: DeserializeOwned>(payload: Value) -> Result<T, StepError> {
-    // Without this, serde would take a list for the fields in the order of their declaration.
+    // Without this, serde would read a list as the fields in the order of their declaration.
     if !payload.is_object() {
         return Err(StepError::new(
             ErrorName::InvalidInput,

@@ -118,7 +118,7 @@ impl Routing {
     /// Reads the rules, then the tags of the target groups that they name, then the default action.
     ///
     /// The default action is read last: a deployment is tagged before another run switches to it, so
-    /// whoever sees the switch has seen the tag (`docs/adr/0002-newest-wins-without-a-lock.md`).
+    /// a run that sees the switch has seen the tag (`docs/adr/0002-newest-wins-without-a-lock.md`).
     ///
     /// # Errors
     /// As [`DefaultAction::read`].

@@ -12,7 +12,7 @@ use crate::defaults;
 /// Region, credentials and endpoint from the environment; time limits and retries from
 /// [`defaults`].
 ///
-/// Boxed, so that it is compiled here once and not into each function anew.
+/// Boxed, so that it is compiled once, in this crate.
 pub fn config() -> Pin<Box<dyn Future<Output = SdkConfig>>> {
     Box::pin(load())
 }

@@ -15,13 +15,13 @@ use serde_json::Value;
 use crate::input::{self, Payload};
 use crate::{DeploymentId, ErrorName, StepError, defaults};
 
-/// A step from payload to answer, whatever its types are.
+/// A step from payload to answer, without its types.
 type Step<'a> = dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, StepError>> + 'a>> + 'a;
 
 /// Runs the Lambda loop: decodes each payload, calls `step`, and logs one line about it.
 ///
 /// A panic is reported as `UnexpectedError` with its message, because the state machine could not
-/// tell a dead process from a passing fault.
+/// distinguish a dead process from a passing fault.
 ///
 /// # Errors
 /// What ends the loop itself, such as a runtime API that does not answer.
@@ -81,7 +81,7 @@ fn time_until(deadline: SystemTime) -> Duration {
 
 /// Runs a step to its end, or stops it at its current wait when its time is over.
 ///
-/// Stopping is as safe as a death between two calls: the next try looks first and goes on.
+/// Stopping is as safe as a death between two calls: the next try looks up first and goes on.
 async fn within<Output>(
     time: Duration,
     step: impl Future<Output = Result<Output, StepError>>,

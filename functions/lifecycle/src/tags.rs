@@ -1,7 +1,7 @@
-//! The tags that make a resource ours and carry the state that AWS itself does not.
+//! The tags that make a resource ours and carry the state that AWS itself does not keep.
 //!
-//! State tags stand on the target group, because reading the listener's rules leads to it and one
-//! call reads the tags of twenty.
+//! The target group carries the tags of the state, because the listener's rules lead to it and one call
+//! reads the tags of twenty.
 
 use std::collections::HashMap;
 
@@ -18,34 +18,35 @@ use crate::{DeploymentId, Environment, StepError, defaults};
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
 const ARNS_PER_CALL: usize = 20;
 
-/// Whose resource it is. Only what carries this and [`ENVIRONMENT`] is ever changed or deleted.
+/// The deployment that a resource belongs to. Only what carries this and [`ENVIRONMENT`] is changed or
+/// deleted.
 pub const DEPLOYMENT_ID: &str = "pulse:deployment-id";
 /// The environment of the deployment.
 pub const ENVIRONMENT: &str = "pulse:environment";
 /// When the candidate was found healthy, so that traffic may be switched to it.
 pub const READY_AT: &str = "pulse:ready-at";
-/// When the deployment was first switched to; set before the switch, so that a deployment that
+/// When traffic was first switched to the deployment. Written before the switch, so that a deployment that
 /// carried traffic is never taken for a candidate.
 pub const LIVE_SINCE: &str = "pulse:live-since";
-/// When its deletion began; it is not switched to any more.
+/// When its deletion began. Traffic is not switched to it any more.
 pub const DELETING_SINCE: &str = "pulse:deleting-since";
-/// When its deletion found that no rule leads to it any more; the load balancer may route by the rules
-/// for some seconds longer, and its tasks outlive that.
+/// When its deletion found that no rule forwards to it any more. The load balancer may route by the deleted
+/// rules for some seconds, and its tasks outlive that.
 pub const UNROUTED_SINCE: &str = "pulse:unrouted-since";
-/// When it was rolled back; it is not switched to any more.
+/// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
 /// When its draining began; the drain deadline counts from here.
 pub const DRAINING_SINCE: &str = "pulse:draining-since";
-/// Since when sweeps in a row found every task without sessions. Set by the first that finds none,
-/// removed by one that finds some; a second in a row makes the deployment drained.
+/// Since when consecutive sweeps have found every task without sessions. The first such sweep writes it, a
+/// sweep that finds a session removes it, and the second in a row makes the deployment drained.
 pub const IDLE_SINCE: &str = "pulse:idle-since";
-/// When a rollback to it began, removed when traffic is back on it; neither drained nor deleted
-/// meanwhile. Written before the rollback looks at [`DRAINING_SINCE`] and [`DELETING_SINCE`], and
-/// looked at after those are written, so that of two runs at least one sees the other.
+/// When a rollback to it began. It is neither drained nor deleted until the rollback has switched traffic
+/// and removes the tag. The rollback writes it before it reads [`DRAINING_SINCE`] and [`DELETING_SINCE`],
+/// and other runs read it after they have written those, so that of two runs at least one sees the other.
 pub const RESTORING_SINCE: &str = "pulse:restoring-since";
-/// Set by a person, to any value: a cleanup neither drains nor deletes it, unless its deletion has
-/// begun. A candidate that fails is undone all the same.
+/// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
+/// deletion has begun. A candidate that fails is undone all the same.
 pub const PROTECTED: &str = "pulse:protected";
 
 /// The tags of one resource, by key.

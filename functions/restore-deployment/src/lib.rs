@@ -43,7 +43,7 @@ pub struct Output {
     /// The deployment that is active now.
     pub replaced_deployment_id: Option<DeploymentId>,
     /// All that the rollback replaces, as it is now: what is active, and what is ready and newer than the
-    /// target. What becomes ready later was not meant by whoever started the rollback, and wins.
+    /// target. What becomes ready later was not meant when the rollback was started, and wins.
     pub replaced: Vec<DeploymentId>,
     /// What the target needs, in a sentence.
     pub reason: String,

@@ -27,16 +27,16 @@ pub struct Input {
 pub struct Deployment {
     /// Its id.
     pub deployment_id: DeploymentId,
-    /// The digest asked for, if the input names one.
+    /// The digest that the input names, if it names one.
     #[serde(skip)]
     pub requested_digest: Option<String>,
-    /// Tasks to run.
+    /// How many tasks to run.
     pub desired_count: u32,
     /// Fargate CPU units (1024 are one vCPU).
     pub cpu: u32,
     /// MiB.
     pub memory: u32,
-    /// Environment variables for the application, beside those that the contract sets.
+    /// Environment variables for the application, in addition to those that the contract sets.
     pub environment: BTreeMap<String, String>,
 }
 

@@ -1,4 +1,4 @@
-//! What holds of every plan, whatever the facts.
+//! What holds of every plan, for any facts.
 
 use super::tests::{arn, id};
 use super::*;

@@ -1,12 +1,12 @@
 //! The local cloud: AWS as far as pulse-deploy depends on it, on one machine.
 
 mod aws_cli;
-pub mod control_plane;
+mod control_plane;
 pub mod ecs;
 pub mod gateway;
 pub mod image;
 pub mod load_balancer;
-pub mod local_cloud;
+mod local_cloud;
 pub mod ministack;
 pub mod time_scale;
 

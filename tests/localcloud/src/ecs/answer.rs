@@ -7,7 +7,6 @@ use serde_json::{Value, json};
 pub struct EcsAnswer {
     /// The HTTP status: 200, or 400 with `__type` and `message` in the body.
     pub status: u16,
-    /// The JSON body.
     pub body: Value,
 }
 
@@ -21,14 +20,11 @@ impl EcsAnswer {
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>
 #[derive(Debug, Clone, PartialEq)]
 pub struct Refusal {
-    /// The error code, e.g. `InvalidParameterException`.
     pub code: String,
-    /// The message.
     pub message: String,
 }
 
 impl Refusal {
-    /// A refusal with any code.
     pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
         Refusal {
             code: code.into(),
@@ -46,17 +42,14 @@ impl Refusal {
         Refusal::new("ClientException", message)
     }
 
-    /// `ClusterNotFoundException` in ECS's words.
     pub fn no_cluster() -> Self {
         Refusal::new("ClusterNotFoundException", "Cluster not found.")
     }
 
-    /// `ServiceNotFoundException` in ECS's words.
     pub fn no_service() -> Self {
         Refusal::new("ServiceNotFoundException", "Service not found.")
     }
 
-    /// `ServiceNotActiveException` in ECS's words.
     pub fn service_not_active() -> Self {
         Refusal::new("ServiceNotActiveException", "Service was not ACTIVE.")
     }

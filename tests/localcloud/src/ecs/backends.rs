@@ -14,14 +14,11 @@ use super::names::ClusterName;
 /// How a target group is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetGroupUse {
-    /// There is no such target group.
     Missing,
     /// No listener and no rule names it.
     Unattached,
     /// A listener or a rule names it.
     Attached,
-    /// It takes instances or functions, not addresses.
-    WrongTargetType(String),
 }
 
 /// An image that was pulled and unpacked.
@@ -29,9 +26,7 @@ pub enum TargetGroupUse {
 pub struct Image {
     /// The folder that is the container's `/`.
     pub root: PathBuf,
-    /// The image's `Entrypoint`.
     pub entrypoint: Vec<String>,
-    /// The image's `Cmd`.
     pub command: Vec<String>,
     /// The image's environment, `NAME=value`.
     pub environment: Vec<String>,
@@ -46,9 +41,7 @@ pub struct Image {
 /// A target's health as the load balancer reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
-    /// The target's address.
     pub ip: IpAddr,
-    /// The target's port.
     pub port: u16,
     /// `initial`, `healthy`, `unhealthy`, `unused` or `draining`.
     pub state: String,
@@ -59,13 +52,10 @@ pub struct Health {
 /// An error of an AWS call, as its code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
-    /// The error code.
     pub code: String,
-    /// The message.
     pub message: String,
 }
 
-/// The rest of the cloud.
 pub trait Backends: Send + Sync + 'static {
     /// The cluster of that name or ARN.
     fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>>;
@@ -76,14 +66,12 @@ pub trait Backends: Send + Sync + 'static {
         reference: &'a str,
     ) -> BoxFuture<'a, Result<Option<TaskDefinition>, Refusal>>;
 
-    /// Whether and how a target group is used.
     fn target_group<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<TargetGroupUse, Refusal>>;
 
     /// The availability zone of a subnet; `None` when there is no such subnet.
     fn subnet_zone<'a>(&'a self, subnet: &'a str)
     -> BoxFuture<'a, Result<Option<String>, Refusal>>;
 
-    /// Whether there is such a security group.
     fn has_security_group<'a>(&'a self, group: &'a str) -> BoxFuture<'a, Result<bool, Refusal>>;
 
     /// Whether a role exists and ECS tasks may assume it.
@@ -97,7 +85,6 @@ pub trait Backends: Send + Sync + 'static {
         resource: &'a str,
     ) -> BoxFuture<'a, Result<bool, CallError>>;
 
-    /// A secret's current text.
     fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
 
     /// Makes a log stream; one that exists is fine.
@@ -118,13 +105,11 @@ pub trait Backends: Send + Sync + 'static {
     /// Pulls and unpacks an image; the error is what `stoppedReason` says.
     fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Image, String>>;
 
-    /// Registers a target.
     fn register(&self, group_arn: &str, ip: IpAddr, port: u16, zone: &str);
 
     /// Deregisters a target; it stays in [`Backends::health`] until its connections are
     /// drained.
     fn deregister(&self, group_arn: &str, ip: IpAddr, port: u16);
 
-    /// The health of a group's targets.
     fn health(&self, group_arn: &str) -> Vec<Health>;
 }

@@ -14,9 +14,7 @@ use super::names::{account_of, last_part};
 
 /// A task's execution role in use for one task.
 pub struct ExecutionRole<'a> {
-    /// Everything else.
     pub backends: &'a dyn Backends,
-    /// The role's ARN.
     pub arn: &'a str,
     /// The task, which is the name of the role's session.
     pub task_id: &'a str,

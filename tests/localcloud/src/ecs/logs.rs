@@ -24,7 +24,6 @@ const MAX_LINES: usize = 60;
 /// Where a container's output goes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Destination {
-    /// The log group.
     pub group: String,
     /// `<awslogs-stream-prefix>/<container>/<task id>`.
     pub stream: String,

@@ -13,7 +13,7 @@ mod paging;
 mod process;
 mod references;
 mod requests;
-pub mod rules;
+mod rules;
 mod scheduler;
 mod services;
 mod shared;
@@ -32,8 +32,8 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::AbortHandle;
 
-pub use answer::{EcsAnswer, Refusal};
-pub use network::LoopbackNetwork;
+use answer::{EcsAnswer, Refusal};
+pub(crate) use network::LoopbackNetwork;
 
 use crate::load_balancer::targets::Targets;
 use crate::ministack::Client;
@@ -65,7 +65,7 @@ impl Ecs {
     /// Starts the scheduler, on the Tokio runtime that this is called in. Images come from
     /// `registry_host` (`host:port`, plain HTTP) whatever registry a task definition names, and
     /// are unpacked in `state_dir`.
-    pub fn new(
+    pub(crate) fn new(
         client: Client,
         targets: Targets,
         registry_host: String,
@@ -90,7 +90,7 @@ impl Ecs {
 
     /// Answers an operation (`CreateService`, …) of a caller that is allowed to call it. `None`:
     /// the operation is MiniStack's own.
-    pub async fn handle(&self, operation: &str, body: Value) -> Option<EcsAnswer> {
+    pub(crate) async fn handle(&self, operation: &str, body: Value) -> Option<EcsAnswer> {
         let shared = &self.shared;
         let result = match operation {
             "CreateService" => services::create(shared, &body).await,
@@ -144,7 +144,7 @@ impl Ecs {
     }
 
     /// The tags of a service or task as an object; `None` when there is no such resource.
-    pub fn tags_of(&self, arn: &str) -> Option<Value> {
+    pub(crate) fn tags_of(&self, arn: &str) -> Option<Value> {
         let state = self.shared.state();
         let service = state.services.get(arn).map(|service| &service.tags);
         let tags = service.or_else(|| state.tasks.get(arn).map(|task| &task.tags))?;
@@ -186,7 +186,7 @@ impl Ecs {
     }
 
     /// Stops scheduling and kills every process. Nothing is left when this returns.
-    pub async fn shutdown(&self) {
+    pub(crate) async fn shutdown(&self) {
         self.scheduler.abort();
         let controls: Vec<_> = {
             let mut processes = self.shared.processes();

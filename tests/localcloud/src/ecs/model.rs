@@ -36,7 +36,6 @@ impl State {
 pub struct Timestamp(pub f64);
 
 impl Timestamp {
-    /// Now.
     pub fn now() -> Self {
         let elapsed = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -57,7 +56,6 @@ pub enum ServiceStatus {
 }
 
 impl ServiceStatus {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             ServiceStatus::Active => "ACTIVE",
@@ -67,40 +65,27 @@ impl ServiceStatus {
     }
 }
 
-/// A service.
 #[derive(Debug, Clone)]
 pub struct Service {
-    /// The cluster it runs in.
     pub cluster: ClusterName,
-    /// Its name.
     pub name: String,
-    /// Where it is in its life.
     pub status: ServiceStatus,
     /// The request that made it, to recognise a repetition.
     pub request: Value,
-    /// How many tasks are to run.
     pub desired_count: u32,
     /// Where its tasks are registered; at most one target group each.
     pub load_balancers: Vec<LoadBalancer>,
-    /// Subnets and security groups.
     pub network: NetworkConfiguration,
-    /// The subnets with their zones.
     pub subnets: Vec<Subnet>,
     /// Seconds after a task's start in which failed health checks do not stop it.
     pub grace_seconds: u32,
-    /// Percentages and circuit breaker.
     pub deployment_configuration: DeploymentConfiguration,
     /// As the request had it; enabled when it did not say.
     pub availability_zone_rebalancing: Switch,
-    /// As the request had it.
     pub platform_version: String,
-    /// Whose tags its tasks get.
     pub propagate_tags: PropagateTags,
-    /// As the request had it.
     pub enable_ecs_managed_tags: bool,
-    /// As the request had it.
     pub enable_execute_command: bool,
-    /// Its tags.
     pub tags: Vec<Tag>,
     /// Its deployments, the PRIMARY one first.
     pub deployments: Vec<Deployment>,
@@ -108,22 +93,18 @@ pub struct Service {
     pub events: VecDeque<Event>,
     /// Whether "has reached a steady state" was already said of the present state.
     pub steady: bool,
-    /// When it was made.
     pub created_at: Timestamp,
 }
 
 impl Service {
-    /// Its ARN.
     pub fn arn(&self) -> String {
         self.cluster.service_arn(&self.name)
     }
 
-    /// Its PRIMARY deployment.
     pub fn primary(&self) -> &Deployment {
         &self.deployments[0]
     }
 
-    /// Its PRIMARY deployment.
     pub fn primary_mut(&mut self) -> &mut Deployment {
         &mut self.deployments[0]
     }
@@ -157,50 +138,39 @@ impl Service {
     }
 }
 
-/// A subnet that tasks are placed in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subnet {
-    /// Its id.
     pub id: String,
-    /// Its availability zone.
     pub zone: String,
 }
 
 /// An entry of a service's `events`.
 #[derive(Debug, Clone)]
 pub struct Event {
-    /// A UUID.
     pub id: String,
-    /// When it happened.
     pub created_at: Timestamp,
-    /// What happened, in ECS's words.
     pub message: String,
 }
 
 /// A task definition with its tags, as MiniStack keeps it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TaskDefinition {
-    /// Its ARN with the revision.
     pub arn: String,
     /// `taskDefinition` as DescribeTaskDefinition returns it.
     pub body: Value,
-    /// Its tags.
     pub tags: Vec<Tag>,
 }
 
 /// `rolloutState` of a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RolloutState {
-    /// Its tasks are being started.
     InProgress,
-    /// It reached a steady state.
     Completed,
     /// The circuit breaker stopped it; it starts no more tasks.
     Failed,
 }
 
 impl RolloutState {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             RolloutState::InProgress => "IN_PROGRESS",
@@ -215,17 +185,12 @@ impl RolloutState {
 pub struct Deployment {
     /// `ecs-svc/` and a number.
     pub id: String,
-    /// What its tasks run.
     pub task_definition: Arc<TaskDefinition>,
-    /// When it began.
     pub created_at: Timestamp,
-    /// When it last changed.
     pub updated_at: Timestamp,
     /// Tasks that failed in a row, as `failedTasks` says.
     pub failed_tasks: u32,
-    /// Where it is.
     pub rollout: RolloutState,
-    /// Why, in ECS's words.
     pub rollout_reason: String,
     /// Tasks in a row that stopped without ever running, for the restart throttle.
     pub start_failures: u32,
@@ -234,7 +199,6 @@ pub struct Deployment {
 }
 
 impl Deployment {
-    /// A deployment that begins now.
     pub fn new(task_definition: Arc<TaskDefinition>) -> Self {
         let now = Timestamp::now();
         let id = deployment_id();
@@ -251,7 +215,6 @@ impl Deployment {
         }
     }
 
-    /// Moves on in the rollout.
     pub fn roll(&mut self, state: RolloutState, reason: String) {
         self.rollout = state;
         self.rollout_reason = reason;
@@ -275,7 +238,6 @@ pub enum TaskStatus {
     Pending,
     /// Its containers are started and its target is registered.
     Activating,
-    /// It runs.
     Running,
     /// Its target is being deregistered.
     Deactivating,
@@ -283,12 +245,10 @@ pub enum TaskStatus {
     Stopping,
     /// Its network interface is being deleted.
     Deprovisioning,
-    /// It is over.
     Stopped,
 }
 
 impl TaskStatus {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskStatus::Provisioning => "PROVISIONING",
@@ -316,7 +276,6 @@ pub enum StopCode {
 }
 
 impl StopCode {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             StopCode::TaskFailedToStart => "TaskFailedToStart",
@@ -329,9 +288,7 @@ impl StopCode {
 /// Why a task is or was stopped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
-    /// `stopCode`.
     pub code: StopCode,
-    /// `stoppedReason`.
     pub reason: String,
 }
 
@@ -340,52 +297,35 @@ pub struct Stop {
 pub enum TargetState {
     /// Not registered, or not checked yet.
     Unknown,
-    /// Healthy.
     Healthy,
-    /// Unhealthy, and why.
     Unhealthy(String),
 }
 
-/// A task.
 #[derive(Debug)]
 pub struct Task {
-    /// The cluster it runs in.
     pub cluster: ClusterName,
     /// 32 hexadecimal digits.
     pub id: String,
-    /// The service it belongs to.
     pub service_arn: String,
-    /// The deployment it belongs to.
     pub deployment_id: String,
-    /// What it runs.
     pub task_definition: Arc<TaskDefinition>,
-    /// Where it is.
     pub status: TaskStatus,
     /// Why it is to stop; `desiredStatus` is STOPPED when set.
     pub stop: Option<Stop>,
     /// Tells the task's own future that `stop` was set.
     pub stop_signal: watch::Sender<bool>,
-    /// Its tags.
     pub tags: Vec<Tag>,
-    /// The subnet it is in.
     pub subnet: String,
-    /// The zone of that subnet.
     pub zone: String,
     /// Its own loopback address, which is its private address.
     pub address: Option<Ipv4Addr>,
-    /// Its containers.
     pub containers: Vec<Container>,
-    /// What the load balancer says of it.
     pub target: TargetState,
-    /// Whether its target was ever healthy.
     pub was_healthy: bool,
     /// Whether its end was already counted by the circuit breaker and the throttle.
     pub accounted: bool,
-    /// Counts its changes.
     pub version: u64,
-    /// The attachment's UUID.
     pub attachment_id: String,
-    /// When things happened.
     pub times: TaskTimes,
     /// When it started to run, for the grace period.
     pub running_since: Option<Instant>,
@@ -459,17 +399,14 @@ impl Task {
         }
     }
 
-    /// Its ARN.
     pub fn arn(&self) -> String {
         self.cluster.task_arn(&self.id)
     }
 
-    /// The name of its service.
     pub fn service_name(&self) -> &str {
         last_part(&self.service_arn)
     }
 
-    /// Whether it is meant to run.
     pub fn wanted(&self) -> bool {
         self.stop.is_none()
     }
@@ -493,24 +430,18 @@ impl Task {
     }
 }
 
-/// A container of a task.
 #[derive(Debug, Clone)]
 pub struct Container {
-    /// Its name.
     pub name: String,
     /// The image as the task definition has it.
     pub image: String,
-    /// The digest that was pulled.
     pub image_digest: Option<String>,
-    /// A UUID, part of its ARN.
     pub id: String,
     /// `<task id>-<number>`, once it was started.
     pub runtime_id: Option<String>,
     /// PENDING, RUNNING or STOPPED.
     pub status: &'static str,
-    /// How its process ended.
     pub exit_code: Option<i32>,
-    /// What kept it from starting.
     pub reason: Option<String>,
     /// CPU units of the container, or 0.
     pub cpu: String,

@@ -8,7 +8,6 @@ use super::answer::Refusal;
 pub struct ClusterName {
     /// `arn:aws:ecs:<region>:<account>`.
     pub arn_prefix: String,
-    /// The cluster's short name.
     pub name: String,
 }
 
@@ -22,7 +21,6 @@ impl ClusterName {
         })
     }
 
-    /// The cluster's ARN.
     pub fn arn(&self) -> String {
         format!("{}:cluster/{}", self.arn_prefix, self.name)
     }
@@ -32,7 +30,6 @@ impl ClusterName {
         format!("{}:service/{}/{service}", self.arn_prefix, self.name)
     }
 
-    /// The ARN of a task in this cluster.
     pub fn task_arn(&self, id: &str) -> String {
         format!("{}:task/{}/{id}", self.arn_prefix, self.name)
     }

@@ -73,7 +73,6 @@ impl LoopbackNetwork {
         None
     }
 
-    /// Gives an address back.
     pub fn release(&self, address: Ipv4Addr) {
         if let Ok(mut hosts) = self.hosts.lock() {
             hosts.taken[usize::from(address.octets()[3])] = false;

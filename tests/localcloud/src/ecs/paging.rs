@@ -5,7 +5,6 @@ use super::answer::Refusal;
 /// One page and the token of the next.
 #[derive(Debug, PartialEq)]
 pub struct Page {
-    /// The items of this page.
     pub items: Vec<String>,
     /// What to pass to get the next page; `None` on the last.
     pub next_token: Option<String>,

@@ -17,12 +17,9 @@ const SUPERVISOR: &str = include_str!("supervisor.sh");
 /// <https://docs.docker.com/reference/dockerfile/#environment-replacement>
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// What to run.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CommandLine {
-    /// The program on this machine.
     pub program: PathBuf,
-    /// Its arguments.
     pub arguments: Vec<String>,
     /// The directory on this machine to run it in.
     pub directory: PathBuf,
@@ -160,7 +157,6 @@ impl Process {
         Ok((Process { child, control }, stdout, stderr))
     }
 
-    /// A handle for others.
     pub fn control(&self) -> Control {
         self.control.clone()
     }

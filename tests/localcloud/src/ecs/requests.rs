@@ -40,7 +40,6 @@ pub fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Refusal> {
     })
 }
 
-/// A tag of a resource.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Tag {
@@ -51,7 +50,6 @@ pub struct Tag {
     pub value: String,
 }
 
-/// `CreateService`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CreateService {
@@ -79,7 +77,6 @@ pub struct CreateService {
     pub enable_execute_command: bool,
 }
 
-/// `UpdateService`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UpdateService {
@@ -91,7 +88,6 @@ pub struct UpdateService {
     pub health_check_grace_period_seconds: Option<i64>,
 }
 
-/// `DeleteService`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeleteService {
@@ -101,7 +97,6 @@ pub struct DeleteService {
     pub force: bool,
 }
 
-/// `DescribeServices`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DescribeServices {
@@ -112,7 +107,6 @@ pub struct DescribeServices {
     pub include: Vec<Include>,
 }
 
-/// `ListServices`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListServices {
@@ -121,7 +115,6 @@ pub struct ListServices {
     pub max_results: Option<i64>,
 }
 
-/// `ListTasks`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ListTasks {
@@ -132,7 +125,6 @@ pub struct ListTasks {
     pub desired_status: Option<DesiredStatus>,
 }
 
-/// `DescribeTasks`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DescribeTasks {
@@ -152,7 +144,6 @@ pub struct LoadBalancer {
     pub container_port: u16,
 }
 
-/// `deploymentConfiguration`.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct DeploymentConfiguration {
@@ -162,14 +153,12 @@ pub struct DeploymentConfiguration {
     pub minimum_healthy_percent: Option<u32>,
 }
 
-/// `networkConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct NetworkConfiguration {
     pub awsvpc_configuration: AwsvpcConfiguration,
 }
 
-/// `awsvpcConfiguration`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AwsvpcConfiguration {
@@ -179,7 +168,6 @@ pub struct AwsvpcConfiguration {
     pub assign_public_ip: Option<Switch>,
 }
 
-/// `ENABLED` or `DISABLED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Switch {
@@ -188,7 +176,6 @@ pub enum Switch {
 }
 
 impl Switch {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             Switch::Enabled => "ENABLED",
@@ -216,7 +203,6 @@ pub enum PropagateTags {
 }
 
 impl PropagateTags {
-    /// The value as it stands in JSON.
     pub fn as_str(self) -> &'static str {
         match self {
             PropagateTags::TaskDefinition => "TASK_DEFINITION",

@@ -12,10 +12,8 @@ use super::network::LoopbackNetwork;
 use super::process::Control;
 use crate::time_scale::TimeScale;
 
-/// The processes of all tasks.
 #[derive(Default)]
 pub struct Processes {
-    /// Their controls, by task id.
     pub controls: HashMap<String, Vec<Control>>,
     /// Set when everything is to end: no more may be started.
     pub closing: bool,
@@ -29,15 +27,12 @@ pub struct Shared {
     pub wake: Notify,
     /// Whether tasks stay PENDING for now.
     pub starts_paused: watch::Sender<bool>,
-    /// The rest of the cloud.
     pub backends: Arc<dyn Backends>,
-    /// Where tasks get their addresses.
     pub network: LoopbackNetwork,
     time_scale: TimeScale,
 }
 
 impl Shared {
-    /// Nothing is scheduled yet.
     pub fn new(
         backends: Arc<dyn Backends>,
         network: LoopbackNetwork,
@@ -69,14 +64,12 @@ impl Shared {
         result
     }
 
-    /// Adds an event to a service.
     pub fn event(&self, service_arn: &str, message: String) {
         if let Some(service) = self.state().services.get_mut(service_arn) {
             Service::event(service, message);
         }
     }
 
-    /// The running processes.
     pub fn processes(&self) -> MutexGuard<'_, Processes> {
         self.processes
             .lock()

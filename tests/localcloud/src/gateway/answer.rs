@@ -7,17 +7,14 @@ use serde_json::json;
 
 use super::operation::Protocol;
 
-/// A whole answer.
 pub type Answer = Response<Bytes>;
 
 /// An AWS error: HTTP status, code and message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsError {
-    /// The HTTP status.
     pub status: u16,
     /// The code, for example `PriorityInUse`.
     pub code: &'static str,
-    /// The message.
     pub message: String,
 }
 
@@ -31,7 +28,6 @@ impl AwsError {
         }
     }
 
-    /// The same error with another status.
     pub fn with_status(self, status: u16) -> Self {
         Self { status, ..self }
     }
@@ -99,7 +95,6 @@ pub fn query_answer(action: &str, result: &str) -> Answer {
     )
 }
 
-/// An answer in JSON.
 pub fn json_answer(status: u16, body: &serde_json::Value) -> Answer {
     with_body(status, "application/x-amz-json-1.1", body.to_string())
 }

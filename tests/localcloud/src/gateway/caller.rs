@@ -17,16 +17,13 @@ const LOOKS: u32 = 10;
 /// The two ends of a connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
-    /// Where it was made.
     pub from: SocketAddr,
-    /// Where it was accepted.
     pub to: SocketAddr,
 }
 
 /// A function's running process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionProcess {
-    /// The function's name.
     pub function: String,
     pid: i32,
 }
@@ -65,7 +62,6 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Who made that connection.
     pub fn new(connection: Connection) -> Self {
         Self {
             connection,

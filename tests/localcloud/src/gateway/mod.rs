@@ -18,15 +18,15 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
-pub mod answer;
-pub mod caller;
+mod answer;
+mod caller;
 pub mod calls;
 pub mod ecr;
-pub mod ecs;
+mod ecs;
 pub mod elbv2;
 pub mod faults;
-pub mod forward;
-pub mod operation;
+pub(crate) mod forward;
+mod operation;
 
 use answer::Answer;
 use caller::{Connection, FunctionProcess, Peer};
@@ -45,12 +45,10 @@ const ANSWERS_KEPT: usize = 2_000;
 const ANSWER_KEPT_LIMIT: usize = 256 * 1024;
 
 /// A request that came in, read to its end.
-pub struct Incoming {
+pub(crate) struct Incoming {
     /// Method, path and headers as they came.
     pub parts: Parts,
-    /// The whole body.
     pub body: Bytes,
-    /// What it calls.
     pub operation: Operation,
     caller: OnceLock<String>,
 }
@@ -69,19 +67,14 @@ impl Incoming {
 }
 
 /// What the gateway consults, besides MiniStack.
-pub struct Services {
-    /// The way to MiniStack.
+pub(crate) struct Services {
     pub forward: Forward,
-    /// ELBv2's rules.
     pub elbv2: Elbv2,
-    /// ECR's rules and events.
     pub ecr: Ecr,
-    /// ECS services and tasks.
     pub ecs: crate::ecs::Ecs,
 }
 
-/// The running server.
-pub struct Gateway {
+pub(crate) struct Gateway {
     state: Arc<State>,
     address: SocketAddr,
     server: JoinHandle<()>,
@@ -128,27 +121,22 @@ impl Gateway {
         })
     }
 
-    /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The record of calls.
     pub fn calls(&self) -> &Calls {
         &self.state.calls
     }
 
-    /// The faults in force.
     pub fn faults(&self) -> &Faults {
         &self.state.faults
     }
 
-    /// ECR's events.
     pub fn ecr(&self) -> &Ecr {
         &self.state.services.ecr
     }
 
-    /// ELBv2's rules.
     pub fn elbv2(&self) -> &Elbv2 {
         &self.state.services.elbv2
     }

@@ -25,7 +25,6 @@ pub struct Operation {
     pub service: String,
     /// The operation's name, or method and path where the service has no names on the wire.
     pub name: String,
-    /// The protocol.
     pub protocol: Protocol,
 }
 

@@ -60,11 +60,6 @@ impl PullError {
             ..self
         }
     }
-
-    /// Whether the registry does not have the image.
-    pub fn is_not_found(&self) -> bool {
-        self.cause == Cause::NotFound
-    }
 }
 
 impl std::fmt::Display for PullError {

@@ -24,7 +24,6 @@ struct Store {
 /// A registry with one repository, `test`.
 #[derive(Clone)]
 pub struct Registry {
-    /// Host and port.
     pub host: String,
     store: Arc<Mutex<Store>>,
 }

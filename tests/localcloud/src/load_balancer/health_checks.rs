@@ -15,7 +15,6 @@ use super::state::TargetGroup;
 /// How one health check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The target answered with this status code.
     Status(u16),
     /// The target did not answer within the time-out.
     TimedOut,
@@ -28,7 +27,6 @@ pub enum Outcome {
 pub enum Reason {
     /// It answered with a status code that the matcher does not name.
     ResponseCodeMismatch(u16),
-    /// It did not answer in time.
     Timeout,
     /// It could not be reached or answered nonsense.
     FailedHealthChecks,
@@ -44,7 +42,6 @@ impl Reason {
         }
     }
 
-    /// The description that goes with the code.
     pub fn description(self) -> String {
         match self {
             Reason::ResponseCodeMismatch(status) => {
@@ -88,7 +85,6 @@ impl Default for Health {
 }
 
 impl Health {
-    /// The current status.
     pub fn status(&self) -> Status {
         self.status
     }

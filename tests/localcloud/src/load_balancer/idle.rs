@@ -15,12 +15,10 @@ use tokio::time::Instant;
 pub struct Activity(Arc<Mutex<Instant>>);
 
 impl Activity {
-    /// Activity that begins now.
     pub fn new() -> Self {
         Activity(Arc::new(Mutex::new(Instant::now())))
     }
 
-    /// Bytes went by.
     pub fn touch(&self) {
         *self.0.lock().unwrap_or_else(|p| p.into_inner()) = Instant::now();
     }
@@ -108,7 +106,6 @@ where
 /// A response body of the load balancer, wherever it comes from.
 pub type ResponseBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyError>;
 
-/// Boxes a body as a response's.
 pub fn boxed<B>(body: B) -> ResponseBody
 where
     B: Body<Data = Bytes> + Send + 'static,

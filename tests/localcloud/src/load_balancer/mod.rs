@@ -15,10 +15,10 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-pub mod health_checks;
+mod health_checks;
 mod idle;
 mod proxy;
-pub mod routing;
+mod routing;
 pub mod state;
 pub mod targets;
 #[cfg(test)]

@@ -56,9 +56,7 @@ pub struct ConnectionInfo {
     pub listener_port: u16,
     /// The port here.
     pub port: u16,
-    /// `http` or `https`.
     pub scheme: &'static str,
-    /// The client's address.
     pub client: IpAddr,
 }
 
@@ -105,7 +103,6 @@ impl Proxy {
         }
     }
 
-    /// Answers one request.
     pub async fn handle(
         &self,
         routes: Arc<Routes>,

@@ -18,19 +18,10 @@ pub enum Decision {
     /// Send it to a target of this group.
     Forward(String),
     /// Answer it with a redirect to this URL.
-    Redirect {
-        /// The `Location` header.
-        location: String,
-        /// 301 or 302.
-        status: u16,
-    },
-    /// Answer it with this.
+    Redirect { location: String, status: u16 },
     FixedResponse {
-        /// The HTTP status code.
         status: u16,
-        /// The content type of the body.
         content_type: String,
-        /// The body.
         body: String,
     },
     /// There is no action to take, or a forward whose weights are all zero.
@@ -49,13 +40,10 @@ pub struct Ports {
 /// A request as far as routing looks at it.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
-    /// `http` or `https`.
     pub scheme: &'a str,
     /// The port that the client connected to.
     pub port: u16,
-    /// The request target.
     pub path_and_query: &'a PathAndQuery,
-    /// All headers.
     pub headers: &'a HeaderMap,
 }
 

@@ -1,9 +1,8 @@
-//! What MiniStack says of load balancers, listeners, rules and target groups: the control plane's
-//! state as the data plane needs it.
+//! Listeners, rules and target groups: the state of the control plane as the data plane needs it.
 
 use std::collections::BTreeMap;
 
-/// Everything that routing and health checking depend on, read in one go.
+/// Everything that routing and health checks depend on, read in one call.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct ControlPlane {
     /// All listeners of all load balancers.
@@ -12,46 +11,37 @@ pub struct ControlPlane {
     pub target_groups: BTreeMap<String, TargetGroup>,
 }
 
-/// A listener with its rules.
+/// A listener of a load balancer, with its rules.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Listener {
     /// The listener's ARN.
     pub arn: String,
-    /// The ARN of the load balancer it belongs to.
-    pub load_balancer_arn: String,
+    pub(crate) load_balancer_arn: String,
     /// The port it would have on AWS: 80 or 443.
     pub port: u16,
-    /// `HTTP` or `HTTPS`.
-    pub protocol: String,
-    /// Its rules without the default rule, by ascending priority.
-    pub rules: Vec<Rule>,
-    /// The actions of its default rule.
+    pub(crate) protocol: String,
+    /// The rules without the default rule, by ascending priority.
+    pub(crate) rules: Vec<Rule>,
+    /// The actions of the default rule, in their order; the last one is the routing action.
     pub default_actions: Vec<Action>,
 }
 
-/// A listener rule.
+/// A listener rule other than the default rule.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rule {
-    /// The rule's ARN.
-    pub arn: String,
-    /// 1 to 50000; lower is matched first.
-    pub priority: u32,
+    pub(crate) arn: String,
+    /// 1 to 50000; the lowest that matches wins.
+    pub(crate) priority: u32,
     /// All of them must hold.
-    pub conditions: Vec<Condition>,
-    /// What is done with a request that matches.
-    pub actions: Vec<Action>,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) actions: Vec<Action>,
 }
 
-/// A condition of a rule; any one of its values satisfies it.
+/// A condition of a rule. Any one of its values satisfies it.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Condition {
+pub(crate) enum Condition {
     /// `http-header`: case-insensitive values with `*` and `?`.
-    HttpHeader {
-        /// The header's name, in any case.
-        name: String,
-        /// The accepted patterns.
-        values: Vec<String>,
-    },
+    HttpHeader { name: String, values: Vec<String> },
     /// `path-pattern`: case-sensitive, with `*` and `?`.
     PathPattern(Vec<String>),
     /// A kind that the data plane does not know; such a rule never matches.
@@ -63,7 +53,7 @@ pub enum Condition {
 pub enum Action {
     /// `forward` to target groups by weight.
     Forward(Vec<WeightedTargetGroup>),
-    /// `redirect`; absent parts are the request's own.
+    /// `redirect`; parts that are absent are those of the request.
     Redirect {
         /// `#{protocol}` or a literal.
         protocol: Option<String>,
@@ -98,35 +88,30 @@ pub struct WeightedTargetGroup {
     pub weight: u32,
 }
 
-/// A target group's settings.
+/// The settings of a target group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TargetGroup {
-    /// The target group's ARN.
-    pub arn: String,
-    /// Its name.
-    pub name: String,
+    pub(crate) arn: String,
+    pub(crate) name: String,
     /// The port of targets that name none.
-    pub port: u16,
-    /// The path that health checks ask for.
-    pub health_check_path: String,
-    /// Seconds between two checks of a target.
-    pub interval_seconds: u32,
+    pub(crate) port: u16,
+    pub(crate) health_check_path: String,
+    pub(crate) interval_seconds: u32,
     /// Seconds after which a check counts as failed.
-    pub timeout_seconds: u32,
+    pub(crate) timeout_seconds: u32,
     /// Consecutive passes after which an unhealthy target is healthy.
-    pub healthy_threshold: u32,
+    pub(crate) healthy_threshold: u32,
     /// Consecutive failures after which a target is unhealthy.
-    pub unhealthy_threshold: u32,
+    pub(crate) unhealthy_threshold: u32,
     /// Status codes that pass, in AWS's grammar: `200`, `200,202`, `200-299`.
-    pub matcher: String,
-    /// `deregistration_delay.timeout_seconds`.
-    pub deregistration_delay_seconds: u32,
+    pub(crate) matcher: String,
+    pub(crate) deregistration_delay_seconds: u32,
 }
 
 impl ControlPlane {
-    /// The ARNs of the target groups that some rule or default action names: those whose targets
-    /// are checked at all.
-    pub fn target_groups_in_use(&self) -> std::collections::BTreeSet<&str> {
+    /// The ARNs of the target groups that a rule or a default action names. Only their targets are
+    /// checked.
+    pub(crate) fn target_groups_in_use(&self) -> std::collections::BTreeSet<&str> {
         fn named(actions: &[Action]) -> impl Iterator<Item = &str> {
             actions.iter().flat_map(|action| match action {
                 Action::Forward(groups) => groups.iter().map(|group| group.arn.as_str()).collect(),

@@ -23,7 +23,6 @@ const NAMES: [&str; 9] = [
     "*.example",
 ];
 
-/// What the HTTPS listener serves with.
 pub struct Tls {
     /// Accepts TLS connections that speak HTTP/1.1.
     pub acceptor: TlsAcceptor,

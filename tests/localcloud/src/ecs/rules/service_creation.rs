@@ -22,10 +22,6 @@ pub fn target_group_is_attached(arn: &str, group: TargetGroupUse) -> Result<(), 
         TargetGroupUse::Unattached => Err(Refusal::invalid_parameter(format!(
             "The target group with targetGroupArn {arn} does not have an associated load balancer."
         ))),
-        TargetGroupUse::WrongTargetType(found) => Err(Refusal::invalid_parameter(format!(
-            "The provided target group {arn} has target type {found}, which is incompatible with \
-             the awsvpc network mode specified in the task definition."
-        ))),
     }
 }
 

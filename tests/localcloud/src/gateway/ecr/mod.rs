@@ -19,7 +19,7 @@ pub use delivery::{Events, Outcome};
 pub use event::PushEvent;
 
 /// ECR's rules and events.
-pub struct Ecr {
+pub(crate) struct Ecr {
     events: Events,
 }
 
@@ -31,7 +31,6 @@ impl Ecr {
         }
     }
 
-    /// The events of pushes.
     pub fn events(&self) -> &Events {
         &self.events
     }

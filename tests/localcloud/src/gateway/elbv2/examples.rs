@@ -11,7 +11,6 @@ pub fn listener(number: u32) -> String {
     format!("{PREFIX}:listener/app/lb{number}/1/{number}")
 }
 
-/// A target group's ARN.
 pub fn group(name: &str) -> String {
     format!("{PREFIX}:targetgroup/{name}/1")
 }
@@ -41,7 +40,6 @@ pub fn rule(listener_number: u32, priority: &str, group_name: &str) -> Rule {
     }
 }
 
-/// A listener's default rule.
 pub fn default_rule(listener_number: u32, group_name: &str) -> Rule {
     rule(listener_number, "default", group_name)
 }

@@ -11,7 +11,7 @@ mod conditions;
 mod examples;
 mod pages;
 mod priority;
-pub mod quotas;
+mod quotas;
 mod request;
 pub mod snapshot;
 mod tag_batches;
@@ -30,7 +30,7 @@ use crate::{control_plane::ControlPlaneFeed, load_balancer::targets::Targets, mi
 use pages::Page;
 
 /// The rules with what they depend on.
-pub struct Elbv2 {
+pub(crate) struct Elbv2 {
     client: Client,
     targets: Targets,
     feed: ControlPlaneFeed,

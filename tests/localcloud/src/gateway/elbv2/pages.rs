@@ -22,7 +22,6 @@ pub fn list_of(operation: &str) -> Option<&'static str> {
     })
 }
 
-/// The page that a request asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Page {
     start: usize,

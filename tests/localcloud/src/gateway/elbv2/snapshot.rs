@@ -1,4 +1,4 @@
-//! ELBv2's whole state, read in one go.
+//! The state of ELBv2, read in one call.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,126 +9,89 @@ use crate::{
     ministack::{ApiError, Client},
 };
 
-/// All load balancers, listeners, rules and target groups, in MiniStack's words.
+/// All listeners, rules and target groups, as MiniStack names their fields.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
-    /// Load balancers.
-    pub load_balancers: Vec<LoadBalancer>,
-    /// Listeners.
-    pub listeners: Vec<Listener>,
+    pub(crate) listeners: Vec<Listener>,
     /// Rules, the listeners' default rules included.
-    pub rules: Vec<Rule>,
-    /// Target groups.
-    pub target_groups: Vec<TargetGroup>,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) target_groups: Vec<TargetGroup>,
 }
 
-/// A load balancer.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct LoadBalancer {
-    /// Its ARN.
-    pub load_balancer_arn: String,
-}
-
-/// A listener.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Listener {
-    /// Its ARN.
-    pub listener_arn: String,
-    /// Its load balancer's ARN.
-    pub load_balancer_arn: String,
-    /// Its port.
-    pub port: u16,
+pub(crate) struct Listener {
+    pub(crate) listener_arn: String,
+    pub(crate) load_balancer_arn: String,
+    pub(crate) port: u16,
     /// `HTTP` or `HTTPS`.
-    pub protocol: String,
-    /// Its default actions.
-    pub default_actions: Vec<Action>,
+    pub(crate) protocol: String,
+    pub(crate) default_actions: Vec<Action>,
 }
 
-/// A rule.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Rule {
-    /// Its ARN.
-    pub rule_arn: String,
-    /// Its listener's ARN.
-    pub listener_arn: String,
+pub(crate) struct Rule {
+    pub(crate) rule_arn: String,
+    pub(crate) listener_arn: String,
     /// A number, or `default`.
-    pub priority: String,
-    /// Its conditions.
+    pub(crate) priority: String,
     #[serde(default)]
-    pub conditions: Vec<Condition>,
-    /// Its actions.
-    pub actions: Vec<Action>,
-    /// Whether it is its listener's default rule.
-    pub is_default: bool,
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) actions: Vec<Action>,
+    pub(crate) is_default: bool,
 }
 
-/// A rule's condition.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Condition {
+pub(crate) struct Condition {
     /// `http-header`, `path-pattern`, …
-    pub field: String,
+    pub(crate) field: String,
     /// The values, except for `http-header`.
     #[serde(default)]
-    pub values: Vec<String>,
-    /// Name and values of `http-header`.
+    pub(crate) values: Vec<String>,
     #[serde(default)]
-    pub http_header_config: Option<HttpHeaderConfig>,
+    pub(crate) http_header_config: Option<HttpHeaderConfig>,
 }
 
-/// Name and values of an `http-header` condition.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct HttpHeaderConfig {
-    /// The header's name.
-    pub http_header_name: String,
-    /// The patterns.
-    pub values: Vec<String>,
+pub(crate) struct HttpHeaderConfig {
+    pub(crate) http_header_name: String,
+    pub(crate) values: Vec<String>,
 }
 
-/// An action.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Action {
+pub(crate) struct Action {
     /// `forward`, `redirect`, `fixed-response`, …
-    pub r#type: String,
-    /// Where a `forward` goes.
+    pub(crate) r#type: String,
     #[serde(default)]
-    pub forward_config: Option<ForwardConfig>,
-    /// The parts of a `redirect`.
+    pub(crate) forward_config: Option<ForwardConfig>,
     #[serde(default)]
-    pub redirect_config: Option<RedirectConfig>,
-    /// The parts of a `fixed-response`.
+    pub(crate) redirect_config: Option<RedirectConfig>,
     #[serde(default)]
-    pub fixed_response_config: Option<FixedResponseConfig>,
+    pub(crate) fixed_response_config: Option<FixedResponseConfig>,
 }
 
-/// Where a `forward` goes.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct ForwardConfig {
-    /// The groups with their weights.
-    pub target_groups: Vec<ForwardTarget>,
+pub(crate) struct ForwardConfig {
+    pub(crate) target_groups: Vec<ForwardTarget>,
 }
 
-/// A group with its weight.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct ForwardTarget {
-    /// The group's ARN.
-    pub target_group_arn: String,
+pub(crate) struct ForwardTarget {
+    pub(crate) target_group_arn: String,
     /// 0 to 999.
-    pub weight: u32,
+    pub(crate) weight: u32,
 }
 
-/// The parts of a `redirect`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct RedirectConfig {
+pub(crate) struct RedirectConfig {
     protocol: Option<String>,
     port: Option<String>,
     host: Option<String>,
@@ -137,10 +100,9 @@ pub struct RedirectConfig {
     status_code: String,
 }
 
-/// The parts of a `fixed-response`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct FixedResponseConfig {
+pub(crate) struct FixedResponseConfig {
     status_code: String,
     #[serde(default)]
     content_type: Option<String>,
@@ -148,56 +110,44 @@ pub struct FixedResponseConfig {
     message_body: Option<String>,
 }
 
-/// A target group.
+/// A target group, with the settings that the local cloud acts on or compares.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct TargetGroup {
-    /// Its ARN.
-    pub target_group_arn: String,
-    /// Its name.
-    pub target_group_name: String,
-    /// `HTTP`, …
-    pub protocol: String,
+    pub(crate) target_group_arn: String,
+    pub(crate) target_group_name: String,
+    pub(crate) protocol: String,
     /// The port of targets that name none.
-    pub port: u16,
-    /// Its VPC.
-    pub vpc_id: String,
-    /// `ip`, …
-    pub target_type: String,
-    /// `HTTP`, …
-    pub health_check_protocol: String,
+    pub(crate) port: u16,
+    pub(crate) vpc_id: String,
+    pub(crate) target_type: String,
+    pub(crate) health_check_protocol: String,
     /// `traffic-port` or a number.
-    pub health_check_port: String,
-    /// The path that health checks ask for.
-    pub health_check_path: String,
-    /// Seconds between two checks.
-    pub health_check_interval_seconds: u32,
+    pub(crate) health_check_port: String,
+    pub(crate) health_check_path: String,
+    pub(crate) health_check_interval_seconds: u32,
     /// Seconds after which a check has failed.
-    pub health_check_timeout_seconds: u32,
-    /// Passes until an unhealthy target is healthy.
-    pub healthy_threshold_count: u32,
-    /// Failures until a target is unhealthy.
-    pub unhealthy_threshold_count: u32,
-    /// The status codes that pass.
-    pub matcher: Matcher,
+    pub(crate) health_check_timeout_seconds: u32,
+    pub(crate) healthy_threshold_count: u32,
+    pub(crate) unhealthy_threshold_count: u32,
+    pub(crate) matcher: Matcher,
     /// Attributes such as `deregistration_delay.timeout_seconds`.
     #[serde(default)]
-    pub attributes: BTreeMap<String, String>,
-    /// Tags.
+    pub(crate) attributes: BTreeMap<String, String>,
     #[serde(default)]
+    /// Values by key.
     pub tags: BTreeMap<String, String>,
 }
 
-/// The status codes that pass a health check.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Matcher {
+pub(crate) struct Matcher {
     /// `200`, `200,202` or `200-299`.
-    pub http_code: String,
+    pub(crate) http_code: String,
 }
 
 impl Snapshot {
-    /// Reads the state.
+    /// Reads the state from MiniStack.
     ///
     /// # Errors
     /// When MiniStack does not answer.
@@ -205,11 +155,7 @@ impl Snapshot {
         Self::of(&client.load_balancing().await?)
     }
 
-    /// The state that MiniStack has answered.
-    ///
-    /// # Errors
-    /// When it cannot be parsed.
-    pub fn of(answer: &[u8]) -> Result<Self, ApiError> {
+    pub(crate) fn of(answer: &[u8]) -> Result<Self, ApiError> {
         serde_json::from_slice(answer).map_err(|error| ApiError {
             status: 200,
             code: "UnreadableState".into(),
@@ -217,15 +163,13 @@ impl Snapshot {
         })
     }
 
-    /// The listener with that ARN.
-    pub fn listener(&self, arn: &str) -> Option<&Listener> {
+    pub(crate) fn listener(&self, arn: &str) -> Option<&Listener> {
         self.listeners
             .iter()
             .find(|listener| listener.listener_arn == arn)
     }
 
-    /// The rule with that ARN.
-    pub fn rule(&self, arn: &str) -> Option<&Rule> {
+    pub(crate) fn rule(&self, arn: &str) -> Option<&Rule> {
         self.rules.iter().find(|rule| rule.rule_arn == arn)
     }
 
@@ -237,13 +181,16 @@ impl Snapshot {
     }
 
     /// The ARN of the load balancer that a rule belongs to.
-    pub fn load_balancer_of(&self, rule: &Rule) -> Option<&str> {
+    pub(crate) fn load_balancer_of(&self, rule: &Rule) -> Option<&str> {
         self.listener(&rule.listener_arn)
             .map(|listener| listener.load_balancer_arn.as_str())
     }
 
     /// All rules of a load balancer's listeners, the default rules included.
-    pub fn rules_of<'a>(&'a self, load_balancer_arn: &'a str) -> impl Iterator<Item = &'a Rule> {
+    pub(crate) fn rules_of<'a>(
+        &'a self,
+        load_balancer_arn: &'a str,
+    ) -> impl Iterator<Item = &'a Rule> {
         self.rules
             .iter()
             .filter(move |rule| self.load_balancer_of(rule) == Some(load_balancer_arn))
@@ -290,7 +237,7 @@ impl Snapshot {
 
 impl Rule {
     /// The ARNs of the target groups that its actions name.
-    pub fn target_groups(&self) -> BTreeSet<&str> {
+    pub(crate) fn target_groups(&self) -> BTreeSet<&str> {
         self.actions
             .iter()
             .filter_map(|action| action.forward_config.as_ref())
@@ -302,7 +249,7 @@ impl Rule {
     fn data_plane(&self) -> Option<state::Rule> {
         Some(state::Rule {
             arn: self.rule_arn.clone(),
-            // The default rule has no number; the listener's default actions stand for it.
+            // The default rule has no number. The data plane reads the listener's default actions.
             priority: self.priority.parse().ok()?,
             conditions: self.conditions.iter().map(Condition::data_plane).collect(),
             actions: self.actions.iter().filter_map(Action::data_plane).collect(),

@@ -1,5 +1,5 @@
-//! Delivers an event to the targets of the rules that match it, in EventBridge's place, because
-//! `PutEvents` takes no events of AWS services.
+//! Delivers an event to the targets of the rules that match it, as EventBridge does on AWS.
+//! `PutEvents` cannot be used, because it refuses events of AWS services.
 //!
 //! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-retry-policy.html>
 //! <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-rule-dlq.html>
@@ -19,24 +19,24 @@ use serde_json::{Value, json};
 use super::{event::PushEvent, permission::lets_rule_invoke};
 use crate::ministack::{ApiError, Client};
 
-/// The most retries here, however many the target's policy allows: AWS spreads 185 over a day.
+/// The limit on retries, whatever the policy of the target allows. AWS spreads 185 over a day.
 const MAX_RETRIES: u64 = 5;
 
-/// The pause before the first retry; each further one is twice as long.
+/// The pause before the first retry. Each further pause is twice as long.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 
 /// How a delivery to one target ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The target took the event.
+    /// The target accepted the event.
     Delivered,
-    /// It failed for good, with that error, and went to the dead-letter queue.
+    /// The delivery failed with this error, and the event went to the dead-letter queue.
     DeadLettered(String),
-    /// It failed for good, with that error, and is lost.
+    /// The delivery failed with this error, and the event is lost.
     Lost(String),
 }
 
-/// The events of pushes: those emitted, and what became of them. Clones share them.
+/// The events of pushes and the outcomes of their deliveries. Clones share them.
 #[derive(Clone)]
 pub struct Events(Arc<Inner>);
 
@@ -57,25 +57,25 @@ impl Events {
         }))
     }
 
-    /// Stops the delivery of events, as if they were lost on the way, or takes it up again. Events
-    /// that pushes cause meanwhile are kept in [`Events::emitted`] and can be delivered by hand.
+    /// Stops (`true`) or resumes (`false`) the delivery of events. Events of pushes that happen
+    /// meanwhile are still listed by [`Events::emitted`], so that a test can deliver them itself.
     pub fn suppress(&self, suppressed: bool) {
         self.0.suppressed.store(suppressed, Ordering::Relaxed);
     }
 
-    /// The events that pushes have caused so far, suppressed ones included.
+    /// The events of all pushes so far, oldest first, including suppressed ones.
     pub fn emitted(&self) -> Vec<PushEvent> {
         let emitted = self.0.emitted.lock();
         emitted.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How every delivery to a target has ended so far.
+    /// The outcomes of all deliveries to a target so far, oldest first.
     pub fn deliveries(&self) -> Vec<Outcome> {
         let deliveries = self.0.deliveries.lock();
         deliveries.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes note of a push and delivers its event in the background.
+    /// Records the event of a push and delivers it in the background.
     pub(super) fn emit(&self, event: PushEvent) {
         let mut emitted = self
             .0
@@ -95,8 +95,8 @@ impl Events {
         });
     }
 
-    /// Delivers an event now, whether it is suppressed or was delivered before. Returns how that ended
-    /// at each target of each rule that matches.
+    /// Delivers an event now, even if events are suppressed or it was delivered before. Returns the
+    /// outcome for each target of each rule that matches.
     ///
     /// # Errors
     /// When the rules or their targets cannot be read.
@@ -222,14 +222,14 @@ impl Events {
             Err(error) if error.status == 404 => Value::Null,
             Err(error) => return Err(error),
         };
-        match lets_rule_invoke(&policy, rule) {
-            true => Ok(()),
-            false => Err(ApiError {
-                status: 403,
-                code: "NO_PERMISSIONS".into(),
-                message: format!("{function} has no permission that lets {rule} invoke it"),
-            }),
+        if lets_rule_invoke(&policy, rule) {
+            return Ok(());
         }
+        Err(ApiError {
+            status: 403,
+            code: "NO_PERMISSIONS".into(),
+            message: format!("{function} has no permission that lets {rule} invoke it"),
+        })
     }
 
     async fn dead_letter(

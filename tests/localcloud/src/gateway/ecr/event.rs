@@ -12,28 +12,28 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::ministack::REGION;
 
-/// The account that the local cloud is.
+/// The account id of the local cloud.
 pub(super) const ACCOUNT: &str = "000000000000";
 
-/// What was pushed.
+/// The push of one manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushEvent {
-    /// The repository's name.
+    /// The name of the repository, without the registry.
     pub repository: String,
-    /// The manifest's digest.
+    /// The digest of the manifest, `sha256:…`.
     pub digest: String,
-    /// The tag; empty for a manifest that was pushed by its digest, as the parts of an index are.
+    /// The tag. Empty for a manifest that was pushed by its digest, as the parts of an index are.
     pub tag: String,
-    /// The manifest's media type.
+    /// The media type of the manifest, from the request's `Content-Type`.
     pub manifest_media_type: String,
-    /// The media type of what the manifest describes; an index has none.
+    /// The media type of what the manifest describes. Absent for an index.
     pub artifact_media_type: Option<String>,
 }
 
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 impl PushEvent {
-    /// The event as EventBridge delivers it, with an id and a time of its own.
+    /// The event in the form that EventBridge delivers. Each call gives it a new id and the current time.
     pub fn to_json(&self) -> Value {
         let number = NEXT_ID.fetch_add(1, Ordering::Relaxed);
         let now = OffsetDateTime::from(SystemTime::now())

@@ -1,4 +1,4 @@
-//! ECR: the events of pushes, and answers that MiniStack gives differently.
+//! ECR: the events of pushes, and the answers in which MiniStack differs from AWS.
 
 use http::{Method, StatusCode};
 use serde_json::Value;
@@ -18,13 +18,13 @@ use crate::ministack::Client;
 pub use delivery::{Events, Outcome};
 pub use event::PushEvent;
 
-/// ECR's rules and events.
+/// The rules of ECR that MiniStack lacks, and the events of pushes.
 pub(crate) struct Ecr {
     events: Events,
 }
 
 impl Ecr {
-    /// Watches pushes and delivers their events with that client.
+    /// Delivers the events of pushes with `client`.
     pub fn new(client: Client) -> Self {
         Self {
             events: Events::new(client),
@@ -35,7 +35,7 @@ impl Ecr {
         &self.events
     }
 
-    /// Passes a registry request on; a manifest that was pushed has its event delivered.
+    /// Passes on a registry request. If it pushes a manifest, delivers the event of the push.
     pub async fn registry(&self, forward: &Forward, incoming: &Incoming) -> Answer {
         let Some((repository, reference)) = pushed(incoming) else {
             return forward.forward(incoming).await;
@@ -46,8 +46,8 @@ impl Ecr {
             return answer;
         }
         if let Some(digest) = digest_of(&answer) {
-            // Nothing was pushed when the reference names this very manifest already. That no event
-            // is emitted then is not documented; an immutable tag leaves nothing to announce.
+            // If the reference already names this manifest, nothing was pushed. AWS does not document
+            // whether it emits an event then; the local cloud does not.
             if before.as_deref() != Some(&digest) {
                 let event = PushEvent::of(incoming, repository, reference, &digest);
                 self.events.emit(event);
@@ -56,7 +56,7 @@ impl Ecr {
         answer
     }
 
-    /// Answers a call of the API.
+    /// Answers a call of the ECR API.
     pub async fn answer(&self, forward: &Forward, incoming: &Incoming) -> Answer {
         let answer = forward.forward(incoming).await;
         if incoming.operation.name != "DescribeImages" || !answer.status().is_success() {
@@ -69,7 +69,7 @@ impl Ecr {
     }
 }
 
-/// Repository and reference of a manifest that a request pushes.
+/// Repository and reference of the manifest that a request pushes, if it pushes one.
 fn pushed(incoming: &Incoming) -> Option<(&str, &str)> {
     let path = incoming.parts.uri.path().strip_prefix("/v2/")?;
     (incoming.parts.method == Method::PUT)
@@ -91,7 +91,7 @@ fn digest_of(answer: &Answer) -> Option<String> {
     Some(digest.to_str().ok()?.to_owned())
 }
 
-/// `DescribeImages` fails if any image that it asks for is not there.
+/// `DescribeImages` fails if an image that it names does not exist.
 ///
 /// <https://docs.aws.amazon.com/AmazonECR/latest/APIReference/API_DescribeImages.html>
 fn image_not_found(request: &[u8], answer: &[u8]) -> Option<AwsError> {
@@ -142,10 +142,11 @@ impl PushEvent {
         PushEvent {
             repository: repository.to_owned(),
             digest: digest.to_owned(),
-            // A manifest that is pushed by its digest gets no tag.
-            tag: match reference.contains(':') {
-                true => String::new(),
-                false => reference.to_owned(),
+            // A manifest that is pushed by its digest has no tag.
+            tag: if reference.contains(':') {
+                String::new()
+            } else {
+                reference.to_owned()
             },
             manifest_media_type: content_type,
             artifact_media_type: artifact.map(str::to_owned),
@@ -169,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tagged_image_is_announced_with_its_tag_and_media_types() {
+    fn the_event_of_a_tagged_image_has_its_tag_and_media_types() {
         let manifest = json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
             "config": {"mediaType": "application/vnd.oci.image.config.v1+json"},
@@ -190,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_of_an_index_is_announced_with_an_empty_tag() {
+    fn the_event_of_a_part_of_an_index_has_an_empty_tag() {
         let incoming = put("sha256:2", &json!({}));
         let (repository, reference) = pushed(&incoming).unwrap();
         assert_eq!(
@@ -200,17 +201,17 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_asked_for_and_missing_is_an_error() {
+    fn describing_an_image_that_does_not_exist_fails() {
         let answer =
             json!({"imageDetails": [{"imageDigest": "sha256:1", "imageTags": ["a"]}]}).to_string();
-        let ask = |id: Value| {
+        let describe = |id: Value| {
             let request = json!({"repositoryName": "r", "imageIds": [id]}).to_string();
             image_not_found(request.as_bytes(), answer.as_bytes()).map(|error| error.code)
         };
-        assert_eq!(ask(json!({"imageTag": "a"})), None);
-        assert_eq!(ask(json!({"imageDigest": "sha256:1"})), None);
+        assert_eq!(describe(json!({"imageTag": "a"})), None);
+        assert_eq!(describe(json!({"imageDigest": "sha256:1"})), None);
         assert_eq!(
-            ask(json!({"imageTag": "b"})),
+            describe(json!({"imageTag": "b"})),
             Some("ImageNotFoundException")
         );
     }

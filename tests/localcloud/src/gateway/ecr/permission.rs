@@ -5,7 +5,7 @@
 use serde_json::Value;
 use wildmatch::WildMatch;
 
-/// Whether a function's policy lets `events.amazonaws.com` invoke it for that rule.
+/// Whether a function's policy lets `events.amazonaws.com` invoke the function for a rule.
 pub fn lets_rule_invoke(policy: &Value, rule_arn: &str) -> bool {
     let statements = policy["Statement"]
         .as_array()

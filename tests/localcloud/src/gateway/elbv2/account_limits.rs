@@ -1,4 +1,4 @@
-//! `DescribeAccountLimits`, which MiniStack does not have.
+//! `DescribeAccountLimits`, which MiniStack does not provide.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeAccountLimits.html>
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>

@@ -1,20 +1,23 @@
-//! What a rule's conditions may hold.
+//! The limits on the conditions of a rule.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/rule-condition-types.html>
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>
 
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Condition values per rule.
+/// The limit on condition values per rule.
 const VALUES: usize = 5;
-/// Wildcards per rule. Some old accounts have 6.
+/// The limit on wildcards per rule. Some old accounts have 6.
 const WILDCARDS: usize = 5;
-/// Characters of a header's name.
+/// The limit on the length of a header's name, in characters.
 const HEADER_NAME: usize = 40;
-/// Characters of a value.
+/// The limit on the length of a value, in characters.
 const VALUE: usize = 128;
 
-/// Refuses conditions with too many or too long values, too many wildcards, or too long a name.
+/// Refuses conditions that exceed a limit.
+///
+/// # Errors
+/// `ValidationError`.
 pub fn check(params: &Params) -> Result<(), AwsError> {
     let refused = |message: String| Err(AwsError::new("ValidationError", message));
     let in_condition =

@@ -1,4 +1,4 @@
-//! Small states for the rules' unit tests.
+//! Small states for the unit tests of the rules.
 
 use super::snapshot::{
     Action, ForwardConfig, ForwardTarget, Listener, Matcher, Rule, Snapshot, TargetGroup,
@@ -6,7 +6,7 @@ use super::snapshot::{
 
 const PREFIX: &str = "arn:aws:elasticloadbalancing:us-east-1:000000000000";
 
-/// A listener's ARN; listener and load balancer share the number.
+/// The ARN of a listener. The listener and its load balancer share the number.
 pub fn listener(number: u32) -> String {
     format!("{PREFIX}:listener/app/lb{number}/1/{number}")
 }
@@ -44,7 +44,7 @@ pub fn default_rule(listener_number: u32, group_name: &str) -> Rule {
     rule(listener_number, "default", group_name)
 }
 
-/// The state with those rules, their listeners and their target groups.
+/// A state with these rules, their listeners and their target groups.
 pub fn state(rules: impl IntoIterator<Item = Rule>) -> Snapshot {
     let mut state = Snapshot {
         rules: rules.into_iter().collect(),

@@ -1,5 +1,5 @@
-//! ELBv2's rules. MiniStack keeps the state; what it does not check is checked here, and targets
-//! are the local cloud's own.
+//! The rules of ELBv2. MiniStack keeps the state. The rules that it does not check are checked here,
+//! and targets are kept here.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -29,18 +29,19 @@ use super::{
 use crate::{control_plane::ControlPlaneFeed, load_balancer::targets::Targets, ministack::Client};
 use pages::Page;
 
-/// The rules with what they depend on.
+/// Answers calls of ELBv2.
 pub(crate) struct Elbv2 {
     client: Client,
     targets: Targets,
     feed: ControlPlaneFeed,
     rules_per_load_balancer: AtomicUsize,
-    /// Held while a changing call is checked and carried out, so that no other comes in between.
+    /// Held while a call that changes state is checked and carried out, so that no other one runs
+    /// between the two.
     changing: Mutex<()>,
 }
 
 impl Elbv2 {
-    /// The rules, with AWS's default quotas.
+    /// Starts with the default quotas of AWS.
     pub fn new(client: Client, targets: Targets, feed: ControlPlaneFeed) -> Self {
         Self {
             client,
@@ -51,7 +52,7 @@ impl Elbv2 {
         }
     }
 
-    /// Sets the quota of rules per load balancer, as AWS does on request.
+    /// Sets the quota of rules per load balancer, which AWS raises on request.
     pub fn set_rules_per_load_balancer(&self, quota: usize) {
         self.rules_per_load_balancer.store(quota, Ordering::Relaxed);
     }
@@ -60,17 +61,20 @@ impl Elbv2 {
         self.rules_per_load_balancer.load(Ordering::Relaxed)
     }
 
-    /// Has the state read again soon, because a call may have changed it behind our back.
+    /// Makes the feed read the state again soon. Called after calls that may change it in other ways
+    /// than by ELBv2.
     pub fn refresh_soon(&self) {
         self.feed.refresh_soon();
     }
 
-    /// Answers a call: authorised first, then our rules, then MiniStack.
+    /// Answers a call: checks the permission, then the rules of this module, then passes it on to
+    /// MiniStack.
     pub async fn answer(&self, forward: &Forward, incoming: &Incoming) -> Answer {
         let reads = incoming.operation.reads();
-        let _changing = match reads {
-            true => None,
-            false => Some(self.changing.lock().await),
+        let _changing = if reads {
+            None
+        } else {
+            Some(self.changing.lock().await)
         };
         if let Err(refusal) = forward.authorise(incoming).await {
             return refusal;
@@ -79,8 +83,8 @@ impl Elbv2 {
             Ok(answer) => answer,
             Err(error) => error.answer(Protocol::Query),
         };
-        // Health checks and the next reader see the change at once. If MiniStack is away, the
-        // regular reading catches up.
+        // Health checks and the next read must see the change at once. If this read fails, the regular
+        // one catches up.
         if !reads && answer.status().is_success() {
             let _ = self.feed.refresh().await;
         }
@@ -127,13 +131,14 @@ impl Elbv2 {
         };
         let page = Page::of(&params)?;
         let answer = forward.forward(incoming).await;
-        Ok(match answer.status().is_success() {
-            true => replace_body(answer, |xml| page.cut(xml, list)),
-            false => answer,
+        Ok(if answer.status().is_success() {
+            replace_body(answer, |xml| page.cut(xml, list))
+        } else {
+            answer
         })
     }
 
-    /// The answer that creating an existing target group again gets.
+    /// The answer to the creation of a target group that exists with the same settings.
     async fn as_if_created(&self, arn: &str) -> Result<Answer, AwsError> {
         let params = [
             ("Action", "DescribeTargetGroups"),

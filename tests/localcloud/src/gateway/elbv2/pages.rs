@@ -8,10 +8,10 @@ use quick_xml::{Reader, events::Event};
 
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// The largest page, and the page when none is asked for.
+/// The largest page size, which is also the default.
 const LARGEST_PAGE: usize = 400;
 
-/// The element that holds the list, for the operations that have pages.
+/// The XML element that holds the list, for operations whose answers have pages.
 pub fn list_of(operation: &str) -> Option<&'static str> {
     Some(match operation {
         "DescribeLoadBalancers" => "LoadBalancers",
@@ -32,7 +32,7 @@ impl Page {
     /// Reads size and marker.
     ///
     /// # Errors
-    /// `ValidationError` if the size is not 1 to 400 or the marker is not one of ours.
+    /// `ValidationError` if the size is not 1 to 400 or the marker was not made here.
     pub fn of(params: &Params) -> Result<Self, AwsError> {
         let size = match params.get("PageSize") {
             None => LARGEST_PAGE,
@@ -62,7 +62,7 @@ impl Page {
         Ok(Self { start, size })
     }
 
-    /// Cuts the page out of an answer that has the whole list.
+    /// Cuts the page out of an answer that contains the whole list.
     pub fn cut(self, xml: &str, list: &str) -> String {
         let Some((inside, members)) = members(xml, list) else {
             return xml.to_owned();
@@ -73,9 +73,10 @@ impl Page {
             .iter()
             .map(|member| &xml[member.clone()])
             .collect();
-        let marker = match end < members.len() {
-            true => format!("<NextMarker>after-{end}</NextMarker>"),
-            false => String::new(),
+        let marker = if end < members.len() {
+            format!("<NextMarker>after-{end}</NextMarker>")
+        } else {
+            String::new()
         };
         let close = format!("</{list}>");
         let after = &xml[inside.end + close.len()..];
@@ -83,13 +84,13 @@ impl Page {
     }
 }
 
-/// Where the list's inside is, and where each of its members is.
+/// The byte ranges of a list's content and of each of its members.
 fn members(xml: &str, list: &str) -> Option<(Range<usize>, Vec<Range<usize>>)> {
     let mut reader = Reader::from_str(xml);
     let position =
         |reader: &Reader<&[u8]>| usize::try_from(reader.buffer_position()).unwrap_or(usize::MAX);
     let mut members = Vec::new();
-    // Set once the list's start tag is found: where its inside starts, and the depth within.
+    // `inside` is set when the start tag of the list is found: the position after it.
     let (mut inside, mut depth, mut member_start) = (None, 0_usize, 0);
     loop {
         let before = position(&reader);

@@ -13,13 +13,13 @@ pub fn check(params: &Params, state: &Snapshot) -> Result<(), AwsError> {
         .rules
         .iter()
         .any(|rule| rule.listener_arn == listener && rule.priority.parse() == Ok(priority));
-    match taken {
-        true => Err(AwsError::new(
+    if taken {
+        return Err(AwsError::new(
             "PriorityInUse",
             format!("Priority '{priority}' is currently in use"),
-        )),
-        false => Ok(()),
+        ));
     }
+    Ok(())
 }
 
 fn number(priority: &str) -> Result<u32, AwsError> {
@@ -54,7 +54,11 @@ mod tests {
             .map_err(|error| error.code)
         };
         assert_eq!(create(1, "100"), Err("PriorityInUse"));
-        assert_eq!(create(1, "101"), Ok(()), "another listener's rule has it");
+        assert_eq!(
+            create(1, "101"),
+            Ok(()),
+            "only a rule of another listener has it"
+        );
         assert_eq!(create(1, "0"), Err("ValidationError"));
         assert_eq!(create(1, "50001"), Err("ValidationError"));
         assert_eq!(create(1, "50000"), Ok(()));

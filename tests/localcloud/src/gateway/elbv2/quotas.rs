@@ -1,4 +1,4 @@
-//! How many rules and target groups a load balancer takes.
+//! How many rules and target groups a load balancer can have.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>
 
@@ -7,13 +7,13 @@ use std::collections::BTreeSet;
 use super::{request::target_groups_named, snapshot::Snapshot};
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Rules per load balancer, default rules not counted. AWS raises it on request.
+/// The default quota of rules per load balancer, without default rules. AWS raises it on request.
 pub const RULES_PER_LOAD_BALANCER: usize = 100;
 
-/// Target groups per load balancer. AWS does not raise it.
+/// The quota of target groups per load balancer. AWS does not raise it.
 pub const TARGET_GROUPS_PER_LOAD_BALANCER: usize = 100;
 
-/// Refuses one rule too many.
+/// Refuses a rule that exceeds the quota, with `TooManyRules`.
 pub fn of_rules(params: &Params, state: &Snapshot, quota: usize) -> Result<(), AwsError> {
     let Some(listener) = params
         .get("ListenerArn")
@@ -34,11 +34,11 @@ pub fn of_rules(params: &Params, state: &Snapshot, quota: usize) -> Result<(), A
     ))
 }
 
-/// Refuses actions that would route a load balancer to one target group too many, or a target
-/// group from a second load balancer.
+/// Refuses actions with which a load balancer would route to more target groups than the quota, or a
+/// target group would belong to a second load balancer.
 ///
-/// The groups that the changed rule or listener names now do not count, since the change replaces
-/// them.
+/// The groups that the changed rule or listener names before the change do not count, because the
+/// change replaces them.
 pub fn of_target_groups(params: &Params, state: &Snapshot) -> Result<(), AwsError> {
     let changed = params.get("RuleArn").map(|arn| ("", arn)).or_else(|| {
         let listener = params.get("ListenerArn")?;
@@ -98,7 +98,7 @@ mod tests {
     use crate::gateway::elbv2::examples::{default_rule, group, listener, rule, state};
 
     #[test]
-    fn the_rule_over_the_quota_is_refused_and_default_rules_do_not_count() {
+    fn a_rule_over_the_quota_is_refused_and_default_rules_do_not_count() {
         let rules = (1..=3)
             .map(|n| rule(1, &n.to_string(), "a"))
             .chain([default_rule(1, "a")]);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn the_hundred_and_first_target_group_is_refused_and_one_in_use_already_is_not() {
+    fn the_101st_target_group_is_refused_and_one_that_is_already_in_use_is_not() {
         let rules = (1..=99).map(|n| rule(1, &n.to_string(), &n.to_string()));
         let state = state(rules.chain([default_rule(1, "live")]));
         let (listener, new, known) = (listener(1), group("new"), group("7"));
@@ -133,7 +133,7 @@ mod tests {
         assert_eq!(
             create(&new, "ModifyListener"),
             Ok(()),
-            "it replaces the default's group"
+            "it replaces the group of the default action"
         );
     }
 

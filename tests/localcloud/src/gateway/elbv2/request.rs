@@ -1,4 +1,4 @@
-//! What the rules need to know of a request.
+//! What the rules read from a request.
 
 use std::collections::BTreeSet;
 

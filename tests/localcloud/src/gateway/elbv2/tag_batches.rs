@@ -4,10 +4,10 @@
 
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// The most resources of one call.
+/// The limit on resources per call.
 const LIMIT: usize = 20;
 
-/// Refuses more.
+/// Refuses a call that names more resources than the limit, with `ValidationError`.
 pub fn check(params: &Params) -> Result<(), AwsError> {
     let arns = params.members("ResourceArns", "");
     if arns.len() <= LIMIT {
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn twenty_resources_pass_and_twenty_one_do_not() {
+    fn twenty_resources_are_allowed_and_twenty_one_are_not() {
         let names: Vec<String> = (1..=21)
             .map(|n| format!("ResourceArns.member.{n}"))
             .collect();

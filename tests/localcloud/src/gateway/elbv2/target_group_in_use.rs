@@ -5,7 +5,7 @@
 use super::snapshot::Snapshot;
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Refuses to delete a group that some rule or default action names.
+/// Refuses to delete a group that a rule or a default action names, with `ResourceInUse`.
 pub fn refuse_deletion(params: &Params, state: &Snapshot) -> Result<(), AwsError> {
     let arn = params.get("TargetGroupArn").unwrap_or_default();
     if state
@@ -27,7 +27,7 @@ mod tests {
     use crate::gateway::elbv2::examples::{default_rule, group, rule, state};
 
     #[test]
-    fn a_group_in_a_rule_or_in_a_default_action_stays() {
+    fn a_group_that_a_rule_or_a_default_action_names_cannot_be_deleted() {
         let state = state([rule(1, "1", "a"), default_rule(1, "b")]);
         let delete = |name: &str| {
             let arn = group(name);

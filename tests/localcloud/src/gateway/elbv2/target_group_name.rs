@@ -1,11 +1,11 @@
-//! The grammar of target group names, and what happens when a name is taken.
+//! The grammar of target group names, and requests for a name that exists.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTargetGroup.html>
 
 use super::snapshot::{Snapshot, TargetGroup};
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Checks the name: at most 32 letters, digits and hyphens, no hyphen at either end.
+/// Checks the name: at most 32 letters, digits and hyphens, without a hyphen at either end.
 pub fn check(params: &Params) -> Result<(), AwsError> {
     let name = params.get("Name").unwrap_or_default();
     let refused = |why: &str| {
@@ -28,9 +28,9 @@ pub fn check(params: &Params) -> Result<(), AwsError> {
     Ok(())
 }
 
-/// The group that a request with a taken name gets: the existing one if its settings are the same.
+/// The group with the name of the request, if it exists with the same settings.
 ///
-/// Tags are not compared; whether AWS compares them is not documented.
+/// Tags are not compared, because AWS does not document that it compares them.
 ///
 /// # Errors
 /// `DuplicateTargetGroupName` if the settings differ.
@@ -56,7 +56,7 @@ pub fn existing<'a>(
         ..
     } = group;
     let number = |number: u32| number.to_string();
-    // What the request leaves out has MiniStack's default, which is also what the group then has.
+    // For a setting that the request leaves out, MiniStack's default is compared.
     let settings = [
         ("Protocol", protocol.clone(), "HTTP"),
         ("Port", group.port.to_string(), "80"),
@@ -105,8 +105,8 @@ mod tests {
     use crate::gateway::elbv2::examples::{default_rule, state};
 
     #[test]
-    fn names_have_a_grammar() {
-        for (name, fine) in [
+    fn names_outside_the_grammar_are_refused() {
+        for (name, allowed) in [
             ("test-20251027-122112Z", true),
             ("12345678901234567890123456789012", true),
             ("123456789012345678901234567890123", false),
@@ -116,14 +116,14 @@ mod tests {
         ] {
             assert_eq!(
                 check(&[("Name", name)].into_iter().collect()).is_ok(),
-                fine,
+                allowed,
                 "{name}"
             );
         }
     }
 
     #[test]
-    fn the_same_name_gives_the_same_group_unless_a_setting_differs() {
+    fn a_name_that_exists_gives_its_group_unless_a_setting_differs() {
         let state = state([default_rule(1, "a")]);
         let create = |path| {
             let params = [

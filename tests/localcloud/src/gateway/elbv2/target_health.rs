@@ -1,4 +1,4 @@
-//! Targets and their health, which the local cloud's own health checker knows.
+//! Targets and their health, from the local cloud's own health checks.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html>
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RegisterTargets.html>
@@ -14,7 +14,7 @@ use crate::{
     load_balancer::targets::{TargetHealth, Targets},
 };
 
-/// The zone of targets whose registration names none.
+/// The zone of targets that are registered without one.
 const DEFAULT_ZONE: &str = "us-east-1a";
 
 /// Answers one of the three operations on targets.
@@ -72,7 +72,7 @@ fn named(params: &Params, group: &TargetGroup) -> Result<Vec<(IpAddr, u16, Strin
 }
 
 fn describe(named: &[(IpAddr, u16, String)], health: Vec<TargetHealth>) -> Answer {
-    let asked_for = |ip, port| {
+    let is_requested = |ip, port| {
         named.is_empty()
             || named
                 .iter()
@@ -81,11 +81,11 @@ fn describe(named: &[(IpAddr, u16, String)], health: Vec<TargetHealth>) -> Answe
     let mut xml = String::from("<TargetHealthDescriptions>");
     for target in health
         .iter()
-        .filter(|target| asked_for(target.ip, target.port))
+        .filter(|target| is_requested(target.ip, target.port))
     {
         member(&mut xml, target);
     }
-    // A target that is asked for but not registered.
+    // Targets that the request names but that are not registered.
     for (ip, port, zone) in named {
         if !health
             .iter()

@@ -1,12 +1,15 @@
-//! Calls that name something that is not there.
+//! Calls that name a resource that does not exist.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_Operations.html>
 
 use super::{request::target_groups_named, snapshot::Snapshot};
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Refuses a call that names a listener, rule or target group that is not there, where MiniStack
-/// does nothing or answers with an empty list.
+/// Refuses a call that names a listener, rule or target group that does not exist. MiniStack does
+/// nothing in some of these cases, and answers with an empty list in others.
+///
+/// # Errors
+/// `RuleNotFound`, `ListenerNotFound` or `TargetGroupNotFound`.
 pub fn check(operation: &str, params: &Params, state: &Snapshot) -> Result<(), AwsError> {
     let rules = || {
         params
@@ -63,7 +66,7 @@ mod tests {
     use crate::gateway::elbv2::examples::{default_rule, group, listener, state};
 
     #[test]
-    fn what_is_not_there_is_named_in_the_error() {
+    fn each_kind_of_missing_resource_has_its_own_error() {
         let state = state([default_rule(1, "a")]);
         let check = |operation, name, value: &str| {
             check(operation, &[(name, value)].into_iter().collect(), &state).map_err(|e| e.code)

@@ -1,4 +1,4 @@
-//! Answers in the form that each protocol gives them.
+//! Answers and errors in the format of each protocol.
 
 use bytes::Bytes;
 use http::Response;
@@ -9,7 +9,7 @@ use super::operation::Protocol;
 
 pub type Answer = Response<Bytes>;
 
-/// An AWS error: HTTP status, code and message.
+/// An error as an AWS service returns it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AwsError {
     pub status: u16,
@@ -19,7 +19,7 @@ pub struct AwsError {
 }
 
 impl AwsError {
-    /// An error with status 400, which most have.
+    /// An error with status 400, as most errors have.
     pub fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self {
             status: 400,
@@ -32,7 +32,7 @@ impl AwsError {
         Self { status, ..self }
     }
 
-    /// The error as the protocol gives it.
+    /// The error in the format of a protocol.
     pub fn answer(&self, protocol: Protocol) -> Answer {
         let (code, message) = (self.code, escape(self.message.as_str()));
         let (content_type, body) = match protocol {
@@ -79,10 +79,10 @@ impl AwsError {
     }
 }
 
-/// The request id of answers that the gateway gives itself.
+/// The request id of the answers that do not come from MiniStack.
 const REQUEST_ID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// A Query operation's answer around the inner XML of its result.
+/// The answer of a Query operation; `result` is the inner XML of its result element.
 pub fn query_answer(action: &str, result: &str) -> Answer {
     with_body(
         200,
@@ -99,7 +99,7 @@ pub fn json_answer(status: u16, body: &serde_json::Value) -> Answer {
     with_body(status, "application/x-amz-json-1.1", body.to_string())
 }
 
-/// An answer with a body of that type.
+/// An answer with a status and a body.
 pub fn with_body(status: u16, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(body.into());
     *answer.status_mut() = http::StatusCode::from_u16(status).unwrap_or_default();

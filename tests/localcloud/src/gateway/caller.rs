@@ -1,5 +1,5 @@
-//! The function at the other end of a connection: a child process of MiniStack, told by its
-//! environment, as Lambda sets it.
+//! The function at the other end of a connection: a child process of MiniStack, identified by the
+//! environment variables that Lambda sets.
 //! <https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html#configuration-envvars-runtime>
 
 use std::{ffi::OsStr, net::SocketAddr};
@@ -11,17 +11,17 @@ use procfs::{
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::OnceCell;
 
-/// How often the kernel's table of sockets is read until the socket is in it.
-const LOOKS: u32 = 10;
+/// How often the kernel's table of sockets is read until it contains the socket.
+const ATTEMPTS: u32 = 10;
 
-/// The two ends of a connection.
+/// A connection from a client to the gateway, seen from the client.
 #[derive(Debug, Clone, Copy)]
 pub struct Connection {
     pub from: SocketAddr,
     pub to: SocketAddr,
 }
 
-/// A function's running process.
+/// The running process of a function.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FunctionProcess {
     pub function: String,
@@ -29,11 +29,12 @@ pub struct FunctionProcess {
 }
 
 impl FunctionProcess {
-    /// The function whose process holds the far end of that connection; none if that is anybody else.
+    /// The function whose process holds the `from` end of the connection. `None` if another process
+    /// holds it.
     pub fn at(far_end: Connection) -> Option<Self> {
-        // The kernel's table may leave a socket out while others come and go.
-        let inode = (0..LOOKS).find_map(|_| inode(far_end))?;
-        // A process that ends while it is looked at is passed over.
+        // The kernel's table can miss a socket while others are opened and closed.
+        let inode = (0..ATTEMPTS).find_map(|_| inode(far_end))?;
+        // A process that ends during the search is skipped.
         all_processes()
             .ok()?
             .flatten()
@@ -45,16 +46,16 @@ impl FunctionProcess {
             })
     }
 
-    /// Kills it, as Lambda does with one that runs out of memory: without a word to it.
+    /// Kills the process with SIGKILL, as Lambda does when a function runs out of memory.
     pub fn kill(&self) {
         if let Some(pid) = Pid::from_raw(self.pid) {
-            // An error means that it has ended already.
+            // An error means that the process has already ended.
             let _ = kill_process(pid, Signal::KILL);
         }
     }
 }
 
-/// Who is at the other end of a connection, looked up when first asked for.
+/// The client of a connection. The lookup happens at the first request for it and is cached.
 #[derive(Debug)]
 pub struct Peer {
     connection: Connection,
@@ -69,24 +70,24 @@ impl Peer {
         }
     }
 
-    /// The function that calls, if one does.
+    /// The function that calls; `None` if the client is not a function.
     pub async fn function(&self) -> Option<&FunctionProcess> {
         let connection = self.connection;
-        let look_up = async || {
+        let find = async || {
             let found = tokio::task::spawn_blocking(move || FunctionProcess::at(connection));
             found.await.unwrap_or_default()
         };
-        self.function.get_or_init(look_up).await.as_ref()
+        self.function.get_or_init(find).await.as_ref()
     }
 }
 
 fn inode(Connection { from, to }: Connection) -> Option<u64> {
     let entries = tcp().ok()?;
-    // A port is used for several connections at a time, some of them closed and nobody's.
-    let is_it = |entry: &TcpNetEntry| {
+    // The table can contain closed connections of the same port, which have no inode.
+    let is_match = |entry: &TcpNetEntry| {
         entry.local_address == from && entry.remote_address == to && entry.inode != 0
     };
-    Some(entries.into_iter().find(is_it)?.inode)
+    Some(entries.into_iter().find(is_match)?.inode)
 }
 
 fn function(process: &Process) -> Option<String> {
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_functions_process_is_found_by_its_connection_and_can_be_killed() {
+    fn the_process_of_a_function_is_found_by_its_connection_and_can_be_killed() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let name = [("AWS_LAMBDA_FUNCTION_NAME", "test-create-service")];
         let mut child = connected(listener.local_addr().unwrap(), &name);
@@ -139,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn who_is_no_function_is_not_taken_for_one() {
+    fn a_process_that_is_not_a_function_is_not_found() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mut child = connected(listener.local_addr().unwrap(), &[]);
         let (_stream, from) = listener.accept().unwrap();

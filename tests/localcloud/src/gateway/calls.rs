@@ -1,33 +1,33 @@
-//! A record of every AWS call that passed the gateway.
+//! A record of every AWS call that reached the gateway.
 
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, PoisonError},
 };
 
-/// How many calls are kept; older ones are forgotten.
+/// How many calls are kept. Older ones are dropped.
 const KEPT: usize = 20_000;
 
-/// One call.
+/// A call of an AWS operation or of the image registry.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Call {
-    /// Counts the calls from 1.
+    /// The position among all calls, from 1.
     pub number: u64,
-    /// The service as signatures name it.
+    /// The service as signatures name it, for example `ecs` or `elasticloadbalancing`.
     pub service: String,
-    /// The operation.
+    /// The name of the operation, or method and path where the service has no names.
     pub operation: String,
-    /// The ARN of the caller, as far as the service checks it; empty for registry requests.
+    /// The ARN of the caller. Empty for registry requests, which have no credentials.
     pub caller: String,
-    /// The function that called, if one did.
+    /// The name of the function that called. Absent for other callers.
     pub function: Option<String>,
-    /// The status of the answer; absent if the connection was dropped instead.
+    /// The HTTP status of the answer. Absent if the connection was closed without one.
     pub status: Option<u16>,
-    /// The fault that was injected, if any.
+    /// The injected fault in its `Debug` form, if there was one.
     pub fault: Option<String>,
 }
 
-/// The record. Clones share it.
+/// The record of calls. Clones share one record.
 #[derive(Clone, Default)]
 pub struct Calls(Arc<Mutex<Inner>>);
 
@@ -43,15 +43,15 @@ impl Calls {
         self.since(0)
     }
 
-    /// The calls with a greater number than `number`, oldest first.
+    /// The calls after the one with number `number`, oldest first.
     pub fn since(&self, number: u64) -> Vec<Call> {
         let inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // They are in order, and whoever waits for a call asks often.
+        // The calls are in order, and a test that waits for a call does this often.
         let known = inner.calls.partition_point(|call| call.number <= number);
         inner.calls.range(known..).cloned().collect()
     }
 
-    /// How many calls of an operation passed.
+    /// How many calls of an operation are in the record.
     pub fn count(&self, service: &str, operation: &str) -> usize {
         self.all()
             .iter()
@@ -59,12 +59,12 @@ impl Calls {
             .count()
     }
 
-    /// The number of the newest call; 0 before the first.
+    /// The number of the newest call, or 0 before the first one.
     pub fn newest(&self) -> u64 {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).count
     }
 
-    /// Adds a call; its number is filled in here.
+    /// Adds a call and sets its number.
     pub(super) fn record(&self, call: Call) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.count += 1;

@@ -1,4 +1,4 @@
-//! ECS: services and tasks are the local cloud's own, the rest is MiniStack's.
+//! ECS: services and tasks are kept by the local cloud, everything else by MiniStack.
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{ecs::Ecs, ministack::REGION};
 
-/// Answers a call of a caller that MiniStack allows it to.
+/// Answers a call after MiniStack has authorised it.
 pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer {
     let operation = incoming.operation.name.as_str();
     let Ok(body) = serde_json::from_slice::<Value>(&incoming.body) else {
@@ -30,8 +30,8 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
     }
 }
 
-/// The tags of the service or task that a call is about, for `aws:ResourceTag` conditions:
-/// an object of tags by ARN.
+/// The tags of the services or tasks that a call names, for `aws:ResourceTag` conditions: a JSON
+/// object of tag objects by ARN.
 fn tags_of_named_resource(ecs: &Ecs, operation: &str, body: &Value) -> Value {
     let arns = match operation {
         "UpdateService" | "DeleteService" => vec![arn("service", body, &body["service"])],
@@ -51,7 +51,7 @@ fn named(kind: &str, body: &Value, names: &Value) -> Vec<String> {
     names.map(|name| arn(kind, body, name)).collect()
 }
 
-/// The ARN of a service or task that a call names in short or in full.
+/// The ARN of a service or task that a call names by its short name or by its ARN.
 fn arn(kind: &str, body: &Value, name: &Value) -> String {
     let name = name.as_str().unwrap_or_default();
     if name.starts_with("arn:") {

@@ -4,48 +4,49 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::{answer::AwsError, operation::Operation};
 
-/// What goes wrong with a call.
+/// A failure that can be injected into a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// `ThrottlingException`, "Rate exceeded"; nothing happens.
+    /// `ThrottlingException`, "Rate exceeded". The call does not take effect.
     Throttled,
-    /// Status 500; nothing happens.
+    /// Status 500. The call does not take effect.
     InternalError,
-    /// Status 503; nothing happens.
+    /// Status 503. The call does not take effect.
     Unavailable,
-    /// The caller lacks the permission; nothing happens.
+    /// The caller lacks the permission. The call does not take effect.
     AccessDenied,
-    /// The connection is dropped before the call takes effect.
+    /// The connection is closed before the call takes effect.
     ConnectionReset,
-    /// The call takes effect, then the connection is dropped.
+    /// The call takes effect, and then the connection is closed without an answer.
     AnswerLost,
-    /// The function that calls is killed before the call takes effect. Nobody else is killed.
+    /// The calling function is killed before the call takes effect. Only calls of functions match.
     KilledBeforeCall,
-    /// The call takes effect, then the function that called is killed. Nobody else is killed.
+    /// The call takes effect, and then the calling function is killed. Only calls of functions match.
     KilledAfterCall,
     /// The call takes effect after a delay.
     Slow {
-        /// The delay, in milliseconds of the machine's clock.
+        /// The delay in real milliseconds, which the time scale does not change.
         milliseconds: u64,
     },
-    /// A reading call gets the answer that the same call got the last time, if there was one.
+    /// A call that only reads gets the answer to the previous identical call, if there was one.
     StaleRead,
 }
 
-/// Which calls a fault hits.
+/// A fault and the calls that it hits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRule {
     /// The service as signatures name it, for example `ecs` or `elasticloadbalancing`.
     pub service: String,
     /// The operation, for example `CreateService`.
     pub operation: String,
-    /// The name of the function that calls; every caller when absent.
+    /// The name of the calling function. Absent for any caller.
     pub function: Option<String>,
-    /// The first matching call that fails, counted from 1 since the rule was added.
+    /// The number of the first call that fails, from 1, among the matching calls after the rule was
+    /// added.
     pub nth: u32,
-    /// Whether every call from the n-th on fails, instead of the n-th alone.
+    /// Whether all calls from the n-th on fail. If false, only the n-th fails.
     pub forever: bool,
-    /// What goes wrong.
+    /// The failure to inject.
     pub fault: Fault,
 }
 
@@ -62,7 +63,7 @@ impl FaultRule {
         }
     }
 
-    /// The same fault for the calls of that function only.
+    /// The same fault, but only for calls of this function.
     pub fn of(self, function: &str) -> Self {
         Self {
             function: Some(function.to_owned()),
@@ -70,12 +71,12 @@ impl FaultRule {
         }
     }
 
-    /// The same fault for the n-th call, counted from 1.
+    /// The same fault for the n-th matching call, from 1.
     pub fn at(self, nth: u32) -> Self {
         Self { nth, ..self }
     }
 
-    /// The same fault for every call from the n-th on.
+    /// The same fault for all calls from the n-th on.
     pub fn forever(self) -> Self {
         Self {
             forever: true,
@@ -85,41 +86,42 @@ impl FaultRule {
 
     fn matches(&self, operation: &Operation, function: Option<&str>) -> bool {
         let kills = matches!(self.fault, Fault::KilledBeforeCall | Fault::KilledAfterCall);
-        let by = match &self.function {
+        let caller_matches = match &self.function {
             Some(name) => function == Some(name),
             None => !kills || function.is_some(),
         };
-        by && self.service == operation.service && self.operation == operation.name
+        caller_matches && self.service == operation.service && self.operation == operation.name
     }
 }
 
-/// The faults in force. Clones share them.
+/// The active faults. Clones share them.
 #[derive(Clone, Default)]
 pub struct Faults(Arc<Mutex<Vec<(FaultRule, u32)>>>);
 
 impl Faults {
-    /// Adds a fault.
+    /// Adds a fault, which counts calls from now on.
     pub fn add(&self, rule: FaultRule) {
         self.lock().push((rule, 0));
     }
 
-    /// Removes all faults.
+    /// Removes all faults and their counts.
     pub fn clear(&self) {
         self.lock().clear();
     }
 
-    /// The faults in force with the number of calls that each has seen.
+    /// The active faults, each with the number of calls that matched it.
     pub fn all(&self) -> Vec<(FaultRule, u32)> {
         self.lock().clone()
     }
 
-    /// Counts the call, made by `function` if by one, and returns the fault that hits it; of several, the one added first.
+    /// Counts a call by `function`, or by another caller, and returns the fault that hits it. If several
+    /// do, the one that was added first.
     pub(super) fn fault_for(&self, operation: &Operation, function: Option<&str>) -> Option<Fault> {
         let mut found = None;
-        for (rule, seen) in self.lock().iter_mut() {
+        for (rule, count) in self.lock().iter_mut() {
             if rule.matches(operation, function) {
-                *seen += 1;
-                if *seen == rule.nth || rule.forever && *seen > rule.nth {
+                *count += 1;
+                if *count == rule.nth || rule.forever && *count > rule.nth {
                     found = found.or(Some(rule.fault));
                 }
             }
@@ -133,7 +135,7 @@ impl Faults {
 }
 
 impl Fault {
-    /// The error that is answered instead of passing the call on, for the faults that are errors.
+    /// The error to answer with, for the faults that are errors.
     pub(super) fn error(self, operation: &Operation) -> Option<AwsError> {
         let Operation { service, name, .. } = operation;
         Some(match (self, service.as_str()) {

@@ -1,4 +1,4 @@
-//! Passing a request on to MiniStack.
+//! Passes requests on to MiniStack.
 
 use http::{HeaderValue, Uri, header::HeaderName, request::Parts};
 
@@ -8,14 +8,14 @@ use super::{
 };
 use crate::ministack::Client;
 
-/// Makes MiniStack answer 204 once it has authenticated and authorised a request.
+/// Makes MiniStack authenticate and authorise a request without running it. The answer is 204.
 const AUTHORISE_ONLY: HeaderName = HeaderName::from_static("x-localcloud-authorise-only");
-/// Tells MiniStack the tags of resources that only the gateway knows, for `aws:ResourceTag`.
+/// The tags of resources that only the gateway knows, for `aws:ResourceTag` conditions.
 const RESOURCE_TAGS: HeaderName = HeaderName::from_static("x-localcloud-resource-tags");
-/// In which MiniStack tells who called.
+/// The header of MiniStack's answers that contains the ARN of the caller.
 const CALLER: HeaderName = HeaderName::from_static("x-localcloud-caller");
 
-/// Headers that belong to one connection and are not passed on.
+/// Headers that concern a single connection. They are not passed on.
 const HOP_BY_HOP: [&str; 5] = [
     "connection",
     "keep-alive",
@@ -24,27 +24,26 @@ const HOP_BY_HOP: [&str; 5] = [
     "upgrade",
 ];
 
-/// The way to MiniStack.
+/// Passes requests on to one MiniStack.
 #[derive(Clone)]
 pub struct Forward {
     client: Client,
 }
 
 impl Forward {
-    /// Passes requests on to the MiniStack of that client.
     pub fn new(client: Client) -> Self {
         Self { client }
     }
 
-    /// Passes the request on unchanged, the `Host` header that its signature covers included.
+    /// Passes the request on unchanged, with its `Host` header, because the signature covers it.
     pub async fn forward(&self, incoming: &Incoming) -> Answer {
         self.send(incoming, &[]).await
     }
 
-    /// Has MiniStack authenticate and authorise the request.
+    /// Asks MiniStack whether the caller may make this call.
     ///
     /// # Errors
-    /// MiniStack's answer, when the caller may not make this call.
+    /// MiniStack's answer, if the caller may not make this call.
     pub async fn authorise(&self, incoming: &Incoming) -> Result<(), Answer> {
         self.authorise_with_tags(incoming, "{}").await
     }
@@ -53,7 +52,7 @@ impl Forward {
     /// JSON object of tag objects by ARN.
     ///
     /// # Errors
-    /// MiniStack's answer, when the caller may not make this call.
+    /// MiniStack's answer, if the caller may not make this call.
     pub async fn authorise_with_tags(&self, incoming: &Incoming, tags: &str) -> Result<(), Answer> {
         let tags = HeaderValue::from_str(tags).unwrap_or(HeaderValue::from_static("{}"));
         let headers = [
@@ -108,7 +107,7 @@ impl Forward {
     }
 }
 
-/// Connection headers, and ours, which nobody outside may set.
+/// Whether a header concerns the connection, or is one that only the gateway may set.
 fn not_passed_on(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str()) || name.as_str().starts_with("x-localcloud-")
 }

@@ -1,5 +1,5 @@
-//! The gateway: the one address that clients, functions and registries call. It passes every
-//! call on to MiniStack and adds the AWS rules that MiniStack leaves out.
+//! The gateway: the single address that AWS clients, functions and registry clients call. It passes
+//! calls on to MiniStack and adds the AWS rules that MiniStack lacks.
 
 use std::{
     collections::HashMap,
@@ -37,16 +37,16 @@ use faults::{Fault, Faults};
 use forward::Forward;
 use operation::{Operation, Protocol};
 
-/// The largest request that is taken: an image layer or a function's zip file.
+/// The limit on the size of a request, such as an image layer or the zip file of a function, in bytes.
 const BODY_LIMIT: usize = 512 * 1024 * 1024;
 
-/// How many answers are kept for stale reads, and how large they may be.
+/// The limits on the answers that are kept for stale reads: their number, and their size in bytes.
 const ANSWERS_KEPT: usize = 2_000;
 const ANSWER_KEPT_LIMIT: usize = 256 * 1024;
 
-/// A request that came in, read to its end.
+/// A request that was read to its end.
 pub(crate) struct Incoming {
-    /// Method, path and headers as they came.
+    /// Method, path and headers, unchanged.
     pub parts: Parts,
     pub body: Bytes,
     pub operation: Operation,
@@ -54,7 +54,7 @@ pub(crate) struct Incoming {
 }
 
 impl Incoming {
-    /// A request with the operation that it calls.
+    /// Reads from the request which operation it calls.
     pub fn new(parts: Parts, body: Bytes) -> Self {
         let operation = Operation::of(&parts, &body);
         Self {
@@ -66,7 +66,7 @@ impl Incoming {
     }
 }
 
-/// What the gateway consults, besides MiniStack.
+/// What the gateway passes calls to.
 pub(crate) struct Services {
     pub forward: Forward,
     pub elbv2: Elbv2,
@@ -87,24 +87,24 @@ struct State {
     answers: Mutex<HashMap<(String, String, Bytes), Answer>>,
 }
 
-/// The connection is closed instead of answering.
+/// The connection is closed without an answer.
 #[derive(Debug)]
 struct Dropped;
 
 impl std::fmt::Display for Dropped {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("dropped by an injected fault")
+        f.write_str("closed by an injected fault")
     }
 }
 
 impl std::error::Error for Dropped {}
 
 impl Gateway {
-    /// Serves on a listener that is bound already, since MiniStack has to know the address before
+    /// Serves on a bound listener. It is bound by the caller because MiniStack needs the address before
     /// it starts.
     ///
     /// # Errors
-    /// When the listener has no local address.
+    /// If the listener has no local address.
     pub fn serve(listener: TcpListener, services: Services) -> anyhow::Result<Self> {
         let address = listener.local_addr()?;
         let state = Arc::new(State {
@@ -141,7 +141,7 @@ impl Gateway {
         &self.state.services.elbv2
     }
 
-    /// Stops serving and drops all connections.
+    /// Stops serving and closes all connections.
     pub async fn stop(self) {
         self.server.abort();
         let _ = self.server.await;
@@ -149,7 +149,7 @@ impl Gateway {
 }
 
 async fn accept(listener: TcpListener, state: Arc<State>) {
-    // Connections end with the server, because dropping the set aborts them.
+    // Dropping the set aborts the connections, so they end with the server.
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -157,7 +157,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
                 Ok((stream, _)) => {
                     connections.spawn(serve_connection(stream, state.clone()));
                 }
-                // Out of file descriptors, most likely; others will be closed soon.
+                // Most likely the process has no file descriptors left. Others are closed soon.
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             },
             Some(_) = connections.join_next() => {}
@@ -168,14 +168,14 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
     let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else {
-        return; // It has gone away.
+        return; // The client has disconnected.
     };
     let peer = Arc::new(Peer::new(Connection { from, to }));
     let service = service_fn(move |request| {
         let (state, peer) = (state.clone(), peer.clone());
         async move { state.respond(request, peer).await }
     });
-    // An error is the client going away, or a fault that drops the connection.
+    // An error means that the client disconnected, or that a fault closes the connection.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
         .serve_connection(TokioIo::new(stream), service)
@@ -193,7 +193,7 @@ impl State {
             return Err(Dropped);
         };
         let body = body.to_bytes();
-        // A call runs to its end even if the caller hangs up, as it does on AWS.
+        // A call runs to its end even if the caller disconnects, as on AWS.
         let call = tokio::spawn(self.call(Incoming::new(parts, body), peer));
         match call.await {
             Ok(Some(answer)) => Ok(answer.map(Full::new)),
@@ -201,7 +201,7 @@ impl State {
         }
     }
 
-    /// Answers a call with the fault that hits it, and records it. `None`: drop the connection.
+    /// Answers a call, with the fault that hits it, and records it. `None` closes the connection.
     async fn call(self: Arc<Self>, incoming: Incoming, peer: Arc<Peer>) -> Option<Answer> {
         let process = peer.function().await;
         let function = process.map(|process| process.function.as_str());

@@ -1,18 +1,18 @@
-//! Which AWS operation a request calls.
+//! Finds out which AWS operation a request calls.
 
 use bytes::Bytes;
 use http::{Method, request::Parts};
 
-/// How a service's requests and errors look on the wire.
+/// The format of a service's requests and errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// `X-Amz-Target` and a JSON body.
     Json,
-    /// Form parameters with an `Action`, answered in XML.
+    /// Form parameters with an `Action`. Answers are XML.
     Query,
-    /// The operation is in method and path; answered in JSON.
+    /// The operation is in method and path. Answers are JSON.
     RestJson,
-    /// S3: the operation is in method and path; answered in XML.
+    /// S3: the operation is in method and path. Answers are XML.
     RestXml,
     /// The registry protocol of the OCI distribution specification.
     Registry,
@@ -23,7 +23,7 @@ pub enum Protocol {
 pub struct Operation {
     /// The service as signatures name it, for example `elasticloadbalancing`.
     pub service: String,
-    /// The operation's name, or method and path where the service has no names on the wire.
+    /// The name of the operation, or method and path where requests do not contain one.
     pub name: String,
     pub protocol: Protocol,
 }
@@ -66,7 +66,7 @@ impl Operation {
         new(service, name, Protocol::RestJson)
     }
 
-    /// Whether the operation only reads, so that an earlier answer could be given again.
+    /// Whether the operation only reads.
     pub fn reads(&self) -> bool {
         ["Describe", "Get", "List", "BatchGet"]
             .iter()
@@ -74,7 +74,7 @@ impl Operation {
     }
 }
 
-/// Whether a path belongs to the registry protocol; API Gateway and SES have `/v2/` paths too.
+/// Whether a path belongs to the registry protocol. API Gateway and SES have `/v2/` paths too.
 fn is_registry_path(path: &str) -> bool {
     path == "/v2"
         || path == "/v2/"
@@ -90,7 +90,7 @@ fn header<'a>(parts: &'a Parts, name: &str) -> Option<&'a str> {
     parts.headers.get(name)?.to_str().ok()
 }
 
-/// The service in the credential scope, of a signed header or a signed query.
+/// The service in the credential scope of a signed header or of a signed query.
 fn signed_service(parts: &Parts) -> Option<&str> {
     let scope = match header(parts, "authorization") {
         Some(value) => value.split_once("Credential=")?.1.split(',').next()?,
@@ -109,7 +109,7 @@ fn signed_service(parts: &Parts) -> Option<&str> {
 pub struct Params(Vec<(String, String)>);
 
 impl Params {
-    /// Reads the parameters of a form body, or of the query string of a GET request.
+    /// Reads the parameters from a form body, or else from the query string.
     pub fn of(parts: &Parts, body: &Bytes) -> Option<Self> {
         let form = header(parts, "content-type")
             .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
@@ -121,7 +121,7 @@ impl Params {
         Some(Self(form_urlencoded::parse(encoded).into_owned().collect()))
     }
 
-    /// The value of a parameter, if it is there and not empty.
+    /// The value of a parameter. `None` if it is missing or empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0
             .iter()
@@ -136,11 +136,11 @@ impl Params {
             .collect()
     }
 
-    /// All values whose name fits, in the order of the request.
-    pub fn values(&self, fits: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
+    /// The non-empty values of the parameters whose names satisfy `matches`, in the order of the request.
+    pub fn values(&self, matches: impl Fn(&str) -> bool) -> impl Iterator<Item = &str> {
         self.0
             .iter()
-            .filter(move |(key, value)| fits(key) && !value.is_empty())
+            .filter(move |(key, value)| matches(key) && !value.is_empty())
             .map(|(_, value)| value.as_str())
     }
 }
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn every_protocol_names_its_operation() {
+    fn the_operation_is_read_from_every_protocol() {
         let form = [(
             "content-type",
             "application/x-www-form-urlencoded; charset=utf-8",

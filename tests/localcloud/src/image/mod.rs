@@ -1,4 +1,4 @@
-//! Container images: packing and pushing them without Docker, pulling and unpacking them.
+//! Packs, pushes, pulls and unpacks container images without Docker.
 
 use std::sync::Once;
 
@@ -18,18 +18,19 @@ pub use pack::{Config, File, Layer, PackedImage, pack};
 pub use pull::{PullError, UnpackedImage, pull};
 pub use push::push;
 
-/// A client for a registry that speaks plain HTTP, as the gateway does; of a multi-architecture
-/// image it takes what Fargate takes by default, linux/amd64.
+/// A client for a registry over plain HTTP, such as the gateway. From a multi-architecture image it
+/// takes linux/amd64, which is Fargate's default.
 fn client() -> Client {
-    // The client wants a TLS provider even when it never speaks TLS. If someone else has installed
-    // one, that one will do.
+    // The client requires a TLS provider even though it uses no TLS. A provider that is already
+    // installed is fine.
     static PROVIDER: Once = Once::new();
     PROVIDER.call_once(|| {
         let _ = rustls::crypto::ring::default_provider().install_default();
     });
     Client::new(ClientConfig {
         protocol: ClientProtocol::Http,
-        // There are none, and without this each client would read all that the machine trusts.
+        // There are no certificates. Without this option each client would read all certificates that
+        // the machine trusts.
         accept_invalid_certificates: true,
         platform_resolver: Some(Box::new(linux_amd64_resolver)),
         ..ClientConfig::default()

@@ -1,4 +1,4 @@
-//! Making an OCI image in memory. The same contents make the same bytes, so the same digest.
+//! Makes an OCI image in memory. The same contents give the same bytes, and so the same digest.
 //!
 //! <https://github.com/opencontainers/image-spec>
 
@@ -14,21 +14,21 @@ use oci_spec::image::{
 };
 use sha2::{Digest, Sha256};
 
-/// The time that everything in an image claims to be from: a real one would change the digest.
+/// The creation time of everything in an image. A real one would change the digest.
 const EPOCH: &str = "1970-01-01T00:00:00Z";
 
-/// A file to be put into an image.
+/// A file to put into an image.
 #[derive(Debug, Clone)]
 pub struct File {
-    /// Its path in the image, with or without a leading slash.
+    /// The path in the image, with or without a leading slash.
     pub path: String,
-    /// Its permission bits.
+    /// The permission bits, for example `0o755`.
     pub mode: u32,
-    /// What is in it.
+    /// The bytes of the file.
     pub contents: Vec<u8>,
 }
 
-/// The files of an image, compressed once for all images that hold them.
+/// The files of an image. They are compressed once for all images that contain them.
 #[derive(Debug, Clone)]
 pub struct Layer {
     compressed: Bytes,
@@ -36,7 +36,10 @@ pub struct Layer {
 }
 
 impl Layer {
-    /// The layer of these files.
+    /// Makes a layer with these files.
+    ///
+    /// # Errors
+    /// If a path cannot be stored in a tar archive.
     pub fn of(files: &[File]) -> anyhow::Result<Self> {
         let tar = tar(files).context("making the layer")?;
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -47,7 +50,10 @@ impl Layer {
         })
     }
 
-    /// The layer that holds one program and nothing else, at `/app`.
+    /// Makes a layer that contains one program, at `/app`, and nothing else.
+    ///
+    /// # Errors
+    /// If the program cannot be read.
     pub fn of_program(program: &Path) -> anyhow::Result<Self> {
         let contents =
             std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
@@ -62,18 +68,18 @@ impl Layer {
 /// How a container of an image is started.
 #[derive(Debug, Clone, Default)]
 pub struct Config {
-    /// The program to start, with its first arguments.
+    /// The program to start, followed by its first arguments.
     pub entrypoint: Vec<String>,
-    /// Environment variables; the task definition's come on top.
+    /// Environment variables. Those of the task definition override them.
     pub env: Vec<(String, String)>,
-    /// The TCP port that the image says it listens on.
+    /// The TCP port that the image declares with `EXPOSE`.
     pub exposed_port: Option<u16>,
-    /// Where the program is started; `/` when absent.
+    /// The working directory of the program. `/` if absent.
     pub working_dir: Option<String>,
 }
 
 impl Config {
-    /// How to start the program of [`Layer::of_program`], listening on port 8000.
+    /// Starts the program of [`Layer::of_program`]; the image declares port 8000.
     pub fn of_program(env: &[(String, String)]) -> Self {
         Self {
             entrypoint: vec!["/app".to_string()],
@@ -94,13 +100,16 @@ pub struct PackedImage {
 }
 
 impl PackedImage {
-    /// The manifest's digest, `sha256:…`: what the image is deployed by.
+    /// The digest of the manifest, `sha256:…`, by which the image is deployed.
     pub fn digest(&self) -> &str {
         &self.digest
     }
 }
 
-/// Makes an image for linux/amd64.
+/// Makes an image for linux/amd64 with one layer.
+///
+/// # Errors
+/// If a part of the image cannot be encoded.
 pub fn pack(layer: &Layer, config: &Config) -> anyhow::Result<PackedImage> {
     let mut container = ConfigBuilder::default()
         .entrypoint(config.entrypoint.clone())

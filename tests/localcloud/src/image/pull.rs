@@ -1,4 +1,4 @@
-//! Pulling an image and unpacking it into a folder that is shared by all tasks of that image.
+//! Pulls an image and unpacks it into a folder that all tasks of the image share.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,27 +15,27 @@ use tokio::io::AsyncWriteExt;
 
 use super::{client, unpack};
 
-/// An image on this machine's disk.
+/// An image that is unpacked on this machine's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UnpackedImage {
-    /// The folder that is the image's `/`. All who pull the image get the same one.
+    /// The folder that is the image's `/`. Every pull of the image gives the same folder.
     pub root: PathBuf,
-    /// `ENTRYPOINT`; empty when the image has none.
+    /// `ENTRYPOINT`. Empty if the image has none.
     pub entrypoint: Vec<String>,
-    /// `CMD`; empty when the image has none.
+    /// `CMD`. Empty if the image has none.
     pub cmd: Vec<String>,
-    /// `NAME=value` each.
+    /// `ENV`, each as `NAME=value`.
     pub env: Vec<String>,
     /// `WORKDIR`, a path in the image.
     pub working_dir: Option<String>,
-    /// The signal to stop it with, when it is not SIGTERM.
+    /// `STOPSIGNAL`. Absent for SIGTERM.
     pub stop_signal: Option<String>,
-    /// The digest that the reference stands for; of a multi-architecture image that of its index.
+    /// The digest of the manifest. For a multi-architecture image, the digest of its index.
     pub digest: String,
 }
 
-/// Why an image could not be pulled; displayed in the words in which ECS gives it as the reason
-/// why a task stopped.
+/// The reason why an image could not be pulled. `Display` gives the text that ECS reports as the
+/// `stoppedReason` of the task.
 ///
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_cannot_pull_image.html>
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +53,7 @@ enum Cause {
 }
 
 impl PullError {
-    /// The same error, about the image as the task definition names it.
+    /// The same error with the image reference of the task definition.
     pub fn of(self, image: &str) -> Self {
         PullError {
             image: image.to_string(),
@@ -122,9 +122,12 @@ impl From<anyhow::Error> for Cause {
 }
 
 /// Pulls `reference` (`repository:tag` or `repository@sha256:…`) from the registry at `registry`
-/// (host and port, plain HTTP) and unpacks it below `into`, unless that has been done before.
+/// (host and port, plain HTTP) and unpacks it below `into`, unless it is already there.
 ///
-/// May be called for the same image by many at once: one of them does the work.
+/// Concurrent calls for the same image unpack it once.
+///
+/// # Errors
+/// If the image does not exist, has no linux/amd64 variant, or cannot be fetched or unpacked.
 pub async fn pull(
     registry: &str,
     reference: &str,
@@ -163,7 +166,7 @@ fn lock_of(folder: PathBuf) -> Arc<tokio::sync::Mutex<()>> {
     locks.entry(folder).or_default().clone()
 }
 
-/// What `unpack_into` wrote, if it has been here.
+/// Reads what `unpack_into` wrote. `None` if the image was not unpacked yet.
 async fn read(folder: &Path) -> Option<UnpackedImage> {
     let text = tokio::fs::read(folder.join("image.json")).await.ok()?;
     serde_json::from_slice(&text).ok()
@@ -180,8 +183,8 @@ async fn unpack_into(
     tokio::fs::create_dir_all(parent)
         .await
         .with_context(|| format!("making {}", parent.display()))?;
-    // Unpacked beside its place and moved there when it is whole, so that a pull that is cut short
-    // leaves nothing that looks like an image.
+    // The image is unpacked into a temporary folder and moved when it is complete, so that an
+    // interrupted pull leaves nothing that looks like an image.
     let staging = tempfile::TempDir::new_in(parent).context("making a folder to unpack in")?;
 
     let mut config = Vec::new();
@@ -228,7 +231,7 @@ async fn unpack_into(
     let staging = staging.keep();
     if let Err(error) = tokio::fs::rename(&staging, folder).await {
         let _ = tokio::fs::remove_dir_all(&staging).await;
-        // Another process was faster; what it unpacked has the same digest.
+        // Another process was faster. What it unpacked has the same digest.
         return match read(folder).await {
             Some(unpacked) => Ok(unpacked),
             None => Err(anyhow::Error::new(error)

@@ -1,4 +1,4 @@
-//! Pushing a packed image.
+//! Pushes a packed image.
 
 use anyhow::Context;
 use http::HeaderValue;
@@ -8,8 +8,11 @@ use oci_client::secrets::RegistryAuth;
 
 use super::{PackedImage, client};
 
-/// Pushes an image as `repository:tag` to the registry at `registry` (host and port, plain HTTP),
-/// what the registry already has of it left out. Returns the digest.
+/// Pushes an image as `repository:tag` to the registry at `registry` (host and port, plain HTTP).
+/// Blobs that the registry already has are not uploaded. Returns the digest of the manifest.
+///
+/// # Errors
+/// If the registry refuses a request or cannot be reached.
 pub async fn push(
     registry: &str,
     repository: &str,
@@ -27,8 +30,8 @@ pub async fn push(
         (&manifest.layers[0].digest, &image.layer),
     ];
     for (digest, bytes) in blobs {
-        let there = client.blob_exists(&reference, digest).await;
-        if there.with_context(|| format!("asking for {digest} of {reference}"))? {
+        let exists = client.blob_exists(&reference, digest).await;
+        if exists.with_context(|| format!("checking for {digest} of {reference}"))? {
             continue;
         }
         client

@@ -1,5 +1,5 @@
-//! A registry in memory for the tests: as much of the distribution protocol as pushing and pulling
-//! needs. <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
+//! A registry in memory for the tests, with the part of the distribution protocol that pushes and
+//! pulls use. <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,7 +17,7 @@ struct Store {
     /// By tag and by digest: media type and manifest.
     manifests: BTreeMap<String, (String, Bytes)>,
     uploads: BTreeMap<String, Vec<u8>>,
-    /// Requests for blobs, to see what was fetched.
+    /// The number of blobs that were fetched.
     blob_reads: u32,
 }
 

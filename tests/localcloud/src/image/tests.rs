@@ -1,4 +1,4 @@
-//! Images there and back through a registry.
+//! Images are pushed to a registry and pulled from it again.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -30,7 +30,7 @@ fn the_same_contents_make_the_same_digest() {
 }
 
 #[test]
-fn the_configuration_says_what_the_image_starts_and_needs() {
+fn the_configuration_contains_what_the_image_starts_and_needs() {
     let image = packed("a");
     let config: serde_json::Value = serde_json::from_slice(&image.config).unwrap();
     assert_eq!(config["architecture"], "amd64");
@@ -49,7 +49,7 @@ fn the_configuration_says_what_the_image_starts_and_needs() {
 }
 
 #[tokio::test]
-async fn an_image_comes_back_by_tag_and_by_digest_as_it_was_pushed() {
+async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
     let registry = Registry::start().await;
     // More than one upload chunk (4 MiB).
     let text = "0123456789abcdef".repeat(400_000);
@@ -86,7 +86,7 @@ async fn an_image_comes_back_by_tag_and_by_digest_as_it_was_pushed() {
 }
 
 #[tokio::test]
-async fn pushing_again_uploads_nothing_twice_and_moves_the_tag() {
+async fn a_second_push_uploads_no_blob_again_and_moves_the_tag() {
     let registry = Registry::start().await;
     for text in ["a", "a", "b"] {
         let image = packed(text);
@@ -102,7 +102,7 @@ async fn pushing_again_uploads_nothing_twice_and_moves_the_tag() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_pulls_at_once_fetch_and_unpack_one_image() {
+async fn concurrent_pulls_fetch_and_unpack_an_image_once() {
     let registry = Registry::start().await;
     push(&registry.host, "test", "v1", &packed("a"))
         .await
@@ -120,7 +120,7 @@ async fn many_pulls_at_once_fetch_and_unpack_one_image() {
 }
 
 #[tokio::test]
-async fn a_packed_program_runs_from_where_it_was_unpacked() {
+async fn a_packed_program_runs_from_the_folder_that_it_was_unpacked_to() {
     let registry = Registry::start().await;
     let folder = tempfile::tempdir().unwrap();
     let env = [("A".to_string(), "1=2".to_string())];
@@ -138,7 +138,7 @@ async fn a_packed_program_runs_from_where_it_was_unpacked() {
     assert!(status.success());
 }
 
-/// Puts an image with these layers into the registry in Docker's format; its digest.
+/// Puts an image with these layers into the registry in Docker's format. Returns its digest.
 fn docker_image(registry: &Registry, tag: &str, layers: &[(&str, Vec<u8>)]) -> String {
     let config = json!({
         "architecture": "amd64",
@@ -186,7 +186,7 @@ fn tar_with(path: &str, text: &str) -> Vec<u8> {
 const DOCKER_TAR: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
 #[tokio::test]
-async fn docker_images_and_layers_on_layers_are_pulled() {
+async fn a_docker_image_is_pulled_and_its_upper_layer_overrides_the_lower_one() {
     let registry = Registry::start().await;
     let layers = [
         (DOCKER_TAR, tar_with("a", "below")),
@@ -222,7 +222,7 @@ fn index(registry: &Registry, tag: &str, platforms: &[(&str, &str)]) -> String {
 }
 
 #[tokio::test]
-async fn of_a_multi_architecture_image_linux_amd64_is_taken() {
+async fn a_pull_of_a_multi_architecture_image_takes_linux_amd64() {
     let registry = Registry::start().await;
     let arm = docker_image(&registry, "arm", &[(DOCKER_TAR, tar_with("a", "arm"))]);
     let amd = docker_image(&registry, "amd", &[(DOCKER_TAR, tar_with("a", "amd"))]);
@@ -250,7 +250,7 @@ async fn of_a_multi_architecture_image_linux_amd64_is_taken() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_pulled_is_said_in_the_words_of_ecs() {
+async fn a_failed_pull_is_reported_with_the_message_of_ecs() {
     let registry = Registry::start().await;
     let folder = tempfile::tempdir().unwrap();
     let missing = format!("test@sha256:{}", "0".repeat(64));
@@ -265,11 +265,11 @@ async fn what_cannot_be_pulled_is_said_in_the_words_of_ecs() {
              resolve ref account.dkr.ecr/test:none: account.dkr.ecr/test:none: not found"
         );
     }
-    let nobody = {
+    let closed = {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         listener.local_addr().unwrap().to_string()
     };
-    let error = pull(&nobody, "test:v1", folder.path()).await.unwrap_err();
+    let error = pull(&closed, "test:v1", folder.path()).await.unwrap_err();
     assert!(
         error.to_string().contains("failed to do request"),
         "{error}"
@@ -277,7 +277,7 @@ async fn what_cannot_be_pulled_is_said_in_the_words_of_ecs() {
 }
 
 #[tokio::test]
-async fn an_image_that_is_broken_leaves_nothing_behind() {
+async fn a_failed_pull_leaves_no_files_behind() {
     let registry = Registry::start().await;
     let good = (DOCKER_TAR, tar_with("a", "text"));
     docker_image(

@@ -1,7 +1,7 @@
-//! Applying one layer of an image to a folder.
+//! Applies one layer of an image to a folder.
 //!
-//! A layer may come from anyone who can push, so nothing outside the folder is ever written or
-//! followed to: paths are resolved as if the folder were `/`, as `chroot` would.
+//! A layer may come from anyone who can push. Therefore nothing outside the folder is read or written:
+//! paths are resolved as if the folder were `/`, as `chroot` does.
 //!
 //! <https://github.com/opencontainers/image-spec/blob/main/layer.md>
 
@@ -14,19 +14,19 @@ use std::path::{Component, Path, PathBuf};
 
 use tar::{Archive, Entry, EntryType};
 
-/// How many symbolic links are followed in one path before it counts as a loop (Linux: 40).
+/// The limit on symbolic links in one path, as in Linux. More links count as a loop.
 const MAX_LINKS: u32 = 40;
 
-/// A whiteout: the name after it is removed from the layers below.
+/// The prefix of a whiteout, which removes the name after it from the layers below.
 const WHITEOUT: &[u8] = b".wh.";
 
-/// An opaque whiteout: everything in its folder is removed from the layers below.
+/// The name of an opaque whiteout, which removes everything in its folder from the layers below.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// Applies the layer in the file `layer` (a tar, plain or packed with gzip or Zstandard) to the
-/// folder `root`.
+/// Applies the layer in the file `layer` to the folder `root`. The file is a tar archive, plain or
+/// compressed with gzip or Zstandard.
 pub fn layer(layer: &Path, root: &Path) -> io::Result<()> {
-    // Removals are about the layers below, wherever in the archive they stand: they come first.
+    // Whiteouts apply to the layers below, wherever they are in the archive, so they come first.
     for_each(layer, |path, _| remove_hidden(root, path))?;
     for_each(layer, |path, entry| put(root, path, entry))
 }
@@ -44,7 +44,8 @@ fn for_each(
     Ok(())
 }
 
-/// The tar inside. What the file begins with says how it is packed; media types have been wrong.
+/// The tar archive in the file. The first bytes show how it is compressed, because media types can be
+/// wrong.
 fn decompressed(layer: &Path) -> io::Result<Box<dyn Read>> {
     let mut file = File::open(layer)?;
     let mut magic = [0; 4];
@@ -75,7 +76,7 @@ fn names(path: &Path) -> io::Result<Vec<OsString>> {
             Component::CurDir | Component::RootDir => {}
             Component::ParentDir | Component::Prefix(_) => {
                 return Err(invalid(format!(
-                    "{} leads out of the image",
+                    "{} is outside of the image",
                     path.display()
                 )));
             }
@@ -115,10 +116,10 @@ fn put(root: &Path, path: &[OsString], entry: &mut Entry<'_, Box<dyn Read>>) -> 
         return Ok(());
     }
     let Some(folder) = resolve(root, parents, Missing::Create)? else {
-        return Err(invalid("a folder that was made is gone"));
+        return Err(invalid("a new folder is missing"));
     };
     let place = folder.join(name);
-    // Set-user-id bits have no business here: the files belong to whoever runs the local cloud.
+    // Set-user-id bits are dropped, because the files belong to the user who runs the local cloud.
     let mode = entry.header().mode()? & 0o777;
     match entry.header().entry_type() {
         EntryType::Directory => {
@@ -126,7 +127,7 @@ fn put(root: &Path, path: &[OsString], entry: &mut Entry<'_, Box<dyn Read>>) -> 
                 remove(&place)?;
                 fs::create_dir(&place)?;
             }
-            // The owner keeps access, or the layers above could not be applied without root.
+            // The owner keeps access. Otherwise the layers above could only be applied by root.
             fs::set_permissions(&place, Permissions::from_mode(mode | 0o700))
         }
         EntryType::Regular | EntryType::Continuous => {
@@ -145,7 +146,7 @@ fn put(root: &Path, path: &[OsString], entry: &mut Entry<'_, Box<dyn Read>>) -> 
                 return Err(invalid("a hard link to /"));
             };
             let folder = resolve(root, parents, Missing::None)?
-                .ok_or_else(|| invalid("a hard link to what is not there"))?;
+                .ok_or_else(|| invalid("a hard link to a missing file"))?;
             let target = folder.join(name);
             if target == place {
                 return Ok(());
@@ -153,7 +154,8 @@ fn put(root: &Path, path: &[OsString], entry: &mut Entry<'_, Box<dyn Read>>) -> 
             remove(&place)?;
             fs::hard_link(target, &place)
         }
-        // Devices and pipes: no image that runs on Fargate needs them, and making them takes root.
+        // Devices and pipes are skipped. Images for Fargate do not need them, and only root can make
+        // them.
         _ => Ok(()),
     }
 }
@@ -165,15 +167,14 @@ fn link_name(entry: &Entry<'_, Box<dyn Read>>) -> io::Result<PathBuf> {
         .into_owned())
 }
 
-/// What `resolve` does about a folder that is not there.
+/// What `resolve` does about a missing folder.
 #[derive(Clone, Copy, PartialEq)]
 enum Missing {
     Create,
     None,
 }
 
-/// The folder that `path` leads to in the image, with symbolic links followed as if `root` were
-/// `/`.
+/// The folder that `path` leads to in the image. Symbolic links are followed as if `root` were `/`.
 fn resolve(root: &Path, path: &[OsString], missing: Missing) -> io::Result<Option<PathBuf>> {
     let mut ahead: Vec<OsString> = path.iter().rev().cloned().collect();
     let mut inside: Vec<OsString> = Vec::new();
@@ -234,11 +235,12 @@ fn is_folder(place: &Path) -> io::Result<bool> {
     }
 }
 
-/// Removes what is at a place, if anything, without following a link there.
+/// Removes the file or folder at `place`, if there is one. A symbolic link is not followed.
 fn remove(place: &Path) -> io::Result<()> {
-    let removed = match is_folder(place)? {
-        true => fs::remove_dir_all(place),
-        false => fs::remove_file(place),
+    let removed = if is_folder(place)? {
+        fs::remove_dir_all(place)
+    } else {
+        fs::remove_file(place)
     };
     match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -256,7 +258,7 @@ mod tests {
 
     use super::*;
 
-    /// Appends an entry; its name is written as it is, however bad.
+    /// Appends an entry. Its name is written unchanged, even if it is invalid.
     fn entry(tar: &mut tar::Builder<Vec<u8>>, kind: EntryType, path: &str, data: &str) {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
@@ -323,7 +325,7 @@ mod tests {
     use EntryType::{Directory, Link, Regular, Symlink};
 
     #[test]
-    fn files_folders_links_and_modes_are_put_in_place() {
+    fn files_folders_links_and_modes_are_unpacked() {
         let image = Image::new();
         image
             .apply(&[
@@ -345,7 +347,7 @@ mod tests {
     }
 
     #[test]
-    fn a_layer_is_read_plain_with_gzip_and_with_zstandard() {
+    fn a_layer_may_be_plain_or_compressed_with_gzip_or_zstandard() {
         let plain = tar_of(&[(Regular, "a", "text")]);
         let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
         gzip.write_all(&plain).unwrap();
@@ -361,11 +363,11 @@ mod tests {
     }
 
     #[test]
-    fn whiteouts_hide_what_is_below_and_nothing_of_their_own_layer() {
+    fn whiteouts_remove_files_of_lower_layers_and_none_of_their_own() {
         let image = Image::new();
         image
             .apply(&[
-                (Regular, "gone", "1"),
+                (Regular, "removed", "1"),
                 (Regular, "kept", "2"),
                 (Regular, "folder/old", "3"),
                 (Regular, "folder/deep/old", "4"),
@@ -375,20 +377,20 @@ mod tests {
             .apply(&[
                 (Regular, "folder/new", "5"),
                 (Regular, "folder/.wh..wh..opq", ""),
-                (Regular, ".wh.gone", ""),
+                (Regular, ".wh.removed", ""),
                 (Regular, "nowhere/.wh.nothing", ""),
             ])
             .unwrap();
-        assert_eq!(image.read("gone"), None);
+        assert_eq!(image.read("removed"), None);
         assert_eq!(image.read("kept").unwrap(), "2");
         assert_eq!(image.read("folder/old"), None);
         assert_eq!(image.read("folder/deep/old"), None);
         assert_eq!(image.read("folder/new").unwrap(), "5");
-        assert_eq!(image.read(".wh.gone"), None);
+        assert_eq!(image.read(".wh.removed"), None);
     }
 
     #[test]
-    fn a_higher_layer_may_turn_a_file_into_a_folder_and_back() {
+    fn a_higher_layer_may_replace_a_file_by_a_folder_and_a_folder_by_a_file() {
         let image = Image::new();
         image
             .apply(&[(Regular, "a", "file"), (Regular, "b/c", "file")])
@@ -401,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leads_out_of_the_image() {
+    fn no_entry_reads_or_writes_outside_of_the_image() {
         let before = ["layer", "outside", "root"];
         for entries in [
             vec![(Regular, "../escaped", "x")],
@@ -414,7 +416,7 @@ mod tests {
             assert!(image.apply(&entries).is_err(), "{entries:?}");
             assert_eq!(image.outside(), before);
         }
-        // Links that point out are links to inside, as for a process in the image.
+        // Links that point outside resolve to inside, as they do for a process in the image.
         let image = Image::new();
         image
             .apply(&[

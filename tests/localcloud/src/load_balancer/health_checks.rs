@@ -1,4 +1,4 @@
-//! Health checks: the state a target is in, and the request that decides it.
+//! Health checks: the state of a target, and the request that determines it.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/target-group-health-checks.html>
 
@@ -12,23 +12,23 @@ use tokio::net::TcpStream;
 
 use super::state::TargetGroup;
 
-/// How one health check ended.
+/// The outcome of one health check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     Status(u16),
-    /// The target did not answer within the time-out.
+    /// The target did not answer before the timeout.
     TimedOut,
-    /// No connection, or an answer that is not HTTP.
+    /// The connection failed, or the answer is not HTTP.
     Failed,
 }
 
 /// Why a target is unhealthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It answered with a status code that the matcher does not name.
+    /// It answered with a status code that the matcher does not contain.
     ResponseCodeMismatch(u16),
     Timeout,
-    /// It could not be reached or answered nonsense.
+    /// It could not be reached, or its answer is not HTTP.
     FailedHealthChecks,
 }
 
@@ -53,20 +53,20 @@ impl Reason {
     }
 }
 
-/// What the health checks say of a target.
+/// The state of a target according to its health checks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
-    /// Registered a moment ago; no check has been made.
+    /// The target was just registered. No check has begun.
     Registering,
-    /// Checked, but no check has passed yet and too few failed.
+    /// No check has passed yet, and fewer have failed than the unhealthy threshold.
     Checking,
-    /// Gets requests.
+    /// The target gets requests.
     Healthy,
-    /// Gets requests only when no target of the group is healthy.
+    /// The target gets requests only if no target of the group is healthy.
     Unhealthy(Reason),
 }
 
-/// The health of one target: a state machine that is fed with the outcomes of its checks.
+/// The health of one target, which the outcomes of its checks change.
 #[derive(Debug, Clone)]
 pub struct Health {
     status: Status,
@@ -89,14 +89,14 @@ impl Health {
         self.status
     }
 
-    /// Registration is through; the first check is on its way.
+    /// Registration is complete, and the first check begins.
     pub fn registered(&mut self) {
         if self.status == Status::Registering {
             self.status = Status::Checking;
         }
     }
 
-    /// Takes in the outcome of a check made under `settings`.
+    /// Records the outcome of a check under the settings of its target group.
     pub fn observe(&mut self, outcome: Outcome, settings: &TargetGroup) {
         let failure = match outcome {
             Outcome::Status(status) if matches(&settings.matcher, status) => None,
@@ -110,7 +110,7 @@ impl Health {
                 self.passes_in_a_row += 1;
                 let needed = match self.status {
                     // "After your target is registered, it must pass one health check to be
-                    // considered healthy", whatever the threshold says.
+                    // considered healthy". The threshold does not apply.
                     Status::Registering | Status::Checking => 1,
                     _ => settings.healthy_threshold,
                 };
@@ -131,7 +131,7 @@ impl Health {
     }
 }
 
-/// Whether a matcher in AWS's grammar (`200`, `200,202`, `200-299`) names `status`.
+/// Whether a matcher in AWS's grammar (`200`, `200,202`, `200-299`) contains `status`.
 fn matches(matcher: &str, status: u16) -> bool {
     matcher.split(',').map(str::trim).any(|part| {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
@@ -142,7 +142,7 @@ fn matches(matcher: &str, status: u16) -> bool {
     })
 }
 
-/// Sends one health check as a load balancer node does: a GET on a connection of its own.
+/// Sends one health check as a load balancer node does: a GET on a new connection.
 pub async fn check(address: SocketAddr, path: String, timeout: Duration) -> Outcome {
     match tokio::time::timeout(timeout, request(address, &path)).await {
         Ok(Ok(status)) => Outcome::Status(status),
@@ -169,8 +169,8 @@ async fn request(address: SocketAddr, path: &str) -> anyhow::Result<u16> {
         .header(http::header::USER_AGENT, "ELB-HealthChecker/2.0")
         .header(http::header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())?;
-    // Polled here, not spawned, so that a check that is given up leaves no task behind. When the
-    // target closes the connection, what it said before that still counts.
+    // The connection is polled here instead of spawned, so that a check that times out leaves no task
+    // behind. An answer that came before the target closed the connection still counts.
     let response = sender.send_request(request);
     tokio::pin!(response);
     let response = tokio::select! {
@@ -217,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn a_target_is_unhealthy_after_consecutive_failures_only() {
+    fn only_consecutive_failures_make_a_target_unhealthy() {
         let failed = Outcome::Failed;
         assert_eq!(after(&[PASS, failed, failed]), Status::Healthy);
         assert_eq!(
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unhealthy_target_needs_the_healthy_threshold_in_a_row() {
+    fn an_unhealthy_target_must_pass_as_many_checks_in_a_row_as_the_healthy_threshold() {
         let failures = [Outcome::Failed; 3];
         let then = |more: &[Outcome]| after(&[&failures, more].concat());
         assert!(matches!(then(&[PASS]), Status::Unhealthy(_)));
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unhealthy_target_shows_the_reason_of_its_latest_failure() {
+    fn an_unhealthy_target_reports_the_reason_of_its_latest_failure() {
         let Status::Unhealthy(reason) = after(&[
             Outcome::Failed,
             Outcome::TimedOut,
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn a_matcher_takes_lists_and_ranges() {
+    fn a_matcher_may_be_a_list_or_a_range() {
         assert!(matches("200", 200));
         assert!(!matches("200", 204));
         assert!(matches("200,204", 204));
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_check_tells_a_status_from_a_refused_connection_a_time_out_and_nonsense() {
+    async fn a_check_distinguishes_a_status_a_refused_connection_a_timeout_and_an_invalid_answer() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let answering = |answer: Option<&'static str>| async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -300,7 +300,7 @@ mod tests {
         };
         let ok = "HTTP/1.1 204 No Content\r\n\r\n";
         assert_eq!(answering(Some(ok)).await, Outcome::Status(204));
-        assert_eq!(answering(Some("nonsense\r\n\r\n")).await, Outcome::Failed);
+        assert_eq!(answering(Some("invalid\r\n\r\n")).await, Outcome::Failed);
         assert_eq!(answering(Some("")).await, Outcome::Failed);
         assert_eq!(answering(None).await, Outcome::TimedOut);
 

@@ -10,7 +10,7 @@ use http_body_util::BodyExt;
 use hyper::body::{Body, Frame, SizeHint};
 use tokio::time::Instant;
 
-/// When bytes last went over a connection, shared by all who see some.
+/// When the last bytes went over a connection. Clones share the time.
 #[derive(Debug, Clone)]
 pub struct Activity(Arc<Mutex<Instant>>);
 
@@ -23,7 +23,7 @@ impl Activity {
         *self.0.lock().unwrap_or_else(|p| p.into_inner()) = Instant::now();
     }
 
-    /// Returns once there was none for `timeout`.
+    /// Returns when there was no activity for `timeout`.
     pub async fn idle_for(self, timeout: Duration) {
         loop {
             let until = *self.0.lock().unwrap_or_else(|p| p.into_inner()) + timeout;
@@ -35,10 +35,10 @@ impl Activity {
     }
 }
 
-/// Why a body broke off before its end.
+/// The reason why a body ends early.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body that notes activity, and that breaks off when its guard says why.
+/// A body that records activity, and that ends with an error when its guard returns a reason.
 pub struct GuardedBody<B> {
     body: B,
     activity: Activity,
@@ -46,7 +46,7 @@ pub struct GuardedBody<B> {
 }
 
 impl<B> GuardedBody<B> {
-    /// A body that only notes activity.
+    /// A body that only records activity.
     pub fn watched(body: B, activity: Activity) -> Self {
         GuardedBody {
             body,
@@ -55,7 +55,8 @@ impl<B> GuardedBody<B> {
         }
     }
 
-    /// A body that notes activity and ends with an error when `guard` is ready before it is.
+    /// A body that records activity, and that fails with the reason that `guard` returns if it is
+    /// still incomplete then.
     pub fn guarded(
         body: B,
         activity: Activity,
@@ -103,7 +104,7 @@ where
     }
 }
 
-/// A response body of the load balancer, wherever it comes from.
+/// The body of a response, from a target or from the load balancer itself.
 pub type ResponseBody = http_body_util::combinators::UnsyncBoxBody<Bytes, BodyError>;
 
 pub fn boxed<B>(body: B) -> ResponseBody

@@ -1,5 +1,5 @@
-//! The load balancer's data plane: what an Application Load Balancer does with real requests, on
-//! two local ports, by the listeners, rules and target groups of the control plane.
+//! The data plane of the load balancer. It handles real requests on two local ports as an Application
+//! Load Balancer does, by the listeners, rules and target groups of the control plane.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
@@ -33,18 +33,18 @@ use routing::{Ports, Routes};
 use state::ControlPlane;
 pub use targets::{TargetHealth, Targets};
 
-/// The idle timeout of an Application Load Balancer that nobody changed. It passes at AWS's speed:
-/// what it limits is the real work of real processes.
+/// The default idle timeout of an Application Load Balancer. The time scale does not change it,
+/// because it limits the work of real processes.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The settings of a load balancer.
+/// The settings of the load balancer.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Where the listeners of port 80 are served; 0 for a free port.
+    /// The local port for the listeners of port 80; 0 takes a free one.
     pub http_port: u16,
-    /// Where the listeners of port 443 are served; 0 for a free port.
+    /// The local port for the listeners of port 443; 0 takes a free one.
     pub https_port: u16,
-    /// How long a connection may go without a byte before it is given up.
+    /// How long a connection may be idle before it is closed.
     pub idle_timeout: Duration,
 }
 
@@ -58,17 +58,17 @@ impl Default for Options {
     }
 }
 
-/// A running load balancer; it stops, with all its connections, when dropped.
+/// A running load balancer. Dropping it closes all its connections.
 pub struct LoadBalancer {
     ports: Ports,
     certificate_pem: String,
     in_force: Arc<InForce>,
     acceptors: Vec<JoinHandle<()>>,
-    /// Dropped with the load balancer, which ends the upgraded connections.
+    /// Upgraded connections end when this is dropped.
     _open: watch::Sender<()>,
 }
 
-/// The newest control plane that has reached the data plane.
+/// The control plane that the data plane uses, with its routes.
 #[derive(Default)]
 struct InForce(RwLock<(Arc<ControlPlane>, Arc<Routes>)>);
 
@@ -78,7 +78,7 @@ impl InForce {
     }
 }
 
-/// One of the two ports.
+/// One of the two local ports.
 struct Frontend {
     listener: TcpListener,
     listener_port: u16,
@@ -87,8 +87,11 @@ struct Frontend {
 }
 
 impl LoadBalancer {
-    /// Starts a load balancer on 127.0.0.1. Until [`LoadBalancer::apply`] gives it listeners it
-    /// closes every connection at once.
+    /// Starts a load balancer on 127.0.0.1. Until [`LoadBalancer::apply`] gives it listeners, it closes
+    /// every connection.
+    ///
+    /// # Errors
+    /// If a port is in use.
     pub async fn start(http_port: u16, https_port: u16, targets: Targets) -> anyhow::Result<Self> {
         let options = Options {
             http_port,
@@ -98,7 +101,10 @@ impl LoadBalancer {
         Self::start_with(options, targets).await
     }
 
-    /// As [`LoadBalancer::start`], with all settings.
+    /// The same as [`LoadBalancer::start`], with all settings.
+    ///
+    /// # Errors
+    /// If a port is in use.
     pub async fn start_with(options: Options, targets: Targets) -> anyhow::Result<Self> {
         let (http, http_port) = bind(options.http_port).await?;
         let (https, https_port) = bind(options.https_port).await?;
@@ -137,7 +143,7 @@ impl LoadBalancer {
         })
     }
 
-    /// Puts a control plane in force for the requests that come in from now on.
+    /// Uses a new control plane for all further requests.
     pub fn apply(&self, control_plane: Arc<ControlPlane>) {
         let mut in_force = self.in_force.0.write().unwrap_or_else(|p| p.into_inner());
         if in_force.0 != control_plane {
@@ -146,17 +152,17 @@ impl LoadBalancer {
         }
     }
 
-    /// The certificate of the HTTPS listener, for clients that are to trust it.
+    /// The certificate of the HTTPS listener in PEM format, for clients that must trust it.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem
     }
 
-    /// The port on which the listeners of port 80 are served.
+    /// The local port for the listeners of port 80.
     pub fn http_port(&self) -> u16 {
         self.ports.http
     }
 
-    /// The port on which the listeners of port 443 are served.
+    /// The local port for the listeners of port 443.
     pub fn https_port(&self) -> u16 {
         self.ports.https
     }
@@ -180,7 +186,7 @@ async fn bind(port: u16) -> anyhow::Result<(TcpListener, u16)> {
 
 impl Frontend {
     async fn accept(self, proxy: Arc<Proxy>, in_force: Arc<InForce>) {
-        // Connections end with this task, that is with the load balancer.
+        // Connections end with this task, which ends with the load balancer.
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -190,7 +196,7 @@ impl Frontend {
             let (stream, client) = match accepted {
                 Ok(accepted) => accepted,
                 Err(error) => {
-                    // Out of file descriptors, most likely: wait for some connections to end.
+                    // Most likely the process has no file descriptors left until connections end.
                     tracing::warn!(%error, "could not accept a connection");
                     tokio::time::sleep(Duration::from_millis(50)).await;
                     continue;

@@ -1,9 +1,9 @@
-//! What happens to one request: route it, choose a target, carry it there and the answer back.
+//! Handles one request: finds its route, chooses a target, sends it there and returns the answer.
 //!
-//! The load balancer's own answers follow
+//! The answers that do not come from a target follow
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-troubleshooting.html#load-balancer-http-error-codes>.
-//! As documented there, a target that refuses the connection, or closes it with a request
-//! outstanding, means 502: the request is not tried on another target.
+//! As documented there, a target that refuses the connection, or closes it before it has answered,
+//! causes status 502. The request is not retried on another target.
 
 use std::error::Error as _;
 use std::net::{IpAddr, SocketAddr};
@@ -37,8 +37,8 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
 
-/// Headers that are about one connection and are not passed on; besides those that `Connection`
-/// names (RFC 9110, section 7.6.1).
+/// Headers that concern a single connection. They are not passed on, and neither are the headers that
+/// `Connection` names (RFC 9110, section 7.6.1).
 const HOP_BY_HOP: [HeaderName; 7] = [
     CONNECTION,
     TE,
@@ -49,19 +49,18 @@ const HOP_BY_HOP: [HeaderName; 7] = [
     HeaderName::from_static("proxy-connection"),
 ];
 
-/// Where a request came in.
+/// The connection on which a request arrived.
 #[derive(Debug, Clone, Copy)]
 pub struct ConnectionInfo {
     /// The listener's port on AWS: 80 or 443.
     pub listener_port: u16,
-    /// The port here.
+    /// The local port.
     pub port: u16,
     pub scheme: &'static str,
     pub client: IpAddr,
 }
 
-/// The listener of this port is gone; the connection is closed without an answer, as there would
-/// be none on AWS.
+/// The listener of this port was deleted. The connection is closed without an answer, as on AWS.
 #[derive(Debug)]
 pub struct NoListener;
 
@@ -73,18 +72,18 @@ impl std::fmt::Display for NoListener {
 
 impl std::error::Error for NoListener {}
 
-/// The part of the load balancer that all requests share.
+/// What all requests share.
 pub struct Proxy {
     client: Client<HttpConnector, GuardedBody<Incoming>>,
     targets: Targets,
     ports: Ports,
     idle_timeout: Duration,
-    /// Ends the upgraded connections with the load balancer.
+    /// Closes when the load balancer stops.
     open: watch::Receiver<()>,
 }
 
 impl Proxy {
-    /// A proxy to `targets`; upgraded connections end when the sender of `open` goes.
+    /// A proxy to `targets`. Upgraded connections end when the sender of `open` is dropped.
     pub fn new(
         targets: Targets,
         ports: Ports,
@@ -125,14 +124,14 @@ impl Proxy {
         if request.version() == Version::HTTP_11 && !request.headers().contains_key(HOST) {
             return Ok(error_page(StatusCode::BAD_REQUEST));
         }
-        let facts = routing::Request {
+        let routed = routing::Request {
             scheme: connection_info.scheme,
             port: connection_info.port,
             path_and_query: &path_and_query,
             headers: request.headers(),
         };
         let decision = routes
-            .decide(connection_info.listener_port, facts, self.ports)
+            .decide(connection_info.listener_port, routed, self.ports)
             .ok_or(NoListener)?;
         Ok(match decision {
             Decision::Forward(group) => match self.targets.choose(&group) {
@@ -167,7 +166,7 @@ impl Proxy {
             address,
             deregistered,
         } = target;
-        let upgrade = upgrade_wanted(request.headers());
+        let upgrade = requested_upgrade(request.headers());
         let client_side = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
 
         let activity = Activity::new();
@@ -198,30 +197,32 @@ impl Proxy {
                 return bad(StatusCode::GATEWAY_TIMEOUT, reason);
             }
             () = deregistered.clone().wait() => {
-                let reason = "the deregistration delay was over before the target answered";
+                let reason = "the deregistration delay ended before the target answered";
                 return bad(StatusCode::BAD_GATEWAY, reason);
             }
         };
 
         if response.status() == StatusCode::SWITCHING_PROTOCOLS {
             let (Some(protocol), Some(client_side)) =
-                (upgrade_wanted(response.headers()), client_side)
+                (requested_upgrade(response.headers()), client_side)
             else {
-                let reason = "the target switched protocols without having been asked to";
+                let reason = "the target switched protocols without a request to do so";
                 return bad(StatusCode::BAD_GATEWAY, reason);
             };
             let target_side = hyper::upgrade::on(&mut response);
             let idle_timeout = self.idle_timeout;
             let mut open = self.open.clone();
             tokio::spawn(async move {
-                let carried = async {
+                let copied = async {
                     match tokio::try_join!(client_side, target_side) {
-                        Ok((client, target)) => tunnel::carry(client, target, idle_timeout).await,
+                        Ok((client, target)) => {
+                            tunnel::copy_both_ways(client, target, idle_timeout).await
+                        }
                         Err(error) => tracing::debug!(%error, "upgrade failed"),
                     }
                 };
                 tokio::select! {
-                    () = carried => {}
+                    () = copied => {}
                     () = deregistered.wait() => {}
                     _ = open.changed() => {}
                 }
@@ -238,7 +239,7 @@ impl Proxy {
         let guard = async move {
             tokio::select! {
                 () = idle => "the target sent nothing for the idle timeout",
-                () = deregistered.wait() => "the deregistration delay is over",
+                () = deregistered.wait() => "the deregistration delay has ended",
             }
         };
         let body = GuardedBody::guarded(body, activity, guard);
@@ -246,8 +247,8 @@ impl Proxy {
     }
 }
 
-/// The protocol that a message wants to go over to, if it does.
-fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+/// The protocol of the upgrade that a message requests or confirms, if it does.
+fn requested_upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     connection_options(headers)
         .any(|option| option.eq_ignore_ascii_case("upgrade"))
         .then(|| headers.get(UPGRADE).cloned())
@@ -305,30 +306,32 @@ fn uri(address: SocketAddr, path_and_query: &PathAndQuery) -> Uri {
         .expect("an address and a parsed path make a URI")
 }
 
-/// What the client is told when a target could not be asked, and what the log is.
+/// The status for the client when the request to a target failed, and the reason for the log.
 fn classify(error: &hyper_util::client::legacy::Error) -> (StatusCode, String) {
     let mut reason = error.to_string();
     let mut timed_out = false;
-    let mut of_the_client = false;
+    let mut client_failed = false;
     let mut source = error.source();
     while let Some(cause) = source {
         reason = format!("{reason}: {cause}");
         let io = cause.downcast_ref::<std::io::Error>();
         timed_out |= io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut);
         let hyper = cause.downcast_ref::<hyper::Error>();
-        of_the_client |= hyper.is_some_and(hyper::Error::is_user);
+        client_failed |= hyper.is_some_and(hyper::Error::is_user);
         source = cause.source();
     }
-    let status = match () {
-        () if error.is_connect() && timed_out => StatusCode::GATEWAY_TIMEOUT,
+    let status = if error.is_connect() && timed_out {
+        StatusCode::GATEWAY_TIMEOUT
+    } else if client_failed {
         // "The client closed the connection before sending the full request body."
-        () if of_the_client => StatusCode::BAD_REQUEST,
-        () => StatusCode::BAD_GATEWAY,
+        StatusCode::BAD_REQUEST
+    } else {
+        StatusCode::BAD_GATEWAY
     };
     (status, reason)
 }
 
-/// The page that the load balancer itself sends with an error.
+/// The page that the load balancer sends for an error of its own.
 fn error_page(status: StatusCode) -> Response<ResponseBody> {
     let page = format!(
         "<html>\r\n<head><title>{status}</title></head>\r\n<body>\r\n<center><h1>{status}</h1>\

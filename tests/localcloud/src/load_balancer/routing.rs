@@ -1,4 +1,4 @@
-//! Which action a request gets: rules by priority, then the listener's default.
+//! Finds the action for a request: the rules by priority, then the listener's default action.
 //!
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/rule-condition-types.html>
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/rule-action-types.html>
@@ -12,7 +12,7 @@ use wildmatch::WildMatch;
 
 use super::state::{Action, Condition, ControlPlane, Listener, WeightedTargetGroup};
 
-/// What is to be done with a request.
+/// What to do with a request.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Send it to a target of this group.
@@ -24,20 +24,20 @@ pub enum Decision {
         content_type: String,
         body: String,
     },
-    /// There is no action to take, or a forward whose weights are all zero.
+    /// There is no action, or a forward action whose weights are all zero.
     Nothing,
 }
 
-/// The ports of a load balancer as it listens here.
+/// The local ports of the load balancer.
 #[derive(Debug, Clone, Copy)]
 pub struct Ports {
-    /// Where the listeners of port 80 are.
+    /// For the listeners of port 80.
     pub http: u16,
-    /// Where the listeners of port 443 are.
+    /// For the listeners of port 443.
     pub https: u16,
 }
 
-/// A request as far as routing looks at it.
+/// The parts of a request that routing depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
     pub scheme: &'a str,
@@ -48,8 +48,8 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The `Host` header without its port. Clients of a load balancer on 8443 say the port, those
-    /// of the load balancer on AWS do not; redirects are written for the latter.
+    /// The `Host` header without its port. Clients of a load balancer on port 8443 send the port.
+    /// Redirects are written for AWS, where clients do not send one.
     fn host(&self) -> &str {
         let host = self.headers.get(HOST).and_then(|host| host.to_str().ok());
         let host = host.unwrap_or_default();
@@ -60,7 +60,7 @@ impl Request<'_> {
     }
 }
 
-/// The rules of one load balancer, ready to be asked.
+/// The rules of one load balancer, prepared for matching.
 #[derive(Debug, Default)]
 pub struct Routes {
     listeners: Vec<ListenerRoutes>,
@@ -93,8 +93,8 @@ enum Route {
     Nothing,
 }
 
-/// Smooth weighted round robin (nginx's): exact shares over every sum-of-weights requests, and no
-/// run of requests to one group, which random choice would have.
+/// Smooth weighted round robin, as in nginx. The shares are exact in every series of as many requests
+/// as the sum of the weights, and no group gets many requests in a row, as it would by random choice.
 #[derive(Debug)]
 struct Weights {
     groups: Vec<WeightedTargetGroup>,
@@ -102,7 +102,7 @@ struct Weights {
 }
 
 impl Routes {
-    /// The routes of the load balancer whose listeners come first.
+    /// The routes of the load balancer that has the first listener.
     pub fn new(control_plane: &ControlPlane) -> Self {
         let listeners = &control_plane.listeners;
         let ours = listeners
@@ -113,12 +113,12 @@ impl Routes {
         }
     }
 
-    /// Whether a listener has this port, which is the one on AWS.
+    /// Whether a listener has this port, which is the port on AWS.
     pub fn listens_on(&self, port: u16) -> bool {
         self.listeners.iter().any(|listener| listener.port == port)
     }
 
-    /// What the listener on `port` (the one on AWS) does with a request; none without a listener.
+    /// What the listener on `port` (the port on AWS) does with a request. `None` without a listener.
     pub fn decide(&self, port: u16, request: Request<'_>, ports: Ports) -> Option<Decision> {
         let listener = self.listeners.iter().find(|l| l.port == port)?;
         let rule = listener.rules.iter().find(|rule| rule.matches(request));
@@ -149,7 +149,7 @@ impl ListenerRoutes {
 
 impl RuleRoute {
     fn matches(&self, request: Request<'_>) -> bool {
-        // A rule without conditions cannot be made; if one shows up, it must not catch everything.
+        // AWS has no rules without conditions. Such a rule must not match everything.
         !self.matchers.is_empty() && self.matchers.iter().all(|m| m.matches(request))
     }
 }
@@ -188,7 +188,7 @@ impl Matcher {
 
 impl Route {
     fn new(actions: &[Action]) -> Self {
-        // The routing action is the last one; what may come before it authenticates.
+        // The routing action is the last one. Actions before it authenticate.
         match actions.last() {
             Some(Action::Forward(groups)) => Route::Forward(Weights {
                 credits: Mutex::new(vec![0; groups.len()]),
@@ -214,10 +214,10 @@ impl Weights {
         for (credit, group) in credits.iter_mut().zip(&self.groups) {
             *credit += i64::from(group.weight);
         }
-        // The first of the richest, so that equal weights start with the group named first.
-        let richest = (0..credits.len()).rev().max_by_key(|i| credits[*i])?;
-        credits[richest] -= total;
-        Some(self.groups[richest].arn.clone())
+        // The first group with the most credit, so that equal weights start with the first group.
+        let most_credit = (0..credits.len()).rev().max_by_key(|i| credits[*i])?;
+        credits[most_credit] -= total;
+        Some(self.groups[most_credit].arn.clone())
     }
 }
 
@@ -263,9 +263,9 @@ fn answer(action: &Action, request: Request<'_>, ports: Ports) -> Decision {
                 }
                 text
             };
-            // A template says 80 or 443, which this machine's load balancer is not on: a client
-            // that follows the redirect has to arrive at the listener that is meant. Nothing else
-            // of the URL is changed.
+            // A template contains 80 or 443, but the local listeners have other ports. A client that
+            // follows the redirect must reach the same listener as on AWS. The rest of the URL stays
+            // unchanged.
             let port = match part(port, "#{port}").as_str() {
                 "80" => ports.http.to_string(),
                 "443" => ports.https.to_string(),
@@ -364,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn header_names_and_values_match_in_any_case() {
+    fn header_names_and_values_match_regardless_of_case() {
         let routes = routes(
             vec![rule(
                 1,
@@ -381,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cookie_rule_finds_its_cookie_among_others() {
+    fn a_cookie_rule_matches_its_cookie_among_others() {
         let pattern = "*X-Pulse-Render-Affinity=test-1*";
         let routes = routes(
             vec![rule(
@@ -398,7 +398,7 @@ mod tests {
     }
 
     #[test]
-    fn each_of_a_repeated_header_is_searched_and_a_question_mark_is_one_character() {
+    fn every_value_of_a_repeated_header_is_matched_and_a_question_mark_is_one_character() {
         let routes = routes(
             vec![rule(
                 1,
@@ -439,14 +439,14 @@ mod tests {
         let to = |url, host| forwarded(&routes, url, &[("host", host)]);
         assert_eq!(to("/img/a.png", "test.example.com"), "images");
         assert_eq!(to("/img/a.png?x=1", "test.example.COM"), "images");
-        // Paths are case-sensitive, and a pattern is about the path alone.
+        // Paths are case-sensitive, and the query is not matched.
         assert_eq!(to("/IMG/a.png", "test.example.com"), "default");
         assert_eq!(to("/?a=/img/", "test.example.com"), "default");
         assert_eq!(to("/img/a.png", "example.com"), "default");
     }
 
     #[test]
-    fn weights_are_kept_exactly() {
+    fn requests_are_split_exactly_by_weight() {
         let routes = routes(vec![], forward_to(&[("a", 3), ("b", 1), ("c", 0)]));
         let to: Vec<_> = (0..8).map(|_| forwarded(&routes, "/", &[])).collect();
         assert_eq!(to.iter().filter(|arn| *arn == "a").count(), 6);
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[test]
-    fn a_forward_whose_weights_are_all_zero_leads_nowhere() {
+    fn a_forward_whose_weights_are_all_zero_gives_nothing() {
         let routes = routes(vec![], forward_to(&[("a", 0)]));
         assert_eq!(decide(&routes, "/", &[]), Decision::Nothing);
     }
@@ -479,7 +479,7 @@ mod tests {
     }
 
     #[test]
-    fn a_redirect_to_443_leads_to_the_local_https_port_and_keeps_the_rest() {
+    fn a_redirect_to_443_goes_to_the_local_https_port_and_keeps_the_rest() {
         assert_eq!(
             location(redirect("443", None), "/a/b?c=d&e", "localhost:8080"),
             "https://localhost:8443/a/b?c=d&e"
@@ -504,7 +504,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_load_balancers_listeners_are_asked() {
+    fn only_the_listeners_of_the_first_load_balancer_are_used() {
         let mut other = listener(80, vec![], vec![forward_to(&[("other", 1)])]);
         other.load_balancer_arn = "arn:other".into();
         let control_plane = ControlPlane {

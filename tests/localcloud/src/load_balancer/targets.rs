@@ -1,4 +1,4 @@
-//! The targets of all target groups: who is registered, in which state, and whose turn it is.
+//! The targets of all target groups: which are registered, their health, and which is next.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -14,50 +14,50 @@ use super::health_checks::{self, Health, Outcome, Status};
 use super::state::{ControlPlane, TargetGroup};
 use crate::time_scale::TimeScale;
 
-/// Seconds on AWS from `RegisterTargets` to the first health check. AWS names no figure; what
-/// counts is that it is short, so that a new target does not wait for a whole interval.
+/// Seconds on AWS from `RegisterTargets` to the first health check. AWS does not document the time. It
+/// must be short, so that a new target does not wait for a whole interval.
 const REGISTRATION_SECONDS: f64 = 2.0;
 
-/// The shortest time-out of a health check that the time scale may lead to. The process behind a target
-/// answers no faster because the clock does, and a busy machine must not look like a sick target.
+/// The shortest health check timeout that the time scale may cause. A process does not answer faster at
+/// a faster time scale, and a busy machine must not make a target unhealthy.
 const SHORTEST_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The deregistration delay of a group that the control plane does not know, in seconds: the
-/// default of `deregistration_delay.timeout_seconds`.
+/// The default of `deregistration_delay.timeout_seconds`, for a group that the control plane does not
+/// know.
 const DEFAULT_DEREGISTRATION_DELAY_SECONDS: u32 = 300;
 
-/// A target as `DescribeTargetHealth` shows it.
+/// A target as `DescribeTargetHealth` reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TargetHealth {
-    /// The target's address.
+    /// The private address of the task.
     pub ip: IpAddr,
-    /// The target's port.
+    /// The port that the target was registered with.
     pub port: u16,
-    /// Its availability zone.
+    /// The availability zone, for example `us-east-1a`.
     pub zone: String,
     /// `initial`, `healthy`, `unhealthy`, `unused` or `draining`.
     pub state: &'static str,
-    /// The reason code; none when healthy.
+    /// The reason code, for example `Target.Timeout`. Absent if healthy.
     pub reason: Option<&'static str>,
-    /// The description of the reason; none when healthy.
+    /// The description of the reason. Absent if healthy.
     pub description: Option<String>,
 }
 
-/// A target that is to get a request.
+/// The target for a request.
 #[derive(Debug)]
 pub struct Chosen {
-    /// Where it listens.
+    /// The address and port that the target listens on.
     pub address: SocketAddr,
-    /// Ends with an error when the target's deregistration is complete.
+    /// Reports when the deregistration of the target is complete.
     pub deregistered: Deregistered,
 }
 
-/// Waits for a target's deregistration delay to be over.
+/// Waits until the deregistration of a target is complete.
 #[derive(Debug, Clone)]
 pub struct Deregistered(watch::Receiver<()>);
 
 impl Deregistered {
-    /// Returns once the target is no longer registered, not even draining.
+    /// Returns when the deregistration delay has ended and the target is removed.
     pub async fn wait(mut self) {
         while self.0.changed().await.is_ok() {}
     }
@@ -69,8 +69,8 @@ type Probe = Arc<
         + Sync,
 >;
 
-/// The registry of targets with its health checker. Clones share one registry; the last one to go
-/// ends the health checks.
+/// The registry of targets, which also runs their health checks. Clones share one registry. The health
+/// checks end when the last clone is dropped.
 #[derive(Clone)]
 pub struct Targets(Arc<Inner>);
 
@@ -83,11 +83,11 @@ struct Inner {
 #[derive(Default)]
 struct State {
     control_plane: Arc<ControlPlane>,
-    /// The groups that the control plane names in a rule or default action.
+    /// The ARNs of the groups that a rule or a default action names.
     in_use: BTreeSet<String>,
     groups: BTreeMap<String, Group>,
-    /// Numbers the targets, so that a timer or check meant for one never touches its successor on
-    /// the same address.
+    /// The number of the next target. Timers and checks find their target by its number, so that they
+    /// never affect a later target on the same address.
     next_number: u64,
 }
 
@@ -103,13 +103,13 @@ struct Target {
     zone: String,
     health: Health,
     draining: bool,
-    /// Dropped with the target: what is still being carried to it is told so.
+    /// Dropped with the target, which ends the connections to it.
     registered: watch::Sender<()>,
     checker: Option<Task>,
     removal: Option<Task>,
 }
 
-/// A task that ends with its owner.
+/// A background task that ends when this is dropped.
 struct Task(JoinHandle<()>);
 
 impl Drop for Task {
@@ -119,7 +119,7 @@ impl Drop for Task {
 }
 
 impl Targets {
-    /// An empty registry; intervals, time-outs and deregistration delays pass at `time_scale`.
+    /// An empty registry. `time_scale` shortens intervals, timeouts and deregistration delays.
     pub fn new(time_scale: TimeScale) -> Self {
         Self::with_probe(
             time_scale,
@@ -137,10 +137,11 @@ impl Targets {
         }))
     }
 
-    /// `RegisterTargets` for one address. Registering a target again changes nothing, unless it is
-    /// draining: then it starts over as a new one.
+    /// `RegisterTargets` for one address. A target that is already registered stays unchanged, unless it
+    /// is draining: then it starts again as a new target.
     ///
-    /// Has to be called within a Tokio runtime, which the health checks run on.
+    /// # Panics
+    /// Outside of a Tokio runtime, on which the health checks run.
     pub fn register(&self, group_arn: &str, ip: IpAddr, port: u16, zone: &str) {
         let mut state = self.state();
         state.next_number += 1;
@@ -150,7 +151,7 @@ impl Targets {
         match group.targets.iter_mut().find(|t| t.address == address) {
             Some(target) if !target.draining => return,
             Some(target) => {
-                // The requests that it is still busy with go on, so its sender stays.
+                // The sender stays, so that requests in flight are not cut.
                 target.number = number;
                 target.zone = zone.to_string();
                 target.health = Health::default();
@@ -173,8 +174,8 @@ impl Targets {
         self.start_or_stop_checks(&mut state);
     }
 
-    /// `DeregisterTargets` for one address. It gets no new request from now on, and is gone after
-    /// the group's deregistration delay; at once when no load balancer uses the group.
+    /// `DeregisterTargets` for one address. The target gets no further requests. It is removed after the
+    /// deregistration delay of the group, or immediately if no load balancer uses the group.
     pub fn deregister(&self, group_arn: &str, ip: IpAddr, port: u16) {
         let mut state = self.state();
         let in_use = state.in_use.contains(group_arn);
@@ -214,8 +215,8 @@ impl Targets {
         })));
     }
 
-    /// The targets of a group as `DescribeTargetHealth` shows them, in order of registration;
-    /// empty for a group that has none or is not known.
+    /// The targets of a group as `DescribeTargetHealth` reports them, in order of registration. Empty
+    /// for a group that has no targets or does not exist.
     pub fn health(&self, group_arn: &str) -> Vec<TargetHealth> {
         let state = self.state();
         let in_use = state.in_use.contains(group_arn);
@@ -236,8 +237,7 @@ impl Targets {
         group.targets.iter().map(described).collect()
     }
 
-    /// Puts a newly read control plane in force: groups that came into use are checked from now
-    /// on, groups that went out of use no longer.
+    /// Uses a new control plane. Health checks start for the groups that it uses and stop for the others.
     pub fn attach(&self, control_plane: Arc<ControlPlane>) {
         let mut state = self.state();
         let in_use = control_plane.target_groups_in_use();
@@ -246,12 +246,12 @@ impl Targets {
         self.start_or_stop_checks(&mut state);
     }
 
-    /// The next target of a group by round robin over those that take requests: the healthy ones,
-    /// or all unhealthy ones when none is healthy ("the load balancer fails open").
+    /// The next target of a group for a request, by round robin over the healthy targets, or over all
+    /// unhealthy ones if none is healthy ("the load balancer fails open").
     ///
-    /// None when the group has no such target. AWS documents 503 for a group without registered
-    /// targets; it says nothing of one whose targets are all `initial` or `draining`, which gets
-    /// the same here, so that a switch to a group that is not yet healthy shows.
+    /// `None` if the group has no such target. AWS documents status 503 for a group without registered
+    /// targets, but not what happens if all targets are `initial` or `draining`. Here that is 503 too,
+    /// so that a switch to a group that is not healthy yet becomes visible.
     pub fn choose(&self, group_arn: &str) -> Option<Chosen> {
         let mut state = self.state();
         let group = state.groups.get_mut(group_arn)?;
@@ -288,7 +288,7 @@ impl Targets {
                     target.checker = None;
                 } else if target.checker.is_none() && !target.draining {
                     target.health = Health::default();
-                    let check = check_for_ever(
+                    let check = check_until_removed(
                         Arc::downgrade(&self.0),
                         arn.clone(),
                         target.number,
@@ -302,7 +302,7 @@ impl Targets {
 }
 
 fn lock(inner: &Inner) -> MutexGuard<'_, State> {
-    // A panic elsewhere cannot leave the registry half changed in a way that matters here.
+    // A panic of another holder does not leave the registry in an invalid state.
     inner
         .state
         .lock()
@@ -360,8 +360,8 @@ impl Target {
     }
 }
 
-/// Checks one target until it is no longer there; its `Task` ends this earlier.
-async fn check_for_ever(registry: Weak<Inner>, arn: String, number: u64, address: SocketAddr) {
+/// Checks one target until it is removed.
+async fn check_until_removed(registry: Weak<Inner>, arn: String, number: u64, address: SocketAddr) {
     let Some(time_scale) = registry.upgrade().map(|registry| registry.time_scale) else {
         return;
     };
@@ -394,7 +394,7 @@ async fn check_for_ever(registry: Weak<Inner>, arn: String, number: u64, address
     }
 }
 
-/// Marks a target as being checked; the settings that are in force. None when it is gone.
+/// Records that a check begins, and returns the current settings. `None` if the target was removed.
 fn begin(registry: &Weak<Inner>, arn: &str, number: u64) -> Option<(Probe, TargetGroup)> {
     let registry = registry.upgrade()?;
     let mut state = lock(&registry);
@@ -412,7 +412,7 @@ mod tests {
 
     const GROUP: &str = "arn:tg/a";
 
-    /// A registry whose checks end as `script` says for the n-th check, from 0.
+    /// A registry whose n-th check, from 0, has the outcome that `script` gives.
     fn targets(script: impl Fn(u32) -> Outcome + Send + Sync + 'static) -> Targets {
         let count = AtomicU32::new(0);
         let probe: Probe = Arc::new(move |_, _, _| {
@@ -444,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_target_of_a_group_in_no_rule_is_unused_and_never_checked() {
+    async fn a_target_of_a_group_that_no_rule_names_is_unused_and_not_checked() {
         let targets = targets(|_| panic!("checked"));
         targets.attach(unused());
         targets.register(GROUP, ip(1), 8000, "us-east-1a");
@@ -455,7 +455,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_new_target_is_initial_and_then_healthy_long_before_an_interval_has_passed() {
+    async fn a_new_target_is_initial_and_becomes_healthy_long_before_an_interval_has_passed() {
         let targets = targets(|_| Outcome::Status(200));
         targets.attach(in_use());
         targets.register(GROUP, ip(1), 8000, "us-east-1a");
@@ -470,7 +470,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_group_that_comes_into_use_is_checked_from_then_on() {
+    async fn checks_begin_when_a_rule_names_the_group() {
         let targets = targets(|_| Outcome::Status(200));
         targets.attach(unused());
         targets.register(GROUP, ip(1), 8000, "us-east-1a");
@@ -484,8 +484,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checks_come_once_an_interval_and_thresholds_count_them() {
-        // Initial, two failures, then a pass; three failures in a row; passes for ever.
+    async fn a_target_is_checked_once_per_interval_and_changes_at_the_thresholds() {
+        // Two failures, a pass, three failures in a row, and then only passes.
         let targets = targets(|check| match check {
             0 | 1 | 3..=5 => Outcome::Status(500),
             _ => Outcome::Status(200),
@@ -518,7 +518,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_deregistered_target_drains_for_the_delay_and_gets_nothing_new() {
+    async fn a_deregistered_target_drains_for_the_delay_and_gets_no_new_requests() {
         let targets = targets(|_| Outcome::Status(200));
         targets.attach(in_use());
         targets.register(GROUP, ip(1), 8000, "us-east-1a");
@@ -531,17 +531,17 @@ mod tests {
         );
         assert!(targets.choose(GROUP).is_none());
 
-        let gone = tokio::spawn(chosen.deregistered.wait());
+        let removed = tokio::spawn(chosen.deregistered.wait());
         seconds(59.0).await;
         assert_eq!(states(&targets)[0].0, "draining");
-        assert!(!gone.is_finished());
+        assert!(!removed.is_finished());
         seconds(2.0).await;
         assert_eq!(states(&targets), []);
-        gone.await.unwrap();
+        removed.await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_draining_target_that_is_registered_again_starts_over_and_stays() {
+    async fn a_draining_target_that_is_registered_again_starts_as_new_and_is_not_removed() {
         let targets = targets(|_| Outcome::Status(200));
         targets.attach(in_use());
         targets.register(GROUP, ip(1), 8000, "us-east-1a");
@@ -554,17 +554,18 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_go_round_the_healthy_targets_and_fail_open_to_the_unhealthy() {
-        // The fate of a target hangs on its address here.
+    async fn requests_go_to_healthy_targets_in_turn_and_to_unhealthy_ones_if_none_is_healthy() {
+        // Checks of these addresses time out.
         let sick: Arc<Mutex<Vec<IpAddr>>> = Arc::new(Mutex::new(vec![ip(3)]));
         let probe: Probe = {
             let sick = sick.clone();
             Arc::new(move |address, _, _| {
                 let sick = sick.lock().unwrap().contains(&address.ip());
                 Box::pin(async move {
-                    match sick {
-                        true => Outcome::TimedOut,
-                        false => Outcome::Status(200),
+                    if sick {
+                        Outcome::TimedOut
+                    } else {
+                        Outcome::Status(200)
                     }
                 })
             })
@@ -596,7 +597,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checks_end_with_the_registry() {
+    async fn checks_end_when_the_registry_is_dropped() {
         let count = Arc::new(AtomicU32::new(0));
         let seen = count.clone();
         let targets = targets(move |_| {

@@ -18,7 +18,7 @@ pub fn group(arn: &str) -> TargetGroup {
     }
 }
 
-/// A forward action to groups by weight.
+/// A forward action to groups, given as ARN and weight.
 pub fn forward_to(groups: &[(&str, u32)]) -> Action {
     let weighted = |(arn, weight): &(&str, u32)| WeightedTargetGroup {
         arn: arn.to_string(),
@@ -27,7 +27,7 @@ pub fn forward_to(groups: &[(&str, u32)]) -> Action {
     Action::Forward(groups.iter().map(weighted).collect())
 }
 
-/// One load balancer with one listener on port 80 that has these default actions.
+/// A control plane with one listener, on port 80, that has these default actions.
 pub fn control_plane(default_actions: Vec<Action>, groups: &[&str]) -> ControlPlane {
     let named = |arn: &&str| (arn.to_string(), group(arn));
     ControlPlane {

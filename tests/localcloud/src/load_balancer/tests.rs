@@ -1,4 +1,4 @@
-//! The load balancer with real sockets: clients on one side, small targets on the other.
+//! The load balancer with real sockets, between clients and small targets.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -23,11 +23,11 @@ use crate::time_scale::TimeScale;
 
 const ZONE: &str = "us-east-1a";
 
-/// A target that says its name, and whose health a test can change.
+/// A target that answers with its name. A test can change its health.
 struct Target {
     address: SocketAddr,
     healthy: Arc<AtomicBool>,
-    /// A request for `/slow` has come.
+    /// Notified when a request for `/slow` arrives.
     arrived: Arc<Notify>,
     server: tokio::task::JoinHandle<()>,
 }
@@ -53,9 +53,10 @@ async fn target(name: &'static str) -> Target {
         arrived: arrived.clone(),
     };
     let health = |State(named): State<Named>| async move {
-        match named.healthy.load(Ordering::SeqCst) {
-            true => StatusCode::OK,
-            false => StatusCode::INTERNAL_SERVER_ERROR,
+        if named.healthy.load(Ordering::SeqCst) {
+            StatusCode::OK
+        } else {
+            StatusCode::INTERNAL_SERVER_ERROR
         }
     };
     let headers = |headers: HeaderMap| async move { format!("{headers:?}") };
@@ -101,17 +102,17 @@ async fn raw_target(answer: &'static [u8]) -> SocketAddr {
             tokio::spawn(async move {
                 let mut request = vec![0; 4096];
                 let length = stream.read(&mut request).await.unwrap_or(0);
-                let _ = match request[..length].starts_with(b"GET /_health") {
-                    true => stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await,
-                    false => stream.write_all(answer).await,
-                };
+                let is_health_check = request[..length].starts_with(b"GET /_health");
+                let healthy = b"HTTP/1.1 200 OK\r\n\r\n".as_slice();
+                let answer = if is_health_check { healthy } else { answer };
+                let _ = stream.write_all(answer).await;
             });
         }
     });
     address
 }
 
-/// A control plane that has the same rules on both ports, and group `g` beside those named.
+/// A control plane that has the same rules on both ports.
 fn plane(rules: Vec<Rule>, default: Action, groups: &[&str]) -> Arc<ControlPlane> {
     Arc::new(ControlPlane {
         listeners: vec![
@@ -125,8 +126,7 @@ fn plane(rules: Vec<Rule>, default: Action, groups: &[&str]) -> Arc<ControlPlane
     })
 }
 
-/// A control plane that forwards everything to group `g`, which has this deregistration delay in AWS
-/// seconds.
+/// A control plane that forwards everything to group `g`, which has this deregistration delay.
 fn plane_with_delay(seconds: u32) -> Arc<ControlPlane> {
     let mut plane = Arc::unwrap_or_clone(plane(vec![], forward_to(&[("g", 1)]), &["g"]));
     let group = plane.target_groups.get_mut("g").unwrap();
@@ -134,18 +134,18 @@ fn plane_with_delay(seconds: u32) -> Arc<ControlPlane> {
     Arc::new(plane)
 }
 
-struct World {
+struct Setup {
     balancer: LoadBalancer,
     targets: Targets,
     http: String,
 }
 
-impl World {
-    async fn start(control_plane: Arc<ControlPlane>) -> World {
+impl Setup {
+    async fn start(control_plane: Arc<ControlPlane>) -> Setup {
         Self::start_with(control_plane, Options::default()).await
     }
 
-    async fn start_with(control_plane: Arc<ControlPlane>, options: Options) -> World {
+    async fn start_with(control_plane: Arc<ControlPlane>, options: Options) -> Setup {
         // An interval of 30 s passes in 0.3 s.
         let targets = Targets::new(TimeScale(0.01));
         targets.attach(control_plane.clone());
@@ -153,7 +153,7 @@ impl World {
             .await
             .unwrap();
         balancer.apply(control_plane);
-        World {
+        Setup {
             http: format!("http://127.0.0.1:{}", balancer.http_port()),
             balancer,
             targets,
@@ -201,7 +201,7 @@ fn client() -> reqwest::Client {
     reqwest::Client::builder()
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
-        // It speaks plain HTTP, and reading the machine's certificates takes longer than many a test.
+        // The tests use plain HTTP, and it takes long to read the machine's certificates.
         .tls_certs_only([])
         .build()
         .unwrap()
@@ -213,14 +213,14 @@ async fn get_url(client: &reqwest::Client, url: &str) -> (u16, String) {
 }
 
 #[tokio::test]
-async fn requests_go_to_the_groups_targets_in_turn() {
+async fn requests_go_to_the_targets_of_a_group_in_turn() {
     let (a, b) = (target("a").await, target("b").await);
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    world.healthy("g", a.address).await;
-    world.healthy("g", b.address).await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    setup.healthy("g", a.address).await;
+    setup.healthy("g", b.address).await;
     let mut counts = [0, 0];
     for _ in 0..20 {
-        match world.get("/").await {
+        match setup.get("/").await {
             (200, name) if name == "a" => counts[0] += 1,
             (200, name) if name == "b" => counts[1] += 1,
             other => panic!("{other:?}"),
@@ -230,7 +230,7 @@ async fn requests_go_to_the_groups_targets_in_turn() {
 }
 
 #[tokio::test]
-async fn weights_decide_between_groups_and_rules_before_them() {
+async fn rules_come_before_the_default_action_which_splits_requests_by_weight() {
     let (a, b) = (target("a").await, target("b").await);
     let pinned = Rule {
         priority: 100,
@@ -242,27 +242,27 @@ async fn weights_decide_between_groups_and_rules_before_them() {
         ..Rule::default()
     };
     let default = forward_to(&[("a", 3), ("b", 1)]);
-    let world = World::start(plane(vec![pinned], default, &["a", "b"])).await;
-    world.healthy("a", a.address).await;
-    world.healthy("b", b.address).await;
+    let setup = Setup::start(plane(vec![pinned], default, &["a", "b"])).await;
+    setup.healthy("a", a.address).await;
+    setup.healthy("b", b.address).await;
     let mut to_a = 0;
     for _ in 0..20 {
-        to_a += u32::from(world.get("/").await.1 == "a");
+        to_a += u32::from(setup.get("/").await.1 == "a");
     }
     assert_eq!(to_a, 15);
     for _ in 0..5 {
-        let request = client().get(&world.http);
+        let request = client().get(&setup.http);
         let request = request.header("x-pulse-render-affinity", "B");
         assert_eq!(request.send().await.unwrap().text().await.unwrap(), "b");
     }
 }
 
 #[tokio::test]
-async fn targets_see_where_a_request_came_from_and_not_the_hop_by_hop_headers() {
+async fn targets_get_the_forwarded_headers_and_not_the_hop_by_hop_headers() {
     let a = target("a").await;
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    world.healthy("g", a.address).await;
-    let port = world.balancer.http_port();
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    setup.healthy("g", a.address).await;
+    let port = setup.balancer.http_port();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     let request = "GET /headers HTTP/1.1\r\nHost: example.com\r\nX-Forwarded-For: 192.0.2.1\r\n\
                    Connection: close, x-hop\r\nX-Hop: 1\r\nX-End: 2\r\n\r\n";
@@ -283,24 +283,24 @@ async fn targets_see_where_a_request_came_from_and_not_the_hop_by_hop_headers() 
 }
 
 #[tokio::test]
-async fn bodies_are_carried_both_ways() {
+async fn request_and_response_bodies_are_passed_on() {
     let a = target("a").await;
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    world.healthy("g", a.address).await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    setup.healthy("g", a.address).await;
     let body: Vec<u8> = (0..1_500_000u32).map(|n| (n % 251) as u8).collect();
-    let url = format!("{}/echo", world.http);
+    let url = format!("{}/echo", setup.http);
     let response = client().post(url).body(body.clone()).send().await.unwrap();
     assert_eq!(response.status(), 200);
     assert!(response.bytes().await.unwrap() == body);
 }
 
 #[tokio::test]
-async fn https_is_served_with_the_throw_away_certificate() {
+async fn https_is_served_with_the_temporary_certificate() {
     let a = target("a").await;
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    world.healthy("g", a.address).await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    setup.healthy("g", a.address).await;
     let mut roots = rustls::RootCertStore::empty();
-    let pem = world.balancer.certificate_pem();
+    let pem = setup.balancer.certificate_pem();
     use rustls::pki_types::pem::PemObject;
     roots
         .add(rustls::pki_types::CertificateDer::from_pem_slice(pem.as_bytes()).unwrap())
@@ -313,14 +313,14 @@ async fn https_is_served_with_the_throw_away_certificate() {
         .with_no_client_auth();
     let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
     for name in ["localhost", "127.0.0.1", "test.example.com"] {
-        let address = ("127.0.0.1", world.balancer.https_port());
+        let address = ("127.0.0.1", setup.balancer.https_port());
         let stream = TcpStream::connect(address).await.unwrap();
         let server_name = name.try_into().unwrap();
         let mut stream = connector.connect(server_name, stream).await.unwrap();
         let request = format!("GET /headers HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        // The end without a TLS close_notify is none of this test's business.
+        // The connection may end without a TLS close_notify, which is an error.
         let _ = stream.read_to_string(&mut answer).await;
         assert!(
             answer.contains(r#""x-forwarded-proto": "https""#),
@@ -330,11 +330,11 @@ async fn https_is_served_with_the_throw_away_certificate() {
 }
 
 #[tokio::test]
-async fn a_websocket_is_carried_until_its_target_is_deregistered_for_good() {
+async fn a_websocket_stays_open_until_the_deregistration_of_its_target_is_complete() {
     let a = target("a").await;
-    let world = World::start(plane_with_delay(300)).await;
-    world.healthy("g", a.address).await;
-    let url = format!("ws://127.0.0.1:{}/ws", world.balancer.http_port());
+    let setup = Setup::start(plane_with_delay(300)).await;
+    setup.healthy("g", a.address).await;
+    let url = format!("ws://127.0.0.1:{}/ws", setup.balancer.http_port());
     let (mut socket, response) = tokio_tungstenite::connect_async(url).await.unwrap();
     assert_eq!(response.status(), 101);
     async fn echoed(
@@ -350,126 +350,126 @@ async fn a_websocket_is_carried_until_its_target_is_deregistered_for_good() {
     for n in 0..20 {
         echoed(&mut socket, &format!("message {n}")).await;
     }
-    // Draining cuts nothing; the end of the deregistration delay (300 s, here 3 s) does.
-    world
+    // Draining does not close the connection. The end of the deregistration delay (300 s, here 3 s) does.
+    setup
         .targets
         .deregister("g", a.address.ip(), a.address.port());
-    assert_eq!(world.get("/").await.0, 503);
+    assert_eq!(setup.get("/").await.0, 503);
     echoed(&mut socket, "while draining").await;
-    world.until("g", a.address, None).await;
+    setup.until("g", a.address, None).await;
     let end = tokio::time::timeout(Duration::from_secs(5), socket.next()).await;
     assert!(!matches!(end.unwrap(), Some(Ok(_))));
 }
 
 #[tokio::test]
-async fn a_request_in_flight_is_finished_by_a_draining_target() {
+async fn a_draining_target_finishes_a_request_in_flight() {
     let (a, b) = (target("a").await, target("b").await);
-    let world = World::start(plane_with_delay(3000)).await;
-    world.healthy("g", a.address).await;
-    let url = format!("{}/slow", world.http);
+    let setup = Setup::start(plane_with_delay(3000)).await;
+    setup.healthy("g", a.address).await;
+    let url = format!("{}/slow", setup.http);
     let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
     a.arrived.notified().await;
-    world
+    setup
         .targets
         .deregister("g", a.address.ip(), a.address.port());
-    world.healthy("g", b.address).await;
+    setup.healthy("g", b.address).await;
     for _ in 0..10 {
-        assert_eq!(world.get("/").await, (200, "b".to_string()));
+        assert_eq!(setup.get("/").await, (200, "b".to_string()));
     }
-    assert_eq!(world.state("g", a.address), Some("draining"));
+    assert_eq!(setup.state("g", a.address), Some("draining"));
     assert_eq!(in_flight.await.unwrap(), (200, "a".to_string()));
 }
 
 #[tokio::test]
 async fn a_request_that_outlasts_the_deregistration_delay_gets_502() {
     let a = target("a").await;
-    let world = World::start(plane_with_delay(10)).await;
-    world.healthy("g", a.address).await;
-    let url = format!("{}/slow", world.http);
+    let setup = Setup::start(plane_with_delay(10)).await;
+    setup.healthy("g", a.address).await;
+    let url = format!("{}/slow", setup.http);
     let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
     a.arrived.notified().await;
-    world
+    setup
         .targets
         .deregister("g", a.address.ip(), a.address.port());
     assert_eq!(in_flight.await.unwrap().0, 502);
 }
 
 #[tokio::test]
-async fn a_group_without_targets_answers_503_and_one_with_only_initial_targets_too() {
+async fn a_group_without_targets_or_with_only_initial_targets_answers_503() {
     let sick = target("sick").await;
     sick.healthy.store(false, Ordering::SeqCst);
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    let (status, page) = world.get("/").await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    let (status, page) = setup.get("/").await;
     assert_eq!(status, 503);
     assert!(page.contains("<title>503 Service Unavailable</title>"));
-    world.register("g", sick.address);
-    assert_eq!(world.get("/").await.0, 503);
+    setup.register("g", sick.address);
+    assert_eq!(setup.get("/").await.0, 503);
 }
 
 #[tokio::test]
 async fn a_group_whose_targets_are_all_unhealthy_fails_open() {
     let (a, b) = (target("a").await, target("b").await);
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    world.healthy("g", a.address).await;
-    world.healthy("g", b.address).await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    setup.healthy("g", a.address).await;
+    setup.healthy("g", b.address).await;
     b.healthy.store(false, Ordering::SeqCst);
-    world.until("g", b.address, Some("unhealthy")).await;
+    setup.until("g", b.address, Some("unhealthy")).await;
     let mut names: Vec<String> = Vec::new();
     for _ in 0..6 {
-        names.push(world.get("/").await.1);
+        names.push(setup.get("/").await.1);
     }
     assert!(names.iter().all(|name| name == "a"), "{names:?}");
 
     a.healthy.store(false, Ordering::SeqCst);
-    world.until("g", a.address, Some("unhealthy")).await;
+    setup.until("g", a.address, Some("unhealthy")).await;
     let mut names: Vec<String> = Vec::new();
     for _ in 0..6 {
-        names.push(world.get("/").await.1);
+        names.push(setup.get("/").await.1);
     }
     names.sort();
     assert_eq!(names.join(""), "aaabbb");
 
-    let health = world.targets.health("g");
+    let health = setup.targets.health("g");
     assert_eq!(health[0].reason, Some("Target.ResponseCodeMismatch"));
     b.healthy.store(true, Ordering::SeqCst);
-    world.until("g", b.address, Some("healthy")).await;
-    assert_eq!(world.get("/").await.1, "b");
+    setup.until("g", b.address, Some("healthy")).await;
+    assert_eq!(setup.get("/").await.1, "b");
 }
 
 #[tokio::test]
-async fn a_refused_connection_a_close_and_a_malformed_answer_are_502() {
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
-    for answer in [b"".as_slice(), b"nonsense\r\n\r\n", b"HTTP/1.1 200 O"] {
+async fn a_refused_connection_a_close_and_a_malformed_answer_give_502() {
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    for answer in [b"".as_slice(), b"invalid\r\n\r\n", b"HTTP/1.1 200 O"] {
         let address = raw_target(answer).await;
-        world.healthy("g", address).await;
-        assert_eq!(world.get("/").await.0, 502);
-        world.targets.deregister("g", address.ip(), address.port());
+        setup.healthy("g", address).await;
+        assert_eq!(setup.get("/").await.0, 502);
+        setup.targets.deregister("g", address.ip(), address.port());
     }
     let a = target("a").await;
-    world.healthy("g", a.address).await;
+    setup.healthy("g", a.address).await;
     a.server.abort();
     while TcpStream::connect(a.address).await.is_ok() {
         tokio::task::yield_now().await;
     }
-    assert_eq!(world.get("/").await.0, 502);
+    assert_eq!(setup.get("/").await.0, 502);
 }
 
 #[tokio::test]
-async fn a_target_that_does_not_answer_before_the_idle_timeout_is_504() {
+async fn a_target_that_does_not_answer_before_the_idle_timeout_gives_504() {
     let a = target("a").await;
     let options = Options {
         idle_timeout: Duration::from_millis(300),
         ..Options::default()
     };
     let control_plane = plane(vec![], forward_to(&[("g", 1)]), &["g"]);
-    let world = World::start_with(control_plane, options).await;
-    world.healthy("g", a.address).await;
-    assert_eq!(world.get("/slow").await.0, 504);
-    assert_eq!(world.get("/").await, (200, "a".to_string()));
+    let setup = Setup::start_with(control_plane, options).await;
+    setup.healthy("g", a.address).await;
+    assert_eq!(setup.get("/slow").await.0, 504);
+    assert_eq!(setup.get("/").await, (200, "a".to_string()));
 }
 
 #[tokio::test]
-async fn redirects_and_fixed_responses_are_the_load_balancers_own() {
+async fn redirects_and_fixed_responses_come_from_the_load_balancer() {
     let fixed = Action::FixedResponse {
         status: 503,
         content_type: "text/plain".into(),
@@ -490,12 +490,12 @@ async fn redirects_and_fixed_responses_are_the_load_balancers_own() {
         ],
         ..ControlPlane::default()
     });
-    let world = World::start(control_plane).await;
-    let url = format!("{}/a?b=c", world.http);
+    let setup = Setup::start(control_plane).await;
+    let url = format!("{}/a?b=c", setup.http);
     let response = client().get(url).send().await.unwrap();
     assert_eq!(response.status(), 301);
     assert_eq!(response.headers()["server"], "awselb/2.0");
-    let https = world.balancer.https_port();
+    let https = setup.balancer.https_port();
     assert_eq!(
         response.headers()["location"],
         format!("https://127.0.0.1:{https}/a?b=c")
@@ -503,20 +503,20 @@ async fn redirects_and_fixed_responses_are_the_load_balancers_own() {
 }
 
 #[tokio::test]
-async fn a_port_without_a_listener_answers_nothing() {
-    let world = World::start(Arc::new(ControlPlane::default())).await;
-    assert!(client().get(&world.http).send().await.is_err());
+async fn a_port_without_a_listener_closes_connections_without_an_answer() {
+    let setup = Setup::start(Arc::new(ControlPlane::default())).await;
+    assert!(client().get(&setup.http).send().await.is_err());
     let fixed = Action::FixedResponse {
         status: 200,
         content_type: "text/plain".into(),
         body: "here".into(),
     };
-    world.put(plane(vec![], fixed, &[]));
-    assert_eq!(world.get("/").await, (200, "here".to_string()));
-    let mut stream = TcpStream::connect(("127.0.0.1", world.balancer.http_port()))
+    setup.put(plane(vec![], fixed, &[]));
+    assert_eq!(setup.get("/").await, (200, "here".to_string()));
+    let mut stream = TcpStream::connect(("127.0.0.1", setup.balancer.http_port()))
         .await
         .unwrap();
-    world.put(Arc::new(ControlPlane::default()));
+    setup.put(Arc::new(ControlPlane::default()));
     let _ = stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer).await;
@@ -525,7 +525,7 @@ async fn a_port_without_a_listener_answers_nothing() {
 
 #[tokio::test]
 async fn requests_without_a_host_and_trace_are_refused() {
-    let world = World::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
     for (request, status) in [
         ("GET / HTTP/1.1\r\nConnection: close\r\n\r\n", "400 "),
         (
@@ -533,7 +533,7 @@ async fn requests_without_a_host_and_trace_are_refused() {
             "405 ",
         ),
     ] {
-        let mut stream = TcpStream::connect(("127.0.0.1", world.balancer.http_port()))
+        let mut stream = TcpStream::connect(("127.0.0.1", setup.balancer.http_port()))
             .await
             .unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
@@ -544,23 +544,23 @@ async fn requests_without_a_host_and_trace_are_refused() {
     }
 }
 
-/// The promise in small: default traffic moves between groups and a group's targets are replaced
-/// while clients keep sending, on kept-alive and on fresh connections.
+/// Default traffic moves between two groups while clients keep sending requests, on reused and on new
+/// connections.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_fails_while_traffic_moves_under_load() {
+async fn no_request_fails_while_traffic_moves_under_load() {
     let (a, b) = (target("a").await, target("b").await);
     let plane_to = |arn: &str| plane(vec![], forward_to(&[(arn, 1)]), &["a", "b"]);
     let both = plane(vec![], forward_to(&[("a", 1), ("b", 1)]), &["a", "b"]);
-    let world = World::start(both).await;
-    world.healthy("a", a.address).await;
-    world.healthy("b", b.address).await;
-    world.put(plane_to("a"));
+    let setup = Setup::start(both).await;
+    setup.healthy("a", a.address).await;
+    setup.healthy("b", b.address).await;
+    setup.put(plane_to("a"));
 
     let running = Arc::new(AtomicBool::new(true));
     let sent = Arc::new(AtomicU32::new(0));
     let mut clients = Vec::new();
     for kept_alive in [true, true, true, false] {
-        let (running, sent, url) = (running.clone(), sent.clone(), world.http.clone());
+        let (running, sent, url) = (running.clone(), sent.clone(), setup.http.clone());
         clients.push(tokio::spawn(async move {
             let mut http = client();
             let mut failures = Vec::new();
@@ -589,14 +589,14 @@ async fn nothing_fails_while_traffic_moves_under_load() {
             0 => ("b", &b),
             _ => ("a", &a),
         };
-        // The group to move to went out of use; it has to be healthy again before the move.
-        world.targets.attach(plane(
+        // The other group was not in use. It must be healthy again before traffic moves to it.
+        setup.targets.attach(plane(
             vec![],
             forward_to(&[("a", 1), ("b", 1)]),
             &["a", "b"],
         ));
-        world.until(next, now.address, Some("healthy")).await;
-        world.put(plane_to(next));
+        setup.until(next, now.address, Some("healthy")).await;
+        setup.put(plane_to(next));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     running.store(false, Ordering::SeqCst);

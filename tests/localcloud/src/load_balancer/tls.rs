@@ -1,4 +1,4 @@
-//! A throw-away certificate for the HTTPS listener, made anew at every start.
+//! A temporary certificate for the HTTPS listener, which is made at every start.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use rustls::crypto::ring;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio_rustls::TlsAcceptor;
 
-/// The names that the certificate is good for: this machine, and the names that RFC 2606 and
-/// RFC 6761 set aside, so that `curl --resolve test.example.com:8443:127.0.0.1` works too.
+/// The names in the certificate: this machine, and the names that RFC 2606 and RFC 6761 reserve, so
+/// that `curl --resolve test.example.com:8443:127.0.0.1` works too.
 const NAMES: [&str; 9] = [
     "localhost",
     "*.localhost",
@@ -26,7 +26,7 @@ const NAMES: [&str; 9] = [
 pub struct Tls {
     /// Accepts TLS connections that speak HTTP/1.1.
     pub acceptor: TlsAcceptor,
-    /// The certificate, for clients that are to trust it.
+    /// The certificate, for clients that must trust it.
     pub certificate_pem: String,
 }
 

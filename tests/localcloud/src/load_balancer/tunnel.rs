@@ -1,4 +1,4 @@
-//! Connections that were upgraded to another protocol, in practice WebSockets.
+//! Connections that were upgraded to another protocol. In practice these are WebSockets.
 
 use std::time::Duration;
 
@@ -8,8 +8,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use super::idle::Activity;
 
-/// Carries bytes both ways until both sides are done, one fails, or nothing is said for `timeout`.
-pub async fn carry(client: Upgraded, target: Upgraded, timeout: Duration) {
+/// Copies bytes in both directions until both sides have closed, one fails, or there is no activity
+/// for `timeout`.
+pub async fn copy_both_ways(client: Upgraded, target: Upgraded, timeout: Duration) {
     let activity = Activity::new();
     let (client_out, client_in) = tokio::io::split(TokioIo::new(client));
     let (target_out, target_in) = tokio::io::split(TokioIo::new(target));
@@ -21,10 +22,10 @@ pub async fn carry(client: Upgraded, target: Upgraded, timeout: Duration) {
     };
     tokio::select! {
         ended = both => if let Err(error) = ended {
-            tracing::debug!(%error, "upgraded connection broke");
+            tracing::debug!(%error, "upgraded connection failed");
         },
         () = activity.clone().idle_for(timeout) => {
-            tracing::info!("upgraded connection closed: nothing was said for {timeout:?}");
+            tracing::info!("upgraded connection closed: idle for {timeout:?}");
         }
     }
 }

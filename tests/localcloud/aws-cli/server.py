@@ -1,7 +1,7 @@
-"""Runs calls of the AWS CLI in forks of this process, which has loaded it: most of what a call takes is loading it,
-and a deployment makes a dozen.
+"""Runs calls of the AWS CLI in forks of this process, which has already loaded it. Loading takes most of the time of a
+call, and a deployment makes a dozen calls.
 
-The calls come from `aws` beside it over the Unix socket that is this process's standard output. It ends when its
+The calls come from `aws` over the Unix socket that is the standard output of this process. The process ends when its
 standard input ends, so that it never outlives the local cloud.
 """
 
@@ -13,25 +13,25 @@ import socket
 import sys
 import traceback
 
-# What is printed goes where errors go.
+# The standard output is the socket, so output goes to the standard error.
 LISTENER = socket.socket(fileno=os.dup(1))
 os.dup2(2, 1)
 
 from awscli import clidriver
 
-# Loads what the AWS CLI would load later.
+# Loads the modules that the AWS CLI would load later.
 clidriver.create_clidriver()
 
 
 def run(connection):
-    """Runs the call that comes over a connection in this process, a fork; gives its exit status."""
+    """Runs the call that a connection requests in this process, which is a fork. Returns its exit status."""
     _, files, _, _ = socket.recv_fds(connection, 1, 3)
     with connection.makefile("rb") as request:
         arguments, folder, environment = json.load(request)
     for number, file in enumerate(files):
         os.dup2(file, number)
     os.chdir(folder)
-    # What the AWS CLI puts into its environment when it is loaded.
+    # The AWS CLI sets this variable when it is loaded.
     environment["AWS_DATA_PATH"] = os.environ["AWS_DATA_PATH"]
     os.environ.clear()
     os.environ.update(environment)
@@ -46,12 +46,12 @@ def run(connection):
 
 
 def serve():
-    # Ended forks leave nothing behind.
+    # The kernel removes ended forks.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     while True:
         ready, _, _ = select.select([LISTENER, sys.stdin], [], [])
         if sys.stdin in ready:
-            # Calls that still run have nobody to answer to.
+            # Calls that still run are killed, because their callers have ended.
             os.killpg(0, signal.SIGKILL)
         connection, _ = LISTENER.accept()
         if os.fork() == 0:

@@ -1,4 +1,4 @@
-//! The AWS CLI, loaded once for all the calls that scripts make.
+//! The AWS CLI, which is loaded once for all calls of scripts.
 
 use std::{
     os::{fd::OwnedFd, unix::net::UnixListener},
@@ -9,8 +9,8 @@ use std::{
 use anyhow::Context;
 use tokio::process::{Child, Command};
 
-/// A server that runs calls of the AWS CLI. It ends with the calls that it runs when this is dropped,
-/// and also when this process dies, because it watches its standard input.
+/// A server that runs calls of the AWS CLI. The server and its calls end when this is dropped, and also
+/// when this process dies, because the server watches its standard input.
 pub struct AwsCli {
     _server: Child,
     socket: PathBuf,
@@ -21,13 +21,13 @@ impl AwsCli {
     /// installed in. Calls wait until it is ready.
     ///
     /// # Errors
-    /// When its socket cannot be made in `state_dir` or the interpreter is missing.
+    /// If its socket cannot be created in `state_dir`, or the interpreter is missing.
     pub fn start(python: &Path, state_dir: &Path) -> anyhow::Result<Self> {
         let socket = state_dir.join("aws-cli");
-        // Of an earlier local cloud in this directory.
+        // An earlier local cloud may have left its socket in this directory.
         let _ = std::fs::remove_file(&socket);
         let listener = UnixListener::bind(&socket)
-            .with_context(|| format!("no socket can be made at {}", socket.display()))?;
+            .with_context(|| format!("cannot create a socket at {}", socket.display()))?;
         let server = Command::new(python)
             .arg(folder().join("server.py"))
             .env_clear()
@@ -35,7 +35,7 @@ impl AwsCli {
             .env("PYTHONDONTWRITEBYTECODE", "1")
             .stdin(Stdio::piped())
             .stdout(OwnedFd::from(listener))
-            // It ends its process group.
+            // The server kills its process group when it ends.
             .process_group(0)
             .spawn()
             .with_context(|| format!("{} cannot be started", python.display()))?;
@@ -45,8 +45,8 @@ impl AwsCli {
         })
     }
 
-    /// The environment variables with which a script finds `aws` and has the server run it; `path` is where it finds
-    /// everything else, a `python3` included.
+    /// The environment variables with which a script finds `aws`, which calls the server. `path` is the
+    /// `PATH` for everything else, and must contain a `python3`.
     pub fn settings(&self, path: &str) -> [(&'static str, String); 2] {
         [
             ("PATH", format!("{}:{path}", folder().display())),
@@ -55,7 +55,7 @@ impl AwsCli {
     }
 }
 
-/// Where `aws` and its server are.
+/// The folder of `aws` and its server.
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("aws-cli")
 }

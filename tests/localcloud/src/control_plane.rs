@@ -1,4 +1,4 @@
-//! Keeps the load balancer's data plane and the targets' health checks at MiniStack's newest state.
+//! Keeps the data plane of the load balancer and the health checks up to date with MiniStack.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -15,17 +15,17 @@ use crate::{
     time_scale::TimeScale,
 };
 
-/// How often MiniStack's state is read when nothing is known to have changed it. CloudFormation
-/// changes it from within.
+/// How often MiniStack's state is read without a call that changes it. CloudFormation changes it inside
+/// of MiniStack.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Seconds, at AWS's speed, that a change takes to reach the data plane.
+/// Seconds on AWS until a change reaches the data plane.
 ///
-/// AWS gives no figure; load balancers apply changes in batches of about ten seconds:
+/// AWS does not document the time. Load balancers apply changes in batches of about ten seconds:
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/4039>.
 const DATA_PLANE_DELAY_SECONDS: f64 = 10.0;
 
-/// Reads the control plane and hands it on.
+/// Reads the control plane and passes it on.
 #[derive(Clone)]
 pub struct ControlPlaneFeed(Arc<Inner>);
 
@@ -33,24 +33,23 @@ struct Inner {
     client: Client,
     targets: Targets,
     newest: Mutex<Arc<ControlPlane>>,
-    /// What MiniStack answered last, and what that says.
+    /// The last answer of MiniStack, and the snapshot that was parsed from it.
     last_read: Mutex<(Bytes, Arc<Snapshot>)>,
-    /// The state that the targets follow; held while it is read, so that an older state never
-    /// replaces a newer one.
-    followed: tokio::sync::Mutex<Arc<Snapshot>>,
+    /// The state that the targets have. Locked during a read, so that an older state never replaces a
+    /// newer one.
+    applied: tokio::sync::Mutex<Arc<Snapshot>>,
     changed: Notify,
     soon: Notify,
 }
 
 impl ControlPlaneFeed {
-    /// A feed that has read nothing yet.
     pub fn new(client: Client, targets: Targets) -> Self {
         Self(Arc::new(Inner {
             client,
             targets,
             newest: Mutex::default(),
             last_read: Mutex::default(),
-            followed: tokio::sync::Mutex::default(),
+            applied: tokio::sync::Mutex::default(),
             changed: Notify::new(),
             soon: Notify::new(),
         }))
@@ -59,12 +58,12 @@ impl ControlPlaneFeed {
     /// Reads MiniStack's state now.
     ///
     /// # Errors
-    /// When MiniStack does not answer.
+    /// If MiniStack does not answer.
     pub async fn snapshot(&self) -> Result<Arc<Snapshot>, ApiError> {
         let answer = self.0.client.load_balancing().await?;
         let last_read = self.0.last_read.lock();
         let mut last_read = last_read.unwrap_or_else(PoisonError::into_inner);
-        // Mostly nothing has changed, and of a thousand rules there is much to parse.
+        // Most reads find no change, and a thousand rules take long to parse.
         if last_read.0 != answer {
             let snapshot = Arc::new(Snapshot::of(&answer)?);
             *last_read = (answer, snapshot);
@@ -72,14 +71,14 @@ impl ControlPlaneFeed {
         Ok(last_read.1.clone())
     }
 
-    /// Reads MiniStack's state now; the targets' health checks follow it at once.
+    /// Reads MiniStack's state now and applies it to the health checks.
     ///
     /// # Errors
-    /// When MiniStack does not answer.
+    /// If MiniStack does not answer.
     pub async fn refresh(&self) -> Result<(), ApiError> {
-        let mut followed = self.0.followed.lock().await;
+        let mut applied = self.0.applied.lock().await;
         let snapshot = self.snapshot().await?;
-        if Arc::ptr_eq(&snapshot, &followed) {
+        if Arc::ptr_eq(&snapshot, &applied) {
             return Ok(());
         }
         let control_plane = Arc::new(snapshot.control_plane());
@@ -89,16 +88,16 @@ impl ControlPlaneFeed {
             self.0.targets.attach(control_plane);
             self.0.changed.notify_one();
         }
-        *followed = snapshot;
+        *applied = snapshot;
         Ok(())
     }
 
-    /// Has the state read without waiting for it.
+    /// Requests a read without waiting for it.
     pub fn refresh_soon(&self) {
         self.0.soon.notify_one();
     }
 
-    /// Follows MiniStack's state and applies it to the data plane, until the task is aborted.
+    /// Reads MiniStack's state and applies it to the data plane, until the task is aborted.
     pub fn follow(
         &self,
         load_balancer: Arc<LoadBalancer>,
@@ -112,14 +111,14 @@ impl ControlPlaneFeed {
 
     async fn poll(&self) {
         loop {
-            // MiniStack being away for a moment is no reason to stop following it.
+            // If a read fails, the next one may succeed.
             let _ = self.refresh().await;
             let _ = tokio::time::timeout(POLL_INTERVAL, self.0.soon.notified()).await;
         }
     }
 
-    /// Applies changes in batches: the first change starts the delay, and what is the newest state
-    /// at its end goes into force.
+    /// Applies changes in batches. The first change starts the delay, and at its end the newest state is
+    /// applied.
     async fn apply(&self, load_balancer: Arc<LoadBalancer>, time_scale: TimeScale) {
         loop {
             self.0.changed.notified().await;

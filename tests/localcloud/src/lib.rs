@@ -1,4 +1,4 @@
-//! The local cloud: AWS as far as pulse-deploy depends on it, on one machine.
+//! The local cloud: the parts of AWS that pulse-deploy depends on, on one machine.
 
 mod aws_cli;
 mod control_plane;

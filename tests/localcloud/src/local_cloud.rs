@@ -1,4 +1,4 @@
-//! All parts of the local cloud, started and stopped together.
+//! Starts and stops all parts of the local cloud.
 
 use std::{
     path::{Path, PathBuf},
@@ -26,20 +26,21 @@ use crate::{
     time_scale::TimeScale,
 };
 
-/// How a local cloud is set up. The default takes free ports and a directory of its own.
+/// The settings of a local cloud. The default takes free ports and a tenth of AWS's durations.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
-    /// The gateway's port; 0 takes a free one.
+    /// The port of the gateway; 0 takes a free one.
     pub gateway_port: u16,
-    /// The load balancer's port for listeners on port 80; 0 takes a free one.
+    /// The local port for the load balancer's listeners on port 80; 0 takes a free one.
     pub http_port: u16,
-    /// The load balancer's port for listeners on port 443; 0 takes a free one.
+    /// The local port for the load balancer's listeners on port 443; 0 takes a free one.
     pub https_port: u16,
-    /// How fast AWS's clock runs.
+    /// The factor for all durations of AWS.
     pub time_scale: TimeScale,
 }
 
-/// A running local cloud.
+/// A running local cloud. [`LocalCloud::stop`] ends it in order; if it is dropped instead, its processes
+/// end too.
 pub struct LocalCloud {
     ministack: MiniStack,
     aws_cli: AwsCli,
@@ -48,23 +49,23 @@ pub struct LocalCloud {
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
-    // Images, function code and logs; removed when the local cloud is gone.
+    // Images, function code and logs. Removed when this is dropped.
     _state_dir: TempDir,
 }
 
 impl LocalCloud {
-    /// Starts all parts and returns once they answer.
+    /// Starts all parts and returns when they answer.
     ///
     /// # Errors
-    /// When a port is taken or MiniStack does not start.
+    /// If a port is in use, or MiniStack does not start.
     pub async fn start(options: Options) -> anyhow::Result<Self> {
         let state_dir = tempfile::Builder::new().prefix("localcloud-").tempdir()?;
         let python = workspace_python();
         let aws_cli = AwsCli::start(&python, state_dir.path())?;
-        // Bound first: what functions inherit names its port.
+        // Bound first, because the environment of functions contains its address.
         let listener = TcpListener::bind(("127.0.0.1", options.gateway_port))
             .await
-            .with_context(|| format!("port {} cannot be taken", options.gateway_port))?;
+            .with_context(|| format!("cannot listen on port {}", options.gateway_port))?;
         let endpoint_url = format!("http://{}", listener.local_addr()?);
         let ministack = MiniStack::start(MiniStackOptions {
             python: &python,
@@ -86,7 +87,7 @@ impl LocalCloud {
             listener.local_addr()?.to_string(),
             state_dir.path().join("tasks"),
             options.time_scale,
-            LoopbackNetwork::claim().context("no loopback network for tasks")?,
+            LoopbackNetwork::claim().context("cannot find a loopback network for tasks")?,
         );
         let services = Services {
             forward: Forward::new(client.clone()),
@@ -107,47 +108,47 @@ impl LocalCloud {
         })
     }
 
-    /// The address that clients use as `AWS_ENDPOINT_URL`.
+    /// The URL of the gateway, which clients use as `AWS_ENDPOINT_URL`.
     pub fn endpoint_url(&self) -> String {
         format!("http://{}", self.gateway.address())
     }
 
-    /// `host:port` of the registry, which is the gateway's.
+    /// `host:port` of the image registry, which is the gateway.
     pub fn registry(&self) -> String {
         self.gateway.address().to_string()
     }
 
-    /// A client that calls MiniStack itself, past the gateway, as root.
+    /// A client that calls MiniStack directly, without the gateway, as root.
     pub fn client(&self) -> &Client {
         self.ministack.client()
     }
 
-    /// The record of calls.
+    /// The record of the calls that reached the gateway.
     pub fn calls(&self) -> &Calls {
         self.gateway.calls()
     }
 
-    /// The faults in force.
+    /// The faults that the gateway injects.
     pub fn faults(&self) -> &Faults {
         self.gateway.faults()
     }
 
-    /// The events of pushes.
+    /// The events of pushes to the registry.
     pub fn push_events(&self) -> &Events {
         self.gateway.ecr().events()
     }
 
-    /// Sets the quota of rules per load balancer, as AWS does on request.
+    /// Sets the quota of rules per load balancer, which AWS raises on request.
     pub fn set_rules_per_load_balancer(&self, quota: usize) {
         self.gateway.elbv2().set_rules_per_load_balancer(quota);
     }
 
-    /// The targets of all target groups.
+    /// The targets of all target groups, with their health.
     pub fn targets(&self) -> &Targets {
         &self.targets
     }
 
-    /// ECS services and tasks.
+    /// The ECS services and tasks, with their processes.
     pub fn ecs(&self) -> &Ecs {
         &self.ecs
     }
@@ -168,18 +169,18 @@ impl LocalCloud {
         ]
     }
 
-    /// Deploys an environment's stacks with the script that deploys to AWS.
+    /// Deploys the stacks of an environment with `infra/deploy.sh`, as on AWS.
     ///
     /// # Errors
-    /// When the script fails; it has said why on standard error.
+    /// If the script fails. It prints the reason to standard error.
     pub async fn deploy(&self, environment: &str) -> anyhow::Result<()> {
         self.deploy_with(environment, &[]).await
     }
 
-    /// As [`LocalCloud::deploy`], with variables of the script set otherwise.
+    /// The same as [`LocalCloud::deploy`], with other variables for the script.
     ///
     /// # Errors
-    /// As [`LocalCloud::deploy`].
+    /// If the script fails. It prints the reason to standard error.
     pub async fn deploy_with(
         &self,
         environment: &str,
@@ -193,26 +194,26 @@ impl LocalCloud {
                 "CERTIFICATE_ARN",
                 format!("arn:aws:acm:{REGION}:000000000000:certificate/{environment}"),
             )
-            // MiniStack has no NAT gateways, and tasks here call nothing outside.
+            // MiniStack has no NAT gateways, and tasks here need no route to the internet.
             .env("BASELINE_PARAMETERS", "NatGateway=false")
             .env("ARCH", lambda_architecture())
-            // make builds them first; a build in here would wait for the cargo that runs the tests.
+            // `make` builds them first. A build here would wait for the cargo that runs the tests.
             .env("SKIP_BUILD", "1")
             .envs(variables.iter().copied())
             .status()
             .await
-            .context("infra/deploy.sh cannot be run")?;
+            .context("cannot run infra/deploy.sh")?;
         if !status.success() {
             bail!("infra/deploy.sh ended with {status}");
         }
         Ok(())
     }
 
-    /// A command in the workspace's folder that calls this local cloud by the AWS CLI, whatever settings for AWS the
-    /// caller has. It is killed when it is dropped.
+    /// A command in the folder of the workspace whose AWS CLI calls this local cloud. AWS settings of the
+    /// user have no effect. The process is killed when it is dropped.
     ///
     /// # Errors
-    /// When the workspace has no `.venv`.
+    /// If the workspace has no `.venv`.
     pub fn command(&self, program: &str) -> anyhow::Result<Command> {
         let workspace = workspace();
         let tools = workspace.join(".venv/bin").canonicalize()?;
@@ -221,7 +222,7 @@ impl LocalCloud {
         command
             .current_dir(&workspace)
             .envs(self.aws_settings())
-            // A profile or a session of the caller's own must not take the call elsewhere.
+            // A profile or a session of the user must not redirect calls.
             .env("AWS_CONFIG_FILE", "/dev/null")
             .env("AWS_SHARED_CREDENTIALS_FILE", "/dev/null")
             .env_remove("AWS_PROFILE")
@@ -234,7 +235,7 @@ impl LocalCloud {
         Ok(command)
     }
 
-    /// Stops every part and every process that belongs to it.
+    /// Stops all parts and all their processes.
     pub async fn stop(self) {
         self.following.abort();
         self.ecs.shutdown().await;
@@ -243,12 +244,12 @@ impl LocalCloud {
     }
 }
 
-/// The interpreter of the environment that `make` keeps in the workspace.
+/// The Python interpreter of the environment that `make` creates in the workspace.
 fn workspace_python() -> PathBuf {
     workspace().join(".venv/bin/python3")
 }
 
-/// The functions run on this machine.
+/// The architecture of this machine, on which functions run, by its name in Lambda.
 fn lambda_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "aarch64" => "arm64",

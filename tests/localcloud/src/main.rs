@@ -1,4 +1,4 @@
-//! The local cloud in the foreground, for one's own pushes.
+//! Runs the local cloud in the foreground, for pushes by hand.
 
 use std::{io::Write, process::ExitCode};
 
@@ -6,7 +6,7 @@ use clap::Parser;
 use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 use tokio::signal::unix::{SignalKind, signal};
 
-/// AWS as far as pulse-deploy depends on it, on this machine, until Ctrl-C.
+/// Runs the parts of AWS that pulse-deploy depends on, on this machine, until Ctrl-C.
 #[derive(Parser)]
 #[command(name = "localcloud")]
 struct Arguments {
@@ -19,10 +19,10 @@ struct Arguments {
     /// Port of the load balancer's HTTPS listener
     #[arg(long, default_value_t = 8443)]
     https_port: u16,
-    /// Factor on AWS's durations: 0.1 makes a 30 s interval 3 s
+    /// Factor for the durations of AWS; 0.1 turns an interval of 30 s into 3 s
     #[arg(long, default_value_t = TimeScale::default().0)]
     time_scale: f64,
-    /// Deploy this environment's stacks once the local cloud is up
+    /// Deploy the stacks of this environment after the start
     #[arg(long, value_name = "ENV")]
     deploy: Option<String>,
 }
@@ -65,7 +65,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     outcome
 }
 
-/// Deploys if asked to, says how to use the local cloud, and waits for ever.
+/// Deploys the environment, if there is one, prints how to use the local cloud, and waits forever.
 async fn serve(cloud: &LocalCloud, deploy: Option<&str>) -> anyhow::Result<()> {
     if let Some(environment) = deploy {
         say(format!("Deploying the environment {environment} ..."));
@@ -105,7 +105,7 @@ fn print_usage(cloud: &LocalCloud, environment: &str) {
     say("\nCtrl-C stops everything.");
 }
 
-/// Prints a line. Whoever reads it may have gone (`make local | head`), which stops nothing.
+/// Prints a line. A closed standard output, as in `make local | head`, is not an error.
 fn say(line: impl std::fmt::Display) {
     let _ = writeln!(std::io::stdout(), "{line}");
 }

@@ -13,44 +13,45 @@ use tokio::{
 
 mod client;
 
+pub(crate) use client::element;
 pub use client::{ApiError, Client, REGION};
 
-/// How long MiniStack may take to answer its first request. It takes two seconds when nothing
-/// else runs; continuous integration machines are slower.
+/// The limit on the time until MiniStack answers its first request. It takes two seconds on an idle
+/// machine, and longer in continuous integration.
 const START_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long one of its first requests is waited for: it listens before it serves.
+/// The timeout of one of the first requests. MiniStack listens before it serves.
 const ANSWER_LIMIT: Duration = Duration::from_secs(2);
 
-/// How long MiniStack gets to end its function processes.
+/// How long MiniStack may take to end its function processes.
 const STOP_LIMIT: Duration = Duration::from_secs(5);
 
-/// Where MiniStack is found, and how it runs.
-pub struct MiniStackOptions<'a> {
-    /// The Python interpreter of the environment that MiniStack is installed in.
+/// The settings of a MiniStack process.
+pub(crate) struct MiniStackOptions<'a> {
+    /// The Python interpreter of the environment in which MiniStack is installed.
     pub python: &'a Path,
-    /// A directory of its own for function code and logs. The launcher removes it when MiniStack ends,
-    /// because this process may be killed before it can.
+    /// A directory for function code and logs. The launcher removes it when MiniStack ends, because this
+    /// process may be killed before it could.
     pub state_dir: &'a Path,
-    /// What functions call: the gateway's address, `http://host:port`.
+    /// The URL of the gateway, `http://host:port`, which functions call.
     pub endpoint_url: &'a str,
-    /// The factor for Step Functions' waits and retries.
+    /// The factor for the waits and retries of Step Functions.
     pub wait_scale: f64,
 }
 
 /// A running MiniStack. It ends when this is stopped or dropped, and also when this process dies,
 /// because its launcher watches its standard input.
-pub struct MiniStack {
+pub(crate) struct MiniStack {
     child: Child,
     client: Client,
 }
 
 impl MiniStack {
-    /// Starts MiniStack on a port of its own and waits until it answers.
+    /// Starts MiniStack on a free port and waits until it answers.
     ///
     /// # Errors
-    /// When the interpreter is missing, MiniStack ends early, or it does not answer in time; the
-    /// message ends with the last lines of its log.
+    /// If the interpreter is missing, MiniStack ends early, or it does not answer in time. The message
+    /// then contains the last lines of its log.
     pub async fn start(options: MiniStackOptions<'_>) -> anyhow::Result<Self> {
         let socket = TcpListener::bind("127.0.0.1:0").await?.into_std()?;
         let port = socket.local_addr()?.port();
@@ -62,7 +63,7 @@ impl MiniStack {
         let mut command = Command::new(options.python);
         command
             .arg(launcher)
-            // Nothing of the caller's own AWS settings may reach the functions.
+            // The AWS settings of the user must not reach the functions.
             .env_clear()
             .envs(["PATH", "LANG"].map(|name| (name, std::env::var(name).unwrap_or_default())))
             .env("HOME", &scratch)
@@ -79,19 +80,20 @@ impl MiniStack {
             .env("AWS_ENDPOINT_URL", options.endpoint_url)
             .env("LOCALCLOUD_TEMPORARY", options.state_dir)
             .stdin(Stdio::piped())
-            // A port that is given up to be taken again is taken by others.
+            // MiniStack inherits the bound socket. If it bound the port itself, another process could
+            // take the port first.
             .stdout(OwnedFd::from(socket))
             .stderr(log)
             .kill_on_drop(true)
-            // Ctrl-C in the terminal is for the local cloud, which then stops its children in order.
+            // Ctrl-C in the terminal must reach only the local cloud, which stops its children in order.
             .process_group(0);
         let mut child = command.spawn().with_context(|| {
             format!(
-                "{} cannot be started; `make build` makes the environment",
+                "cannot start {}; `make build` creates the environment",
                 options.python.display()
             )
         })?;
-        // With its copy of the socket, or nobody would see that MiniStack has ended.
+        // This closes the copy of the socket. Otherwise connections would succeed after MiniStack ends.
         drop(command);
         let client = Client::new(format!("127.0.0.1:{port}"));
         let deadline = Instant::now() + START_LIMIT;
@@ -109,7 +111,6 @@ impl MiniStack {
         }
     }
 
-    /// A client that calls MiniStack as root.
     pub fn client(&self) -> &Client {
         &self.client
     }
@@ -130,11 +131,8 @@ fn tail(log: &Path) -> String {
 }
 
 impl Client {
-    /// The state of all load balancers, listeners, rules and target groups, as the launcher tells it.
-    ///
-    /// # Errors
-    /// When MiniStack does not answer.
-    pub async fn load_balancing(&self) -> Result<Bytes, ApiError> {
+    /// The state of all listeners, rules and target groups as JSON, from the launcher.
+    pub(crate) async fn load_balancing(&self) -> Result<Bytes, ApiError> {
         self.unsigned(Method::GET, "/_localcloud/load-balancing")
             .await
     }

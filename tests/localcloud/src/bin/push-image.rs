@@ -1,4 +1,4 @@
-//! Packs a program as an image, without Docker, and pushes it to a registry that speaks plain HTTP.
+//! Packs a program as an image without Docker, and pushes it to a registry over plain HTTP.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,19 +6,19 @@ use std::process::ExitCode;
 use clap::Parser;
 use localcloud::image;
 
-/// Packs a program as a container image and pushes it; prints the image's digest.
+/// Packs a program as a container image, pushes it and prints its digest.
 #[derive(Parser)]
 struct Arguments {
-    /// Host and port of the registry.
+    /// The host and port of the registry.
     #[arg(long, default_value = "127.0.0.1:4566")]
     registry: String,
     /// The repository to push to.
     #[arg(long, default_value = "test")]
     repository: String,
-    /// The tag to push as; a tag like test-20251027-122112Z is a deployment.
+    /// The tag of the image. A tag such as test-20251027-122112Z starts a deployment.
     #[arg(long)]
     tag: String,
-    /// The program; the sample application, built beside this one, when absent.
+    /// The program. The default is the sample application in the folder of this program.
     #[arg(long)]
     binary: Option<PathBuf>,
     /// An environment variable of the image, NAME=VALUE. May be given several times.

@@ -1,4 +1,4 @@
-//! The real backends: MiniStack, the load balancer's targets and the registry.
+//! The real backends: MiniStack, the targets of the load balancer, and the registry.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,16 +15,16 @@ use super::references;
 use super::requests::Tag;
 use crate::gateway::elbv2::snapshot::Snapshot;
 use crate::load_balancer::targets::Targets;
-use crate::ministack::{ApiError, Client};
+use crate::ministack::{ApiError, Client, element};
 
 const IAM_VERSION: &str = "2010-05-08";
 const EC2_VERSION: &str = "2016-11-15";
 
-/// MiniStack, the load balancer's targets and the registry at the gateway.
+/// The backends of a running local cloud.
 pub struct Aws {
     client: Client,
     targets: Targets,
-    /// `host:port`, plain HTTP.
+    /// `host:port` of the registry, plain HTTP.
     registry: String,
     images: PathBuf,
 }
@@ -59,7 +59,7 @@ impl Aws {
         let answer = self
             .ecs("DescribeClusters", json!({"clusters": [name]}))
             .await
-            .map_err(refusal)?;
+            .map_err(call_refused)?;
         let cluster = &answer["clusters"][0];
         if cluster["status"] == "INACTIVE" {
             return Err(Refusal::new(
@@ -81,7 +81,7 @@ impl Aws {
         let answer = match self.ecs("DescribeTaskDefinition", request).await {
             Ok(answer) => answer,
             Err(error) if error.code == "ClientException" => return Ok(None),
-            Err(error) => return Err(refusal(error)),
+            Err(error) => return Err(call_refused(error)),
         };
         let body = answer["taskDefinition"].clone();
         let tags = serde_json::from_value::<Vec<Tag>>(answer["tags"].clone()).unwrap_or_default();
@@ -95,7 +95,7 @@ impl Aws {
     }
 
     async fn find_target_group(&self, arn: &str) -> Result<TargetGroupUse, Refusal> {
-        let snapshot = Snapshot::read(&self.client).await.map_err(refusal)?;
+        let snapshot = Snapshot::read(&self.client).await.map_err(call_refused)?;
         let control_plane = snapshot.control_plane();
         Ok(if !control_plane.target_groups.contains_key(arn) {
             TargetGroupUse::Missing
@@ -115,7 +115,7 @@ impl Aws {
             Err(error) => return Err(error),
         };
         let document = element(&xml, "AssumeRolePolicyDocument").unwrap_or_default();
-        // AWS encodes the document for URLs, MiniStack may not.
+        // AWS percent-encodes the document. MiniStack may not.
         let decoded = form_urlencoded::parse(format!("d={document}").as_bytes())
             .next()
             .map(|(_, text)| text.into_owned())
@@ -178,7 +178,7 @@ impl Backends for Aws {
             match self.ec2("DescribeSubnets", "SubnetId.1", subnet).await {
                 Ok(xml) => Ok(element(&xml, "availabilityZone")),
                 Err(error) if error.code == "InvalidSubnetID.NotFound" => Ok(None),
-                Err(error) => Err(refusal(error)),
+                Err(error) => Err(call_refused(error)),
             }
         }
         .boxed()
@@ -189,7 +189,7 @@ impl Backends for Aws {
             match self.ec2("DescribeSecurityGroups", "GroupId.1", group).await {
                 Ok(xml) => Ok(element(&xml, "groupId").is_some()),
                 Err(error) if error.code.starts_with("InvalidGroup") => Ok(false),
-                Err(error) => Err(refusal(error)),
+                Err(error) => Err(call_refused(error)),
             }
         }
         .boxed()
@@ -297,20 +297,11 @@ impl From<ApiError> for CallError {
     }
 }
 
-/// A failed call of our own on a caller's behalf.
-fn refusal(error: ApiError) -> Refusal {
+/// The error for the caller after a call on its behalf failed.
+fn call_refused(error: ApiError) -> Refusal {
     if error.status == 0 || error.status >= 500 {
         Refusal::new("ServerException", error.to_string())
     } else {
         Refusal::new(error.code, error.message)
     }
-}
-
-/// The text of the first element of that name.
-fn element(xml: &str, name: &str) -> Option<String> {
-    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
-    let (text, _) = rest.split_once(&format!("</{name}>"))?;
-    quick_xml::escape::unescape(text)
-        .ok()
-        .map(|text| text.into_owned())
 }

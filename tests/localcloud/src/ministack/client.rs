@@ -1,4 +1,4 @@
-//! Signed calls to MiniStack.
+//! Calls to MiniStack with signed requests.
 
 use std::time::SystemTime;
 
@@ -17,24 +17,25 @@ use hyper_util::{
 };
 use serde_json::Value;
 
-/// The region that the local cloud is.
+/// The region of the local cloud.
 pub const REGION: &str = "us-east-1";
 
-/// Calls MiniStack as the account's root.
+/// Calls MiniStack as the root user of the account.
 #[derive(Clone)]
 pub struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     authority: String,
 }
 
-/// An answer with an error status, or none at all (status 0).
+/// An error that a service returned, or a call without an answer.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ApiError {
-    /// The HTTP status; 0 if there was no answer.
+    /// The HTTP status. 0 if there was no answer.
     pub status: u16,
-    /// The error's code without namespace, for example `ResourceNotFoundException`.
+    /// The code without its namespace, for example `ResourceNotFoundException`. `NoAnswer` if there was
+    /// no answer.
     pub code: String,
-    /// The error's message.
+    /// The message of the service, or the reason why there was no answer.
     pub message: String,
 }
 
@@ -74,7 +75,10 @@ impl ApiError {
                     .map_or_else(|| field(&["__type", "code"]), str::to_owned);
                 (code, field(&["message", "Message", "errorMessage"]))
             }
-            Err(_) => (element(&text, "Code"), element(&text, "Message")),
+            Err(_) => {
+                let field = |name| element(&text, name).unwrap_or_default();
+                (field("Code"), field("Message"))
+            }
         };
         ApiError {
             status: response.status().as_u16(),
@@ -91,14 +95,11 @@ impl ApiError {
     }
 }
 
-/// The text of the first element of that name.
-fn element(xml: &str, name: &str) -> String {
-    xml.split_once(&format!("<{name}>"))
-        .and_then(|(_, rest)| rest.split_once(&format!("</{name}>")))
-        .map(|(text, _)| {
-            quick_xml::escape::unescape(text).map_or_else(|_| text.to_owned(), |t| t.into_owned())
-        })
-        .unwrap_or_default()
+/// The text of the first element with this name.
+pub(crate) fn element(xml: &str, name: &str) -> Option<String> {
+    let (_, rest) = xml.split_once(&format!("<{name}>"))?;
+    let (text, _) = rest.split_once(&format!("</{name}>"))?;
+    Some(quick_xml::escape::unescape(text).map_or_else(|_| text.to_owned(), |t| t.into_owned()))
 }
 
 impl Client {
@@ -110,10 +111,10 @@ impl Client {
         }
     }
 
-    /// Calls an operation of a JSON service; `target` is the value of `X-Amz-Target`.
+    /// Calls an operation of a JSON service. `target` is the value of `X-Amz-Target`.
     ///
     /// # Errors
-    /// The service's error, or status 0 when it does not answer.
+    /// The error of the service, or status 0 if there is no answer.
     pub async fn json(&self, service: &str, target: &str, body: Value) -> Result<Value, ApiError> {
         let version = match service {
             "sqs" | "states" => "1.0",
@@ -131,10 +132,10 @@ impl Client {
         serde_json::from_slice(&answer).map_err(ApiError::no_answer)
     }
 
-    /// Calls an operation of a Query service; the answer is XML.
+    /// Calls an operation of a Query service. The answer is XML.
     ///
     /// # Errors
-    /// The service's error, or status 0 when it does not answer.
+    /// The error of the service, or status 0 if there is no answer.
     pub async fn query(
         &self,
         service: &str,
@@ -156,7 +157,7 @@ impl Client {
     /// Calls an operation of a REST service, for example Lambda's Invoke.
     ///
     /// # Errors
-    /// The service's error, or status 0 when it does not answer.
+    /// The error of the service, or status 0 if there is no answer.
     pub async fn rest(
         &self,
         service: &str,
@@ -168,11 +169,8 @@ impl Client {
             .await
     }
 
-    /// As [`Client::rest`], with headers, for example Lambda's `X-Amz-Invocation-Type`.
-    ///
-    /// # Errors
-    /// The service's error, or status 0 when it does not answer.
-    pub async fn rest_with_headers(
+    /// The same as [`Client::rest`], with headers, for example Lambda's `X-Amz-Invocation-Type`.
+    pub(crate) async fn rest_with_headers(
         &self,
         service: &str,
         method: Method,
@@ -187,7 +185,7 @@ impl Client {
         self.signed(service, request.body(body)).await
     }
 
-    /// Sends a request as it is.
+    /// Sends a request unchanged.
     pub(crate) async fn send(&self, request: Request<Bytes>) -> Result<Response<Bytes>, ApiError> {
         let response = self
             .http
@@ -209,7 +207,7 @@ impl Client {
         accept(self.send(request.map_err(ApiError::no_answer)?).await?)
     }
 
-    /// `host:port` of the MiniStack that is called.
+    /// `host:port` of MiniStack.
     pub(crate) fn authority(&self) -> &str {
         &self.authority
     }
@@ -240,7 +238,7 @@ fn accept(response: Response<Bytes>) -> Result<Bytes, ApiError> {
     }
 }
 
-/// Signs a request with the key and secret `test`, which MiniStack takes for the account's root.
+/// Signs a request with the key and secret `test`, which MiniStack accepts for the root user.
 pub(crate) fn sign_as_root(service: &str, request: &mut Request<Bytes>) -> anyhow::Result<()> {
     let identity: Identity = Credentials::new("test", "test", None, None, "localcloud").into();
     let params = v4::SigningParams::builder()
@@ -274,7 +272,7 @@ pub(crate) fn sign_as_root(service: &str, request: &mut Request<Bytes>) -> anyho
 mod tests {
     use super::*;
 
-    fn error_of(body: &'static str, error_type: Option<&str>) -> ApiError {
+    fn error_in(body: &'static str, error_type: Option<&str>) -> ApiError {
         let mut response = Response::builder().status(400);
         if let Some(code) = error_type {
             response = response.header("x-amzn-errortype", code);
@@ -284,7 +282,7 @@ mod tests {
 
     #[test]
     fn the_code_of_an_error_is_read_from_every_protocol() {
-        let json = error_of(
+        let json = error_in(
             r#"{"__type":"com.amazonaws.ecs#ClientException","message":"no"}"#,
             None,
         );
@@ -292,7 +290,7 @@ mod tests {
             (json.code.as_str(), json.message.as_str()),
             ("ClientException", "no")
         );
-        let rest = error_of(
+        let rest = error_in(
             r#"{"Message":"gone"}"#,
             Some("ResourceNotFoundException:http://x"),
         );
@@ -300,7 +298,7 @@ mod tests {
             (rest.code.as_str(), rest.message.as_str()),
             ("ResourceNotFoundException", "gone")
         );
-        let xml = error_of(
+        let xml = error_in(
             "<ErrorResponse><Error><Code>PriorityInUse</Code><Message>a &amp; b</Message></Error></ErrorResponse>",
             None,
         );

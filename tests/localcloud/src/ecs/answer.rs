@@ -1,11 +1,11 @@
-//! What an operation answers, in the AWS JSON 1.1 protocol.
+//! Answers and errors of operations, in the AWS JSON 1.1 protocol.
 
 use serde_json::{Value, json};
 
 /// The answer to an ECS operation.
 #[derive(Debug, Clone, PartialEq)]
 pub struct EcsAnswer {
-    /// The HTTP status: 200, or 400 with `__type` and `message` in the body.
+    /// 200, or an error status with `__type` and `message` in the body.
     pub status: u16,
     pub body: Value,
 }
@@ -37,7 +37,7 @@ impl Refusal {
         Refusal::new("InvalidParameterException", message)
     }
 
-    /// `ClientException`: the caller may not do this, or names something that does not exist.
+    /// `ClientException`: the caller may not do this, or the request names something that does not exist.
     pub fn client(message: impl Into<String>) -> Self {
         Refusal::new("ClientException", message)
     }

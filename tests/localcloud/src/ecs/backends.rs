@@ -1,6 +1,6 @@
-//! What the scheduler needs of the rest of the cloud: MiniStack, the load balancer's target
-//! registry and the image store. A trait, so that the scheduler and the life of tasks are tested
-//! with real processes but without a MiniStack; [`super::aws`] is the real one.
+//! The interface of the scheduler to the rest of the cloud: MiniStack, the targets of the load balancer
+//! and the images. It is a trait, so that tests run the scheduler and the tasks with real processes
+//! but without MiniStack. [`super::aws`] is the real implementation.
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use super::names::ClusterName;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetGroupUse {
     Missing,
-    /// No listener and no rule names it.
+    /// It exists, but no listener and no rule names it.
     Unattached,
     /// A listener or a rule names it.
     Attached,
@@ -38,18 +38,18 @@ pub struct Image {
     pub stop_signal: Option<String>,
 }
 
-/// A target's health as the load balancer reports it.
+/// The health of a target as the load balancer reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
     pub ip: IpAddr,
     pub port: u16,
     /// `initial`, `healthy`, `unhealthy`, `unused` or `draining`.
     pub state: String,
-    /// E.g. `Health checks failed with these codes: [500]`.
+    /// The description, e.g. `Health checks failed with these codes: [500]`.
     pub description: Option<String>,
 }
 
-/// An error of an AWS call, as its code and message.
+/// The error of an AWS call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CallError {
     pub code: String,
@@ -57,10 +57,10 @@ pub struct CallError {
 }
 
 pub trait Backends: Send + Sync + 'static {
-    /// The cluster of that name or ARN.
+    /// The cluster with a name or ARN.
     fn cluster<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<ClusterName, Refusal>>;
 
-    /// The task definition by family, family and revision, or ARN; `None` when there is none.
+    /// The task definition with a family, a family and revision, or an ARN. `None` if it does not exist.
     fn task_definition<'a>(
         &'a self,
         reference: &'a str,
@@ -68,7 +68,7 @@ pub trait Backends: Send + Sync + 'static {
 
     fn target_group<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<TargetGroupUse, Refusal>>;
 
-    /// The availability zone of a subnet; `None` when there is no such subnet.
+    /// The availability zone of a subnet. `None` if the subnet does not exist.
     fn subnet_zone<'a>(&'a self, subnet: &'a str)
     -> BoxFuture<'a, Result<Option<String>, Refusal>>;
 
@@ -87,14 +87,14 @@ pub trait Backends: Send + Sync + 'static {
 
     fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
 
-    /// Makes a log stream; one that exists is fine.
+    /// Creates a log stream, unless it exists.
     fn create_log_stream<'a>(
         &'a self,
         group: &'a str,
         stream: &'a str,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Adds lines with their time in milliseconds since 1970 to a log stream.
+    /// Adds lines, each with its time in milliseconds since 1970, to a log stream.
     fn put_log_events<'a>(
         &'a self,
         group: &'a str,
@@ -102,13 +102,12 @@ pub trait Backends: Send + Sync + 'static {
         lines: Vec<(u64, String)>,
     ) -> BoxFuture<'a, Result<(), CallError>>;
 
-    /// Pulls and unpacks an image; the error is what `stoppedReason` says.
+    /// Pulls and unpacks an image. The error is the `stoppedReason` of the task.
     fn image<'a>(&'a self, reference: &'a str) -> BoxFuture<'a, Result<Image, String>>;
 
     fn register(&self, group_arn: &str, ip: IpAddr, port: u16, zone: &str);
 
-    /// Deregisters a target; it stays in [`Backends::health`] until its connections are
-    /// drained.
+    /// Deregisters a target. [`Backends::health`] contains it until its connections are drained.
     fn deregister(&self, group_arn: &str, ip: IpAddr, port: u16);
 
     fn health(&self, group_arn: &str) -> Vec<Health>;

@@ -1,6 +1,6 @@
-//! What ECS does with a task's execution role before it starts the task: it assumes the role,
-//! fetches registry credentials and secrets, and prepares the log stream. Each failure has the
-//! words in which Fargate reports it.
+//! What ECS does with the execution role of a task before it starts the task: it assumes the role,
+//! fetches registry credentials and secrets, and prepares the log stream. Each failure has the message
+//! of Fargate.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html>
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
 
@@ -12,16 +12,16 @@ use super::backends::{Backends, CallError};
 use super::logs::Destination;
 use super::names::{account_of, last_part};
 
-/// A task's execution role in use for one task.
+/// The execution role of a task.
 pub struct ExecutionRole<'a> {
     pub backends: &'a dyn Backends,
     pub arn: &'a str,
-    /// The task, which is the name of the role's session.
+    /// The id of the task, which is the name of the session.
     pub task_id: &'a str,
 }
 
 impl ExecutionRole<'_> {
-    /// ECS must be able to assume the role.
+    /// Checks that ECS can assume the role.
     pub async fn assume(&self) -> Result<(), String> {
         match self.backends.tasks_may_assume(self.arn).await {
             Ok(true) => Ok(()),
@@ -29,7 +29,7 @@ impl ExecutionRole<'_> {
         }
     }
 
-    /// Credentials for a private registry.
+    /// Checks that the role can get credentials for a private registry.
     pub async fn registry_credentials(&self) -> Result<(), String> {
         self.allows("ecr:GetAuthorizationToken", "*")
             .await
@@ -42,7 +42,7 @@ impl ExecutionRole<'_> {
             })
     }
 
-    /// Whether the role may read an image of a repository.
+    /// Checks that the role may read an image from a repository.
     pub async fn may_pull(&self, image: &str, repository_arn: &str) -> Result<(), String> {
         for action in ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"] {
             if self.allows(action, repository_arn).await.is_err() {
@@ -56,7 +56,7 @@ impl ExecutionRole<'_> {
         Ok(())
     }
 
-    /// The container's `secrets` as environment variables.
+    /// The values of the container's `secrets`, by the name of the environment variable.
     pub async fn secrets(&self, container: &Value) -> Result<BTreeMap<String, String>, String> {
         let mut environment = BTreeMap::new();
         for secret in container["secrets"].as_array().into_iter().flatten() {
@@ -68,7 +68,8 @@ impl ExecutionRole<'_> {
         Ok(environment)
     }
 
-    /// A secret of Secrets Manager by its ARN; what may follow the ARN is refused.
+    /// The value of a secret of Secrets Manager. Only a plain ARN is supported, without a JSON key or
+    /// version.
     async fn secret(&self, arn: &str) -> Result<String, String> {
         let failed = |what: String| {
             initialization_error(&format!(
@@ -88,8 +89,8 @@ impl ExecutionRole<'_> {
             .map_err(|error| failed(format!("{}: {}", error.code, error.message)))
     }
 
-    /// The log stream, and whether lines may be written to it. Fargate checks the first before it
-    /// starts the container and loses lines silently without the second.
+    /// Creates the log stream, and returns whether the role may write lines to it. Fargate checks the
+    /// creation before it starts the container, but loses lines silently if the role may not write.
     pub async fn log_stream(&self, to: &Destination, region_account: &str) -> Result<bool, String> {
         let group_arn = format!("arn:aws:logs:{region_account}:log-group:{}", to.group);
         let stream_arn = format!("{group_arn}:log-stream:{}", to.stream);
@@ -130,7 +131,7 @@ impl ExecutionRole<'_> {
     }
 }
 
-/// What ECS says of a role that it cannot assume.
+/// The message of ECS for a role that it cannot assume.
 pub fn cannot_assume(role_arn: &str) -> String {
     format!(
         "ECS was unable to assume the role '{role_arn}' that was provided for this task. Please \

@@ -1,4 +1,4 @@
-//! The `awslogs` driver: a container's output, line by line, into a log stream.
+//! The `awslogs` driver, which sends the output of a container to a log stream, line by line.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/using_awslogs.html>
 
 use std::sync::Arc;
@@ -11,13 +11,14 @@ use tokio::task::JoinHandle;
 
 use super::backends::Backends;
 
-/// Longest line; what is longer is split, as Docker does at 16 KiB.
-const LONGEST_LINE: usize = 16 * 1024;
+/// The limit on the length of a line, in bytes. Longer lines are split, as in Docker.
+const MAX_LINE: usize = 16 * 1024;
 
 /// How long lines are collected before they are sent.
 const FLUSH_EVERY: Duration = Duration::from_millis(200);
 
-/// Most lines in one PutLogEvents, far below its 10,000 events and 1 MiB for lines of usual size.
+/// The limit on lines per PutLogEvents. With lines of usual size this is far below the 10,000 events and
+/// the 1 MiB that the call allows.
 /// <https://docs.aws.amazon.com/AmazonCloudWatchLogs/latest/APIReference/API_PutLogEvents.html>
 const MAX_LINES: usize = 60;
 
@@ -30,8 +31,8 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// What a container definition's `logConfiguration` says; `None` without `awslogs`.
-    pub fn of(container: &Value, task_id: &str) -> Option<Self> {
+    /// Reads the `logConfiguration` of a container definition. `None` without `awslogs`.
+    pub fn for_container(container: &Value, task_id: &str) -> Option<Self> {
         let configuration = &container["logConfiguration"];
         if configuration["logDriver"] != "awslogs" {
             return None;
@@ -46,8 +47,8 @@ impl Destination {
     }
 }
 
-/// Reads both pipes to their end and sends what comes; without a destination it is thrown away.
-/// The returned task ends when everything was sent.
+/// Reads both pipes to their end and sends their lines. Without a destination the lines are dropped. The
+/// returned task ends when everything is sent.
 pub fn collect(
     backends: Arc<dyn Backends>,
     destination: Option<Destination>,
@@ -70,13 +71,13 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<Line>) {
             Ok(available) if !available.is_empty() => available,
             _ => break,
         };
-        let room = LONGEST_LINE - line.len();
-        let chunk = &available[..available.len().min(room)];
+        let remaining = MAX_LINE - line.len();
+        let chunk = &available[..available.len().min(remaining)];
         let end = chunk.iter().position(|byte| *byte == b'\n');
         line.extend_from_slice(&chunk[..end.unwrap_or(chunk.len())]);
         let used = end.map_or(chunk.len(), |end| end + 1);
         reader.consume(used);
-        let complete = end.is_some() || line.len() == LONGEST_LINE;
+        let complete = end.is_some() || line.len() == MAX_LINE;
         if complete && !send(&lines, &mut line).await {
             return;
         }
@@ -84,7 +85,8 @@ async fn read_lines(pipe: impl AsyncRead + Unpin, lines: mpsc::Sender<Line>) {
     send(&lines, &mut line).await;
 }
 
-/// Passes a line on, empty ones excepted, which CloudWatch does not take.
+/// Passes a line on, unless it is empty, because CloudWatch refuses empty lines. Returns false if there
+/// is no receiver.
 async fn send(lines: &mpsc::Sender<Line>, line: &mut Vec<u8>) -> bool {
     let text = String::from_utf8_lossy(line).trim_end().to_owned();
     line.clear();
@@ -115,10 +117,10 @@ async fn send_lines(
         let Some(Destination { group, stream }) = &destination else {
             continue;
         };
-        // CloudWatch wants a batch in order of time.
+        // CloudWatch requires a batch in order of time.
         batch.sort_by_key(|(time, _)| *time);
         if let Err(error) = backends.put_log_events(group, stream, batch).await {
-            tracing::warn!(%group, %stream, code = %error.code, "lines lost: {}", error.message);
+            tracing::warn!(%group, %stream, code = %error.code, "lost lines: {}", error.message);
         }
     }
 }
@@ -134,15 +136,18 @@ mod tests {
             "logDriver": "awslogs",
             "options": {"awslogs-group": "/aws/pulse/test/app", "awslogs-stream-prefix": "app"},
         }});
-        let destination = Destination::of(&container, "0123").unwrap();
+        let destination = Destination::for_container(&container, "0123").unwrap();
         assert_eq!(destination.group, "/aws/pulse/test/app");
         assert_eq!(destination.stream, "app/app/0123");
-        assert_eq!(Destination::of(&json!({"name": "app"}), "0123"), None);
+        assert_eq!(
+            Destination::for_container(&json!({"name": "app"}), "0123"),
+            None
+        );
     }
 
     #[tokio::test]
     async fn lines_are_split_at_newlines_and_at_16_kib() {
-        let long = "x".repeat(LONGEST_LINE + 5);
+        let long = "x".repeat(MAX_LINE + 5);
         let text = format!("one\n\ntwo\n{long}\nlast without newline");
         let (sender, mut receiver) = mpsc::channel(16);
         read_lines(std::io::Cursor::new(text), sender).await;
@@ -150,6 +155,6 @@ mod tests {
         while let Some((_, line)) = receiver.recv().await {
             lengths.push(line.len());
         }
-        assert_eq!(lengths, [3, 3, LONGEST_LINE, 5, 20]);
+        assert_eq!(lengths, [3, 3, MAX_LINE, 5, 20]);
     }
 }

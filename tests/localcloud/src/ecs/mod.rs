@@ -1,5 +1,5 @@
-//! ECS services and tasks: a small scheduler whose tasks are real processes. Clusters and task
-//! definitions stay MiniStack's.
+//! ECS services and tasks: a small scheduler whose tasks are real processes. MiniStack keeps clusters
+//! and task definitions.
 
 mod answer;
 mod aws;
@@ -42,19 +42,19 @@ use backends::Backends;
 use model::{ServiceStatus, TaskStatus};
 use shared::Shared;
 
-/// How long a shutdown waits for processes that were killed to be gone.
+/// How long a shutdown waits until the killed processes have ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A process that runs for a task.
+/// A running process of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskProcess {
-    /// The task's id (the last part of its ARN).
+    /// The id of the task, which is the last part of its ARN.
     pub task_id: String,
-    /// The process group that everything the container started is in.
+    /// The id of the process group of everything that the container started.
     pub process_group: u32,
 }
 
-/// ECS services and tasks of one local cloud.
+/// The ECS services and tasks of one local cloud. Clones share them.
 #[derive(Clone)]
 pub struct Ecs {
     shared: Arc<Shared>,
@@ -62,9 +62,9 @@ pub struct Ecs {
 }
 
 impl Ecs {
-    /// Starts the scheduler, on the Tokio runtime that this is called in. Images come from
-    /// `registry_host` (`host:port`, plain HTTP) whatever registry a task definition names, and
-    /// are unpacked in `state_dir`.
+    /// Starts the scheduler on the current Tokio runtime. All images come from `registry_host`
+    /// (`host:port`, plain HTTP), regardless of the registry in the task definition. They are unpacked in
+    /// `state_dir`.
     pub(crate) fn new(
         client: Client,
         targets: Targets,
@@ -88,8 +88,8 @@ impl Ecs {
         Ecs { shared, scheduler }
     }
 
-    /// Answers an operation (`CreateService`, …) of a caller that is allowed to call it. `None`:
-    /// the operation is MiniStack's own.
+    /// Answers an operation (`CreateService`, …) of a caller that has the permission. `None` if MiniStack
+    /// must answer it.
     pub(crate) async fn handle(&self, operation: &str, body: Value) -> Option<EcsAnswer> {
         let shared = &self.shared;
         let result = match operation {
@@ -143,7 +143,7 @@ impl Ecs {
         Ok(())
     }
 
-    /// The tags of a service or task as an object; `None` when there is no such resource.
+    /// The tags of a service or task as a JSON object. `None` if it does not exist.
     pub(crate) fn tags_of(&self, arn: &str) -> Option<Value> {
         let state = self.shared.state();
         let service = state.services.get(arn).map(|service| &service.tags);
@@ -154,7 +154,7 @@ impl Ecs {
         Some(Value::Object(pairs.collect()))
     }
 
-    /// The processes that run now, for tests that look at or kill one.
+    /// The processes that run now.
     pub fn processes(&self) -> Vec<TaskProcess> {
         self.shared
             .processes()
@@ -169,14 +169,14 @@ impl Ecs {
             .collect()
     }
 
-    /// Keeps tasks that start from now on in PENDING, as when images are slow to pull, until it is
-    /// called with `false`.
+    /// With `true`, keeps tasks that start from now on in PENDING, as if their images were slow to pull.
+    /// With `false`, lets them continue.
     pub fn pause_starts(&self, paused: bool) {
         self.shared.starts_paused.send_replace(paused);
     }
 
-    /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether there
-    /// were any.
+    /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether the task had
+    /// processes.
     pub async fn kill(&self, task_id: &str) -> bool {
         let controls = self.shared.processes().controls.get(task_id).cloned();
         for control in controls.iter().flatten() {
@@ -185,7 +185,7 @@ impl Ecs {
         controls.is_some_and(|controls| !controls.is_empty())
     }
 
-    /// Stops scheduling and kills every process. Nothing is left when this returns.
+    /// Stops scheduling, kills all processes and waits until they have ended.
     pub(crate) async fn shutdown(&self) {
         self.scheduler.abort();
         let controls: Vec<_> = {
@@ -196,13 +196,13 @@ impl Ecs {
         for control in controls {
             control.destroy().await;
         }
-        let gone = async {
+        let ended = async {
             while !self.shared.processes().controls.is_empty() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };
-        if tokio::time::timeout(SHUTDOWN_TIMEOUT, gone).await.is_err() {
-            tracing::warn!("processes of tasks are still there after their end was asked for");
+        if tokio::time::timeout(SHUTDOWN_TIMEOUT, ended).await.is_err() {
+            tracing::warn!("processes of tasks are still running after SIGKILL");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Services, deployments and tasks as the scheduler keeps them.
+//! The services, deployments and tasks that the scheduler keeps.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,17 +13,17 @@ use super::requests::{
     DeploymentConfiguration, LoadBalancer, NetworkConfiguration, PropagateTags, Switch, Tag,
 };
 
-/// Everything that is scheduled, by ARN.
+/// All services and tasks, by ARN.
 #[derive(Debug, Default)]
 pub struct State {
-    /// All services, INACTIVE ones too until their name is used again.
+    /// INACTIVE services stay until their name is used again.
     pub services: BTreeMap<String, Service>,
-    /// All tasks, stopped ones too for an hour.
+    /// Stopped tasks stay for an hour.
     pub tasks: BTreeMap<String, Task>,
 }
 
 impl State {
-    /// The tasks of a service, in no order that means anything.
+    /// The tasks of a service, in no particular order.
     pub fn tasks_of(&self, service_arn: &str) -> impl Iterator<Item = &Task> {
         self.tasks
             .values()
@@ -31,7 +31,7 @@ impl State {
     }
 }
 
-/// A point in time as AWS's JSON has it: seconds since 1970 with milliseconds.
+/// A time as in the JSON of AWS: seconds since 1970, with milliseconds.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd)]
 pub struct Timestamp(pub f64);
 
@@ -47,11 +47,11 @@ impl Timestamp {
 /// `status` of a service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServiceStatus {
-    /// Its tasks are kept running.
+    /// The scheduler keeps its tasks running.
     Active,
-    /// Deleted, with tasks that still have to be taken out of the load balancer.
+    /// Deleted, but it still has tasks to take out of the load balancer.
     Draining,
-    /// Deleted; the name may be used again.
+    /// Deleted. The name may be used again.
     Inactive,
 }
 
@@ -70,28 +70,28 @@ pub struct Service {
     pub cluster: ClusterName,
     pub name: String,
     pub status: ServiceStatus,
-    /// The request that made it, to recognise a repetition.
+    /// The CreateService request, to recognise its repetition.
     pub request: Value,
     pub desired_count: u32,
-    /// Where its tasks are registered; at most one target group each.
+    /// The target groups in which its tasks are registered.
     pub load_balancers: Vec<LoadBalancer>,
     pub network: NetworkConfiguration,
     pub subnets: Vec<Subnet>,
-    /// Seconds after a task's start in which failed health checks do not stop it.
+    /// Seconds after the start of a task during which failed health checks do not stop it.
     pub grace_seconds: u32,
     pub deployment_configuration: DeploymentConfiguration,
-    /// As the request had it; enabled when it did not say.
+    /// From the request. The default is enabled.
     pub availability_zone_rebalancing: Switch,
     pub platform_version: String,
     pub propagate_tags: PropagateTags,
     pub enable_ecs_managed_tags: bool,
     pub enable_execute_command: bool,
     pub tags: Vec<Tag>,
-    /// Its deployments, the PRIMARY one first.
+    /// The PRIMARY deployment is the first.
     pub deployments: Vec<Deployment>,
-    /// The last hundred events, newest first.
+    /// The last 100 events, newest first.
     pub events: VecDeque<Event>,
-    /// Whether "has reached a steady state" was already said of the present state.
+    /// Whether the event "has reached a steady state" was added for the current state.
     pub steady: bool,
     pub created_at: Timestamp,
 }
@@ -109,15 +109,14 @@ impl Service {
         &mut self.deployments[0]
     }
 
-    /// The target group its tasks are registered in and the port.
+    /// The ARNs of the target groups in which its tasks are registered, with the port.
     pub fn target_groups(&self) -> impl Iterator<Item = (&str, u16)> {
         self.load_balancers
             .iter()
             .map(|entry| (entry.target_group_arn.as_str(), entry.container_port))
     }
 
-    /// Adds an event, unless it says what the newest one already says: "duplicate event messages
-    /// are omitted".
+    /// Adds an event, unless it repeats the newest one: "duplicate event messages are omitted".
     /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-event-messages.html>
     pub fn event(&mut self, message: String) {
         const KEPT: usize = 100;
@@ -166,7 +165,7 @@ pub struct TaskDefinition {
 pub enum RolloutState {
     InProgress,
     Completed,
-    /// The circuit breaker stopped it; it starts no more tasks.
+    /// The circuit breaker stopped it. It starts no more tasks.
     Failed,
 }
 
@@ -180,7 +179,7 @@ impl RolloutState {
     }
 }
 
-/// A deployment of a service; the first of a service's list is PRIMARY, the others are ACTIVE.
+/// A deployment of a service. The first one of a service is PRIMARY, the others are ACTIVE.
 #[derive(Debug, Clone)]
 pub struct Deployment {
     /// `ecs-svc/` and a number.
@@ -188,13 +187,13 @@ pub struct Deployment {
     pub task_definition: Arc<TaskDefinition>,
     pub created_at: Timestamp,
     pub updated_at: Timestamp,
-    /// Tasks that failed in a row, as `failedTasks` says.
+    /// The number of consecutive failed tasks, for `failedTasks`.
     pub failed_tasks: u32,
     pub rollout: RolloutState,
     pub rollout_reason: String,
-    /// Tasks in a row that stopped without ever running, for the restart throttle.
+    /// The number of consecutive tasks that stopped before they ran, for the restart throttle.
     pub start_failures: u32,
-    /// When the next task may be started.
+    /// The time at which the throttle allows the next task to start.
     pub not_before: Option<Instant>,
 }
 
@@ -228,20 +227,20 @@ fn deployment_id() -> String {
     format!("ecs-svc/{number:019}")
 }
 
-/// `lastStatus` of a task, in the order in which a task goes through them.
+/// `lastStatus` of a task. The variants are in the order of the life of a task.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-lifecycle-explanation.html>
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TaskStatus {
-    /// Its network interface is being made.
+    /// Its network interface is being created.
     Provisioning,
     /// Its secrets and its image are being fetched.
     Pending,
-    /// Its containers are started and its target is registered.
+    /// Its containers are starting, and its target is about to be registered.
     Activating,
     Running,
     /// Its target is being deregistered.
     Deactivating,
-    /// Its containers were told to stop.
+    /// Its containers got the stop signal.
     Stopping,
     /// Its network interface is being deleted.
     Deprovisioning,
@@ -267,11 +266,11 @@ impl TaskStatus {
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopCode {
-    /// It never ran.
+    /// It stopped before it ran.
     TaskFailedToStart,
-    /// A container that is essential ended.
+    /// An essential container ended.
     EssentialContainerExited,
-    /// The service wanted it gone.
+    /// The scheduler of the service stopped it.
     ServiceSchedulerInitiated,
 }
 
@@ -285,17 +284,17 @@ impl StopCode {
     }
 }
 
-/// Why a task is or was stopped.
+/// `stopCode` and `stoppedReason` of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stop {
     pub code: StopCode,
     pub reason: String,
 }
 
-/// What the load balancer says of a task's target.
+/// The health of a task's target according to the load balancer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TargetState {
-    /// Not registered, or not checked yet.
+    /// The target is not registered, or not checked yet.
     Unknown,
     Healthy,
     Unhealthy(String),
@@ -310,30 +309,29 @@ pub struct Task {
     pub deployment_id: String,
     pub task_definition: Arc<TaskDefinition>,
     pub status: TaskStatus,
-    /// Why it is to stop; `desiredStatus` is STOPPED when set.
+    /// The reason to stop it. If set, `desiredStatus` is STOPPED.
     pub stop: Option<Stop>,
-    /// Tells the task's own future that `stop` was set.
+    /// Notifies the future of the task that `stop` was set.
     pub stop_signal: watch::Sender<bool>,
     pub tags: Vec<Tag>,
     pub subnet: String,
     pub zone: String,
-    /// Its own loopback address, which is its private address.
+    /// Its private address, which is a loopback address that no other task has.
     pub address: Option<Ipv4Addr>,
     pub containers: Vec<Container>,
     pub target: TargetState,
     pub was_healthy: bool,
-    /// Whether its end was already counted by the circuit breaker and the throttle.
+    /// Whether the circuit breaker and the throttle have counted its end.
     pub accounted: bool,
     pub version: u64,
     pub attachment_id: String,
     pub times: TaskTimes,
-    /// When it started to run, for the grace period.
+    /// When it became RUNNING, for the grace period.
     pub running_since: Option<Instant>,
 }
 
 /// The points in time that DescribeTasks reports.
 #[derive(Debug, Clone, Default)]
-#[allow(missing_docs)] // As DescribeTasks names them.
 pub struct TaskTimes {
     pub created_at: Option<Timestamp>,
     pub connectivity_at: Option<Timestamp>,
@@ -346,7 +344,7 @@ pub struct TaskTimes {
 }
 
 impl Task {
-    /// A task that is about to be provisioned.
+    /// A task of a deployment that is about to be provisioned.
     pub fn new(service: &Service, deployment: &Deployment, subnet: &Subnet) -> Self {
         let task_definition = Arc::clone(&deployment.task_definition);
         let containers = task_definition.body["containerDefinitions"]
@@ -411,12 +409,12 @@ impl Task {
         self.stop.is_none()
     }
 
-    /// Its address, as the load balancer registers it.
+    /// The address that is registered in the target groups.
     pub fn ip(&self) -> Option<IpAddr> {
         self.address.map(IpAddr::V4)
     }
 
-    /// Asks for its end. The first reason counts.
+    /// Requests the end of the task. Only the first reason is kept.
     pub fn request_stop(&mut self, code: StopCode, reason: impl Into<String>) {
         if self.stop.is_none() {
             self.stop = Some(Stop {
@@ -433,19 +431,19 @@ impl Task {
 #[derive(Debug, Clone)]
 pub struct Container {
     pub name: String,
-    /// The image as the task definition has it.
+    /// The image reference of the task definition.
     pub image: String,
     pub image_digest: Option<String>,
     pub id: String,
-    /// `<task id>-<number>`, once it was started.
+    /// `<task id>-<number>`, after its start.
     pub runtime_id: Option<String>,
     /// PENDING, RUNNING or STOPPED.
     pub status: &'static str,
     pub exit_code: Option<i32>,
     pub reason: Option<String>,
-    /// CPU units of the container, or 0.
+    /// The CPU units of the container, or 0.
     pub cpu: String,
-    /// MiB of the container, if set.
+    /// The MiB of memory of the container, if set.
     pub memory: Option<String>,
 }
 
@@ -469,7 +467,7 @@ impl Container {
 
 #[cfg(test)]
 impl Service {
-    /// A service of one container on port 8000 behind one target group, for tests.
+    /// A service with one container, on port 8000, and one target group.
     pub fn for_tests(name: &str) -> Self {
         use serde_json::json;
         let task_definition = Arc::new(TaskDefinition {

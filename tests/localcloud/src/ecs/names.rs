@@ -1,9 +1,9 @@
-//! ARNs and the short forms in which callers may name things.
+//! ARNs, and the short names that callers may use instead.
 //! <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>
 
 use super::answer::Refusal;
 
-/// A cluster, as far as names and ARNs of what runs in it depend on it.
+/// A cluster, from which the ARNs of its services and tasks are made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterName {
     /// `arn:aws:ecs:<region>:<account>`.
@@ -12,7 +12,7 @@ pub struct ClusterName {
 }
 
 impl ClusterName {
-    /// Reads a cluster ARN; `None` when it is not one.
+    /// Reads the ARN of a cluster. `None` if it is a different kind of ARN.
     pub fn from_arn(arn: &str) -> Option<Self> {
         let (arn_prefix, name) = arn.split_once(":cluster/")?;
         arn_prefix.starts_with("arn:").then(|| ClusterName {
@@ -34,8 +34,8 @@ impl ClusterName {
         format!("{}:task/{}/{id}", self.arn_prefix, self.name)
     }
 
-    /// The ARN of a service that the caller names by ARN or short name. An ARN is taken as it is,
-    /// so that one of another cluster is not found in this one.
+    /// The ARN of a service that the caller names by ARN or short name. An ARN stays unchanged, so that a
+    /// service of another cluster is not found in this one.
     pub fn service_reference(&self, reference: &str) -> String {
         if reference.starts_with("arn:") {
             reference.to_owned()
@@ -54,17 +54,17 @@ impl ClusterName {
     }
 }
 
-/// The last part of an ARN or of a short name: a task's id, a service's name.
+/// The last part of an ARN or of a short name, such as the id of a task or the name of a service.
 pub fn last_part(arn: &str) -> &str {
     arn.rsplit('/').next().unwrap_or(arn)
 }
 
-/// The account of an ARN.
+/// The account id in an ARN.
 pub fn account_of(arn: &str) -> &str {
     arn.split(':').nth(4).unwrap_or_default()
 }
 
-/// Checks a service's name: "Up to 255 letters (uppercase and lowercase), numbers, underscores, and
+/// Checks the name of a service: "Up to 255 letters (uppercase and lowercase), numbers, underscores, and
 /// hyphens are allowed."
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateService.html>
 pub fn check_service_name(name: &str) -> Result<(), Refusal> {

@@ -1,11 +1,11 @@
-//! Private addresses for tasks: loopback addresses of their own.
+//! Private addresses for tasks. Each task has its own loopback address.
 
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
 use std::sync::Mutex;
 
-/// The port that is held on a network's first address for as long as the network is in use, so
-/// that another local cloud on this machine takes another network.
+/// The port on the first address of a network that stays bound while the network is in use, so that
+/// another local cloud on this machine takes another network.
 const CLAIM_PORT: u16 = 61_080;
 
 /// A /24 network in 127.0.0.0/8 that no other local cloud on this machine uses.
@@ -23,17 +23,17 @@ struct Hosts {
 }
 
 impl LoopbackNetwork {
-    /// Takes a network that nobody has.
+    /// Takes a network that is not in use.
     ///
     /// # Errors
-    /// When none of a hundred could be had, which means that loopback addresses other than
-    /// 127.0.0.1 do not work on this machine.
+    /// If 100 attempts fail, which means that loopback addresses other than 127.0.0.1 do not work on this
+    /// machine.
     pub fn claim() -> io::Result<Self> {
         const ATTEMPTS: usize = 100;
-        let mut refused = io::Error::from(io::ErrorKind::AddrInUse);
+        let mut last_error = io::Error::from(io::ErrorKind::AddrInUse);
         for _ in 0..ATTEMPTS {
             let [a, b, ..] = *uuid::Uuid::new_v4().as_bytes();
-            // 127.0.x.x is where other programs have their habits.
+            // Other programs use addresses in 127.0.x.x.
             let prefix = [a.max(1), b];
             let first = Ipv4Addr::new(127, prefix[0], prefix[1], 1);
             match TcpListener::bind((first, CLAIM_PORT)) {
@@ -47,14 +47,14 @@ impl LoopbackNetwork {
                         _claim: claim,
                     });
                 }
-                Err(error) => refused = error,
+                Err(error) => last_error = error,
             }
         }
-        Err(refused)
+        Err(last_error)
     }
 
-    /// An address on which all of `ports` are free; `None` when the network is full. Addresses go
-    /// round, so that one just released is not used again at once.
+    /// An address on which all of `ports` are free. `None` if the network is full. Addresses are used in
+    /// turn, so that a released address is not used again soon.
     pub fn allocate(&self, ports: &[u16]) -> Option<Ipv4Addr> {
         let mut hosts = self.hosts.lock().ok()?;
         for _ in 2..=254 {
@@ -106,12 +106,12 @@ mod tests {
     fn an_address_whose_port_is_taken_is_skipped() {
         let network = LoopbackNetwork::claim().unwrap();
         let second = network.address(2);
-        let _squatter = TcpListener::bind((second, 8000)).unwrap();
+        let _other_program = TcpListener::bind((second, 8000)).unwrap();
         assert_ne!(network.allocate(&[8000]), Some(second));
     }
 
     #[test]
-    fn a_full_network_gives_none_until_one_is_released() {
+    fn a_full_network_gives_no_address_until_one_is_released() {
         let network = LoopbackNetwork::claim().unwrap();
         let first = network.allocate(&[]).unwrap();
         while network.allocate(&[]).is_some() {}

@@ -1,17 +1,18 @@
-//! Pages of a list, with opaque tokens.
+//! Splits lists into pages, with opaque tokens.
 
 use super::answer::Refusal;
 
-/// One page and the token of the next.
+/// One page of a list.
 #[derive(Debug, PartialEq)]
 pub struct Page {
     pub items: Vec<String>,
-    /// What to pass to get the next page; `None` on the last.
+    /// The token of the next page. `None` on the last page.
     pub next_token: Option<String>,
 }
 
-/// Cuts a page of at most `max_results` (1 to 100; `default_size` when absent) out of `all`. The
-/// token holds the last item seen, so that items that come and go between two pages shift nothing.
+/// The page of `all` after `token`, with at most `max_results` items (1 to 100, or else
+/// `default_size`). The token contains the last item of the previous page, so that items that are added
+/// or deleted between two pages do not shift the pages.
 pub fn page(
     mut all: Vec<String>,
     max_results: Option<i64>,
@@ -84,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn an_item_deleted_between_two_pages_skips_none() {
+    fn the_deletion_of_an_item_between_two_pages_skips_no_other() {
         let first = page(names(20), Some(5), 10, None).unwrap();
         let mut rest = names(20);
         rest.remove(0);
@@ -93,9 +94,9 @@ mod tests {
     }
 
     #[test]
-    fn more_than_a_hundred_results_and_a_made_up_token_are_refused() {
+    fn more_than_100_results_and_an_invalid_token_are_refused() {
         assert!(page(names(3), Some(101), 10, None).is_err());
         assert!(page(names(3), Some(0), 10, None).is_err());
-        assert!(page(names(3), None, 10, Some("nonsense")).is_err());
+        assert!(page(names(3), None, 10, Some("invalid")).is_err());
     }
 }

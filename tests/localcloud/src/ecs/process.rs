@@ -1,4 +1,4 @@
-//! A container as a process of this machine.
+//! Containers as processes of this machine.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -10,10 +10,10 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 use tokio::sync::Mutex;
 
-/// See the script: the process dies with the local cloud, whatever becomes of that.
+/// The script ensures that the process ends when the local cloud ends or is killed.
 const SUPERVISOR: &str = include_str!("supervisor.sh");
 
-/// Where images look for programs when they set no `PATH`.
+/// The `PATH` of images that do not set it.
 /// <https://docs.docker.com/reference/dockerfile/#environment-replacement>
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
@@ -21,18 +21,18 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 pub struct CommandLine {
     pub program: PathBuf,
     pub arguments: Vec<String>,
-    /// The directory on this machine to run it in.
+    /// The working directory, on this machine.
     pub directory: PathBuf,
-    /// Its whole environment.
+    /// The complete environment. Nothing is inherited.
     pub environment: BTreeMap<String, String>,
 }
 
 impl CommandLine {
-    /// Finds `argv[0]` inside an image's `root` as the container runtime would: an absolute path
-    /// as it stands, a path with a slash from the working directory, a bare name along `PATH`.
+    /// Finds `argv[0]` inside an image's `root` as the container runtime does: an absolute path as it is,
+    /// a path with a slash from the working directory, and a name without a slash in `PATH`.
     ///
     /// # Errors
-    /// The runtime's message when there is no such program.
+    /// The message of the runtime, if the program does not exist.
     pub fn resolve(
         root: &Path,
         working_dir: Option<&str>,
@@ -64,7 +64,8 @@ impl CommandLine {
                 "exec: \"{name}\": stat {name}: no such file or directory"
             ));
         }
-        // A script's interpreter comes from this machine: the image's own would need a chroot.
+        // The interpreters of scripts come from this machine, because those of the image would need a
+        // chroot.
         let path = in_image
             .iter()
             .map(|entry| entry.to_string_lossy().into_owned())
@@ -81,7 +82,7 @@ impl CommandLine {
     }
 }
 
-/// A path of the image as a path of this machine; `..` leads nowhere above the root.
+/// A path in the image as a path on this machine. `..` does not lead above the root.
 fn inside(root: &Path, path: &str) -> PathBuf {
     let mut result = root.to_owned();
     for component in Path::new(path).components() {
@@ -96,23 +97,23 @@ fn inside(root: &Path, path: &str) -> PathBuf {
     result
 }
 
-/// A running process. Dropping it and all of its [`Control`]s kills it.
+/// A running process. It is killed when this and all its [`Control`]s are dropped.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
     control: Control,
 }
 
-/// What can be done to a process from elsewhere.
+/// A handle with which other code can signal a process.
 #[derive(Debug, Clone)]
 pub struct Control {
-    /// The process group, which is also the supervisor's process id.
+    /// The id of the process group, which is also the process id of the supervisor.
     pub group: u32,
     commands: Arc<Mutex<Option<ChildStdin>>>,
 }
 
 impl Control {
-    /// Sends a signal to the process, e.g. `TERM`. One that has ended ignores it.
+    /// Sends a signal, e.g. `TERM`, to the process. Nothing happens if it has ended.
     pub async fn signal(&self, name: &str) {
         if let Some(commands) = self.commands.lock().await.as_mut() {
             let line = format!("{name}\n");
@@ -128,10 +129,10 @@ impl Control {
 }
 
 impl Process {
-    /// Starts a process in a process group of its own; its output comes through the two pipes.
+    /// Starts a process in a new process group. The two pipes carry its output.
     ///
     /// # Errors
-    /// When this machine cannot start another process, or the working directory does not exist.
+    /// If this machine cannot start another process, or the working directory does not exist.
     pub fn start(line: &CommandLine) -> io::Result<(Self, ChildStdout, ChildStderr)> {
         let mut child = Command::new("/bin/sh")
             .args(["-c", SUPERVISOR, "supervisor"])
@@ -145,7 +146,7 @@ impl Process {
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;
-        let missing = || io::Error::other("a pipe that was asked for is not there");
+        let missing = || io::Error::other("a requested pipe is missing");
         let commands = child.stdin.take().ok_or_else(missing)?;
         let stdout = child.stdout.take().ok_or_else(missing)?;
         let stderr = child.stderr.take().ok_or_else(missing)?;
@@ -161,8 +162,8 @@ impl Process {
         self.control.clone()
     }
 
-    /// Waits for the end and returns the exit code, 128 + n after signal n, as containers do.
-    /// What the process left running is killed.
+    /// Waits for the end of the process, and kills the processes that it has left running. Returns the
+    /// exit code, which is 128 + n after signal n, as in containers.
     pub async fn wait(&mut self) -> i32 {
         let status = self.child.wait().await;
         self.control.destroy().await;
@@ -195,15 +196,15 @@ mod tests {
             .expect("the process ends")
     }
 
-    /// Whether a process of that id is there and not a zombie.
-    fn lives(pid: &str) -> bool {
+    /// Whether a process with this id exists and is not a zombie.
+    fn is_running(pid: &str) -> bool {
         std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()))
             .is_ok_and(|stat| !stat.contains(") Z "))
     }
 
-    async fn gone(pid: &str) -> bool {
+    async fn has_ended(pid: &str) -> bool {
         for _ in 0..100 {
-            if !lives(pid) {
+            if !is_running(pid) {
                 return true;
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_has_only_the_environment_it_was_given_and_its_exit_code_comes_back() {
+    async fn a_process_has_only_the_given_environment_and_its_exit_code_is_returned() {
         let (_root, line) = image("#!/bin/sh\n/usr/bin/env\necho \"got $1\"\nexit 3\n");
         let (mut process, mut stdout, _stderr) = Process::start(&line).unwrap();
         let mut output = String::new();
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sigterm_reaches_the_process_itself() {
+    async fn sigterm_reaches_the_process() {
         let script = "#!/bin/sh\ntrap 'exit 7' TERM\necho ready\nwhile :; do sleep 0.05; done\n";
         let (_root, line) = image(script);
         let (mut process, mut stdout, _stderr) = Process::start(&line).unwrap();
@@ -235,7 +236,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn sigkill_reads_as_137() {
+    async fn sigkill_gives_exit_code_137() {
         let (_root, line) = image("#!/bin/sh\nexec sleep 60\n");
         let (mut process, _stdout, _stderr) = Process::start(&line).unwrap();
         process.control().signal("KILL").await;
@@ -243,31 +244,31 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_a_process_leaves_behind_is_killed_with_it() {
+    async fn child_processes_are_killed_when_their_process_ends() {
         let (_root, line) = image("#!/bin/sh\nsleep 60 >/dev/null 2>&1 &\necho $!\nexit 0\n");
         let (mut process, mut stdout, _stderr) = Process::start(&line).unwrap();
         let mut orphan = String::new();
         stdout.read_to_string(&mut orphan).await.unwrap();
         ended(&mut process).await;
-        assert!(gone(&orphan).await, "process {orphan} still lives");
+        assert!(has_ended(&orphan).await, "process {orphan} still runs");
     }
 
     #[tokio::test]
-    async fn a_process_dies_when_nobody_holds_it_any_more() {
+    async fn a_process_ends_when_its_handles_are_dropped() {
         let (_root, line) = image("#!/bin/sh\ntrap '' TERM HUP\necho $$\nsleep 60\n");
         let (process, mut stdout, _stderr) = Process::start(&line).unwrap();
         let mut pid = [0; 16];
         let read = stdout.read(&mut pid).await.unwrap();
         let pid = String::from_utf8_lossy(&pid[..read]).into_owned();
-        assert!(lives(&pid));
+        assert!(is_running(&pid));
         drop(process);
-        assert!(gone(&pid).await, "process {pid} still lives");
+        assert!(has_ended(&pid).await, "process {pid} still runs");
     }
 
-    /// Not a test by itself: the part of a local cloud in the test after it.
+    /// Not a test of its own. The next test runs it in place of a local cloud.
     #[tokio::test]
     #[ignore = "the next test runs it in a process of its own"]
-    async fn a_process_that_is_held_for_a_minute() {
+    async fn a_process_that_is_kept_for_a_minute() {
         let (_root, line) = image("#!/bin/sh\ntrap '' TERM HUP\necho \"pid $$\"\nsleep 60\n");
         let (_process, mut stdout, _stderr) = Process::start(&line).unwrap();
         let mut pid = [0; 32];
@@ -277,8 +278,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_process_dies_when_the_local_cloud_is_killed() {
-        let name = "ecs::process::tests::a_process_that_is_held_for_a_minute";
+    async fn a_process_ends_when_the_local_cloud_is_killed() {
+        let name = "ecs::process::tests::a_process_that_is_kept_for_a_minute";
         let mut holder = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", name, "--ignored", "--nocapture"])
             .stdout(Stdio::null())
@@ -286,21 +287,21 @@ mod tests {
             .spawn()
             .unwrap();
         let mut stderr = holder.stderr.take().unwrap();
-        let mut said = String::new();
-        while !said.contains('\n') {
+        let mut output = String::new();
+        while !output.contains('\n') {
             let mut chunk = [0; 64];
             let read = stderr.read(&mut chunk).await.unwrap();
-            assert_ne!(read, 0, "the holder ended early");
-            said.push_str(&String::from_utf8_lossy(&chunk[..read]));
+            assert_ne!(read, 0, "the process ended early");
+            output.push_str(&String::from_utf8_lossy(&chunk[..read]));
         }
-        let pid = said.trim().trim_start_matches("pid ").to_owned();
-        assert!(lives(&pid), "{said:?}");
+        let pid = output.trim().trim_start_matches("pid ").to_owned();
+        assert!(is_running(&pid), "{output:?}");
         holder.kill().await.unwrap();
-        assert!(gone(&pid).await, "process {pid} still lives");
+        assert!(has_ended(&pid).await, "process {pid} still runs");
     }
 
     #[test]
-    fn programs_are_found_in_the_image_and_nowhere_else() {
+    fn programs_are_found_only_in_the_image() {
         let (root, _line) = image("#!/bin/sh\n");
         let resolve = |name: &str| {
             CommandLine::resolve(root.path(), None, &[name.to_owned()], BTreeMap::new())

@@ -3,8 +3,8 @@
 
 use super::names::ClusterName;
 
-/// An image reference without its registry: `repository:tag` or `repository@sha256:…`. The first
-/// part is a registry when it looks like a host, as with Docker.
+/// An image reference without its registry: `repository:tag` or `repository@sha256:…`. As in Docker, the
+/// first part is a registry if it has the form of a host.
 pub fn without_registry(reference: &str) -> &str {
     match reference.split_once('/') {
         Some((host, rest)) if host.contains('.') || host.contains(':') || host == "localhost" => {
@@ -21,7 +21,8 @@ pub fn repository(reference: &str) -> &str {
     path.split(':').next().unwrap_or(path)
 }
 
-/// The ARN of an image's ECR repository, in the registry's account and region or the cluster's.
+/// The ARN of an image's ECR repository. Region and account come from the registry in the reference, or
+/// else from the cluster.
 pub fn repository_arn(reference: &str, cluster: &ClusterName) -> String {
     let repository = repository(reference);
     let host: Vec<&str> = reference
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registry_is_left_out_and_the_path_kept() {
+    fn the_registry_is_removed_and_the_path_stays() {
         for (reference, path, name) in [
             (
                 "000000000000.dkr.ecr.us-east-1.amazonaws.com/test@sha256:ab",
@@ -73,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn the_repository_arn_has_the_registrys_account_or_the_clusters() {
+    fn the_repository_arn_has_the_account_of_the_registry_or_of_the_cluster() {
         let cluster =
             ClusterName::from_arn("arn:aws:ecs:us-east-1:000000000000:cluster/test").unwrap();
         assert_eq!(

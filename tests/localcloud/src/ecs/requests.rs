@@ -1,9 +1,7 @@
-//! The requests that are answered here, as their JSON comes in.
+//! The JSON of the requests that are answered here. The members have the names of the API reference.
 //!
-//! Members that ECS knows but the local cloud does not act on are refused rather than ignored: a
-//! caller that depends on one would otherwise see it work here and fail on AWS.
-
-#![allow(missing_docs)] // The members are those of the API reference, under the same names.
+//! Members that the local cloud does not support are refused, not ignored. Otherwise a caller that
+//! depends on one would work differently here and on AWS.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,13 +10,13 @@ use serde_json::Value;
 use super::answer::Refusal;
 use super::rules::circuit_breaker::CircuitBreaker;
 
-/// Reads a request.
+/// Decodes a request.
 ///
 /// # Errors
 /// `SerializationException` for a value of the wrong type, `InvalidParameterException` for a
-/// missing or unknown member or a value that is none of an enumeration's.
+/// missing or unknown member, or for a value that an enumeration does not have.
 pub fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Refusal> {
-    // Clients may send members they do not use as null; AWS takes that as absent.
+    // Clients may send unused members as null, which AWS treats as absent.
     let body = match body {
         Value::Object(members) => Value::Object(
             members
@@ -45,7 +43,7 @@ pub fn read<T: DeserializeOwned>(body: &Value) -> Result<T, Refusal> {
 pub struct Tag {
     /// Up to 128 characters.
     pub key: String,
-    /// Up to 256 characters; may be empty.
+    /// Up to 256 characters, or empty.
     #[serde(default)]
     pub value: String,
 }
@@ -184,14 +182,14 @@ impl Switch {
     }
 }
 
-/// The one launch type that works here.
+/// The only launch type that is supported here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum LaunchType {
     Fargate,
 }
 
-/// Whose tags a task gets.
+/// The source of the tags of tasks.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateService.html>
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
@@ -212,7 +210,7 @@ impl PropagateTags {
     }
 }
 
-/// What a Describe call adds.
+/// Optional parts of the answer of a Describe call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum Include {
@@ -243,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn text_for_a_number_is_a_serialization_error() {
+    fn text_in_place_of_a_number_is_a_serialization_error() {
         let wrong = read::<ListServices>(&json!({"maxResults": "ten"})).unwrap_err();
         assert_eq!(wrong.code, "SerializationException");
     }

@@ -1,4 +1,4 @@
-//! What operations, scheduler and tasks have in common.
+//! What operations, the scheduler and tasks share.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,7 +15,7 @@ use crate::time_scale::TimeScale;
 #[derive(Default)]
 pub struct Processes {
     pub controls: HashMap<String, Vec<Control>>,
-    /// Set when everything is to end: no more may be started.
+    /// Set during the shutdown. No process may start then.
     pub closing: bool,
 }
 
@@ -25,7 +25,7 @@ pub struct Shared {
     processes: Mutex<Processes>,
     /// Wakes the scheduler.
     pub wake: Notify,
-    /// Whether tasks stay PENDING for now.
+    /// Whether new tasks stay in PENDING.
     pub starts_paused: watch::Sender<bool>,
     pub backends: Arc<dyn Backends>,
     pub network: LoopbackNetwork,
@@ -49,12 +49,12 @@ impl Shared {
         }
     }
 
-    /// The state; it is never held across a wait.
+    /// Locks the state. The guard must not be kept across an `await`.
     pub fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Changes a task, counts the change and tells the scheduler.
+    /// Changes a task, increments its version and wakes the scheduler. `None` if it does not exist.
     pub fn change<R>(&self, task_arn: &str, change: impl FnOnce(&mut Task) -> R) -> Option<R> {
         let result = self.state().tasks.get_mut(task_arn).map(|task| {
             task.version += 1;
@@ -76,12 +76,12 @@ impl Shared {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An AWS duration as it passes here.
+    /// The local duration of `seconds` on AWS.
     pub fn seconds(&self, seconds: f64) -> Duration {
         self.time_scale.seconds(seconds)
     }
 
-    /// Waits an AWS duration.
+    /// Waits for the local duration of `seconds` on AWS.
     pub async fn pause(&self, seconds: f64) {
         tokio::time::sleep(self.seconds(seconds)).await;
     }

@@ -1,6 +1,7 @@
-# Starts a task's process and stands between it and the local cloud. Standard input is a pipe from
-# the local cloud: each line names a signal for the process, and its end (also when the local cloud
-# is killed) ends the whole process group. The exit status is the process's, 128 + n after signal n.
+# Runs the process of a task under the control of the local cloud. Standard input is a pipe from the
+# local cloud. Each line names a signal for the process. When the pipe is closed, also because the local
+# cloud was killed, the whole process group is killed. The exit status is that of the process, or
+# 128 + n after signal n.
 exec 3<&0
 unset PWD OLDPWD SHLVL
 "$@" </dev/null 3<&- &

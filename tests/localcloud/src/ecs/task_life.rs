@@ -227,7 +227,7 @@ async fn prepare_container(
         role.may_pull(reference, &repository).await?;
     }
     let image = shared.backends.image(reference).await?;
-    let mut logs = Destination::of(container, &facts.id);
+    let mut logs = Destination::for_container(container, &facts.id);
     if let (Some(role), Some(destination)) = (role, &logs) {
         let region_account = references::region_and_account(&facts.cluster);
         if !role.log_stream(destination, &region_account).await? {

@@ -1,4 +1,4 @@
-//! The deployment circuit breaker: how many failed tasks fail a deployment.
+//! The deployment circuit breaker: the number of failed tasks at which a deployment fails.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>
 
 use serde::Deserialize;
@@ -7,19 +7,19 @@ use serde::Deserialize;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CircuitBreaker {
-    /// Whether failures are counted against the threshold at all.
+    /// Whether failures can fail the deployment.
     pub enable: bool,
-    /// Whether the last completed deployment comes back after a failure, which is not supported.
+    /// Whether a failure restores the last completed deployment, which is not supported here.
     pub rollback: bool,
 }
 
-/// The number of failed tasks at which a deployment is FAILED; `None` when the breaker is off.
+/// The number of failed tasks at which a deployment is FAILED. `None` if the breaker is off.
 pub fn threshold(breaker: &CircuitBreaker, desired_count: u32) -> Option<u32> {
     let half = desired_count.div_ceil(2);
     breaker.enable.then(|| half.clamp(3, 200))
 }
 
-/// What `rolloutStateReason` says of a deployment that the breaker failed.
+/// `rolloutStateReason` of a deployment that the breaker failed.
 pub const FAILED_REASON: &str = "ECS deployment circuit breaker: tasks failed to start.";
 
 #[cfg(test)]

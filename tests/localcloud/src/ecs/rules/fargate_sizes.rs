@@ -7,7 +7,7 @@ use crate::ecs::answer::Refusal;
 /// (`"512"`) or gigabytes (`"0.5 GB"`).
 ///
 /// # Errors
-/// `ClientException` in Fargate's words when there is no such size.
+/// `ClientException` with the message of Fargate, if the size does not exist.
 pub fn check(cpu: &str, memory: &str) -> Result<(), Refusal> {
     let (Some(units), Some(mib)) = (cpu_units(cpu), memory_mib(memory)) else {
         return Err(Refusal::client(format!(
@@ -59,10 +59,10 @@ fn memory_mib(text: &str) -> Option<u32> {
     }
 }
 
-/// A decimal number times 1024, if that is a whole number.
+/// A decimal number times 1024, if the result is a whole number.
 fn scaled(decimal: &str) -> Option<u32> {
     let value = decimal.trim().parse::<f64>().ok()? * 1024.0;
-    // Any size that Fargate offers is far below 2^32, and a fraction is no size.
+    // The sizes of Fargate are whole numbers far below 2^32.
     (value.fract() == 0.0 && (0.0..1e9).contains(&value)).then_some(value as u32)
 }
 
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_size_of_the_table_is_taken() {
+    fn sizes_of_the_table_are_accepted() {
         for (cpu, memory) in [
             ("256", "512"),
             ("256", "2048"),
@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_outside_the_table_are_refused_in_fargates_words() {
+    fn sizes_outside_the_table_are_refused_with_the_message_of_fargate() {
         for (cpu, memory) in [
             ("256", "4096"),
             ("256", "1536"),
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_size_is_refused() {
+    fn text_that_is_not_a_size_is_refused() {
         assert!(check("many", "512").is_err());
         assert!(check("256", "").is_err());
     }

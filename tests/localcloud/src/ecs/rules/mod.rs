@@ -1,4 +1,4 @@
-//! Rules that ECS enforces, one small unit each.
+//! Rules that ECS enforces, each in its own module.
 
 pub mod circuit_breaker;
 pub mod fargate_sizes;

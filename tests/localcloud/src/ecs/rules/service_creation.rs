@@ -1,7 +1,8 @@
-//! What CreateService checks before it makes anything.
+//! The checks of CreateService.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_CreateService.html>
 //!
-//! The messages are those that ECS gives; they are known from reports, not from the reference.
+//! The messages are those of ECS. They come from reports of users, because the reference does not
+//! document them.
 
 use serde_json::Value;
 
@@ -10,8 +11,8 @@ use crate::ecs::backends::TargetGroupUse;
 use crate::ecs::model::{Service, ServiceStatus};
 use crate::ecs::requests::LoadBalancer;
 
-/// A target group must exist and some listener or rule must name it: a target group without a
-/// load balancer receives no health checks.
+/// A target group must exist, and a listener or rule must name it. Without a load balancer it has no
+/// health checks.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-load-balancing.html>
 pub fn target_group_is_attached(arn: &str, group: TargetGroupUse) -> Result<(), Refusal> {
     match group {
@@ -56,7 +57,7 @@ pub fn container_is_in_task_definition(
     }
 }
 
-/// A task definition must be ACTIVE, and know how to run on Fargate in a VPC of its own address.
+/// A task definition must be ACTIVE and compatible with Fargate, which requires a network configuration.
 pub fn task_definition_runs_on_fargate(
     task_definition: &Value,
     has_network_configuration: bool,
@@ -80,18 +81,18 @@ pub fn task_definition_runs_on_fargate(
     Ok(())
 }
 
-/// What becomes of a CreateService whose name some service has or had.
+/// The result of a check of a service name.
 #[derive(Debug, PartialEq)]
 pub enum Name {
-    /// Nobody uses it, or only an INACTIVE service did.
+    /// No service has this name, except perhaps an INACTIVE one.
     Free,
-    /// The same request again: answered with the service that the first one made.
+    /// The request repeats the one that created the service, which is the answer.
     SameRequest,
 }
 
-/// A name that an ACTIVE or DRAINING service has is refused, unless the same request with the
-/// same `clientToken` is repeated. Whether ECS also takes an identical request without a token is
-/// not documented; the stricter reading is taken, so that no caller comes to rely on it.
+/// Refuses the name of an ACTIVE or DRAINING service, unless the request repeats the one that created
+/// the service, with the same `clientToken`. AWS does not document whether ECS accepts an identical
+/// request without a token. It is refused here, so that no caller depends on it.
 pub fn name_is_free(existing: Option<&Service>, request: &Value) -> Result<Name, Refusal> {
     let Some(existing) = existing else {
         return Ok(Name::Free);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_taken_name_is_refused_unless_the_same_request_comes_again() {
+    fn a_name_in_use_is_refused_unless_the_request_is_repeated() {
         let request = json!({"serviceName": "a", "clientToken": "one", "desiredCount": 2});
         let mut existing = Service::for_tests("a");
         existing.request = request.clone();

@@ -1,4 +1,4 @@
-//! What RegisterTaskDefinition refuses beyond what MiniStack checks.
+//! The checks of RegisterTaskDefinition that MiniStack lacks.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html>
 
 use serde_json::Value;
@@ -6,10 +6,11 @@ use serde_json::Value;
 use super::fargate_sizes;
 use crate::ecs::answer::Refusal;
 
-/// Checks a RegisterTaskDefinition request that asks for Fargate; others are left alone.
+/// Checks a RegisterTaskDefinition request for Fargate. For other launch types only the family is
+/// checked.
 ///
 /// # Errors
-/// `ClientException` with ECS's message.
+/// `ClientException` with the message of ECS.
 pub fn check(request: &Value) -> Result<(), Refusal> {
     if let Some(family) = request["family"].as_str() {
         check_family(family)?;
@@ -63,9 +64,9 @@ fn check_family(family: &str) -> Result<(), Refusal> {
 }
 
 fn check_container(container: &Value, has_execution_role: bool) -> Result<(), Refusal> {
-    let some = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
+    let is_set = |list: &Value| list.as_array().is_some_and(|list| !list.is_empty());
     if !has_execution_role {
-        if some(&container["secrets"]) {
+        if is_set(&container["secrets"]) {
             return Err(Refusal::client(
                 "When you are specifying container secrets, you must also specify a value for \
                  'executionRoleArn'.",
@@ -138,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_complete_fargate_task_definition_is_taken() {
+    fn a_complete_fargate_task_definition_is_accepted() {
         assert_eq!(check(&request()), Ok(()));
     }
 
@@ -149,14 +150,14 @@ mod tests {
     }
 
     #[test]
-    fn fargate_needs_awsvpc_cpu_and_memory() {
+    fn fargate_requires_awsvpc_cpu_and_memory() {
         assert!(message(|r| r["networkMode"] = json!("bridge")).contains("network mode"));
         assert!(message(|r| r["cpu"] = Value::Null).contains("'cpu'"));
         assert!(message(|r| r["memory"] = Value::Null).contains("'memory'"));
     }
 
     #[test]
-    fn secrets_and_private_images_need_an_execution_role() {
+    fn secrets_and_private_images_require_an_execution_role() {
         assert!(message(|r| r["executionRoleArn"] = Value::Null).contains("executionRoleArn"));
         let message = message(|r| {
             r["executionRoleArn"] = Value::Null;
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn task_definitions_for_other_launch_types_are_left_alone() {
+    fn task_definitions_for_other_launch_types_are_not_checked() {
         assert_eq!(check(&json!({"family": "batch", "cpu": "1"})), Ok(()));
     }
 }

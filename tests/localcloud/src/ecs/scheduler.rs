@@ -1,4 +1,4 @@
-//! The service scheduler: keeps as many tasks running as each service wants.
+//! The service scheduler, which keeps the desired number of tasks of each service running.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs_services.html>
 
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::shared::Shared;
 use super::task_life;
 use crate::time_scale::TimeScale;
 
-/// AWS seconds between two reconciliations.
+/// Seconds on AWS between two reconciliations.
 const RECONCILE_INTERVAL: f64 = 1.0;
 
-/// How long stopped tasks are to be seen: "Currently, stopped tasks appear in the returned results
+/// How many seconds stopped tasks are kept: "Currently, stopped tasks appear in the returned results
 /// for at least one hour."
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
 const STOPPED_TASKS_ARE_KEPT: f64 = 3600.0;
@@ -31,9 +31,9 @@ pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
         let _ = tokio::time::timeout(pause, shared.wake.notified()).await;
         let services: Vec<String> = {
             let state = shared.state();
-            let live = state.services.values();
-            // Those that were deleted stay to be described, and need no reconciliation.
-            let live = live.filter(|service| service.status != ServiceStatus::Inactive);
+            let services = state.services.values();
+            // INACTIVE services can still be described, but need no reconciliation.
+            let live = services.filter(|service| service.status != ServiceStatus::Inactive);
             live.map(Service::arn).collect()
         };
         for arn in services {
@@ -41,7 +41,7 @@ pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
                 tokio::spawn(task_life::live(Arc::clone(&shared), task_arn));
             }
         }
-        forget_old_tasks(&mut shared.state(), Timestamp::now());
+        remove_old_tasks(&mut shared.state(), Timestamp::now());
     }
 }
 
@@ -51,8 +51,8 @@ fn reconcile_service(shared: &Shared, service_arn: &str, time_scale: TimeScale) 
     reconcile(&mut state, service_arn, &health, time_scale, Instant::now())
 }
 
-/// Reconciles one service once: records what happened, and decides what to start and to stop.
-/// Returns the ARNs of tasks that are to begin their life.
+/// Reconciles a service once: records health and failures, and starts and stops tasks. Returns the ARNs
+/// of the new tasks.
 pub fn reconcile(
     state: &mut State,
     service_arn: &str,
@@ -60,7 +60,7 @@ pub fn reconcile(
     time_scale: TimeScale,
     now: Instant,
 ) -> Vec<String> {
-    // Taken out, so that service and tasks can be changed side by side.
+    // Removed for now, so that the service and its tasks can be changed together.
     let Some(mut service) = state.services.remove(service_arn) else {
         return Vec::new();
     };
@@ -71,17 +71,17 @@ pub fn reconcile(
             .values_mut()
             .filter(|task| task.service_arn == service_arn)
             .collect();
-        note_health(&mut service, &mut tasks, health, time_scale, now);
-        note_failures(&mut service, &mut tasks, time_scale, now);
+        record_health(&mut service, &mut tasks, health, time_scale, now);
+        record_failures(&mut service, &mut tasks, time_scale, now);
         match service.status {
             ServiceStatus::Inactive => {}
             ServiceStatus::Draining => drain(&mut service, &mut tasks),
             ServiceStatus::Active => {
-                break_circuit(&mut service);
+                apply_circuit_breaker(&mut service);
                 started = start(&mut service, &tasks, now);
                 scale_in(&mut service, &mut tasks);
                 replace_old(&mut service, &mut tasks);
-                settle(&mut service, &tasks);
+                complete(&mut service, &tasks);
             }
         }
     }
@@ -93,10 +93,9 @@ pub fn reconcile(
     arns
 }
 
-/// What the load balancer says of the tasks; one that is unhealthy after the grace period is
-/// stopped.
+/// Records the health of the tasks, and stops those that are unhealthy after the grace period.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/troubleshoot-service-load-balancers.html>
-fn note_health(
+fn record_health(
     service: &mut Service,
     tasks: &mut [&mut Task],
     health: &dyn Fn(&str) -> Vec<Health>,
@@ -132,8 +131,8 @@ fn note_health(
                 }
             }
             TargetState::Unhealthy(reason) => {
-                let graced = task.running_since.is_some_and(|since| now < since + grace);
-                if graced {
+                let in_grace_period = task.running_since.is_some_and(|since| now < since + grace);
+                if in_grace_period {
                     continue;
                 }
                 let port = reports.first().map_or(0, |(_, port, _)| *port);
@@ -157,7 +156,7 @@ fn note_health(
             }
         }
     }
-    // A task that runs at all ends the throttle.
+    // The throttle ends when a task runs.
     for task in tasks
         .iter()
         .filter(|task| task.status == TaskStatus::Running)
@@ -169,7 +168,7 @@ fn note_health(
     }
 }
 
-/// The worst of what the target groups say of a task, and the group that says it.
+/// The worst state of a task in its target groups, and the group that reports it.
 fn target_state(task: &Task, reports: &[(String, u16, Vec<Health>)]) -> (TargetState, String) {
     let mut result = (TargetState::Healthy, String::new());
     for (group, port, report) in reports {
@@ -197,8 +196,8 @@ fn deployment_of<'a>(service: &'a mut Service, task: &Task) -> Option<&'a mut De
         .find(|deployment| deployment.id == task.deployment_id)
 }
 
-/// Counts tasks that ended by themselves before they were of any use.
-fn note_failures(
+/// Counts tasks that ended by themselves before their target was healthy or before they ran.
+fn record_failures(
     service: &mut Service,
     tasks: &mut [&mut Task],
     time_scale: TimeScale,
@@ -236,7 +235,7 @@ fn note_failures(
     }
 }
 
-/// Stops everything of a deleted service. "After all tasks have transitioned to either STOPPING or
+/// Stops all tasks of a deleted service. "After all tasks have transitioned to either STOPPING or
 /// STOPPED status, the service status moves from DRAINING to INACTIVE."
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html>
 fn drain(service: &mut Service, tasks: &mut [&mut Task]) {
@@ -247,8 +246,8 @@ fn drain(service: &mut Service, tasks: &mut [&mut Task]) {
     }
 }
 
-/// Fails a deployment whose tasks keep failing.
-fn break_circuit(service: &mut Service) {
+/// Fails the PRIMARY deployment if the threshold of the circuit breaker is reached.
+fn apply_circuit_breaker(service: &mut Service) {
     let breaker = service
         .deployment_configuration
         .deployment_circuit_breaker
@@ -270,7 +269,7 @@ fn break_circuit(service: &mut Service) {
     ));
 }
 
-/// Starts what is missing of the PRIMARY deployment, at most `maximumPercent` of all tasks.
+/// Starts the missing tasks of the PRIMARY deployment, as far as `maximumPercent` allows.
 fn start(service: &mut Service, tasks: &[&mut Task], now: Instant) -> Vec<Task> {
     let primary = service.primary();
     let throttled = primary.not_before.is_some_and(|time| now < time);
@@ -292,14 +291,14 @@ fn start(service: &mut Service, tasks: &[&mut Task], now: Instant) -> Vec<Task> 
         .min(maximum.saturating_sub(all));
     let mut started: Vec<Task> = Vec::new();
     for _ in 0..missing {
-        // Spread over the zones, as Fargate does.
+        // Tasks are spread over the zones, as on Fargate.
         let subnet = service
             .subnets
             .iter()
             .min_by_key(|subnet| {
-                let there = |task: &Task| task.wanted() && task.subnet == subnet.id;
-                tasks.iter().filter(|task| there(task)).count()
-                    + started.iter().filter(|task| there(task)).count()
+                let is_here = |task: &Task| task.wanted() && task.subnet == subnet.id;
+                tasks.iter().filter(|task| is_here(task)).count()
+                    + started.iter().filter(|task| is_here(task)).count()
             })
             .cloned();
         let Some(subnet) = subnet else { break };
@@ -347,7 +346,7 @@ fn stop_tasks(service: &mut Service, mut tasks: Vec<&mut Task>) {
     }
 }
 
-/// Stops what is too much of the PRIMARY deployment, first what does not run yet.
+/// Stops surplus tasks of the PRIMARY deployment, beginning with those that do not run yet.
 fn scale_in(service: &mut Service, tasks: &mut [&mut Task]) {
     let primary = service.primary().id.clone();
     let mut of_primary: Vec<&mut Task> = tasks
@@ -376,25 +375,25 @@ fn replace_old(service: &mut Service, tasks: &mut [&mut Task]) {
     let minimum_percent = service.deployment_configuration.minimum_healthy_percent;
     let minimum =
         (service.desired_count as usize * minimum_percent.unwrap_or(100) as usize).div_ceil(100);
-    let mut may_go = healthy.saturating_sub(minimum);
-    let mut going = Vec::new();
+    let mut may_stop = healthy.saturating_sub(minimum);
+    let mut stopping = Vec::new();
     for task in tasks.iter_mut() {
         if !task.wanted() || task.deployment_id == primary {
             continue;
         }
         if is_healthy(task) {
-            if may_go == 0 {
+            if may_stop == 0 {
                 continue;
             }
-            may_go -= 1;
+            may_stop -= 1;
         }
-        going.push(&mut **task);
+        stopping.push(&mut **task);
     }
-    stop_tasks(service, going);
+    stop_tasks(service, stopping);
 }
 
-/// Completes the deployment and says so when all is as it should be.
-fn settle(service: &mut Service, tasks: &[&mut Task]) {
+/// Completes the deployment and adds the events for it, if all tasks are in their desired state.
+fn complete(service: &mut Service, tasks: &[&mut Task]) {
     let primary = service.primary().id.clone();
     let behind_load_balancer = service.target_groups().next().is_some();
     let wanted = tasks.iter().filter(|task| task.wanted());
@@ -438,7 +437,7 @@ fn settle(service: &mut Service, tasks: &[&mut Task]) {
     }
 }
 
-fn forget_old_tasks(state: &mut State, now: Timestamp) {
+fn remove_old_tasks(state: &mut State, now: Timestamp) {
     state.tasks.retain(|_, task| {
         task.times.stopped_at.is_none_or(|Timestamp(at)| {
             task.status != TaskStatus::Stopped || now.0 - at < STOPPED_TASKS_ARE_KEPT

@@ -1,4 +1,4 @@
-//! CreateService, UpdateService, DeleteService, DescribeServices, ListServices.
+//! CreateService, UpdateService, DeleteService, DescribeServices and ListServices.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ use super::rules::service_creation::{self, Name};
 use super::shared::Shared;
 use super::wire;
 
-/// The cluster that calls without one mean.
-pub const DEFAULT_CLUSTER: &str = "default";
+/// The cluster of calls that name none.
+const DEFAULT_CLUSTER: &str = "default";
 
-/// The default page of ListServices.
+/// The default page size of ListServices.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListServices.html>
 const SERVICES_PER_PAGE: usize = 10;
 
-/// Tasks per service.
+/// The quota of tasks per service.
 /// <https://docs.aws.amazon.com/general/latest/gr/ecs-service.html>
 const MAX_TASKS: i64 = 5000;
 
@@ -96,9 +96,8 @@ pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
         created_at: Timestamp::now(),
     };
     let mut state = shared.state();
-    // Looked at again: another call may have made it while this one asked around.
+    // Checked again, because a concurrent call may have created the service meanwhile.
     if let Name::Free = service_creation::name_is_free(state.services.get(&arn), body)? {
-        // The tasks of an INACTIVE namesake are not this service's.
         state.services.insert(arn.clone(), service);
     }
     let answer = state
@@ -114,7 +113,7 @@ fn check_supported(request: &CreateService) -> Result<(), Refusal> {
     let breaker = &request.deployment_configuration.deployment_circuit_breaker;
     match (request.launch_type, breaker.rollback) {
         (Some(LaunchType::Fargate), false) => Ok(()),
-        // Without a launch type AWS takes EC2, which has no instances here.
+        // Without a launch type AWS uses EC2, which has no instances here.
         (None, _) => Err(Refusal::client(
             "The local cloud runs tasks with launchType FARGATE only.",
         )),
@@ -135,9 +134,9 @@ fn check_client_token(token: Option<&str>) -> Result<(), Refusal> {
     }
 }
 
-/// What ECS requires of the tags of one resource.
+/// Checks the tags of a resource.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html>
-pub fn check_tags(tags: &[requests::Tag]) -> Result<(), Refusal> {
+fn check_tags(tags: &[requests::Tag]) -> Result<(), Refusal> {
     if tags.len() > 50 {
         return Err(Refusal::invalid_parameter(
             "The maximum number of tags for a resource is 50.",
@@ -191,7 +190,7 @@ fn grace_period(
         })
 }
 
-/// Finds a cluster by name or ARN.
+/// The cluster with a name or ARN.
 pub async fn cluster(shared: &Shared, name: Option<&str>) -> Result<ClusterName, Refusal> {
     let name = name.unwrap_or(DEFAULT_CLUSTER);
     shared.backends.cluster(name).await

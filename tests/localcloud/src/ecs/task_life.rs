@@ -18,29 +18,29 @@ use super::process::{CommandLine, Control, Process};
 use super::references;
 use super::shared::Shared;
 
-/// AWS seconds for the steps that on AWS depend on Fargate's machinery. AWS takes longer (about
-/// half a minute from PROVISIONING to RUNNING) but promises nothing, so nothing may depend on it.
+/// The durations of a task's steps, in seconds on AWS. AWS takes longer (about 30 s from PROVISIONING to
+/// RUNNING), but guarantees no durations, so that no caller may depend on them.
 mod steps {
-    /// Making the network interface.
+    /// The creation of the network interface.
     pub const PROVISIONING: f64 = 4.0;
-    /// Before the image is pulled.
+    /// The time before the image is pulled.
     pub const PENDING: f64 = 2.0;
-    /// Between the start of the containers and RUNNING.
+    /// The time between the start of the containers and RUNNING.
     pub const ACTIVATING: f64 = 3.0;
-    /// Deleting the network interface.
+    /// The deletion of the network interface.
     pub const DEPROVISIONING: f64 = 3.0;
-    /// Between two looks at a target that is draining.
+    /// The interval of the checks of a draining target.
     pub const DRAINING_POLL: f64 = 1.0;
-    /// The longest deregistration delay there is.
-    pub const LONGEST_DRAINING: f64 = 3600.0;
-    /// `stopTimeout` when the container sets none.
+    /// The maximum deregistration delay.
+    pub const MAX_DRAINING: f64 = 3600.0;
+    /// The default `stopTimeout` of a container.
     pub const STOP_TIMEOUT: f64 = 30.0;
 }
 
-/// How long the last lines of a container's output may take to reach the log group.
+/// The limit on the time until the last lines of a container are in the log group.
 const LOGS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What does not change in a task's life.
+/// The properties of a task that do not change.
 struct Facts {
     arn: String,
     id: String,
@@ -50,12 +50,12 @@ struct Facts {
     deployment_id: String,
     definition: Arc<TaskDefinition>,
     zone: String,
-    /// Target group and port.
+    /// The ARNs and ports of the target groups.
     targets: Vec<(String, u16)>,
 }
 
 impl Facts {
-    fn of(shared: &Shared, task_arn: &str) -> Option<(Self, watch::Receiver<bool>)> {
+    fn read(shared: &Shared, task_arn: &str) -> Option<(Self, watch::Receiver<bool>)> {
         let state = shared.state();
         let task = state.tasks.get(task_arn)?;
         let targets = state
@@ -87,14 +87,14 @@ impl Facts {
     }
 }
 
-/// Takes a task through its life. Returns when it is STOPPED.
+/// Runs a task from PROVISIONING on. Returns when it is STOPPED.
 pub async fn live(shared: Arc<Shared>, task_arn: String) {
-    let Some((facts, mut stop)) = Facts::of(&shared, &task_arn) else {
+    let Some((facts, mut stop)) = Facts::read(&shared, &task_arn) else {
         return;
     };
     let prepared = tokio::select! {
         biased;
-        () = asked_to_stop(&mut stop) => None,
+        () = stop_requested(&mut stop) => None,
         prepared = prepare(&shared, &facts) => Some(prepared),
     };
     match prepared {
@@ -108,8 +108,8 @@ pub async fn live(shared: Arc<Shared>, task_arn: String) {
     deprovision(&shared, &facts).await;
 }
 
-async fn asked_to_stop(stop: &mut watch::Receiver<bool>) {
-    // An error means that the task's record is gone, which ends it as well.
+async fn stop_requested(stop: &mut watch::Receiver<bool>) {
+    // An error means that the task was removed, which ends it as well.
     let _ = stop.wait_for(|stopped| *stopped).await;
 }
 
@@ -122,7 +122,7 @@ fn fail_to_start(shared: &Shared, facts: &Facts, reason: String) {
     });
 }
 
-/// One container, ready to start.
+/// A container that is ready to start.
 struct Prepared {
     name: String,
     command: CommandLine,
@@ -156,9 +156,9 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
         task.times.pull_started_at = Some(Timestamp::now());
     });
     shared.pause(steps::PENDING).await;
-    // The sender lives as long as `shared`.
-    let mut held = shared.starts_paused.subscribe();
-    let _ = held.wait_for(|held| !held).await;
+    // An error is impossible, because `shared` owns the sender.
+    let mut paused = shared.starts_paused.subscribe();
+    let _ = paused.wait_for(|paused| !paused).await;
     let mut prepared = Vec::new();
     for container in facts.containers() {
         let container = prepare_container(shared, facts, role.as_ref(), container, &address);
@@ -170,26 +170,26 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
     Ok((IpAddr::V4(address), prepared))
 }
 
-/// On AWS no task is made when a role cannot be assumed, only the event; here the task is there
-/// and says the same.
+/// Checks that ECS can assume the roles of the task. On AWS there is no task if it cannot, but only the
+/// event. Here there is a task too, with the same reason.
 async fn assume_roles(
     shared: &Shared,
     facts: &Facts,
     role: Option<&ExecutionRole<'_>>,
 ) -> Result<(), String> {
-    let mut refused = match role {
+    let mut failure = match role {
         Some(role) => role.assume().await.err(),
         None => None,
     };
     if let Some(task_role) = facts.definition.body["taskRoleArn"]
         .as_str()
         .filter(|arn| !arn.is_empty())
-        && refused.is_none()
+        && failure.is_none()
         && !matches!(shared.backends.tasks_may_assume(task_role).await, Ok(true))
     {
-        refused = Some(cannot_assume(task_role));
+        failure = Some(cannot_assume(task_role));
     }
-    match refused {
+    match failure {
         None => Ok(()),
         Some(reason) => {
             let service = &facts.service_name;
@@ -246,12 +246,12 @@ async fn prepare_container(
         }
     }
     environment.extend(secrets);
-    // A container has a network of its own; a process here has only its own loopback address.
+    // A container has its own network. A process here has only its own loopback address.
     environment.insert("HOST".to_owned(), address.to_string());
     let entrypoint = texts(&container["entryPoint"]).unwrap_or_else(|| image.entrypoint.clone());
     let command = match texts(&container["command"]) {
         Some(command) => command,
-        // As with `docker run --entrypoint`, the image's command goes with its own entrypoint.
+        // As with `docker run --entrypoint`, an entrypoint replaces the command of the image too.
         None if texts(&container["entryPoint"]).is_some() => Vec::new(),
         None => image.command.clone(),
     };
@@ -291,7 +291,7 @@ fn texts(list: &Value) -> Option<Vec<String>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// What Fargate says of a container that its runtime could not start.
+/// The message of Fargate for a container that its runtime could not start.
 fn cannot_start(why: &str) -> String {
     format!(
         "CannotStartContainerError: ResourceInitializationError: failed to create new container \
@@ -332,8 +332,8 @@ impl Running {
             let sender = sender.clone();
             tokio::spawn(async move {
                 let code = process.wait().await;
-                // The output is in the log group before the exit is to be seen, so that whoever
-                // sees the one can read the other.
+                // The output must be in the log group before the exit is visible, so that a caller that
+                // sees the exit can read the output.
                 let _ = timeout(LOGS_TIMEOUT, logs).await;
                 let _ = sender.send((index, code)).await;
             });
@@ -359,12 +359,12 @@ impl Running {
         Ok(Running { containers, exits })
     }
 
-    /// Returns when a container ended whose end is the task's.
+    /// Returns when an essential container or the last container has ended.
     async fn essential_exit(&mut self, shared: &Shared, facts: &Facts) {
         while let Some((index, code)) = self.exits.recv().await {
-            self.note_exit(shared, facts, index, code);
-            let over = self.containers.iter().all(|one| one.exited);
-            if self.containers[index].essential || over {
+            self.record_exit(shared, facts, index, code);
+            let all_exited = self.containers.iter().all(|one| one.exited);
+            if self.containers[index].essential || all_exited {
                 return;
             }
         }
@@ -376,11 +376,11 @@ impl Running {
             let Some((index, code)) = self.exits.recv().await else {
                 return;
             };
-            self.note_exit(shared, facts, index, code);
+            self.record_exit(shared, facts, index, code);
         }
     }
 
-    fn note_exit(&mut self, shared: &Shared, facts: &Facts, index: usize, code: i32) {
+    fn record_exit(&mut self, shared: &Shared, facts: &Facts, index: usize, code: i32) {
         let container = &mut self.containers[index];
         container.exited = true;
         let name = &container.name;
@@ -392,15 +392,15 @@ impl Running {
         });
     }
 
-    /// STOPPING: the stop signal, and SIGKILL for what is still there after `stopTimeout`.
+    /// STOPPING: sends the stop signal, and SIGKILL to the containers that still run after `stopTimeout`.
     async fn stop(&mut self, shared: &Shared, facts: &Facts) {
-        let mut longest = 0.0_f64;
+        let mut stop_timeout = 0.0_f64;
         for container in self.containers.iter().filter(|one| !one.exited) {
             container.control.signal(&container.stop_signal).await;
-            longest = longest.max(container.stop_timeout);
+            stop_timeout = stop_timeout.max(container.stop_timeout);
         }
-        let patience = shared.seconds(longest);
-        if timeout(patience, self.all_exits(shared, facts))
+        let stop_timeout = shared.seconds(stop_timeout);
+        if timeout(stop_timeout, self.all_exits(shared, facts))
             .await
             .is_err()
         {
@@ -423,13 +423,13 @@ async fn run(
     let mut registered = false;
     let exited = tokio::select! {
         () = running.essential_exit(shared, facts) => true,
-        () = asked_to_stop(stop) => false,
+        () = stop_requested(stop) => false,
         () = shared.pause(steps::ACTIVATING) => {
             register(shared, facts, ip);
             registered = true;
             tokio::select! {
                 () = running.essential_exit(shared, facts) => true,
-                () = asked_to_stop(stop) => false,
+                () = stop_requested(stop) => false,
             }
         }
     };
@@ -444,7 +444,7 @@ async fn run(
     if registered && !facts.targets.is_empty() {
         deregister(shared, facts, ip);
         if !exited {
-            // Nobody is left to serve the connections of a task that ended by itself.
+            // Only a task that still runs can serve the connections that drain.
             tokio::select! {
                 () = drained(shared, facts, ip) => {}
                 () = running.all_exits(shared, facts) => {}
@@ -456,7 +456,7 @@ async fn run(
     shared.processes().controls.remove(&facts.id);
 }
 
-/// Registers the task's targets; then it is RUNNING.
+/// Registers the targets of the task, which is RUNNING then.
 fn register(shared: &Shared, facts: &Facts, ip: IpAddr) {
     for (group, port) in &facts.targets {
         shared.backends.register(group, ip, *port, &facts.zone);
@@ -473,7 +473,7 @@ fn register(shared: &Shared, facts: &Facts, ip: IpAddr) {
     });
 }
 
-/// Deregisters the task's targets; then it is DEACTIVATING.
+/// Deregisters the targets of the task, which is DEACTIVATING then.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/load-balancer-connection-draining.html>
 fn deregister(shared: &Shared, facts: &Facts, ip: IpAddr) {
     let service = &facts.service_name;
@@ -494,9 +494,9 @@ fn deregister(shared: &Shared, facts: &Facts, ip: IpAddr) {
     shared.change(&facts.arn, |task| task.status = TaskStatus::Deactivating);
 }
 
-/// Returns when the load balancer knows none of the task's targets any more.
+/// Returns when the load balancer has removed all targets of the task.
 async fn drained(shared: &Shared, facts: &Facts, ip: IpAddr) {
-    let is_there = || {
+    let is_registered = || {
         facts.targets.iter().any(|(group, port)| {
             shared
                 .backends
@@ -506,12 +506,12 @@ async fn drained(shared: &Shared, facts: &Facts, ip: IpAddr) {
         })
     };
     let poll = async {
-        while is_there() {
+        while is_registered() {
             let pause = shared.seconds(steps::DRAINING_POLL);
             tokio::time::sleep(pause.max(Duration::from_millis(20))).await;
         }
     };
-    let _ = timeout(shared.seconds(steps::LONGEST_DRAINING), poll).await;
+    let _ = timeout(shared.seconds(steps::MAX_DRAINING), poll).await;
 }
 
 /// DEPROVISIONING and STOPPED.

@@ -10,7 +10,7 @@ use super::services::cluster;
 use super::shared::Shared;
 use super::wire;
 
-/// The default page of ListTasks.
+/// The default page size of ListTasks.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTasks.html>
 const TASKS_PER_PAGE: usize = 100;
 

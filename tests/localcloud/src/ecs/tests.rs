@@ -1,4 +1,4 @@
-//! Services and tasks as a caller sees them, with real processes and backends made up.
+//! Services and tasks from the view of a caller, with real processes and fake backends.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ const GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetg
 const ROLE: &str = "arn:aws:iam::000000000000:role/test-execution";
 const SECRET: &str = "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-Ab12Cd";
 
-/// Images are scripts; the part of a task definition's name before the colon is the script's.
+/// The images are scripts. The family of a task definition is the name of its script.
 const SCRIPTS: &[(&str, &str)] = &[
     (
         "serve",
@@ -37,13 +37,13 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("late-crash", "#!/bin/sh\nsleep 0.2\nexit 4\n"),
 ];
 
-/// The rest of the cloud, as each test wants it.
+/// The rest of the cloud. Each test sets its state.
 struct Fake {
     images: tempfile::TempDir,
     group: Mutex<TargetGroupUse>,
     denied: Mutex<BTreeSet<String>>,
     trusted: Mutex<bool>,
-    /// State of every registered target until a test says otherwise.
+    /// The state of all registered targets.
     health: Mutex<&'static str>,
     targets: Mutex<HashMap<(IpAddr, u16), bool>>,
     logs: Mutex<Vec<(String, String)>>,
@@ -229,7 +229,7 @@ fn start(fake: &Arc<Fake>) -> Ecs {
     start_at(fake, TimeScale(0.01))
 }
 
-/// Where a script has to get somewhere while a task is ACTIVATING, three seconds at AWS's speed.
+/// For scripts that must make progress while the task is ACTIVATING, which takes 3 s on AWS.
 fn start_slowly(fake: &Arc<Fake>) -> Ecs {
     start_at(fake, TimeScale(0.1))
 }
@@ -262,7 +262,10 @@ fn request(task_definition: &str) -> Value {
 }
 
 async fn call(ecs: &Ecs, operation: &str, body: Value) -> Result<Value, (String, String)> {
-    let answer = ecs.handle(operation, body).await.expect("ours to answer");
+    let answer = ecs
+        .handle(operation, body)
+        .await
+        .expect("the local cloud answers it");
     if answer.status == 200 {
         return Ok(answer.body);
     }
@@ -297,30 +300,30 @@ async fn tasks(ecs: &Ecs, desired_status: &str) -> Vec<Value> {
     tasks.as_array().cloned().unwrap_or_default()
 }
 
-/// Asks again until the answer is right, for at most half a minute.
+/// Polls until the answer is as expected, for at most 30 s.
 async fn until<T, F: Future<Output = T>>(
     what: &str,
-    mut ask: impl FnMut() -> F,
-    right: impl Fn(&T) -> bool,
+    mut poll: impl FnMut() -> F,
+    is_expected: impl Fn(&T) -> bool,
 ) -> T
 where
     T: std::fmt::Debug,
 {
     let mut last = None;
     for _ in 0..1500 {
-        let answer = ask().await;
-        if right(&answer) {
+        let answer = poll().await;
+        if is_expected(&answer) {
             return answer;
         }
         last = Some(answer);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    panic!("{what} never came; last seen {last:#?}");
+    panic!("no {what} in time; the last answer is {last:#?}");
 }
 
 async fn steady(ecs: &Ecs) -> Value {
     until(
-        "a completed deployment",
+        "completed deployment",
         || service(ecs),
         |service| {
             service["deployments"][0]["rolloutState"] == "COMPLETED" && service["runningCount"] == 2
@@ -339,7 +342,7 @@ fn position(messages: &[String], part: &str) -> usize {
     messages
         .iter()
         .position(|message| message.contains(part))
-        .unwrap_or_else(|| panic!("no event says {part:?}: {messages:#?}"))
+        .unwrap_or_else(|| panic!("no event contains {part:?}: {messages:#?}"))
 }
 
 #[tokio::test]
@@ -397,7 +400,7 @@ async fn a_service_starts_its_tasks_registers_them_and_reaches_a_steady_state() 
         let line = format!("on {} with a secret", address.as_str().unwrap());
         let stream = format!("app/app/{id}");
         until(
-            "the first line",
+            "first line",
             || async { fake.lines() },
             |lines| lines.contains(&(stream.clone(), line.clone())),
         )
@@ -408,7 +411,7 @@ async fn a_service_starts_its_tasks_registers_them_and_reaches_a_steady_state() 
 }
 
 #[tokio::test]
-async fn a_deleted_service_drains_leaves_the_list_and_ends_inactive() {
+async fn a_deleted_service_is_draining_is_not_listed_and_becomes_inactive() {
     let fake = Fake::new();
     let ecs = start_slowly(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;
@@ -449,7 +452,7 @@ async fn a_deleted_service_drains_leaves_the_list_and_ends_inactive() {
     .await;
     for task in stopped {
         assert_eq!(task["stopCode"], "ServiceSchedulerInitiated");
-        assert_eq!(task["containers"][0]["exitCode"], 0, "it ended on SIGTERM");
+        assert_eq!(task["containers"][0]["exitCode"], 0, "SIGTERM ends it");
         assert_eq!(task["attachments"][0]["status"], "DELETED");
     }
     assert_eq!(fake.targets(), 0);
@@ -464,34 +467,29 @@ async fn a_task_that_exits_is_stopped_with_its_exit_code_and_replaced() {
     let ecs = start(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;
     steady(&ecs).await;
-    let victim = ecs.processes()[0].task_id.clone();
-    assert!(ecs.kill(&victim).await);
+    let killed = ecs.processes()[0].task_id.clone();
+    assert!(ecs.kill(&killed).await);
     let stopped = until(
-        "the victim's end",
+        "end of the killed task",
         || tasks(&ecs, "STOPPED"),
         |tasks| tasks.len() == 1 && tasks[0]["lastStatus"] == "STOPPED",
     )
     .await;
-    assert!(stopped[0]["taskArn"].as_str().unwrap().ends_with(&victim));
+    assert!(stopped[0]["taskArn"].as_str().unwrap().ends_with(&killed));
     assert_eq!(stopped[0]["stopCode"], "EssentialContainerExited");
     assert_eq!(
         stopped[0]["stoppedReason"],
         "Essential container in task exited"
     );
     assert_eq!(stopped[0]["containers"][0]["exitCode"], 137);
-    let replaced = until(
-        "a replacement",
-        || service(&ecs),
-        |s| s["runningCount"] == 2,
-    )
-    .await;
+    let replaced = until("replacement", || service(&ecs), |s| s["runningCount"] == 2).await;
     assert_eq!(replaced["deployments"][0]["rolloutState"], "COMPLETED");
     assert_eq!(replaced["deployments"][0]["failedTasks"], 0);
     ecs.shutdown().await;
 }
 
 #[tokio::test]
-async fn three_crashes_fail_the_deployment_and_nothing_more_is_started() {
+async fn three_crashes_fail_the_deployment_and_no_further_task_starts() {
     let fake = Fake::new();
     let ecs = start_slowly(&fake);
     ok(&ecs, "CreateService", request("crash:1")).await;
@@ -513,7 +511,7 @@ async fn three_crashes_fail_the_deployment_and_nothing_more_is_started() {
     );
     let count = || async { tasks(&ecs, "STOPPED").await.len() };
     until(
-        "the last task's end",
+        "end of the last task",
         || tasks(&ecs, "RUNNING"),
         Vec::is_empty,
     )
@@ -534,7 +532,7 @@ async fn three_crashes_fail_the_deployment_and_nothing_more_is_started() {
 }
 
 #[tokio::test]
-async fn a_crash_after_running_counts_until_a_task_was_healthy() {
+async fn crashes_of_running_tasks_count_until_a_task_is_healthy() {
     let fake = Fake::new();
     *fake.health.lock().unwrap() = "initial";
     let ecs = start(&fake);
@@ -554,7 +552,7 @@ async fn an_image_that_does_not_exist_fails_the_task_before_it_starts() {
     let ecs = start(&fake);
     ok(&ecs, "CreateService", request("missing:1")).await;
     let stopped = until(
-        "a stopped task",
+        "stopped task",
         || tasks(&ecs, "STOPPED"),
         |tasks| tasks.iter().any(|task| task["lastStatus"] == "STOPPED"),
     )
@@ -567,7 +565,7 @@ async fn an_image_that_does_not_exist_fails_the_task_before_it_starts() {
 }
 
 #[tokio::test]
-async fn tasks_whose_start_is_held_stay_pending_and_run_once_they_may() {
+async fn tasks_whose_start_is_paused_stay_pending_and_run_afterwards() {
     let fake = Fake::new();
     let ecs = start(&fake);
     ecs.pause_starts(true);
@@ -587,7 +585,7 @@ async fn tasks_whose_start_is_held_stay_pending_and_run_once_they_may() {
 }
 
 #[tokio::test]
-async fn each_right_that_the_execution_role_lacks_is_named_in_the_stopped_reason() {
+async fn the_stopped_reason_names_each_permission_that_the_execution_role_lacks() {
     for (action, start_of_reason) in [
         (
             "secretsmanager:GetSecretValue",
@@ -619,7 +617,7 @@ async fn each_right_that_the_execution_role_lacks_is_named_in_the_stopped_reason
 }
 
 #[tokio::test]
-async fn without_the_right_to_put_log_events_the_task_runs_and_its_lines_are_lost() {
+async fn without_permission_to_put_log_events_the_task_runs_and_its_lines_are_lost() {
     let fake = Fake::new();
     fake.deny("logs:PutLogEvents");
     let ecs = start(&fake);
@@ -630,13 +628,13 @@ async fn without_the_right_to_put_log_events_the_task_runs_and_its_lines_are_los
 }
 
 #[tokio::test]
-async fn a_role_that_ecs_cannot_assume_starts_nothing_and_says_so() {
+async fn with_a_role_that_ecs_cannot_assume_no_process_starts_and_an_event_gives_the_reason() {
     let fake = Fake::new();
     *fake.trusted.lock().unwrap() = false;
     let ecs = start(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;
     until(
-        "the event",
+        "event",
         || service(&ecs),
         |service| {
             let part = "failed to launch a task with (error ECS was unable to assume the role";
@@ -655,7 +653,7 @@ async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
     let fake = Fake::new();
     let ecs = start(&fake);
     let mut create = request("serve:1");
-    // Ten seconds at this time scale: longer than the test looks.
+    // Ten seconds at this time scale, which is longer than the test waits.
     create["healthCheckGracePeriodSeconds"] = json!(1000);
     ok(&ecs, "CreateService", create).await;
     steady(&ecs).await;
@@ -664,12 +662,12 @@ async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
     assert_eq!(
         tasks(&ecs, "STOPPED").await.len(),
         0,
-        "the grace period holds"
+        "the grace period has not ended"
     );
     let update = json!({"cluster": "test", "service": "app", "healthCheckGracePeriodSeconds": 0});
     ok(&ecs, "UpdateService", update).await;
     let stopped = until(
-        "the replaced tasks",
+        "replaced tasks",
         || tasks(&ecs, "STOPPED"),
         |tasks| tasks.len() >= 2,
     )
@@ -698,7 +696,7 @@ async fn a_process_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
     let scale = json!({"cluster": "test", "service": "app", "desiredCount": 1});
     ok(&ecs, "UpdateService", scale).await;
     let stopped = until(
-        "its end",
+        "end of the task",
         || tasks(&ecs, "STOPPED"),
         |tasks| tasks.iter().any(|task| task["lastStatus"] == "STOPPED"),
     )
@@ -709,7 +707,7 @@ async fn a_process_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
 }
 
 #[tokio::test]
-async fn a_forced_deployment_starts_its_tasks_before_the_old_ones_are_stopped() {
+async fn a_forced_deployment_starts_its_tasks_before_it_stops_the_old_ones() {
     let fake = Fake::new();
     let ecs = start(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;
@@ -734,14 +732,14 @@ async fn a_forced_deployment_starts_its_tasks_before_the_old_ones_are_stopped() 
     assert!(fewest >= 2, "only {fewest} tasks ran at some point");
     assert_eq!(done["runningCount"], 2);
     for task in tasks(&ecs, "RUNNING").await {
-        let is_it = |old: &Value| old["taskArn"] == task["taskArn"];
-        assert!(!before.iter().any(is_it), "{task} is an old one");
+        let is_same = |old: &Value| old["taskArn"] == task["taskArn"];
+        assert!(!before.iter().any(is_same), "{task} is an old one");
     }
     ecs.shutdown().await;
 }
 
 #[tokio::test]
-async fn create_service_is_refused_in_ecs_words() {
+async fn create_service_is_refused_with_the_messages_of_ecs() {
     let fake = Fake::new();
     let ecs = start(&fake);
     type Change = fn(&mut Value);
@@ -810,7 +808,7 @@ async fn create_service_is_refused_in_ecs_words() {
 }
 
 #[tokio::test]
-async fn the_same_request_twice_makes_one_service_and_another_is_not_idempotent() {
+async fn a_repeated_request_creates_no_second_service_and_a_different_one_is_refused() {
     let fake = Fake::new();
     let ecs = start(&fake);
     let first = ok(&ecs, "CreateService", request("serve:1")).await;
@@ -829,7 +827,7 @@ async fn the_same_request_twice_makes_one_service_and_another_is_not_idempotent(
 }
 
 #[tokio::test]
-async fn lists_and_descriptions_have_their_limits() {
+async fn lists_are_paged_and_descriptions_are_limited() {
     let fake = Fake::new();
     let ecs = start(&fake);
     for number in 0..11 {
@@ -853,18 +851,18 @@ async fn lists_and_descriptions_have_their_limits() {
         .await,
         "InvalidParameterException: service names can have at most 10 items."
     );
-    let missing = json!({"cluster": "test", "services": ["app-0", "gone"]});
+    let missing = json!({"cluster": "test", "services": ["app-0", "missing"]});
     let answer = ok(&ecs, "DescribeServices", missing).await;
     assert_eq!(answer["services"].as_array().unwrap().len(), 1);
     assert_eq!(
         answer["failures"],
         json!([{
-            "arn": "arn:aws:ecs:us-east-1:000000000000:service/test/gone",
+            "arn": "arn:aws:ecs:us-east-1:000000000000:service/test/missing",
             "reason": "MISSING",
         }])
     );
-    let gone = json!({"cluster": "test", "tasks": ["0123"]});
-    let answer = ok(&ecs, "DescribeTasks", gone).await;
+    let unknown = json!({"cluster": "test", "tasks": ["0123"]});
+    let answer = ok(&ecs, "DescribeTasks", unknown).await;
     assert_eq!(answer["failures"][0]["reason"], "MISSING");
     let many: Vec<String> = (0..101).map(|number| number.to_string()).collect();
     let answer = call(
@@ -878,7 +876,7 @@ async fn lists_and_descriptions_have_their_limits() {
 }
 
 #[tokio::test]
-async fn clusters_and_task_definitions_are_ministacks_but_a_cluster_in_use_stays() {
+async fn ministack_keeps_clusters_and_task_definitions_but_a_cluster_in_use_cannot_be_deleted() {
     let fake = Fake::new();
     let ecs = start(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;

@@ -1,4 +1,4 @@
-//! Services and tasks as the Describe calls return them.
+//! The JSON of services and tasks in the answers of the Describe calls.
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Service.html>
 //! <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Task.html>
 
@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use super::model::{Container, Deployment, Service, State, Task, TaskStatus, Timestamp};
 use super::requests::{DeploymentConfiguration, NetworkConfiguration, Switch, Tag};
 
-/// The platform version that `LATEST` stands for.
+/// The platform version of `LATEST`.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/platform-linux-fargate.html>
 const PLATFORM_VERSION: &str = "1.4.0";
 
@@ -18,7 +18,7 @@ pub fn tags(tags: &[Tag]) -> Value {
         .collect()
 }
 
-/// A service with the counts of its tasks; tags only when they were asked for.
+/// A service, with its tags if the request includes them.
 pub fn service(service: &Service, state: &State, with_tags: bool) -> Value {
     let arn = service.arn();
     let tasks: Vec<&Task> = state.tasks_of(&arn).collect();
@@ -140,7 +140,7 @@ fn service_role(service: &Service) -> String {
     format!("arn:aws:iam::{account}:role/aws-service-role/ecs.amazonaws.com/AWSServiceRoleForECS")
 }
 
-/// A task; its tags only when they were asked for.
+/// A task, with its tags if the request includes them.
 pub fn task(task: &Task, with_tags: bool) -> Value {
     let mut body = Map::new();
     let mut put = |name: &str, value: Value| {

@@ -1,5 +1,5 @@
-//! One service in a whole local cloud: every call through the gateway, the image from the
-//! registry, health from the load balancer, logs, secrets and roles at MiniStack.
+//! A service in a complete local cloud. Calls go through the gateway, the image comes from the registry,
+//! health from the load balancer, and MiniStack keeps logs, secrets and roles.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -14,8 +14,8 @@ use crate::{LocalCloud, Options};
 const TRUST: &str = r#"{"Version": "2012-10-17", "Statement": [{"Effect": "Allow",
     "Principal": {"Service": "ecs-tasks.amazonaws.com"}, "Action": "sts:AssumeRole"}]}"#;
 
-/// What an execution role needs, and nothing else.
-const RIGHTS: &str = r#"{"Version": "2012-10-17", "Statement": [
+/// The permissions that an execution role needs.
+const PERMISSIONS: &str = r#"{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Action": "ecr:GetAuthorizationToken", "Resource": "*"},
     {"Effect": "Allow", "Action": ["ecr:BatchGetImage", "ecr:GetDownloadUrlForLayer"],
      "Resource": "arn:aws:ecr:us-east-1:000000000000:repository/test"},
@@ -38,7 +38,7 @@ print("secret", os.environ["DRAIN_SECRET"], "of", sorted(set(os.environ) - {"LC_
 http.server.ThreadingHTTPServer((os.environ["HOST"], 8000), Handler).serve_forever()
 "#;
 
-/// A caller at the gateway, as root.
+/// Calls the gateway as root.
 struct Caller(Client);
 
 impl Caller {
@@ -71,16 +71,16 @@ impl Caller {
         self.ecs("DescribeServices", body).await["services"][0].clone()
     }
 
-    async fn until(&self, what: &str, right: impl Fn(&Value) -> bool) -> Value {
+    async fn until(&self, what: &str, is_expected: impl Fn(&Value) -> bool) -> Value {
         let mut last = Value::Null;
         for _ in 0..300 {
             last = self.service().await;
-            if right(&last) {
+            if is_expected(&last) {
                 return last;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("{what} never came; last seen {last:#}");
+        panic!("no {what} in time; the last answer is {last:#}");
     }
 }
 
@@ -92,7 +92,7 @@ fn element(xml: &str, name: &str) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
+async fn a_pushed_image_runs_as_a_healthy_service_and_its_deletion_leaves_nothing_behind() {
     let options = Options {
         time_scale: TimeScale(0.02),
         ..Options::default()
@@ -122,13 +122,13 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
         ("AssumeRolePolicyDocument", TRUST),
     ];
     let role_arn = element(&aws.query("iam", "CreateRole", &role).await, "Arn");
-    let rights = [
+    let permissions = [
         ("RoleName", "execution"),
-        ("PolicyName", "rights"),
-        ("PolicyDocument", RIGHTS),
+        ("PolicyName", "permissions"),
+        ("PolicyDocument", PERMISSIONS),
     ];
-    aws.query("iam", "PutRolePolicy", &rights).await;
-    let secret = json!({"Name": "test/drain-secret", "SecretString": "hush"});
+    aws.query("iam", "PutRolePolicy", &permissions).await;
+    let secret = json!({"Name": "test/drain-secret", "SecretString": "abc"});
     let secret = aws
         .json("secretsmanager", "secretsmanager.CreateSecret", secret)
         .await;
@@ -200,14 +200,14 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
         }],
     });
     aws.ecs("RegisterTaskDefinition", definition.clone()).await;
-    let mut too_big = definition;
-    too_big["memory"] = json!("4096");
+    let mut too_much_memory = definition;
+    too_much_memory["memory"] = json!("4096");
     let refused = aws
         .0
         .json(
             "ecs",
             "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition",
-            too_big,
+            too_much_memory,
         )
         .await
         .unwrap_err();
@@ -253,7 +253,7 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
     aws.query(elb, "CreateListener", &params).await;
     aws.ecs("CreateService", create).await;
     let running = aws
-        .until("a completed deployment", |service| {
+        .until("completed deployment", |service| {
             service["deployments"][0]["rolloutState"] == "COMPLETED"
         })
         .await;
@@ -304,10 +304,10 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
     let first_line = tokio::time::timeout(Duration::from_secs(10), first_line).await;
     assert_eq!(
         first_line.expect("a line in the log group"),
-        "secret hush of ['DEPLOYMENT_ID', 'DRAIN_SECRET', 'HOST', 'PATH']"
+        "secret abc of ['DEPLOYMENT_ID', 'DRAIN_SECRET', 'HOST', 'PATH']"
     );
 
-    the_sdk_reads_what_we_answer(&cloud, id).await;
+    the_sdk_reads_the_answers(&cloud, id).await;
 
     let delete = json!({"cluster": "test", "service": "app", "force": true});
     aws.ecs("DeleteService", delete).await;
@@ -326,8 +326,8 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_leaves_nothing_behind() {
     cloud.stop().await;
 }
 
-/// The SDK leaves out what it cannot read, so what matters is asked for by its types.
-async fn the_sdk_reads_what_we_answer(cloud: &LocalCloud, task_id: &str) {
+/// The SDK ignores values that it cannot read, so the important ones are checked by their types.
+async fn the_sdk_reads_the_answers(cloud: &LocalCloud, task_id: &str) {
     use aws_sdk_ecs::config::{BehaviorVersion, Credentials, Region};
     use aws_sdk_ecs::types::{DeploymentRolloutState, LaunchType};
     let config = aws_sdk_ecs::Config::builder()
@@ -380,7 +380,7 @@ async fn the_sdk_reads_what_we_answer(cloud: &LocalCloud, task_id: &str) {
     assert_eq!(detail.and_then(|detail| detail.value()), address);
     let error = ecs
         .describe_services()
-        .cluster("gone")
+        .cluster("missing")
         .services("app")
         .send()
         .await

@@ -1,4 +1,4 @@
-//! Permissions are checked as the Service Authorization Reference says.
+//! Permissions are checked as the Service Authorization Reference documents.
 
 use crate::cloud::{
     self, Balancer, code, ecs, elbv2, forward, header_condition, root, user_with_policy,
@@ -55,7 +55,7 @@ async fn register(cloud: &LocalCloud, name: &str, statements: &[Value]) -> Resul
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn registering_a_task_definition_needs_the_roles_and_the_tags_too() {
+async fn registering_a_task_definition_also_requires_permission_for_its_roles_and_tags() {
     let cloud = cloud::start().await;
     let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
     let make_role = [
@@ -71,40 +71,44 @@ async fn registering_a_task_definition_needs_the_roles_and_the_tags_too() {
     let create_action = |name: &str| json!({"StringEquals": {"ecs:CreateAction": name}});
     let passed_to = |service: &str| json!({"StringEquals": {"iam:PassedToService": service}});
     let family = "arn:aws:ecs:us-east-1:000000000000:task-definition/test-app:*";
-    let register_it = allow(
+    let register_allowed = allow(
         "ecs:RegisterTaskDefinition",
         "*",
         json!({"StringEquals": {"aws:RequestTag/pulse:environment": "test"}}),
     );
-    let tag_it = allow(
+    let tag_allowed = allow(
         "ecs:TagResource",
         family,
         create_action("RegisterTaskDefinition"),
     );
-    let pass_it = allow("iam:PassRole", ROLE, passed_to("ecs-tasks.amazonaws.com"));
-    let all = [register_it.clone(), tag_it.clone(), pass_it.clone()];
+    let pass_allowed = allow("iam:PassRole", ROLE, passed_to("ecs-tasks.amazonaws.com"));
+    let all = [
+        register_allowed.clone(),
+        tag_allowed.clone(),
+        pass_allowed.clone(),
+    ];
     assert_eq!(register(&cloud, "all", &all).await, Ok(()));
     for (name, statements, missing) in [
         (
             "a",
-            vec![tag_it.clone(), pass_it.clone()],
+            vec![tag_allowed.clone(), pass_allowed.clone()],
             "ecs:RegisterTaskDefinition",
         ),
         (
             "b",
-            vec![register_it.clone(), pass_it.clone()],
+            vec![register_allowed.clone(), pass_allowed.clone()],
             "ecs:TagResource",
         ),
         (
             "c",
-            vec![register_it.clone(), tag_it.clone()],
+            vec![register_allowed.clone(), tag_allowed.clone()],
             "iam:PassRole",
         ),
         (
             "d",
             vec![
-                register_it,
-                tag_it,
+                register_allowed,
+                tag_allowed,
                 allow("iam:PassRole", ROLE, passed_to("ec2.amazonaws.com")),
             ],
             "iam:PassRole",
@@ -120,7 +124,7 @@ async fn registering_a_task_definition_needs_the_roles_and_the_tags_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_are_created_on_listeners_and_deleted_by_their_tags() {
+async fn permission_to_create_a_rule_depends_on_the_listener_and_to_delete_one_on_its_tags() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
@@ -179,7 +183,8 @@ async fn rules_are_created_on_listeners_and_deleted_by_their_tags() {
         .await
         .expect("it has our tag");
     let reader = policy(&[allow("elasticloadbalancing:Describe*", "*", json!({}))]);
-    // A rule of ours does not tell a caller without permission whether a priority is taken.
+    // The permission is checked before the priority, so that a caller without permission does not learn
+    // whether the priority is in use.
     let refused = attempt(
         elbv2(&cloud, user_with_policy(&cloud, "c", &reader).await),
         2,
@@ -190,7 +195,7 @@ async fn rules_are_created_on_listeners_and_deleted_by_their_tags() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn services_are_checked_by_their_own_arn_and_their_cluster() {
+async fn permissions_for_services_depend_on_their_arn_and_their_cluster() {
     let cloud = cloud::start().await;
     let admin = ecs(&cloud, root());
     admin
@@ -257,7 +262,7 @@ async fn a_state_machine_invokes_only_the_functions_that_its_role_may_invoke() {
         "Principal": {"Service": ["states.amazonaws.com", "lambda.amazonaws.com"]},
         "Action": "sts:AssumeRole",
     }]});
-    let may = |function: &str| {
+    let policy_for = |function: &str| {
         let arn = format!("arn:aws:lambda:us-east-1:000000000000:function:{function}");
         policy(&[allow("lambda:InvokeFunction", &arn, json!({}))]).to_string()
     };
@@ -303,23 +308,23 @@ async fn a_state_machine_invokes_only_the_functions_that_its_role_may_invoke() {
         .await;
         let execution = json!({"executionArn": started["executionArn"]});
         for _ in 0..100 {
-            let seen = states("DescribeExecution", execution.clone()).await;
-            if seen["status"] != "RUNNING" {
-                return seen["error"].as_str().unwrap_or_default().to_owned();
+            let described = states("DescribeExecution", execution.clone()).await;
+            if described["status"] != "RUNNING" {
+                return described["error"].as_str().unwrap_or_default().to_owned();
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
         }
-        panic!("the execution does not end");
+        panic!("the execution did not end");
     };
     for (function, refused) in [("other", true), ("step", false)] {
         iam(vec![
             ("Action", "PutRolePolicy".into()),
             ("RoleName", "machine".into()),
             ("PolicyName", "invoke".into()),
-            ("PolicyDocument", may(function)),
+            ("PolicyDocument", policy_for(function)),
         ])
         .await;
-        // The function has no code, so that it fails in its own way once it may be invoked.
+        // The function has no code, so that an allowed invocation fails with a different error.
         let error = run().await;
         assert_eq!(error == "Lambda.AWSLambdaException", refused, "{error}");
         assert_ne!(error, "", "{function}");

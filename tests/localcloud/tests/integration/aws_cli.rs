@@ -1,4 +1,4 @@
-//! The AWS CLI that scripts call, run by a server that has loaded it.
+//! The AWS CLI of scripts, whose calls a server runs.
 
 use std::process::Output;
 
@@ -6,7 +6,7 @@ use localcloud::LocalCloud;
 
 use crate::cloud::start;
 
-/// Runs a script; gives its status, and what it printed as results and as errors.
+/// Runs a script. Returns its exit status, its standard output and its standard error.
 async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) {
     let mut command = cloud.command("bash").expect("the workspace has tools");
     let folder = tempfile::tempdir().expect("a folder");
@@ -22,9 +22,9 @@ async fn run(cloud: &LocalCloud, script: &str) -> (Option<i32>, String, String) 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_call_has_the_scripts_files_folder_and_variables_and_the_script_its_status() {
+async fn a_call_has_the_files_folder_and_variables_of_the_script_and_returns_its_status() {
     let cloud = start().await;
-    // Without the server everything below would hold as well.
+    // The rest of the test would pass without the server too.
     let (_, aws, _) = run(&cloud, "command -v aws").await;
     assert!(aws.ends_with("/tests/localcloud/aws-cli/aws\n"), "{aws}");
 
@@ -32,11 +32,11 @@ async fn a_call_has_the_scripts_files_folder_and_variables_and_the_script_its_st
     let (status, account, errors) = run(&cloud, identity).await;
     assert_eq!((status, &*account), (Some(0), "000000000000\n"), "{errors}");
 
-    // A folder of its own, a pipe on either side, and calls at the same time.
+    // A different folder, input and output through pipes, and concurrent calls.
     let copies = r#"
-        echo "von Süden" >there
+        echo "von Süden" >file
         aws s3api create-bucket --bucket copies >/dev/null
-        aws s3 cp --quiet there s3://copies/one & aws s3 cp --quiet - s3://copies/two <there & wait
+        aws s3 cp --quiet file s3://copies/one & aws s3 cp --quiet - s3://copies/two <file & wait
         aws s3 cp s3://copies/one - && aws s3 cp s3://copies/two - | tr a-z A-Z"#;
     let (status, read, errors) = run(&cloud, copies).await;
     assert_eq!(

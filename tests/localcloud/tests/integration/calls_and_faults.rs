@@ -1,4 +1,4 @@
-//! What can be seen of calls, and what can be made to go wrong with them.
+//! The record of calls, and the faults that are injected into them.
 
 use crate::cloud::{self, Balancer, code, ecs, elbv2, names, root, user_with_policy};
 use localcloud::gateway::faults::{Fault, FaultRule};
@@ -63,7 +63,7 @@ async fn faults_hit_the_calls_they_name() {
             expected,
             "{kind:?}"
         );
-        describe().await.expect("the next call is as ever");
+        describe().await.expect("the next call succeeds");
         cloud.faults().clear();
     }
     let tasks = ecs(&cloud, root());

@@ -1,4 +1,4 @@
-//! A local cloud per test, real SDK clients for it, and what tests put into it.
+//! A local cloud for each test, SDK clients for it, and the resources that tests create.
 
 use aws_sdk_ecr::config::{BehaviorVersion, Credentials, Region};
 use aws_sdk_elasticloadbalancingv2::types::{
@@ -7,15 +7,15 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 
-/// A zip file without entries: the function is never run to its code.
+/// A zip file without entries, for functions whose code does not run.
 pub const EMPTY_ZIP: &str = "UEsFBgAAAAAAAAAAAAAAAAAAAAAAAA==";
 
-/// Starts a local cloud at a twentieth of AWS's durations, on free ports.
+/// Starts a local cloud on free ports, at a twentieth of the durations of AWS.
 pub async fn start() -> LocalCloud {
     start_with(Options::default()).await
 }
 
-/// As `start`, with other options.
+/// The same as `start`, with other options.
 pub async fn start_with(options: Options) -> LocalCloud {
     let time_scale = TimeScale(0.05);
     LocalCloud::start(Options {
@@ -26,14 +26,14 @@ pub async fn start_with(options: Options) -> LocalCloud {
     .expect("the local cloud starts")
 }
 
-/// Root's credentials.
+/// The credentials of the root user.
 pub fn root() -> Credentials {
     Credentials::new("test", "test", None, None, "tests")
 }
 
 macro_rules! sdk_client {
     ($name:ident, $service:ident) => {
-        /// A client without retries, so that every error is seen.
+        /// A client without retries, so that tests see every error.
         pub fn $name(cloud: &LocalCloud, credentials: Credentials) -> $service::Client {
             let config = $service::Config::builder()
                 .behavior_version(BehaviorVersion::latest())
@@ -99,7 +99,7 @@ impl Balancer {
             .to_owned()
     }
 
-    /// Tries to create a rule for that header value; the ARN, or the error's code.
+    /// Tries to create a rule. Returns its ARN, or the code of the error.
     pub async fn rule(&self, priority: i32, group: &str) -> Result<String, String> {
         let created = self
             .client
@@ -164,7 +164,7 @@ pub fn forward(group: &str) -> Action {
     action.build()
 }
 
-/// The code of a service error, or the kind of a failure to get one.
+/// The code of a service error, or `no answer`.
 pub fn code<E, R>(error: &aws_sdk_ecr::error::SdkError<E, R>) -> String
 where
     E: aws_sdk_ecr::error::ProvideErrorMetadata,
@@ -175,7 +175,7 @@ where
     }
 }
 
-/// The names of all load balancers, to see that a call went through.
+/// The names of load balancers.
 pub fn names(balancers: &[LoadBalancer]) -> Vec<&str> {
     balancers
         .iter()
@@ -183,7 +183,7 @@ pub fn names(balancers: &[LoadBalancer]) -> Vec<&str> {
         .collect()
 }
 
-/// A user with that policy; its credentials.
+/// Creates a user with a policy. Returns its credentials.
 pub async fn user_with_policy(
     cloud: &LocalCloud,
     name: &str,
@@ -231,7 +231,7 @@ pub async fn user_with_policy(
     )
 }
 
-/// A plain HTTP client. It wants a TLS provider even though it never speaks TLS here.
+/// A client for plain HTTP. It requires a TLS provider even though it uses no TLS.
 pub fn http() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()

@@ -1,4 +1,4 @@
-//! What an execution's states may hold, as AWS limits it.
+//! The limit on the data of states in an execution.
 
 use crate::cloud;
 use std::time::Duration;
@@ -12,8 +12,8 @@ async fn states(client: &Client, operation: &str, body: Value) -> Value {
     answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
 }
 
-/// The end of an execution of a machine whose one Map runs this state, and which catches all that
-/// can be caught.
+/// Runs a machine with a Map of one state, which catches all errors that can be caught. Returns the
+/// finished execution.
 async fn end_of(client: &Client, name: &str, state: Value) -> Value {
     let definition = json!({
         "QueryLanguage": "JSONata",
@@ -47,13 +47,13 @@ async fn end_of(client: &Client, name: &str, state: Value) -> Value {
     }
 }
 
-fn gives(characters: u32, character: char) -> Value {
+fn outputs(characters: u32, character: char) -> Value {
     let output = format!("{{% $pad('', {characters}, '{character}') %}}");
     json!({"Type": "Pass", "Output": output, "End": true})
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_state_gives_256_kib_at_most_and_nothing_catches_what_is_more() {
+async fn a_state_outputs_at_most_256_kib_and_a_larger_output_cannot_be_caught() {
     let cloud = cloud::start().await;
     let client = cloud.client();
     let trust = json!({"Statement": [{
@@ -68,15 +68,15 @@ async fn a_state_gives_256_kib_at_most_and_nothing_catches_what_is_more() {
     ];
     let made = client.query("iam", "2010-05-08", &make_role).await;
     made.expect("created");
-    // With the quotes and the brackets around it.
-    let fits = end_of(client, "fits", gives(262_140, 'x')).await;
+    // The quotes and brackets around the text count too.
+    let fits = end_of(client, "fits", outputs(262_140, 'x')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
-    // Two bytes each, although they are written with six.
-    let fits = end_of(client, "fits-too", gives(131_070, 'ä')).await;
+    // Each character counts as two bytes, although its escape sequence has six.
+    let fits = end_of(client, "fits-too", outputs(131_070, 'ä')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
-    let bursts = end_of(client, "bursts", gives(262_141, 'x')).await;
-    assert_eq!(bursts["status"], "FAILED");
-    assert_eq!(bursts["error"], "States.DataLimitExceeded");
+    let exceeds = end_of(client, "exceeds", outputs(262_141, 'x')).await;
+    assert_eq!(exceeds["status"], "FAILED");
+    assert_eq!(exceeds["error"], "States.DataLimitExceeded");
 
     let fails = |error: &str| json!({"Type": "Fail", "Error": error, "Cause": "why"});
     let caught = end_of(client, "caught", fails("TransientError")).await;

@@ -1,4 +1,4 @@
-//! The program that `make local` runs: what it says, and that it leaves nothing behind.
+//! The program that `make local` runs: what it prints, and that it leaves no processes or files behind.
 #![cfg(target_os = "linux")]
 
 use std::{
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Starts the program on free ports; it, what it said, and the processes it has started.
+/// Starts the program on free ports. Returns it, its output, and the ids of its child processes.
 fn start(temporary: &Path) -> (Child, String, Vec<String>) {
     let mut program = Command::new(env!("CARGO_BIN_EXE_localcloud"))
         .args(["--port", "0", "--http-port", "0", "--https-port", "0"])
@@ -16,17 +16,17 @@ fn start(temporary: &Path) -> (Child, String, Vec<String>) {
         .stdout(Stdio::piped())
         .spawn()
         .expect("started");
-    let mut said = String::new();
+    let mut output = String::new();
     let lines = BufReader::new(program.stdout.take().expect("piped")).lines();
     for line in lines.map_while(Result::ok) {
-        said += &line;
-        said.push('\n');
+        output += &line;
+        output.push('\n');
         if line.contains("Ctrl-C") {
             break;
         }
     }
     let pid = program.id();
-    // By thread: the one that started MiniStack need not be the first.
+    // Each thread has its own list, and any thread may have started MiniStack.
     let children: Vec<String> = std::fs::read_dir(format!("/proc/{pid}/task"))
         .expect("running")
         .flatten()
@@ -38,8 +38,11 @@ fn start(temporary: &Path) -> (Child, String, Vec<String>) {
                 .collect::<Vec<_>>()
         })
         .collect();
-    assert!(!children.is_empty(), "MiniStack is a child process: {said}");
-    (program, said, children)
+    assert!(
+        !children.is_empty(),
+        "MiniStack is a child process: {output}"
+    );
+    (program, output, children)
 }
 
 fn all_end(processes: &[String]) -> bool {
@@ -56,8 +59,8 @@ fn all_end(processes: &[String]) -> bool {
     false
 }
 
-/// How many entries a directory has.
-fn left(directory: &Path) -> usize {
+/// The number of entries in a directory.
+fn entries_in(directory: &Path) -> usize {
     std::fs::read_dir(directory).expect("there").count()
 }
 
@@ -69,10 +72,10 @@ fn signal(program: &Child, name: &str) {
 }
 
 #[test]
-fn it_says_what_to_export_and_a_signal_stops_every_process() {
+fn it_prints_the_settings_and_a_signal_stops_every_process() {
     for name in ["INT", "TERM"] {
         let temporary = tempfile::tempdir().expect("made");
-        let (mut program, said, children) = start(temporary.path());
+        let (mut program, output, children) = start(temporary.path());
         for expected in [
             "export AWS_ENDPOINT_URL=http://127.0.0.1:",
             "export AWS_REGION=us-east-1",
@@ -80,12 +83,12 @@ fn it_says_what_to_export_and_a_signal_stops_every_process() {
             "export AWS_SECRET_ACCESS_KEY=test",
             "https://127.0.0.1:",
         ] {
-            assert!(said.contains(expected), "{expected}: {said}");
+            assert!(output.contains(expected), "{expected}: {output}");
         }
         signal(&program, name);
         assert!(program.wait().expect("ended").success(), "{name}");
         assert!(all_end(&children), "{name} leaves {children:?}");
-        assert_eq!(left(temporary.path()), 0, "{name}");
+        assert_eq!(entries_in(temporary.path()), 0, "{name}");
     }
 }
 
@@ -95,6 +98,6 @@ fn a_killed_local_cloud_leaves_no_process_and_no_file_behind() {
     let (mut program, _, children) = start(temporary.path());
     signal(&program, "KILL");
     program.wait().expect("ended");
-    assert!(all_end(&children), "{children:?} are left");
-    assert_eq!(left(temporary.path()), 0);
+    assert!(all_end(&children), "{children:?} still run");
+    assert_eq!(entries_in(temporary.path()), 0);
 }

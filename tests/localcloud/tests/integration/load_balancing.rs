@@ -1,4 +1,4 @@
-//! ELBv2's control plane, called with the SDK through the gateway.
+//! The control plane of ELBv2, called with the SDK through the gateway.
 
 use crate::cloud::{self, Balancer, code, forward, header_condition, listener};
 use aws_sdk_elasticloadbalancingv2::types::{
@@ -6,7 +6,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_taken_priority_is_refused_and_only_one_of_two_racing_rules_gets_it() {
+async fn only_one_of_two_concurrent_rules_gets_a_priority() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
@@ -20,12 +20,12 @@ async fn a_taken_priority_is_refused_and_only_one_of_two_racing_rules_gets_it() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_rule_over_the_quota_is_refused() {
+async fn a_rule_over_the_quota_is_refused() {
     let cloud = cloud::start().await;
     cloud.set_rules_per_load_balancer(3);
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
-    // Rules of every listener of the load balancer count.
+    // The rules of all listeners of the load balancer count.
     let second = Balancer {
         listener: listener(&balancer.client, &balancer.arn, 81).await,
         client: balancer.client.clone(),
@@ -57,7 +57,7 @@ async fn the_rule_over_the_quota_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_load_balancer_takes_100_rules_and_100_target_groups_and_lists_them_in_pages() {
+async fn a_load_balancer_has_at_most_100_rules_and_100_target_groups_and_lists_them_in_pages() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let mut last = String::new();
@@ -85,7 +85,8 @@ async fn a_load_balancer_takes_100_rules_and_100_target_groups_and_lists_them_in
         .send()
         .await
         .expect("deleted");
-    // Its group is in no rule any more, so one more fits; with the default action's, none does.
+    // No rule names its group now, so one more group is allowed. The group of the default action would be
+    // one too many.
     balancer
         .rule(101, &one_more)
         .await
@@ -177,14 +178,14 @@ async fn a_target_group_that_an_action_names_cannot_be_deleted() {
     modify(forward(&balancer.target_group("b").await))
         .await
         .expect("switched");
-    delete().await.expect("in no action any more");
+    delete().await.expect("no action names it");
     let missing = modify(forward(&group)).await;
     assert_eq!(code(&missing.expect_err("gone")), "TargetGroupNotFound");
     cloud.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_group_is_created_once_per_name() {
+async fn a_second_creation_of_a_target_group_gives_the_first_one() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
@@ -219,7 +220,7 @@ async fn a_target_group_is_created_once_per_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn weights_are_kept_and_one_group_stands_in_both_places() {
+async fn weights_are_kept_and_a_single_group_is_in_both_fields() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let (a, b) = (
@@ -303,7 +304,7 @@ async fn weights_are_kept_and_one_group_stands_in_both_places() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rules_and_target_groups_have_tags_and_20_are_read_at_once() {
+async fn tags_of_at_most_20_rules_and_target_groups_are_read_in_one_call() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;
@@ -362,7 +363,7 @@ async fn rules_and_target_groups_have_tags_and_20_are_read_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_is_unused_until_a_rule_names_its_group_and_then_checked() {
+async fn a_target_is_unused_until_a_rule_names_its_group_and_is_checked_then() {
     let cloud = cloud::start().await;
     let balancer = Balancer::create(&cloud).await;
     let group = balancer.target_group("a").await;

@@ -1,6 +1,6 @@
-//! The local cloud as a whole, called as AWS is.
+//! The complete local cloud, called as AWS is.
 //!
-//! One binary, so that it is linked once and tests of different files run side by side.
+//! A single binary, which is linked once and runs the tests of all files in parallel.
 
 mod authorisation;
 mod aws_cli;

@@ -1,4 +1,4 @@
-//! The registry behind the gateway, and the events of pushes.
+//! Pushes to the registry, and their events.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ async fn repository(cloud: &LocalCloud, mutability: &str) {
     .await;
 }
 
-/// Makes a queue; its ARN.
+/// Creates a queue. Returns its ARN.
 async fn queue(cloud: &LocalCloud, name: &str) -> String {
     json_call(
         cloud,
@@ -41,7 +41,7 @@ async fn queue(cloud: &LocalCloud, name: &str) -> String {
     format!("arn:aws:sqs:us-east-1:000000000000:{name}")
 }
 
-/// Takes the messages of a queue until there are as many, or a time is up.
+/// Receives messages from a queue until the expected number has arrived, for at most 5 s.
 async fn messages(cloud: &LocalCloud, name: &str, expected: usize) -> Vec<Value> {
     let url = json_call(
         cloud,
@@ -67,7 +67,7 @@ async fn messages(cloud: &LocalCloud, name: &str, expected: usize) -> Vec<Value>
     taken
 }
 
-/// A rule for tagged pushes to the repository `test`, as the pipeline has it; its ARN.
+/// Creates a rule for tagged pushes to the repository `test`, as in the pipeline. Returns its ARN.
 async fn rule(cloud: &LocalCloud, targets: Value) -> String {
     let pattern = json!({
         "source": ["aws.ecr"],
@@ -86,7 +86,7 @@ async fn rule(cloud: &LocalCloud, targets: Value) -> String {
     made["RuleArn"].as_str().expect("an ARN").to_owned()
 }
 
-/// Puts a manifest as a registry client does, without credentials; status and digest.
+/// Puts a manifest without credentials, as a registry client does. Returns status and digest.
 async fn put_manifest(
     cloud: &LocalCloud,
     reference: Option<&str>,
@@ -126,13 +126,13 @@ fn manifest(label: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_tagged_push_reaches_the_targets_of_the_rules_that_match() {
+async fn the_event_of_a_tagged_push_reaches_the_targets_of_matching_rules() {
     let cloud = cloud::start().await;
     repository(&cloud, "IMMUTABLE").await;
     let arn = queue(&cloud, "pushes").await;
     rule(&cloud, json!([{"Id": "queue", "Arn": arn}])).await;
 
-    // A multi-architecture push: the parts by digest, then the index by tag.
+    // A multi-architecture image: its parts are pushed by digest, then its index by tag.
     let (status, part) = put_manifest(&cloud, None, &manifest("amd64")).await;
     assert_eq!(status, 201);
     let index = json!({
@@ -175,7 +175,7 @@ async fn a_tagged_push_reaches_the_targets_of_the_rules_that_match() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn events_can_be_suppressed_and_delivered_again_by_hand() {
+async fn suppressed_events_can_be_delivered_by_the_test_in_any_order_and_repeatedly() {
     let cloud = cloud::start().await;
     repository(&cloud, "MUTABLE").await;
     let arn = queue(&cloud, "pushes").await;
@@ -196,7 +196,8 @@ async fn events_can_be_suppressed_and_delivered_again_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_gets_the_event_only_with_a_permission_and_the_dead_letter_queue_otherwise() {
+async fn a_function_gets_an_event_only_with_a_permission_and_otherwise_the_dead_letter_queue_does()
+{
     let cloud = cloud::start().await;
     repository(&cloud, "MUTABLE").await;
     let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
@@ -260,7 +261,7 @@ async fn a_function_gets_the_event_only_with_a_permission_and_the_dead_letter_qu
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_immutable_tag_stays_and_images_are_found_by_tag_and_by_digest() {
+async fn an_immutable_tag_is_not_moved_and_images_are_found_by_tag_and_by_digest() {
     let cloud = cloud::start().await;
     repository(&cloud, "IMMUTABLE").await;
     let (status, digest) = put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
@@ -272,7 +273,7 @@ async fn an_immutable_tag_stays_and_images_are_found_by_tag_and_by_digest() {
     assert_eq!(
         cloud.push_events().emitted().len(),
         1,
-        "the same push again changes nothing"
+        "a repeated push changes nothing"
     );
 
     let client = ecr(&cloud, root());

@@ -1,5 +1,5 @@
-//! Schedules and rules reach their targets as AWS lets them: with a role that may, or let in by the
-//! target's own policy. What is refused goes to the dead-letter queue.
+//! Schedules and rules need permission for their targets, from a role or from the policy of the target.
+//! Refused deliveries go to the dead-letter queue.
 
 use std::time::Duration;
 
@@ -11,13 +11,15 @@ const ACCOUNT: &str = "000000000000";
 const ROLE: &str = "arn:aws:iam::000000000000:role/starter";
 const QUEUE: &str = "arn:aws:sqs:us-east-1:000000000000:dead-letters";
 
-/// A cloud in which a minute takes 1.2 s.
+/// A local cloud in which a minute takes 1.2 s.
 async fn fast_cloud() -> LocalCloud {
     let options = Options {
         time_scale: TimeScale(0.02),
         ..Options::default()
     };
-    LocalCloud::start(options).await.expect("it starts")
+    LocalCloud::start(options)
+        .await
+        .expect("the local cloud starts")
 }
 
 async fn json(client: &Client, service: &str, target: &str, body: Value) -> Value {
@@ -30,7 +32,7 @@ async fn iam(client: &Client, parameters: &[(&str, &str)]) {
     answer.unwrap_or_else(|error| panic!("{parameters:?}: {error}"));
 }
 
-/// A role that a service of this account may take.
+/// Creates a role that a service may assume for this account.
 async fn role(client: &Client, name: &str, service: &str) {
     let trust = json!({"Statement": [{
         "Effect": "Allow",
@@ -46,9 +48,9 @@ async fn role(client: &Client, name: &str, service: &str) {
     iam(client, &create).await;
 }
 
-/// Lets a role do these actions on these resources, and nothing else.
-async fn allow(client: &Client, role: &str, may: &[(&str, &str)]) {
-    let statements: Vec<_> = may
+/// Sets the permissions of a role to these actions on these resources.
+async fn allow(client: &Client, role: &str, permissions: &[(&str, &str)]) {
+    let statements: Vec<_> = permissions
         .iter()
         .map(|(action, arn)| json!({"Effect": "Allow", "Action": action, "Resource": arn}))
         .collect();
@@ -56,13 +58,13 @@ async fn allow(client: &Client, role: &str, may: &[(&str, &str)]) {
     let put = [
         ("Action", "PutRolePolicy"),
         ("RoleName", role),
-        ("PolicyName", "may"),
+        ("PolicyName", "permissions"),
         ("PolicyDocument", &policy),
     ];
     iam(client, &put).await;
 }
 
-/// A machine with one state and the role `machine`.
+/// Creates a state machine with one state and the role `machine`. Returns its ARN.
 async fn machine(client: &Client, state: Value) -> String {
     role(client, "machine", "states.amazonaws.com").await;
     let definition =
@@ -103,7 +105,7 @@ async fn messages(client: &Client, url: &str) -> usize {
     received["Messages"].as_array().map_or(0, Vec::len)
 }
 
-/// Every minute, which is every 1.2 s.
+/// Creates a schedule that starts the machine every minute, which is every 1.2 s here.
 async fn schedule(client: &Client, machine: &str) {
     let schedule = json!({
         "ScheduleExpression": "rate(1 minute)",
@@ -126,24 +128,23 @@ fn pass() -> Value {
     json!({"Type": "Pass", "End": true})
 }
 
-/// Looks until the schedule has had its turn a few times, and says how many executions and messages
-/// there are then.
-async fn after_some_turns(client: &Client, machine: &str, queue: &str) -> (usize, usize) {
+/// Waits until the schedule has run at least twice. Returns the number of executions and of dead letters.
+async fn after_some_runs(client: &Client, machine: &str, queue: &str) -> (usize, usize) {
     for _ in 0..200 {
-        let seen = (
+        let counts = (
             executions(client, machine).await.len(),
             messages(client, queue).await,
         );
-        if seen.0 + seen.1 >= 2 {
-            return seen;
+        if counts.0 + counts.1 >= 2 {
+            return counts;
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    panic!("the schedule does nothing");
+    panic!("the schedule did not run");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_starts_a_machine_with_a_role_that_may_at_the_time_scale() {
+async fn a_schedule_whose_role_has_permission_starts_a_machine_at_the_time_scale() {
     let cloud = fast_cloud().await;
     let client = cloud.client();
     let queue = queue(client).await;
@@ -151,44 +152,44 @@ async fn a_schedule_starts_a_machine_with_a_role_that_may_at_the_time_scale() {
     role(client, "starter", "scheduler.amazonaws.com").await;
     allow(client, "starter", &[("states:StartExecution", &machine)]).await;
     schedule(client, &machine).await;
-    let (started, dead) = after_some_turns(client, &machine, &queue).await;
+    let (started, dead) = after_some_runs(client, &machine, &queue).await;
     assert!(started >= 2 && dead == 0, "{started} started, {dead} dead");
     cloud.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_whose_role_may_not_start_the_machine_leaves_dead_letters() {
+async fn a_schedule_whose_role_lacks_permission_sends_dead_letters() {
     let cloud = fast_cloud().await;
     let client = cloud.client();
     let queue = queue(client).await;
     let machine = machine(client, pass()).await;
-    let another = format!("{machine}-of-another-name");
-    let may = [
+    let another = format!("{machine}-with-another-name");
+    let permissions = [
         ("states:StartExecution", another.as_str()),
         ("sqs:SendMessage", QUEUE),
     ];
     role(client, "starter", "scheduler.amazonaws.com").await;
-    allow(client, "starter", &may).await;
+    allow(client, "starter", &permissions).await;
     schedule(client, &machine).await;
-    let (started, dead) = after_some_turns(client, &machine, &queue).await;
+    let (started, dead) = after_some_runs(client, &machine, &queue).await;
     assert!(started == 0 && dead >= 2, "{started} started, {dead} dead");
     cloud.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_schedule_cannot_take_a_role_that_trusts_another_service() {
+async fn a_schedule_cannot_assume_a_role_that_trusts_another_service() {
     let cloud = fast_cloud().await;
     let client = cloud.client();
     let queue = queue(client).await;
     let machine = machine(client, pass()).await;
-    let may = [
+    let permissions = [
         ("states:StartExecution", machine.as_str()),
         ("sqs:SendMessage", QUEUE),
     ];
     role(client, "starter", "events.amazonaws.com").await;
-    allow(client, "starter", &may).await;
+    allow(client, "starter", &permissions).await;
     schedule(client, &machine).await;
-    // Nor can it send dead letters with it: the start is lost.
+    // It cannot send dead letters with this role either, so the start is lost.
     tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(executions(client, &machine).await.len(), 0);
     assert_eq!(messages(client, &queue).await, 0);
@@ -196,7 +197,7 @@ async fn a_schedule_cannot_take_a_role_that_trusts_another_service() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_machine_publishes_events_only_with_a_role_that_may() {
+async fn a_machine_publishes_events_only_if_its_role_has_permission() {
     let cloud = fast_cloud().await;
     let client = cloud.client();
     let publish = json!({
@@ -234,11 +235,11 @@ async fn a_machine_publishes_events_only_with_a_role_that_may() {
 
 /// <https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html#eb-sns-permissions>
 #[tokio::test(flavor = "multi_thread")]
-async fn a_topic_lets_eventbridge_in_without_a_condition_only() {
+async fn the_policy_of_a_topic_allows_eventbridge_only_without_a_condition() {
     let cloud = fast_cloud().await;
     let client = cloud.client();
     let queue = queue(client).await;
-    let let_in = |service: &str, action: &str, resource: &str, condition: Value| {
+    let policy = |service: &str, action: &str, resource: &str, condition: Value| {
         json!({"Statement": [{
             "Effect": "Allow",
             "Principal": {"Service": service},
@@ -248,7 +249,7 @@ async fn a_topic_lets_eventbridge_in_without_a_condition_only() {
         }]})
         .to_string()
     };
-    let queue_policy = let_in("sns.amazonaws.com", "sqs:SendMessage", QUEUE, json!({}));
+    let queue_policy = policy("sns.amazonaws.com", "sqs:SendMessage", QUEUE, json!({}));
     let set = json!({"QueueUrl": queue, "Attributes": {"Policy": queue_policy}});
     json(client, "sqs", "AmazonSQS.SetQueueAttributes", set).await;
     let sns = |parameters: Vec<(&'static str, String)>| async move {
@@ -284,7 +285,7 @@ async fn a_topic_lets_eventbridge_in_without_a_condition_only() {
             ("AttributeName", "Policy".into()),
             (
                 "AttributeValue",
-                let_in("events.amazonaws.com", "sns:Publish", &topic, condition),
+                policy("events.amazonaws.com", "sns:Publish", &topic, condition),
             ),
         ])
         .await;

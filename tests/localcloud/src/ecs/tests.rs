@@ -16,6 +16,7 @@ use super::backends::{Backends, CallError, Health, Image, TargetGroupUse};
 use super::model::TaskDefinition;
 use super::names::ClusterName;
 use super::{Ecs, LoopbackNetwork};
+use crate::gateway::ecs::tags_of_named_resources;
 use crate::time_scale::TimeScale;
 
 const GROUP: &str = "arn:aws:elasticloadbalancing:us-east-1:000000000000:targetgroup/app/0123";
@@ -408,6 +409,45 @@ async fn a_service_starts_its_tasks_registers_them_and_reaches_a_steady_state() 
     }
     ecs.shutdown().await;
     assert_eq!(ecs.processes(), []);
+}
+
+#[tokio::test]
+async fn a_call_is_authorised_by_the_tags_of_the_services_or_tasks_that_it_names() {
+    let ecs = start(&Fake::new());
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let running = tasks(&ecs, "RUNNING").await;
+    let task = running[0]["taskArn"].as_str().unwrap();
+    let service = "arn:aws:ecs:us-east-1:000000000000:service/test/app";
+    let cluster = "arn:aws:ecs:us-east-1:000000000000:cluster/test";
+    let id = super::names::last_part(task);
+    for (operation, body, tagged) in [
+        ("UpdateService", json!({"service": "app"}), Some(service)),
+        ("UpdateService", json!({"service": service}), Some(service)),
+        ("DeleteService", json!({"service": "app"}), Some(service)),
+        ("DeleteService", json!({"service": "missing"}), None),
+        ("CreateService", json!({"serviceName": "app"}), None),
+        (
+            "DescribeServices",
+            json!({"services": ["missing", "app"]}),
+            Some(service),
+        ),
+        ("DescribeTasks", json!({"tasks": [id]}), Some(task)),
+        ("DescribeTasks", json!({"tasks": [task]}), Some(task)),
+        ("DescribeTasks", json!({"tasks": ["app"]}), None),
+    ] {
+        for cluster in ["test", cluster] {
+            let mut body = body.clone();
+            body["cluster"] = json!(cluster);
+            let tags = tags_of_named_resources(&ecs, operation, &body);
+            let expected = match tagged {
+                Some(arn) => json!({arn: {"pulse:environment": "test"}}),
+                None => json!({}),
+            };
+            assert_eq!(tags, expected, "{operation} {body}");
+        }
+    }
+    ecs.shutdown().await;
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
         return AwsError::new("SerializationException", "the body is not JSON")
             .answer(Protocol::Json);
     };
-    let tags = tags_of_named_resource(ecs, operation, &body);
+    let tags = tags_of_named_resources(ecs, operation, &body);
     if let Err(refusal) = forward
         .authorise_with_tags(incoming, &tags.to_string())
         .await
@@ -32,7 +32,7 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
 
 /// The tags of the services or tasks that a call names, for `aws:ResourceTag` conditions: a JSON
 /// object of tag objects by ARN.
-fn tags_of_named_resource(ecs: &Ecs, operation: &str, body: &Value) -> Value {
+pub(crate) fn tags_of_named_resources(ecs: &Ecs, operation: &str, body: &Value) -> Value {
     let arns = match operation {
         "UpdateService" | "DeleteService" => vec![arn("service", body, &body["service"])],
         "DescribeServices" => named("service", body, &body["services"]),

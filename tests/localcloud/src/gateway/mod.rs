@@ -22,7 +22,7 @@ mod answer;
 mod caller;
 pub mod calls;
 pub mod ecr;
-mod ecs;
+pub(crate) mod ecs;
 pub mod elbv2;
 pub mod faults;
 pub(crate) mod forward;

@@ -1,4 +1,4 @@
-//! Pinning a client to this deployment: the cookie that the load balancer's rules look for.
+//! Pins a client to this deployment with the cookie that the rules of the load balancer match.
 
 use axum::extract::{Request, State};
 use axum::http::header::{COOKIE, SET_COOKIE};
@@ -8,18 +8,17 @@ use axum::response::Response;
 
 use crate::App;
 
-/// The name of both the cookie and the header.
+/// The name of the cookie and of the header.
 pub const NAME: &str = "X-Pulse-Render-Affinity";
 
-/// Middleware for what visitors ask for: gives a client without the cookie one, so that it stays
-/// with this deployment until its browser is closed, and echoes the header.
+/// Middleware for the requests of visitors. It sets the cookie if the client has none, so that the client
+/// stays with this deployment until its browser is closed, and it echoes the header.
 ///
-/// A cookie of another deployment only comes here when that one is gone, and then it pins to nothing:
-/// it is replaced, or the next switch would move the client in mid-session. With the header the client
-/// is here by the header alone, and its cookie may be good for the deployment it names.
+/// A request with the cookie of another deployment arrives here only if that deployment was deleted. The
+/// cookie is replaced, because otherwise the next switch would move the client during its session. If the
+/// request has the header, it arrives because of the header, and its cookie may still be valid.
 ///
-/// Not while draining: who is new then, or came by a pin to a deployment that is gone, must not be
-/// bound to one that is about to go.
+/// While draining, no cookie is set, so that no client is pinned to a deployment that is about to end.
 pub async fn pin(State(app): State<App>, request: Request, next: Next) -> Response {
     let header = request.headers().get(NAME).cloned();
     let pinned = match cookie(request.headers(), NAME) {
@@ -39,7 +38,7 @@ pub async fn pin(State(app): State<App>, request: Request, next: Next) -> Respon
     response
 }
 
-/// The value of a cookie.
+/// The value of the first cookie with this name.
 pub fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get_all(COOKIE)

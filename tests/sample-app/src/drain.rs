@@ -1,4 +1,4 @@
-//! `POST /drain`: from then on this task takes nobody new in, and says how many are still there.
+//! `POST /drain`. Afterwards this task pins no new clients, and reports its active sessions.
 
 use std::net::SocketAddr;
 use std::sync::Mutex;
@@ -15,7 +15,7 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::App;
 
-/// Whether this task is draining, and since when and by whom.
+/// Whether this task is draining, and the request that began it.
 #[derive(Debug, Default)]
 pub struct Drain(Mutex<Option<Record>>);
 
@@ -28,13 +28,13 @@ struct Record {
 }
 
 impl Drain {
-    /// Whether draining has begun. It never ends but with the task.
+    /// Whether draining has begun. It ends only with the task.
     pub fn is_draining(&self) -> bool {
         self.lock().is_some()
     }
 
-    /// When draining began, who asked for it, and through which `Host`: the task's own address when
-    /// the drain function did, the load balancer's name when someone came the wrong way.
+    /// When draining began, the client that requested it, and its `Host` header. That is the address of the
+    /// task if the request came directly, and the name of the load balancer if it came through that.
     pub fn record(&self) -> Value {
         match &*self.lock() {
             None => json!({"draining": false}),
@@ -48,7 +48,7 @@ impl Drain {
         }
     }
 
-    /// Begins to drain; false when it had begun before.
+    /// Begins to drain. Returns false if draining had already begun.
     fn begin(&self, record: Record) -> bool {
         let mut draining = self.lock();
         let first = draining.is_none();
@@ -63,7 +63,6 @@ impl Drain {
     }
 }
 
-/// The endpoint.
 pub async fn drain(
     State(app): State<App>,
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
@@ -73,12 +72,12 @@ pub async fn drain(
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_string()
     };
-    let Some(given) = bearer(&headers) else {
-        return refused(StatusCode::UNAUTHORIZED, "a bearer token is needed");
+    let Some(token) = bearer(&headers) else {
+        return refused(StatusCode::UNAUTHORIZED, "a bearer token is required");
     };
-    // Without a secret of its own, no secret is the right one.
+    // If the task has no secret, every token is wrong.
     let known = app.settings.drain_secret.as_deref().map(str::as_bytes);
-    if !known.is_some_and(|known| is_secret(known, given)) {
+    if !known.is_some_and(|known| is_secret(known, token)) {
         return refused(StatusCode::FORBIDDEN, "wrong secret");
     }
     let record = Record {
@@ -96,7 +95,8 @@ pub async fn drain(
     Json(json!({"status": status, "activeSessions": sessions})).into_response()
 }
 
-/// The token of the request's one `Authorization`; with several it is not said which one counts.
+/// The token of the `Authorization` header. `None` with several headers, because it is undefined which
+/// one counts.
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
     match (all.next(), all.next()) {
@@ -105,9 +105,9 @@ fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     }
 }
 
-/// Whether it is the secret. How long that takes tells its length at most, not how much was right.
-fn is_secret(known: &[u8], given: &[u8]) -> bool {
-    known.ct_eq(given).into()
+/// Whether a token is the secret. The duration depends only on the lengths, not on the bytes that are equal.
+fn is_secret(known: &[u8], token: &[u8]) -> bool {
+    known.ct_eq(token).into()
 }
 
 fn refused(status: StatusCode, why: &str) -> Response {

@@ -1,6 +1,6 @@
-//! A small application that keeps pulse-deploy's contract: it reports its health, pins its visitors
-//! to its own version with a cookie, and can be drained. See README.md for its endpoints and for
-//! the environment variables that make it misbehave.
+//! A small application that keeps pulse-deploy's contract: it reports its health, pins its visitors to
+//! its own version with a cookie, and can be drained. README.md documents its endpoints, and the
+//! environment variables that make it misbehave.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-pub mod affinity;
+mod affinity;
 mod drain;
 mod sessions;
 pub mod settings;
@@ -28,27 +28,27 @@ use drain::Drain;
 use sessions::Sessions;
 use settings::Settings;
 
-/// How long open WebSockets may take to say goodbye at shutdown, and requests in flight to finish.
-/// Below the 30 s after which ECS stops waiting and kills.
-const GOODBYE: Duration = Duration::from_secs(20);
+/// How long WebSockets may take to close at shutdown, and requests in flight to finish. It is shorter
+/// than the 30 s after which ECS kills the process.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The application's state, shared by all requests.
 #[derive(Clone)]
-pub struct App {
+pub(crate) struct App {
     settings: Arc<Settings>,
     sessions: Arc<Sessions>,
     drain: Arc<Drain>,
-    /// Where this task is reached, as it knows itself.
+    /// The address that this task listens on.
     address: Arc<str>,
-    /// True once the process is to end.
+    /// True when the process must end.
     stopping: watch::Receiver<bool>,
 }
 
-/// Serves on `listener` until `stop` is ready; then finishes requests in flight, closes WebSockets
-/// and returns.
+/// Serves on `listener` until `stop` is ready. Then finishes the requests in flight, closes WebSockets
+/// and returns, after 20 s in any case.
 ///
 /// # Errors
-/// When the listener fails.
+/// If the listener fails.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
@@ -69,9 +69,9 @@ pub async fn serve(
         let _ = stopping.send(true);
     };
     let mut stopping = receiver;
-    let too_late = async move {
-        told(&mut stopping).await;
-        tokio::time::sleep(GOODBYE).await;
+    let timeout = async move {
+        stop_requested(&mut stopping).await;
+        tokio::time::sleep(SHUTDOWN_TIMEOUT).await;
     };
     let serving = axum::serve(listener, service).with_graceful_shutdown(stop);
     let gracefully = async {
@@ -83,7 +83,7 @@ pub async fn serve(
     };
     tokio::select! {
         served = gracefully => served,
-        () = too_late => Ok(()),
+        () = timeout => Ok(()),
     }
 }
 
@@ -114,7 +114,7 @@ async fn front_page(State(app): State<App>) -> Json<Value> {
     }))
 }
 
-/// The front page after a while, to have a request in flight; at most half a minute.
+/// The front page after a delay, which keeps the request in flight for at most 30 s.
 async fn slow_page(State(app): State<App>, Path(milliseconds): Path<u64>) -> Json<Value> {
     tokio::time::sleep(Duration::from_millis(milliseconds.min(30_000))).await;
     front_page(State(app)).await
@@ -135,17 +135,17 @@ async fn drain_record(State(app): State<App>) -> Json<Value> {
     Json(app.drain.record())
 }
 
-/// Middleware: whatever a client asks for, it keeps its session from becoming idle.
+/// Middleware. Every request of a client keeps its session from becoming idle.
 async fn keep_session(State(app): State<App>, request: Request, next: Next) -> Response {
     if let Some(name) = affinity::cookie(request.headers(), sessions::COOKIE) {
-        app.sessions.seen(name);
+        app.sessions.touch(name);
     }
     next.run(request).await
 }
 
 async fn open_session(State(app): State<App>, headers: HeaderMap) -> Response {
     let known = affinity::cookie(&headers, sessions::COOKIE);
-    if known.is_some_and(|name| app.sessions.seen(name)) {
+    if known.is_some_and(|name| app.sessions.touch(name)) {
         return Json(json!({"status": "already_open"})).into_response();
     }
     let cookie = format!(
@@ -164,7 +164,7 @@ async fn close_session(State(app): State<App>, headers: HeaderMap) -> Json<Value
 }
 
 async fn websocket(State(app): State<App>, upgrade: WebSocketUpgrade) -> Response {
-    // Counted from the answer on, so that a drain cannot slip in before the first message.
+    // Counted from the response on, so that a drain request before the first message sees it.
     let counted = app.sessions.socket();
     upgrade.on_upgrade(async move |socket| {
         echo(socket, app.stopping).await;
@@ -172,22 +172,22 @@ async fn websocket(State(app): State<App>, upgrade: WebSocketUpgrade) -> Respons
     })
 }
 
-/// Returns once the process is to end.
-async fn told(stopping: &mut watch::Receiver<bool>) {
+/// Returns when the process must end.
+async fn stop_requested(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
-/// Says back what it hears, until the client leaves or the process is to end.
+/// Returns every message to the client, until the client closes or the process must end.
 async fn echo(mut socket: WebSocket, mut stopping: watch::Receiver<bool>) {
     loop {
         let message = tokio::select! {
             message = socket.recv() => message,
-            () = told(&mut stopping) => {
-                let goodbye = Message::Close(Some(CloseFrame {
+            () = stop_requested(&mut stopping) => {
+                let close = Message::Close(Some(CloseFrame {
                     code: close_code::AWAY,
                     reason: "the task is stopping".into(),
                 }));
-                let _ = socket.send(goodbye).await;
+                let _ = socket.send(close).await;
                 return;
             }
         };

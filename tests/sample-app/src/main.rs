@@ -1,4 +1,4 @@
-//! The sample application's process.
+//! Runs the sample application as a process.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use tokio::signal::unix::{SignalKind, signal};
 async fn main() -> ExitCode {
     let settings = match Settings::from_env() {
         Ok(settings) => settings,
-        Err(why) => {
-            eprintln!("sample-app: {why}");
+        Err(error) => {
+            eprintln!("sample-app: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -29,7 +29,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(settings: Settings) -> std::io::Result<()> {
-    // Before anything else: as the first process of a container it would not die of SIGTERM.
+    // Registered first, because SIGTERM does not end the first process of a container by default.
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut stop = Box::pin(async move {

@@ -1,11 +1,11 @@
-//! Who is using this task: open WebSockets, and sessions that were opened and are not yet over.
+//! The active sessions of this task: open WebSockets, and opened sessions that have not ended.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-/// The cookie that holds a session's name.
+/// The cookie with the name of the session.
 pub const COOKIE: &str = "Sample-Session";
 
 /// All sessions of this task.
@@ -15,11 +15,11 @@ pub struct Sessions {
     last_seen: Mutex<HashMap<String, Instant>>,
     sockets: Arc<AtomicUsize>,
     opened: AtomicU64,
-    /// Keeps the names of two tasks apart.
+    /// The start of the task, which makes the session names of two tasks different.
     started: u128,
 }
 
-/// An open WebSocket; no longer counted when dropped.
+/// An open WebSocket. It counts as active until this is dropped.
 #[derive(Debug)]
 pub struct Socket(Arc<AtomicUsize>);
 
@@ -30,7 +30,7 @@ impl Drop for Socket {
 }
 
 impl Sessions {
-    /// No sessions; each will be over after `idle` without a request.
+    /// Starts without sessions. Each session ends after `idle` without a request.
     pub fn new(idle: Duration) -> Self {
         let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         Sessions {
@@ -42,7 +42,7 @@ impl Sessions {
         }
     }
 
-    /// Opens a session; its name.
+    /// Opens a session and returns its name.
     pub fn open(&self) -> String {
         let number = self.opened.fetch_add(1, Ordering::SeqCst);
         let name = format!("{:x}-{number}", self.started);
@@ -50,8 +50,8 @@ impl Sessions {
         name
     }
 
-    /// A request of this session came in. Whether the session is open.
-    pub fn seen(&self, name: &str) -> bool {
+    /// Records a request of a session. Returns whether the session is open.
+    pub fn touch(&self, name: &str) -> bool {
         let mut last_seen = self.lock();
         match last_seen.get_mut(name) {
             Some(seen) if seen.elapsed() < self.idle => {
@@ -62,23 +62,21 @@ impl Sessions {
         }
     }
 
-    /// Ends a session.
     pub fn close(&self, name: &str) {
         self.lock().remove(name);
     }
 
-    /// Counts a WebSocket for as long as the answer is kept.
+    /// Counts a WebSocket until the returned value is dropped.
     pub fn socket(&self) -> Socket {
         self.sockets.fetch_add(1, Ordering::SeqCst);
         Socket(self.sockets.clone())
     }
 
-    /// How many WebSockets are open.
     pub fn open_sockets(&self) -> usize {
         self.sockets.load(Ordering::SeqCst)
     }
 
-    /// How many sessions of either kind are active.
+    /// The number of active sessions of both kinds.
     pub fn active(&self) -> usize {
         let mut last_seen = self.lock();
         last_seen.retain(|_, seen| seen.elapsed() < self.idle);

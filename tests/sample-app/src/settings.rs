@@ -1,4 +1,4 @@
-//! What the environment says; read once.
+//! The settings, which are read once from the environment.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 /// All settings of the application.
 #[derive(Clone)]
 pub struct Settings {
-    /// `HOST`: the address to listen on. All of them when absent.
+    /// `HOST`: the address to listen on. All addresses if absent.
     pub host: IpAddr,
-    /// `PORT`: the port to listen on. 8000 when absent.
+    /// `PORT`: the port to listen on. 8000 if absent.
     pub port: u16,
-    /// `DEPLOYMENT_ID`: the deployment that this task belongs to. `local` when absent.
+    /// `DEPLOYMENT_ID`: the deployment that this task belongs to. `local` if absent.
     pub deployment_id: String,
-    /// `DRAIN_SECRET`: what `POST /drain` has to know. Nobody can drain when absent.
+    /// `DRAIN_SECRET`: the token that `POST /drain` requires. If absent, every drain request is refused.
     pub drain_secret: Option<String>,
-    /// `SESSION_IDLE_SECONDS`: after how long without a request a session is over. 300 when absent.
+    /// `SESSION_IDLE_SECONDS`: the time without a request after which a session ends. 300 if absent.
     pub session_idle: Duration,
-    /// How to misbehave.
+    /// The ways in which the application misbehaves. None by default.
     pub behaviour: Behaviour,
 }
 
-/// Ways to be a bad application, for tests of what is done about it.
+/// Ways to misbehave, for tests of how a deployment handles them.
 #[derive(Debug, Clone, Default)]
 pub struct Behaviour {
     /// `CRASH_ON_START`: print a reason and exit with this code instead of starting.
@@ -31,23 +31,23 @@ pub struct Behaviour {
     pub never_healthy: bool,
     /// `HEALTH_503_WHILE_DRAINING=1`: answer health checks with 503 once draining.
     pub health_503_while_draining: bool,
-    /// `NO_DRAIN=1`: have no drain endpoint.
+    /// `NO_DRAIN=1`: provide no drain endpoint.
     pub no_drain: bool,
 }
 
 impl Settings {
-    /// Reads the settings from the process's environment.
+    /// Reads the settings from the environment of the process.
     ///
     /// # Errors
-    /// A message that names the variable whose value makes no sense.
+    /// A message that names the variable with an invalid value.
     pub fn from_env() -> Result<Self, String> {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    /// Reads the settings from wherever `lookup` looks. An empty value counts as absent.
+    /// Reads the settings from the variables that `lookup` returns. An empty value counts as absent.
     ///
     /// # Errors
-    /// A message that names the variable whose value makes no sense.
+    /// A message that names the variable with an invalid value.
     pub fn read(lookup: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
         let text = |name: &str| lookup(name).filter(|value| !value.is_empty());
         let flag = |name: &str| text(name).is_some_and(|value| value != "0");
@@ -95,7 +95,7 @@ mod tests {
     }
 
     #[test]
-    fn without_an_environment_the_defaults_hold() {
+    fn the_default_settings_hold_without_variables() {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.host.to_string(), "0.0.0.0");
         assert_eq!(settings.port, 8000);
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_makes_no_sense_is_named() {
+    fn the_error_for_an_invalid_value_names_the_variable() {
         for variable in ["HOST", "PORT", "CRASH_ON_START", "START_DELAY_SECONDS"] {
             let error = read(&[(variable, "-x")]).err().unwrap();
             assert!(error.starts_with(variable), "{error}");

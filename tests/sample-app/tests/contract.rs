@@ -1,4 +1,4 @@
-//! What an application must do to be deployed by pulse-deploy, held against the sample application.
+//! The contract of pulse-deploy with applications, checked with the sample application.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -24,7 +24,7 @@ struct Running {
     http: reqwest::Client,
 }
 
-/// The application with these variables besides the usual ones.
+/// Starts the application with the usual variables, and these in addition.
 async fn start(variables: &[(&str, &str)]) -> Running {
     let usual = [("DEPLOYMENT_ID", ID), ("DRAIN_SECRET", SECRET)];
     let settings = Settings::read(|name| {
@@ -35,7 +35,7 @@ async fn start(variables: &[(&str, &str)]) -> Running {
     .unwrap();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    // Built with the whole workspace the client is one that wants a TLS provider.
+    // If the whole workspace is built, the client requires a TLS provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (stop, stopped) = oneshot::channel();
     let server = tokio::spawn(sample_app::serve(settings, listener, async {
@@ -80,8 +80,8 @@ impl Running {
         response.text().await.unwrap()
     }
 
-    /// Asks to drain with these `Authorization` headers, whatever bytes they are.
-    async fn ask_to_drain(&self, authorizations: &[&[u8]]) -> StatusCode {
+    /// Sends a drain request with these `Authorization` headers.
+    async fn request_drain(&self, authorizations: &[&[u8]]) -> StatusCode {
         let mut request = self.http.post(format!("http://{}/drain", self.address));
         for value in authorizations {
             request = request.header("authorization", HeaderValue::from_bytes(value).unwrap());
@@ -113,7 +113,7 @@ async fn the_health_check_is_200() {
 }
 
 #[tokio::test]
-async fn a_visitor_without_the_cookie_gets_it_once() {
+async fn a_visitor_without_the_cookie_gets_it() {
     let app = start(&[]).await;
     let minted = format!("{AFFINITY}={ID}; Path=/");
     let first = app.get("/", &[]).await;
@@ -127,7 +127,7 @@ async fn a_visitor_without_the_cookie_gets_it_once() {
 }
 
 #[tokio::test]
-async fn a_visitor_whose_deployment_is_gone_is_pinned_anew() {
+async fn a_visitor_with_the_cookie_of_a_deleted_deployment_gets_a_new_one() {
     let app = start(&[]).await;
     let stale = format!("{AFFINITY}=test-20200101-000000Z");
     let moved = app.get("/", &[("cookie", &stale)]).await;
@@ -146,16 +146,16 @@ async fn the_header_is_echoed() {
 }
 
 #[tokio::test]
-async fn only_who_knows_the_secret_can_drain() {
+async fn only_a_request_with_the_secret_can_drain() {
     let app = start(&[]).await;
     let right = format!("Bearer {SECRET}");
     let right = right.as_bytes();
-    // No header, or none that one token can be taken from.
+    // No header, or headers without a single token.
     let malformed: [&[&[u8]]; 12] = [
         &[],
         &[b""],
         &[b"Bearer"],
-        // What an empty secret looks like: spaces at the end of a header do not count.
+        // The header of an empty secret, because spaces at the end of a header are ignored.
         &[b"Bearer "],
         &[b"Basic YTpi"],
         &[b"a secret"],
@@ -167,7 +167,7 @@ async fn only_who_knows_the_secret_can_drain() {
         &[right, right],
     ];
     for authorizations in malformed {
-        let status = app.ask_to_drain(authorizations).await;
+        let status = app.request_drain(authorizations).await;
         assert_eq!(status, 401, "{authorizations:?}");
     }
     let wrong: [&[u8]; 13] = [
@@ -186,7 +186,7 @@ async fn only_who_knows_the_secret_can_drain() {
         b"Bearer \xff\xfe",
     ];
     for authorization in wrong {
-        let status = app.ask_to_drain(&[authorization]).await;
+        let status = app.request_drain(&[authorization]).await;
         assert_eq!(status, 403, "{}", authorization.escape_ascii());
     }
     assert_eq!(app.status("/drain").await, 405);
@@ -200,17 +200,17 @@ async fn only_who_knows_the_secret_can_drain() {
 }
 
 #[tokio::test]
-async fn without_a_secret_of_its_own_nobody_can_drain_it() {
+async fn without_a_configured_secret_every_drain_request_is_refused() {
     let app = start(&[("DRAIN_SECRET", "")]).await;
     for (authorization, status) in [("Bearer", 401), ("Bearer ", 401), ("Bearer x", 403)] {
-        let answered = app.ask_to_drain(&[authorization.as_bytes()]).await;
-        assert_eq!(answered, status, "{authorization}");
+        let response = app.request_drain(&[authorization.as_bytes()]).await;
+        assert_eq!(response, status, "{authorization}");
     }
     assert!(!app.is_draining().await);
 }
 
 #[tokio::test]
-async fn while_draining_nobody_gets_a_cookie_and_everybody_is_served() {
+async fn while_draining_no_cookie_is_set_and_every_request_is_served() {
     let app = start(&[]).await;
     app.drain().await;
     let response = app.get("/", &[(AFFINITY, ID)]).await;
@@ -235,7 +235,7 @@ async fn a_session_counts_until_it_is_closed_or_idle() {
     let session = session.split(';').next().unwrap().to_string();
     let with = [("cookie", session.as_str())];
     assert_eq!(app.active_sessions().await, "1");
-    // The same browser is the same session.
+    // The same browser does not open a second session.
     let again = app.post("/session/open", &with).await;
     assert!(again.text().await.unwrap().contains("already_open"));
     for _ in 0..4 {
@@ -254,7 +254,7 @@ async fn a_session_counts_until_it_is_closed_or_idle() {
 }
 
 #[tokio::test]
-async fn a_websocket_counts_while_it_is_open_and_is_told_when_the_task_stops() {
+async fn a_websocket_counts_while_it_is_open_and_is_closed_when_the_task_stops() {
     let mut app = start(&[]).await;
     let url = format!("ws://{}/ws", app.address);
     let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
@@ -275,10 +275,10 @@ async fn a_websocket_counts_while_it_is_open_and_is_told_when_the_task_stops() {
     let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
     assert_eq!(app.active_sessions().await, "1");
     app.stop.take().unwrap().send(()).unwrap();
-    let Some(Ok(Message::Close(Some(goodbye)))) = socket.next().await else {
-        panic!("cut without a word");
+    let Some(Ok(Message::Close(Some(close)))) = socket.next().await else {
+        panic!("closed without a close message");
     };
-    assert_eq!(goodbye.code, CloseCode::Away);
+    assert_eq!(close.code, CloseCode::Away);
     tokio::time::timeout(Duration::from_secs(5), app.server)
         .await
         .expect("stops soon")
@@ -287,7 +287,7 @@ async fn a_websocket_counts_while_it_is_open_and_is_told_when_the_task_stops() {
 }
 
 #[tokio::test]
-async fn misbehaviour_is_as_asked_for() {
+async fn each_setting_for_misbehaviour_takes_effect() {
     let app = start(&[("NEVER_HEALTHY", "1")]).await;
     assert_eq!(app.status("/_health").await, 500);
 

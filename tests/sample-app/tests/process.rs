@@ -1,4 +1,4 @@
-//! The sample application as a process, as a container would start and stop it.
+//! The sample application as a process, started and stopped as in a container.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -38,21 +38,21 @@ fn terminate(child: &Child) {
 }
 
 #[test]
-fn a_crash_on_start_says_why_and_exits_as_asked() {
+fn a_crash_on_start_prints_the_reason_and_exits_with_the_code() {
     let output = start(&[("CRASH_ON_START", "7")])
         .wait_with_output()
         .unwrap();
     assert_eq!(output.status.code(), Some(7));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(said.contains("cannot start"), "{said}");
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains("cannot start"), "{errors}");
 }
 
 #[test]
-fn sigterm_lets_a_request_in_flight_finish_and_ends_the_process_well() {
+fn sigterm_lets_a_request_in_flight_finish_and_ends_the_process_with_success() {
     let mut child = start(&[]);
     let address = address(&mut child);
     let mut stream = TcpStream::connect(&address).unwrap();
-    // A request is in flight when the signal comes; an idle connection is open beside it.
+    // At the time of the signal, a request is in flight and another connection is idle.
     let _idle = TcpStream::connect(&address).unwrap();
     stream
         .write_all(b"GET /slow/800 HTTP/1.1\r\nHost: a\r\n\r\n")

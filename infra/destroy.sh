@@ -11,11 +11,11 @@
 set -euo pipefail
 
 # Runs of the cleanup machine. One is enough unless another operation is still running or tasks stop slowly.
-readonly MOST_ROUNDS=10
+readonly MAX_ROUNDS=10
 # A step that was running when its execution was stopped has ended after this time, because no function may take longer.
 readonly SECONDS_FOR_STEPS=60
 # Lambda releases the network interfaces of a function up to 40 minutes after the function is deleted.
-readonly MOST_MINUTES_FOR_INTERFACES=60
+readonly MAX_MINUTES_FOR_INTERFACES=60
 
 fail() {
   echo "destroy: $*" >&2
@@ -26,7 +26,7 @@ say() {
   printf '==> %s\n' "$*"
 }
 
-# Whether a stack exists. The call may fail for other reasons, which must not be taken for "gone".
+# Whether a stack exists. The call may fail for other reasons, which do not mean that the stack does not exist.
 stack_exists() {
   local answer
   if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
@@ -36,7 +36,7 @@ stack_exists() {
   return 1
 }
 
-# Prints the identifier of a resource of a stack; nothing if the stack does not have it (any more).
+# Prints the identifier of a resource of a stack, or nothing if the stack does not have it.
 resource_of() {
   aws cloudformation describe-stack-resources --stack-name "$1" --output text \
     --query "StackResources[?LogicalResourceId=='$2' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId"
@@ -55,8 +55,8 @@ repository_exists() {
 }
 
 # Reads the services of the cluster and the target groups of the network. Sets `present` to the names that are
-# deployments, and `foreign` to the others. Exits if a read fails, which must not be taken for "nothing is left".
-look() {
+# deployments, and `foreign` to the others. Exits if a read fails, which does not mean that there are none.
+read_deployments() {
   local services='' groups='' names
   if [[ $cluster ]]; then
     services=$(aws ecs list-services --cluster "$cluster" --output text --query 'serviceArns[]') || fail "cannot list services"
@@ -87,8 +87,8 @@ refuse_protected() {
     fail "these target groups are protected by the tag pulse:protected; remove it first (aws elbv2 remove-tags): $protected"
 }
 
-# Stops the push rule and the schedule from starting anything.
-start_nothing_more() {
+# Disables the push rule and the schedule.
+disable_triggers() {
   local rule schedule
   rule=$(resource_of "$pipeline" ImagePushedRule)
   [[ -z $rule ]] || aws events disable-rule --name "$rule"
@@ -142,7 +142,7 @@ clean_up() {
   while true; do
     status=$(aws stepfunctions describe-execution --execution-arn "$execution" --query status --output text)
     [[ $status == RUNNING ]] || break
-    look
+    read_deployments
     if [[ $present && $present != "$last" ]]; then
       say "still there: $present"
       last=$present
@@ -157,17 +157,17 @@ clean_up() {
 # Deletes every deployment with the cleanup machine.
 remove_deployments() {
   local machine round
-  look
+  read_deployments
   machine=$(resource_of "$pipeline" CleanupStateMachine)
   if [[ -z $machine ]]; then
     [[ -z $present ]] || fail "$pipeline has no cleanup machine; update it first: make deploy ENV=$ENV"
     return
   fi
-  for ((round = 1; round <= MOST_ROUNDS; round++)); do
+  for ((round = 1; round <= MAX_ROUNDS; round++)); do
     # Repeated in each round, because a step that was running when its execution was stopped may have switched.
     answer_503
     clean_up "$machine" '{"removeEverything": true}'
-    look
+    read_deployments
     [[ $present || $SECONDS -lt $calm_at ]] || return 0
     [[ $present ]] || say "checking again, in case a step was still running"
     sleep 10
@@ -180,21 +180,21 @@ remove_deployments() {
 }
 
 # Without this permission CloudFormation does not wait for the drain function's network interfaces. It would delete the
-# role that Lambda needs to delete them, and they would stay for ever.
-refuse_without_sight_of_interfaces() {
+# role that Lambda needs to delete them, and they would stay forever.
+refuse_without_access_to_interfaces() {
   aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$1" --query 'length(NetworkInterfaces)' --output text >/dev/null ||
     fail "cannot list network interfaces, which needs the permission ec2:DescribeNetworkInterfaces; nothing was changed"
 }
 
 # Waits until no network interface uses a security group.
 wait_for_interfaces() {
-  local group=$1 left deadline=$((SECONDS + MOST_MINUTES_FOR_INTERFACES * 60))
+  local group=$1 count deadline=$((SECONDS + MAX_MINUTES_FOR_INTERFACES * 60))
   while true; do
-    left=$(aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$group" \
+    count=$(aws ec2 describe-network-interfaces --filters "Name=group-id,Values=$group" \
       --query 'length(NetworkInterfaces)' --output text)
-    [[ $left != 0 ]] || return 0
-    ((SECONDS < deadline)) || fail "$left network interfaces of the drain function still exist; run this again later"
-    say "waiting for Lambda to release $left network interfaces (up to 40 minutes)"
+    [[ $count != 0 ]] || return 0
+    ((SECONDS < deadline)) || fail "$count network interfaces of the drain function still exist; run this again later"
+    say "waiting for Lambda to release $count network interfaces (up to 40 minutes)"
     sleep 30
   done
 }
@@ -203,7 +203,7 @@ delete_stack() {
   say "$1: removing"
   aws cloudformation delete-stack --stack-name "$1"
   if ! aws cloudformation wait stack-delete-complete --stack-name "$1"; then
-    echo "destroy: stack $1 is not gone:" >&2
+    echo "destroy: the stack $1 was not deleted:" >&2
     aws cloudformation describe-stack-events --stack-name "$1" --output text \
       --query "StackEvents[?ResourceStatus=='DELETE_FAILED'].[LogicalResourceId, ResourceStatusReason]" |
       sed 's/^/destroy:   /' >&2 || true
@@ -235,11 +235,11 @@ if [[ $has_baseline ]]; then
   cluster=$(resource_of "$baseline" Cluster)
   network=$(resource_of "$baseline" Vpc)
   drain_group=$(resource_of "$baseline" DrainSecurityGroup)
-  look
+  read_deployments
   [[ -z $foreign ]] || fail "$ENV has services or target groups that are not deployments; remove them first: $foreign"
   refuse_protected
-  [[ -z $drain_group ]] || refuse_without_sight_of_interfaces "$drain_group"
-  [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which removes deployments, is gone; run make deploy ENV=$ENV first"
+  [[ -z $drain_group ]] || refuse_without_access_to_interfaces "$drain_group"
+  [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which removes deployments, does not exist; run make deploy ENV=$ENV first"
 fi
 
 if [[ $CONFIRM != "$ENV" ]]; then
@@ -256,7 +256,7 @@ fi
 
 if [[ $has_pipeline ]]; then
   if [[ $has_baseline ]]; then
-    start_nothing_more
+    disable_triggers
     stop_executions
     remove_deployments
   fi
@@ -281,7 +281,7 @@ if [[ $has_repository ]] && repository_exists; then
   fi
 fi
 
-say "$ENV is gone. Kept:"
+say "$ENV is deleted. Kept:"
 if [[ $kept_images ]]; then
   echo "    the repository $ENV with its images, perhaps the only copies; make deploy adopts it again, make destroy ENV=$ENV DELETE_IMAGES=1 deletes it"
 fi

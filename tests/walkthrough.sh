@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Runs the commands of the README's walk-through as a reader would: `make local` in one terminal, the rest in another.
+# Runs the commands of the README's walk-through as a reader does: `make local` in one terminal, the rest in another.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 work=$(mktemp -d)
 trap 'end' EXIT
 
-# Ends `make local` as Ctrl-C would, and sees that it leaves nothing behind.
+# Ends `make local` as Ctrl-C does, and checks that no process is left.
 end() {
   local status=$?
   trap - EXIT
@@ -50,4 +50,4 @@ commands_below "Try it: your own pushes" >"$work/commands"
 [[ $(wc -l <"$work/commands") -ge 5 ]] || { echo "walkthrough: the README's commands were not found" >&2; exit 1; }
 cat "$work/commands"
 bash -euo pipefail "$work/commands"
-echo "walkthrough: the README's commands did what they say"
+echo "walkthrough: the commands of the README succeeded"

@@ -1,4 +1,4 @@
-//! What the steps are given: by people in the console, and by the state machines.
+//! The inputs of the steps, from operators in the console and from the state machines.
 
 use lifecycle::{Settings, StepError};
 use serde::de::DeserializeOwned;
@@ -8,54 +8,58 @@ use validate_deployment::{Deployment, fargate};
 
 use crate::{messages, payload};
 
-/// When the input comes.
+/// The time at which the inputs arrive.
 pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 
-/// Takes a step's input as the step does, without its calls of AWS.
-pub type Take = fn(&[u8]) -> Result<(), StepError>;
+/// Decodes the input of a step as the step does, without its calls of AWS.
+pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
-/// Every step that is given an input of its own, by its name.
-pub const STEPS: [(&str, Take); 11] = [
-    ("check-target-health", take::<check_target_health::Input>),
-    ("create-listener-rule", take::<create_listener_rule::Input>),
-    ("create-service", take::<create_service::Input>),
-    ("create-target-group", take::<create_target_group::Input>),
-    ("delete-deployment", take::<delete_deployment::Input>),
-    ("drain-deployment", take::<drain_deployment::Input>),
-    ("find-deployments", take::<find_deployments::Input>),
+/// All steps that have their own input, with the function that decodes it.
+pub const STEPS: [(&str, Decode); 11] = [
+    ("check-target-health", decode::<check_target_health::Input>),
+    (
+        "create-listener-rule",
+        decode::<create_listener_rule::Input>,
+    ),
+    ("create-service", decode::<create_service::Input>),
+    ("create-target-group", decode::<create_target_group::Input>),
+    ("delete-deployment", decode::<delete_deployment::Input>),
+    ("drain-deployment", decode::<drain_deployment::Input>),
+    ("find-deployments", decode::<find_deployments::Input>),
     (
         "register-task-definition",
-        take::<register_task_definition::Input>,
+        decode::<register_task_definition::Input>,
     ),
-    ("restore-deployment", take::<restore_deployment::Input>),
-    ("switch-traffic", take::<switch_traffic::Input>),
+    ("restore-deployment", decode::<restore_deployment::Input>),
+    ("switch-traffic", decode::<switch_traffic::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),
 ];
 
-fn take<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
-    payload::arrive::<T>(body).map(drop)
+fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
+    payload::decode::<T>(body).map(drop)
 }
 
-/// What the deploy machine's first step makes of an input.
+/// The deployment that the first step of the deploy machine reads from an input.
 ///
 /// # Errors
-/// `InvalidInput`, as that step says it.
+/// `InvalidInput`, with the message of the step.
 pub fn validated(body: &[u8]) -> Result<Deployment, StepError> {
-    payload::arrive::<validate_deployment::Input>(body)?.check(&Settings::for_tests(), NOW)
+    payload::decode::<validate_deployment::Input>(body)?.check(&Settings::for_tests(), NOW)
 }
 
-/// An input is taken or refused; what the deploy machine's first step takes can be deployed.
+/// Every input is accepted or refused. What the first step of the deploy machine accepts can be
+/// deployed.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(body: &[u8]) {
-    for (_, take) in STEPS {
-        if let Err(error) = take(body) {
-            messages::refuses_the_input(&error);
+    for (_, decode) in STEPS {
+        if let Err(error) = decode(body) {
+            messages::assert_input_refused(&error);
         }
     }
     if let Ok(deployment) = validated(body) {
-        can_be_deployed(&deployment);
+        assert_deployable(&deployment);
     }
     if let Ok(text) = std::str::from_utf8(body)
         && let Some(id) = find_deployments::executions::asked_for(text)
@@ -64,18 +68,18 @@ pub fn check(body: &[u8]) {
     }
 }
 
-/// The deploy machine's first step takes it.
+/// The first step of the deploy machine accepts this input.
 ///
 /// # Panics
-/// When it is not so, unless the id lies in the future.
-pub fn is_an_input_of_deploy(body: &[u8]) {
+/// If the step refuses it, unless the id is in the future.
+pub fn assert_accepted_by_deploy(body: &[u8]) {
     match validated(body) {
-        Ok(deployment) => can_be_deployed(&deployment),
+        Ok(deployment) => assert_deployable(&deployment),
         Err(error) => assert!(error.message.contains("in the future"), "{error}"),
     }
 }
 
-fn can_be_deployed(deployment: &Deployment) {
+fn assert_deployable(deployment: &Deployment) {
     let id = &deployment.deployment_id;
     assert_eq!(id.environment(), &Settings::for_tests().environment);
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);

@@ -1,30 +1,30 @@
-//! Deployment ids, as they stand in tags of images, inputs, names and tags of resources.
+//! Deployment ids in the tags of images, in inputs, and in the names and tags of resources.
 
 use lifecycle::{DeploymentId, Environment};
 use time::UtcDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
-use crate::messages::can_be_shown;
+use crate::messages::assert_printable;
 
 const TIME: StaticFormatDescription = format_description!(
     "[year padding:zero repr:full range:standard sign:automatic][month][day]-[hour][minute][second]Z"
 );
 
-/// An id is taken exactly when its grammar and its time are right, and then keeps what the code
-/// relies on.
+/// An id is accepted if and only if its grammar and its time are valid. It then has the properties that
+/// the code relies on.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(text: &str) {
     match text.parse::<DeploymentId>() {
         Ok(id) => {
-            assert!(is_right(text), "{text:?} was taken");
-            keeps_its_promises(&id, text);
+            assert!(is_valid(text), "{text:?} was accepted");
+            assert_id_properties(&id, text);
         }
-        Err(why) => {
-            assert!(!is_right(text), "{text:?} was refused: {why}");
-            can_be_shown(&why);
+        Err(error) => {
+            assert!(!is_valid(text), "{text:?} was refused: {error}");
+            assert_printable(&error);
         }
     }
     match text.parse::<Environment>() {
@@ -35,11 +35,11 @@ pub fn check(text: &str) {
                 .expect("an id in any environment");
             assert_eq!(longest.environment(), &environment);
         }
-        Err(why) => can_be_shown(&why),
+        Err(error) => assert_printable(&error),
     }
 }
 
-fn keeps_its_promises(id: &DeploymentId, text: &str) {
+fn assert_id_properties(id: &DeploymentId, text: &str) {
     assert_eq!(id.to_string(), text);
     assert_eq!(id.as_str(), text);
     let json = serde_json::to_string(id).expect("a text");
@@ -47,21 +47,21 @@ fn keeps_its_promises(id: &DeploymentId, text: &str) {
         &serde_json::from_str::<DeploymentId>(&json).expect("an id"),
         id
     );
-    is_a_target_group_name(text);
+    assert_target_group_name(text);
     let environment = id.environment().as_str();
     let time = id.created().format(&TIME).expect("a time");
     assert_eq!(format!("{environment}-{time}"), text);
     for other in ["00000101-000000Z", "20251027-122112Z", "99991231-235959Z"] {
         let other = format!("{environment}-{other}").parse().expect("an id");
-        order_as_text(id, &other);
+        assert_order_as_text(id, &other);
     }
 }
 
-/// Two ids of one environment order by time as their texts do.
+/// Two ids of one environment have the same order by time as their texts.
 ///
 /// # Panics
-/// When it is not so.
-pub fn order_as_text(one: &DeploymentId, other: &DeploymentId) {
+/// If the property does not hold.
+pub fn assert_order_as_text(one: &DeploymentId, other: &DeploymentId) {
     assert_eq!(one.environment(), other.environment());
     assert_eq!(
         one.cmp(other),
@@ -73,14 +73,14 @@ pub fn order_as_text(one: &DeploymentId, other: &DeploymentId) {
 }
 
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTargetGroup.html>
-fn is_a_target_group_name(text: &str) {
+fn assert_target_group_name(text: &str) {
     assert!((1..=32).contains(&text.len()), "{text:?}");
     assert!(text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'));
     assert!(!text.starts_with('-') && !text.ends_with('-'));
 }
 
-/// The grammar once more, in another way: the time is what the time library takes, in ASCII.
-fn is_right(text: &str) -> bool {
+/// A second implementation of the grammar. The time is valid if the time library accepts it, in ASCII.
+fn is_valid(text: &str) -> bool {
     let Some((environment, time)) = text
         .len()
         .checked_sub(17)

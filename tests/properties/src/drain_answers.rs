@@ -1,31 +1,31 @@
-//! What an application's task answers to `POST /drain`.
+//! The responses of tasks to `POST /drain`.
 
-use drain_deployment::ask::{Answer, Report, read};
+use drain_deployment::drain_request::{Answer, Report, read};
 use serde_json::Value;
 
-use crate::messages::can_be_shown;
+use crate::messages::assert_printable;
 
-/// An answer tells a number of sessions or is unexpected, nothing that the application wrote is
-/// repeated, and only one that says 0 makes the task idle.
+/// A response reports a number of sessions or is unexpected, no text of the application is repeated, and
+/// the task is idle only if the number is 0.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(body: &[u8]) {
     let (answer, active_sessions, detail) = read(body);
-    can_be_shown(&detail);
+    assert_printable(&detail);
     match answer {
         Answer::Ok | Answer::AlreadyDraining => {
             assert_eq!(detail, "HTTP 200");
             assert!(active_sessions.is_some());
-            // Read once more, as loosely as JSON allows, unless what else is in it is more than that.
-            if let Ok(said) = serde_json::from_slice::<Value>(body) {
-                assert!(said.is_object(), "{said}");
-                assert_eq!(said["activeSessions"].as_u64(), active_sessions);
+            // A second reading as general JSON, which can fail for other fields of the response.
+            if let Ok(json) = serde_json::from_slice::<Value>(body) {
+                assert!(json.is_object(), "{json}");
+                assert_eq!(json["activeSessions"].as_u64(), active_sessions);
             }
         }
         Answer::Unexpected => {
             assert_eq!(active_sessions, None);
-            assert!(detail.starts_with("HTTP 200, but the answer is no JSON"));
+            assert!(detail.starts_with("HTTP 200, but the answer is not JSON"));
         }
         other => panic!("an answer with 200 is {other:?}"),
     }

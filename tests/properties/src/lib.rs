@@ -1,10 +1,10 @@
-//! What must hold of everything that is read from outside, whatever comes: no panic; either a value
-//! that keeps its promises or a refusal by one of our error names; and a message that can be shown.
+//! The properties of everything that reads input from outside. For any input there is no panic, the result
+//! is a valid value or one of the documented errors, and its message is printable.
 //!
-//! Each module has the properties of one parser as plain assertions over bytes or text. Three callers
-//! try to break them: `tests/examples.rs` with the cases that are known to hurt, `tests/hostile.rs`
-//! with generated ones, and `src/bin/fuzz.rs` with what a fuzzer finds (`make fuzz`). What it found is
-//! kept in `seeds/`, and tried again by every test run.
+//! Each module has the properties of one parser, as assertions over bytes or text. They are checked with
+//! known edge cases in `tests/examples.rs`, with generated cases in `tests/hostile.rs`, and with the
+//! cases of a fuzzer in `src/bin/fuzz.rs` (`make fuzz`). The cases that the fuzzer found are in `seeds/`
+//! and are part of every test run.
 
 pub mod console_input;
 pub mod deployment_ids;
@@ -14,10 +14,10 @@ pub mod payload;
 pub mod push_events;
 pub mod tags;
 
-/// All properties of all parsers, for the same bytes.
+/// Checks all properties of all parsers with the same bytes.
 ///
 /// # Panics
-/// When one does not hold.
+/// If a property does not hold.
 pub fn check(bytes: &[u8]) {
     push_events::check(bytes);
     console_input::check(bytes);

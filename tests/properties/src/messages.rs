@@ -1,19 +1,20 @@
-//! What is shown to people: in the console, in logs, in events.
+//! Texts for operators, in the console, in logs and in events.
 
 use lifecycle::printable::printable;
 use lifecycle::{ErrorName, StepError};
 
-/// The most characters of anything that is shown. States of 50 deployments have to fit into the
-/// 256 KiB that a state machine hands on.
-const MOST: usize = 2100;
+/// The limit on the length of a text, in characters. The states of 50 deployments must fit into the
+/// 256 KiB that a state machine passes on.
+const MAX_CHARACTERS: usize = 2100;
 
-/// The text is short, and no character of it moves the cursor, hides or turns the direction.
+/// The text is short, and contains no character that moves the cursor, is invisible, or changes the
+/// direction.
 ///
 /// # Panics
-/// When it is not so.
-pub fn can_be_shown(text: &str) {
+/// If the property does not hold.
+pub fn assert_printable(text: &str) {
     let length = text.chars().count();
-    assert!(length <= MOST, "{length} characters: {text}");
+    assert!(length <= MAX_CHARACTERS, "{length} characters: {text}");
     let hostile = |c: char| {
         c.is_control()
             || matches!(c, '\u{ad}' | '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
@@ -21,29 +22,29 @@ pub fn can_be_shown(text: &str) {
     assert!(!text.contains(hostile), "{text:?}");
 }
 
-/// The step refuses the input by that name and in words that can be shown.
+/// The step refuses the input with `InvalidInput` and a printable message.
 ///
 /// # Panics
-/// When it is not so.
-pub fn refuses_the_input(error: &StepError) {
+/// If the property does not hold.
+pub fn assert_input_refused(error: &StepError) {
     assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
     assert!(error.message.starts_with("invalid input: "), "{error}");
-    can_be_shown(&error.message);
+    assert_printable(&error.message);
 }
 
-/// Any text can be made one that can be shown, and is not changed by that a second time.
+/// Every text can be made printable, and a second conversion does not change it.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(text: &str) {
-    for most in [0, 1, 64, 400] {
-        let shown = printable(text, most);
-        can_be_shown(&shown);
+    for limit in [0, 1, 64, 400] {
+        let shown = printable(text, limit);
+        assert_printable(&shown);
         let length = shown.chars().count();
-        assert!(length <= most + 1, "{length} for {most}");
-        if length <= most {
-            assert_eq!(printable(&shown, most), shown);
+        assert!(length <= limit + 1, "{length} for {limit}");
+        if length <= limit {
+            assert_eq!(printable(&shown, limit), shown);
         }
     }
-    can_be_shown(&StepError::new(ErrorName::Unexpected, text).message);
+    assert_printable(&StepError::new(ErrorName::Unexpected, text).message);
 }

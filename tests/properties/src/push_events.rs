@@ -1,10 +1,10 @@
-//! Events of ECR, as EventBridge hands them to `start-deployment`.
+//! Events of ECR, as EventBridge sends them to `start-deployment`.
 
 use start_deployment::{Asked, Settings};
 
 use crate::{console_input, messages, payload};
 
-/// What the function knows of its environment.
+/// The settings of the function.
 pub fn settings() -> Settings {
     Settings {
         environment: "test".parse().expect("a name"),
@@ -13,21 +13,21 @@ pub fn settings() -> Settings {
     }
 }
 
-/// An event asks for an execution that the deploy machine can take, for nothing, or is refused.
+/// An event starts an execution whose input the deploy machine accepts, starts nothing, or is refused.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(body: &[u8]) {
     let settings = settings();
-    match payload::arrive(body).and_then(|event| start_deployment::read(&settings, event)) {
+    match payload::decode(body).and_then(|event| start_deployment::read(&settings, event)) {
         Ok(Asked::For(execution)) => {
             assert_eq!(execution.deployment_id.environment(), &settings.environment);
             let input = serde_json::to_vec(&execution).expect("JSON");
             // A key, an id, another key and a digest.
             assert!(input.len() < 200, "{execution:?}");
-            console_input::is_an_input_of_deploy(&input);
+            console_input::assert_accepted_by_deploy(&input);
         }
-        Ok(Asked::Nothing { reason }) => messages::can_be_shown(&reason),
-        Err(error) => messages::refuses_the_input(&error),
+        Ok(Asked::Nothing { reason }) => messages::assert_printable(&reason),
+        Err(error) => messages::assert_input_refused(&error),
     }
 }

@@ -1,15 +1,16 @@
-//! Tags and names of resources, into which people can write anything.
+//! Tags and names of resources, which operators can change to any text.
 
-use find_deployments::facts::{DefaultAction, Deployment, Executions, Facts, TargetGroup};
+use find_deployments::executions::Executions;
+use find_deployments::facts::{DefaultActionKind, Deployment, Facts, TargetGroup};
 use find_deployments::plan::{Action, Policy, plan};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, Environment, listener};
+use lifecycle::{DeploymentId, Environment, defaults, target_group};
 use time::{Duration, UtcDateTime};
 
 use crate::console_input::NOW;
-use crate::messages::can_be_shown;
+use crate::messages::assert_printable;
 
-/// The tags that hold a point in time.
+/// The tags that contain a time.
 const TIMES: [&str; 7] = [
     tags::READY_AT,
     tags::LIVE_SINCE,
@@ -20,44 +21,47 @@ const TIMES: [&str; 7] = [
     tags::RESTORING_SINCE,
 ];
 
-/// Whatever stands in a tag: a time is read as it was written, an id is whose it says, and the plan
-/// of a cleanup deletes nothing for it that was live.
+/// For any text in a tag, a time is read as it was written, an id belongs to the environment, and the
+/// plan of a cleanup does not delete a deployment that was live because of it.
 ///
 /// # Panics
-/// When it is not so.
+/// If the property does not hold.
 pub fn check(text: &str) {
     times(text);
     ids(text);
     let id: DeploymentId = "test-20251027-122112Z".parse().expect("an id");
     plans(&id, text, &TIMES);
-    // One by one only where it makes a difference which of them it is.
+    // A text that is not a time is tried only in the tags where an invalid time makes a difference.
     let tags = Tags::from([(tags::IDLE_SINCE.to_owned(), text.to_owned())]);
-    let alone = match tags::time(&tags, tags::IDLE_SINCE) {
+    let alone = match tags::time(&tags, tags::IDLE_SINCE, UtcDateTime::MAX) {
         Some(_) => &TIMES[..],
         None => &[tags::DRAINING_SINCE, tags::ROLLED_BACK_AT],
     };
-    for mark in alone {
-        plans(&id, text, &[tags::LIVE_SINCE, mark]);
+    for tag in alone {
+        plans(&id, text, &[tags::LIVE_SINCE, tag]);
     }
 }
 
 fn times(text: &str) {
     let tags = Tags::from([(tags::IDLE_SINCE.to_owned(), text.to_owned())]);
-    let Some(time) = tags::time(&tags, tags::IDLE_SINCE) else {
+    let Some(time) = tags::time(&tags, tags::IDLE_SINCE, UtcDateTime::MAX) else {
         return;
     };
     let written = tags::timestamp(time);
-    can_be_shown(&written);
-    // Years that RFC 3339 cannot write are no times of ours.
+    assert_printable(&written);
+    // RFC 3339 cannot represent other years, so this project does not write them.
     if (0..=9999).contains(&time.year()) {
         let tags = Tags::from([(tags::IDLE_SINCE.to_owned(), written.clone())]);
-        let again = tags::time(&tags, tags::IDLE_SINCE);
+        let again = tags::time(&tags, tags::IDLE_SINCE, UtcDateTime::MAX);
         assert_eq!(again, Some(time.truncate_to_second()), "{written}");
     }
     for now in [NOW, UtcDateTime::MIN, UtcDateTime::MAX] {
         let tags = Tags::from([(tags::RESTORING_SINCE.to_owned(), text.to_owned())]);
+        let is_plausible = time <= now.saturating_add(defaults::CLOCK_TOLERANCE);
+        let read = tags::time(&tags, tags::RESTORING_SINCE, now);
+        assert_eq!(read, is_plausible.then(|| time.min(now)), "{text:?} {now}");
         let is_restored = tags::is_being_restored(&tags, now);
-        assert!(is_restored || now > time);
+        assert!(now > time || is_restored == is_plausible, "{text:?} {now}");
     }
 }
 
@@ -73,18 +77,18 @@ fn ids(text: &str) {
     }
     let named = format!("arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{text}/abc");
     for arn in [text, named.as_str()] {
-        if let Some(id) = listener::named_like_ours(arn, &environment) {
+        if let Some(id) = target_group::deployment_from_name(arn, &environment) {
             assert!(arn.contains(id.as_str()));
         }
     }
 }
 
-/// The plans for a deployment that was live, whose marks hold that text, while a newer one is active.
-fn plans(id: &DeploymentId, text: &str, marks: &[&str]) {
+/// The plans for a deployment that was live and has this text in these tags, while a newer one is active.
+fn plans(id: &DeploymentId, text: &str, names: &[&str]) {
     let active: DeploymentId = "test-20251027-122113Z".parse().expect("an id");
-    let marked = |marks: &[&str]| -> Tags {
-        let marks = marks.iter().map(|mark| (*mark).to_owned());
-        marks.map(|mark| (mark, text.to_owned())).collect()
+    let tagged = |names: &[&str]| -> Tags {
+        let names = names.iter().map(|name| (*name).to_owned());
+        names.map(|name| (name, text.to_owned())).collect()
     };
     let deployment = |id: &DeploymentId, tags| Deployment {
         id: id.clone(),
@@ -99,12 +103,12 @@ fn plans(id: &DeploymentId, text: &str, marks: &[&str]) {
         made_at: None,
     };
     let facts = Facts {
-        default_action: DefaultAction::Forward,
+        default_action: DefaultActionKind::Forward,
         named: vec![active.clone()],
         moved: false,
         deployments: vec![
-            deployment(&active, marked(&[tags::LIVE_SINCE])),
-            deployment(id, marked(marks)),
+            deployment(&active, tagged(&[tags::LIVE_SINCE])),
+            deployment(id, tagged(names)),
         ],
         executions: Executions::default(),
     };
@@ -114,19 +118,19 @@ fn plans(id: &DeploymentId, text: &str, marks: &[&str]) {
         settle: Duration::MINUTE,
         remove_everything: false,
     };
-    let deadline = tags::time(&marked(marks), tags::DRAINING_SINCE)
-        .map(|since| since.saturating_add(policy.drain_deadline));
-    let was_begun = marks.contains(&tags::DELETING_SINCE);
+    let was_begun = names.contains(&tags::DELETING_SINCE);
     for now in [NOW, UtcDateTime::MAX] {
+        let deadline = tags::time(&tagged(names), tags::DRAINING_SINCE, now)
+            .map(|since| since.saturating_add(policy.drain_deadline));
         let planned = plan(&facts, &policy, now).deployments;
         for planned in &planned {
-            can_be_shown(&planned.reason);
+            assert_printable(&planned.reason);
         }
         assert_eq!(planned[0].action, Action::Keep);
         if planned[1].action == Action::Delete {
             let is_late = deadline.is_some_and(|deadline| now >= deadline);
-            assert!(is_late || was_begun, "{marks:?} {text:?}");
-            assert_eq!(planned[1].force, is_late, "{marks:?} {text:?}");
+            assert!(is_late || was_begun, "{names:?} {text:?}");
+            assert_eq!(planned[1].force, is_late, "{names:?} {text:?}");
         }
     }
 }

@@ -1,20 +1,21 @@
-//! The cases that are known to hurt, each by its name.
+//! Known edge cases, each in a named test.
 
 use std::collections::BTreeSet;
 
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, StepError};
 use properties::console_input::{STEPS, validated};
-use properties::messages::refuses_the_input;
+use properties::messages::assert_input_refused;
 use properties::{console_input, drain_answers, payload, push_events};
 use serde_json::{Value, json};
 use start_deployment::Asked;
+use time::UtcDateTime;
 
 const ID: &str = "test-20251027-122112Z";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 const ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/test-20251027-122112Z/abc";
 
-/// An input that the step takes, with every field that it knows.
+/// An input with all fields of a step, which the step accepts.
 fn whole_input(step: &str) -> Value {
     match step {
         "check-target-health" => {
@@ -40,7 +41,7 @@ fn whole_input(step: &str) -> Value {
         "validate-deployment" => {
             json!({"deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
         }
-        other => panic!("say what {other} takes"),
+        other => panic!("add an input for {other}"),
     }
 }
 
@@ -57,29 +58,29 @@ fn whole_event() -> Value {
 }
 
 fn read_event(body: &[u8]) -> Result<Asked, StepError> {
-    start_deployment::read(&push_events::settings(), payload::arrive(body)?)
+    start_deployment::read(&push_events::settings(), payload::decode(body)?)
 }
 
-/// Everything that reads JSON from outside refuses it; gives the messages.
+/// Checks that everything that reads JSON from outside refuses the body. Returns the messages.
 fn refused_by_all(body: &[u8]) -> BTreeSet<String> {
     let mut messages = BTreeSet::new();
-    for (step, take) in STEPS {
-        let error = take(body).expect_err(step);
-        refuses_the_input(&error);
+    for (step, decode) in STEPS {
+        let error = decode(body).expect_err(step);
+        assert_input_refused(&error);
         messages.insert(error.message);
     }
     let error = read_event(body).expect_err("start-deployment");
-    refuses_the_input(&error);
+    assert_input_refused(&error);
     messages.insert(error.message);
     drain_answers::check(body);
-    let (_, sessions, _) = drain_deployment::ask::read(body);
+    let (_, sessions, _) = drain_deployment::drain_request::read(body);
     assert_eq!(sessions, None);
     let text = String::from_utf8_lossy(body);
     assert_eq!(find_deployments::executions::asked_for(&text), None);
     messages
 }
 
-fn one_of(value: &Value) -> &'static str {
+fn type_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",
         Value::Bool(_) => "bool",
@@ -90,7 +91,7 @@ fn one_of(value: &Value) -> &'static str {
     }
 }
 
-/// One of each type of JSON.
+/// A value of each JSON type.
 fn one_of_each() -> [Value; 6] {
     [
         json!(null),
@@ -108,10 +109,10 @@ fn is_id(text: &str) -> bool {
 }
 
 #[test]
-fn the_whole_inputs_are_taken() {
-    for (step, take) in STEPS {
+fn the_complete_inputs_are_accepted() {
+    for (step, decode) in STEPS {
         assert_eq!(
-            take(whole_input(step).to_string().as_bytes()),
+            decode(whole_input(step).to_string().as_bytes()),
             Ok(()),
             "{step}"
         );
@@ -122,24 +123,24 @@ fn the_whole_inputs_are_taken() {
 }
 
 #[test]
-fn every_field_of_every_step_refuses_every_other_type_by_its_name() {
-    for (step, take) in STEPS {
+fn a_value_of_a_wrong_type_is_refused_with_the_name_of_its_field() {
+    for (step, decode) in STEPS {
         let whole = whole_input(step);
         for (field, right) in whole.as_object().unwrap() {
             for wrong in one_of_each() {
-                if one_of(&wrong) == one_of(right) {
+                if type_of(&wrong) == type_of(right) {
                     continue;
                 }
                 let mut input = whole.clone();
                 input[field] = wrong.clone();
-                let taken = take(input.to_string().as_bytes());
-                // What may be left out may also be null.
+                let decoded = decode(input.to_string().as_bytes());
+                // A field that may be absent may also be null.
                 input.as_object_mut().unwrap().remove(field);
-                let is_optional = take(input.to_string().as_bytes()).is_ok();
-                match taken {
+                let is_optional = decode(input.to_string().as_bytes()).is_ok();
+                match decoded {
                     Ok(()) => assert!(is_optional && wrong.is_null(), "{step} {field} {wrong}"),
                     Err(error) => {
-                        refuses_the_input(&error);
+                        assert_input_refused(&error);
                         assert!(
                             error.message.contains(&format!("`{field}`")),
                             "{step}: {error}"
@@ -152,7 +153,7 @@ fn every_field_of_every_step_refuses_every_other_type_by_its_name() {
 }
 
 #[test]
-fn every_field_of_a_push_event_refuses_every_other_type_by_its_name() {
+fn a_value_of_a_wrong_type_in_a_push_event_is_refused_with_the_name_of_its_field() {
     let whole = whole_event();
     let fields = |prefix: &str, value: &Value| -> Vec<String> {
         let fields = value.as_object().unwrap().keys();
@@ -165,16 +166,16 @@ fn every_field_of_a_push_event_refuses_every_other_type_by_its_name() {
         for wrong in one_of_each() {
             let mut event = whole.clone();
             let place = event.pointer_mut(&pointer).unwrap();
-            if one_of(&wrong) == one_of(place) {
+            if type_of(&wrong) == type_of(place) {
                 continue;
             }
             *place = wrong.clone();
             match read_event(event.to_string().as_bytes()) {
                 Err(error) => {
-                    refuses_the_input(&error);
+                    assert_input_refused(&error);
                     assert!(error.message.contains(&path), "{path} {wrong}: {error}");
                 }
-                // What a deployment does not need.
+                // A deployment does not require this field.
                 Ok(_) => assert!(wrong.is_null(), "{path} {wrong}"),
             }
         }
@@ -182,7 +183,7 @@ fn every_field_of_a_push_event_refuses_every_other_type_by_its_name() {
 }
 
 #[test]
-fn megabytes_are_refused_in_a_sentence() {
+fn megabytes_are_refused_with_a_short_message() {
     let long = "a".repeat(2_000_000);
     let messages = [
         refused_by_all(
@@ -208,7 +209,7 @@ fn megabytes_are_refused_in_a_sentence() {
         let mut input = whole_input("validate-deployment");
         input[field] = value;
         let error = validated(input.to_string().as_bytes()).unwrap_err();
-        refuses_the_input(&error);
+        assert_input_refused(&error);
         assert!(error.message.len() < 1000, "{field}: {error}");
         assert!(error.message.contains(field), "{field}: {error}");
     }
@@ -224,7 +225,7 @@ fn deep_nesting_is_refused() {
         for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
             let deep = format!("{}1{}", open.repeat(depth), close.repeat(depth));
             refused_by_all(deep.as_bytes());
-            // Not even closed.
+            // Nesting without an end.
             refused_by_all(open.repeat(depth).as_bytes());
             let inside = format!(
                 "{{\"deploymentId\": {deep}, \"dryRun\": {deep}, \"activeSessions\": {deep}}}"
@@ -243,13 +244,13 @@ fn wrong_encodings_are_refused() {
     refused_by_all(&utf16);
     refused_by_all(&[b"\xff\xfe", utf16.as_slice()].concat());
     for text in [
-        // Latin 1, an overlong slash, a surrogate and more than Unicode has.
+        // Latin 1, an overlong slash, a surrogate and a code point beyond Unicode.
         &b"\xe9"[..],
         b"\xc0\xaf",
         b"\xed\xa0\x80",
         b"\xf4\x90\x80\x80",
         b"\x80",
-        // Control characters have to be escaped in JSON.
+        // JSON requires that control characters are escaped.
         b"\0",
         b"\n",
         b"\\x41",
@@ -275,7 +276,7 @@ fn wrong_encodings_are_refused() {
 }
 
 #[test]
-fn unusual_characters_make_no_id() {
+fn ids_with_unusual_characters_are_refused() {
     for text in [
         "test-２０２５1027-122112Z",
         "test-20251027-12211٢Z",
@@ -326,7 +327,7 @@ fn unusual_characters_make_no_id() {
 
 #[test]
 fn an_id_has_at_most_32_characters() {
-    for (environment, is_right) in [
+    for (environment, is_valid) in [
         ("a", false),
         ("ab", true),
         ("a1", true),
@@ -336,15 +337,15 @@ fn an_id_has_at_most_32_characters() {
         ("abcdefghijklmnop", false),
     ] {
         let text = format!("{environment}-20251027-122112Z");
-        assert_eq!(is_id(&text), is_right, "{text}");
-        assert!(!is_right || text.len() <= 32);
+        assert_eq!(is_id(&text), is_valid, "{text}");
+        assert!(!is_valid || text.len() <= 32);
     }
     assert_eq!("abcdefghijklmno-20251027-122112Z".len(), 32);
     assert_eq!("abcdefghijklmnop-20251027-122112Z".len(), 33);
 }
 
 #[test]
-fn an_id_names_a_time_that_exists() {
+fn the_time_of_an_id_must_exist() {
     for (time, exists) in [
         ("20240229-000000", true),
         ("20000229-000000", true),
@@ -360,10 +361,10 @@ fn an_id_names_a_time_that_exists() {
         ("20251027-235959", true),
         ("20251027-240000", false),
         ("20251027-236000", false),
-        // UTC had this second, and clocks that count none since 1970 have not.
+        // A leap second of UTC, which Unix time does not have.
         ("20161231-235960", false),
         ("20251027-999999", false),
-        // The calendar is counted backwards; such an id is only ever superseded.
+        // The calendar is extended into the past. Such an id is always superseded.
         ("00000101-000000", true),
         ("00000229-000000", true),
         ("00010101-000000", true),
@@ -374,7 +375,7 @@ fn an_id_names_a_time_that_exists() {
 }
 
 #[test]
-fn a_time_in_a_tag_is_one_that_exists() {
+fn a_time_in_a_tag_must_exist() {
     for (text, exists) in [
         ("2025-10-27T12:21:12Z", true),
         ("2025-10-27t12:21:12z", true),
@@ -399,12 +400,12 @@ fn a_time_in_a_tag_is_one_that_exists() {
         properties::tags::check(text);
         let tags = Tags::from([(tags::READY_AT.to_owned(), text.to_owned())]);
         assert_eq!(
-            tags::time(&tags, tags::READY_AT).is_some(),
+            tags::time(&tags, tags::READY_AT, UtcDateTime::MAX).is_some(),
             exists,
             "{text}"
         );
     }
-    // What is past the end or before the beginning in UTC is no time, and above all no panic.
+    // Times outside of the range in UTC are not times, and cause no panic.
     for text in [
         "9999-12-31T23:59:59-23:59",
         "0000-01-01T00:00:00+23:59",
@@ -417,7 +418,7 @@ fn a_time_in_a_tag_is_one_that_exists() {
 }
 
 #[test]
-fn numbers_are_whole_and_not_negative() {
+fn numbers_must_be_whole_and_not_negative() {
     for number in [
         "2.0",
         "2e0",
@@ -438,20 +439,20 @@ fn numbers_are_whole_and_not_negative() {
         for field in ["desiredCount", "cpu", "memory"] {
             let body = format!("{{\"deploymentId\": \"{ID}\", \"{field}\": {number}}}");
             let error = validated(body.as_bytes()).expect_err(&body);
-            refuses_the_input(&error);
+            assert_input_refused(&error);
             assert!(
                 error.message.contains(&format!("`{field}`")),
                 "{body}: {error}"
             );
         }
-        // One number may be too large for a task and is still one that can be told.
+        // These numbers are too large for a field of a task, but valid numbers of sessions.
         if number != "4294967296" && number != "18446744073709551615" {
             let answer = format!("{{\"activeSessions\": {number}}}");
-            let (_, sessions, _) = drain_deployment::ask::read(answer.as_bytes());
+            let (_, sessions, _) = drain_deployment::drain_request::read(answer.as_bytes());
             assert_eq!(sessions, None, "{answer}");
         }
     }
-    // No JSON at all, for everybody.
+    // These are not JSON, so everything refuses them.
     for number in [
         "NaN",
         "Infinity",
@@ -472,7 +473,7 @@ fn numbers_are_whole_and_not_negative() {
 }
 
 #[test]
-fn of_a_field_that_is_there_twice_the_last_counts_for_an_input() {
+fn the_last_value_of_a_repeated_field_in_an_input_counts() {
     let other = "test-20251027-122111Z";
     let twice = format!("{{\"deploymentId\": \"{other}\", \"deploymentId\": \"{ID}\"}}");
     assert_eq!(
@@ -480,13 +481,13 @@ fn of_a_field_that_is_there_twice_the_last_counts_for_an_input() {
         ID
     );
     let twice = format!("{{\"deploymentId\": \"{ID}\", \"deploymentId\": 7}}");
-    refuses_the_input(&validated(twice.as_bytes()).unwrap_err());
+    assert_input_refused(&validated(twice.as_bytes()).unwrap_err());
     let twice = b"{\"dryRun\": false, \"dryRun\": \"no\"}";
-    refuses_the_input(&payload::arrive::<find_deployments::Input>(twice).unwrap_err());
+    assert_input_refused(&payload::decode::<find_deployments::Input>(twice).unwrap_err());
 }
 
 #[test]
-fn an_answer_that_says_two_numbers_says_none() {
+fn an_ambiguous_answer_reports_no_sessions() {
     for answer in [
         r#"{"activeSessions": 0, "activeSessions": 5}"#,
         r#"{"activeSessions": 5, "activeSessions": 0}"#,
@@ -504,13 +505,13 @@ fn an_answer_that_says_two_numbers_says_none() {
         "0",
     ] {
         drain_answers::check(answer.as_bytes());
-        let (_, sessions, _) = drain_deployment::ask::read(answer.as_bytes());
+        let (_, sessions, _) = drain_deployment::drain_request::read(answer.as_bytes());
         assert_eq!(sessions, None, "{answer}");
     }
 }
 
 #[test]
-fn a_name_in_the_input_does_not_reach_a_log_as_it_is() {
+fn names_from_the_input_are_escaped_in_messages() {
     let hostile = "A\u{1b}[2J\r\n\0\u{202e}\u{200f}";
     let escaped = r"A\u{1b}[2J\r\n\0\u{202e}\u{200f}";
     let mut unknown = whole_input("validate-deployment");
@@ -523,13 +524,13 @@ fn a_name_in_the_input_does_not_reach_a_log_as_it_is() {
     id["deploymentId"] = json!(hostile);
     for input in [unknown, variable, path, id] {
         let error = validated(input.to_string().as_bytes()).unwrap_err();
-        refuses_the_input(&error);
+        assert_input_refused(&error);
         assert!(error.message.contains(escaped), "{error}");
     }
 }
 
 #[test]
-fn every_seed_of_the_fuzzer_holds() {
+fn the_properties_hold_for_every_seed_of_the_fuzzer() {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/seeds");
     let mut number = 0;
     for seed in std::fs::read_dir(seeds).unwrap() {

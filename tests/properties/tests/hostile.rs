@@ -1,4 +1,4 @@
-//! The properties over generated input: right ones with something wrong in them, more often than not.
+//! The properties with generated input. Most cases are valid input with some errors.
 
 use std::ops::Range;
 
@@ -8,7 +8,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
 
-/// Names that some step or event knows, with a value that is right for most of them.
+/// Names of fields of steps and events, each with a value that is usually valid.
 const FIELDS: [(&str, &str); 18] = [
     ("deploymentId", "\"test-20251027-122112Z\""),
     (
@@ -42,7 +42,7 @@ const DETAIL: [(&str, &str); 5] = [
     ),
     ("image-tag", "\"test-20251027-122112Z\""),
 ];
-/// What is put into a text in the place of a character.
+/// Replacements for a character of a text.
 const PIECES: [&str; 22] = [
     "",
     "-",
@@ -67,7 +67,7 @@ const PIECES: [&str; 22] = [
     "\u{1F600}",
     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
 ];
-/// Values as JSON text, some of them none.
+/// Values as text, some of which are not JSON.
 const VALUES: [&str; 24] = [
     "null",
     "true",
@@ -95,7 +95,7 @@ const VALUES: [&str; 24] = [
     "\u{feff}",
 ];
 
-/// Texts in which some characters were replaced.
+/// Texts in which some characters are replaced.
 fn damaged(
     text: impl Strategy<Value = String>,
     times: Range<usize>,
@@ -103,17 +103,17 @@ fn damaged(
     let damage = (any::<Index>(), select(&PIECES[..]));
     (text, vec(damage, times)).prop_map(|(text, damages)| {
         let mut characters: Vec<String> = text.chars().map(String::from).collect();
-        for (place, piece) in damages {
+        for (position, piece) in damages {
             if !characters.is_empty() {
-                let place = place.index(characters.len());
-                characters[place] = piece.to_owned();
+                let position = position.index(characters.len());
+                characters[position] = piece.to_owned();
             }
         }
         characters.concat()
     })
 }
 
-/// `YYYYMMDD-HHMMSS`, in every field up to a little past what exists.
+/// `YYYYMMDD-HHMMSS`. Each field can slightly exceed its valid range.
 fn time() -> impl Strategy<Value = String> {
     let year = prop_oneof![0..=9999_u16, select(&[0, 1900, 2000, 2023, 2024, 9999][..])];
     (year, 0..=13_u8, 0..=32_u8, 0..=25_u8, 0..=61_u8, 0..=61_u8).prop_map(
@@ -164,7 +164,7 @@ fn text() -> impl Strategy<Value = String> {
     ]
 }
 
-/// JSON text, mostly: of any shape, with names twice.
+/// Text that is usually JSON, of any shape, perhaps with repeated names.
 fn json() -> impl Strategy<Value = String> {
     let quoted = |text: String| serde_json::to_string(&text).unwrap();
     let leaf = prop_oneof![
@@ -193,7 +193,7 @@ fn object(fields: &[(String, String)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// An object with some of these fields, of which some have another value, and perhaps others.
+/// An object with some of these fields, perhaps with a wrong value or an unknown field.
 fn filled(fields: &'static [(&'static str, &'static str)]) -> impl Strategy<Value = String> {
     let right = subsequence(fields.to_vec(), 0..=fields.len()).prop_map(|fields| {
         let quoted = |(name, value): (&str, &str)| (format!("\"{name}\""), value.to_owned());
@@ -218,7 +218,7 @@ fn event() -> impl Strategy<Value = String> {
     })
 }
 
-/// An input for one step: only its fields, so that it is taken now and then.
+/// An input for one step. It usually has only the fields of this step, so that it is sometimes accepted.
 fn input() -> impl Strategy<Value = String> {
     prop_oneof![
         filled(&FIELDS[..6]),
@@ -228,16 +228,16 @@ fn input() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Bytes of which some were replaced, and perhaps the end left out.
+/// Bytes of which some are replaced, perhaps without their end.
 fn damaged_bytes(text: impl Strategy<Value = String>) -> impl Strategy<Value = Vec<u8>> {
     let damage = vec((any::<Index>(), any::<u8>()), 0..3);
     let end = prop_oneof![9 => Just(None), 1 => any::<Index>().prop_map(Some)];
     (text, damage, end, prop::bool::weighted(0.3)).prop_map(|(text, damages, end, is_damaged)| {
         let mut bytes = text.into_bytes();
         if is_damaged && !bytes.is_empty() {
-            for (place, byte) in damages {
-                let place = place.index(bytes.len());
-                bytes[place] = byte;
+            for (position, byte) in damages {
+                let position = position.index(bytes.len());
+                bytes[position] = byte;
             }
             if let Some(end) = end {
                 bytes.truncate(end.index(bytes.len()));
@@ -249,7 +249,7 @@ fn damaged_bytes(text: impl Strategy<Value = String>) -> impl Strategy<Value = V
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // PROPTEST_CASES asks for more. What fails is shown whole and belongs into `seeds/`.
+        // PROPTEST_CASES sets a higher number. A failing case is printed in full; add it to `seeds/`.
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
@@ -260,42 +260,42 @@ proptest! {
     }
 
     #[test]
-    fn an_input_is_taken_and_right_or_refused_by_our_name(input in damaged_bytes(input())) {
+    fn an_input_is_accepted_and_valid_or_refused(input in damaged_bytes(input())) {
         console_input::check(&input);
     }
 
     #[test]
-    fn an_answer_to_a_drain_tells_its_sessions_or_nothing(answer in damaged_bytes(input())) {
+    fn a_response_to_a_drain_request_reports_its_sessions_or_is_unexpected(answer in damaged_bytes(input())) {
         drain_answers::check(&answer);
     }
 
     #[test]
-    fn an_id_is_taken_exactly_when_it_is_right(text in text()) {
+    fn an_id_is_accepted_if_and_only_if_it_is_valid(text in text()) {
         deployment_ids::check(&text);
     }
 
     #[test]
-    fn ids_of_one_environment_order_as_their_texts(
+    fn ids_of_one_environment_have_the_order_of_their_texts(
         environment in environment(), one in time(), other in time(),
     ) {
         let ids = [one, other].map(|time| format!("{environment}-{time}Z").parse::<DeploymentId>());
         if let [Ok(one), Ok(other)] = ids {
-            deployment_ids::order_as_text(&one, &other);
+            deployment_ids::assert_order_as_text(&one, &other);
         }
     }
 
     #[test]
-    fn whatever_a_tag_says_nothing_is_deleted_for_it(text in text()) {
+    fn no_text_in_a_tag_causes_the_deletion_of_a_deployment_that_was_live(text in text()) {
         tags::check(&text);
     }
 
     #[test]
-    fn any_text_can_be_shown(text in any::<String>()) {
+    fn every_text_can_be_made_printable(text in any::<String>()) {
         messages::check(&text);
     }
 
     #[test]
-    fn any_bytes_do_no_harm(bytes in vec(any::<u8>(), 0..300)) {
+    fn all_properties_hold_for_any_bytes(bytes in vec(any::<u8>(), 0..300)) {
         properties::check(&bytes);
     }
 }

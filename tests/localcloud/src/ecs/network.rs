@@ -18,7 +18,7 @@ pub struct LoopbackNetwork {
 
 #[derive(Debug)]
 struct Hosts {
-    taken: [bool; 256],
+    in_use: [bool; 256],
     next: u8,
 }
 
@@ -41,7 +41,7 @@ impl LoopbackNetwork {
                     return Ok(LoopbackNetwork {
                         prefix,
                         hosts: Mutex::new(Hosts {
-                            taken: [false; 256],
+                            in_use: [false; 256],
                             next: 2,
                         }),
                         _claim: claim,
@@ -61,12 +61,12 @@ impl LoopbackNetwork {
             let host = hosts.next;
             hosts.next = if host >= 254 { 2 } else { host + 1 };
             let address = self.address(host);
-            let free = !hosts.taken[usize::from(host)]
+            let free = !hosts.in_use[usize::from(host)]
                 && ports
                     .iter()
                     .all(|port| TcpListener::bind((address, *port)).is_ok());
             if free {
-                hosts.taken[usize::from(host)] = true;
+                hosts.in_use[usize::from(host)] = true;
                 return Some(address);
             }
         }
@@ -75,7 +75,7 @@ impl LoopbackNetwork {
 
     pub fn release(&self, address: Ipv4Addr) {
         if let Ok(mut hosts) = self.hosts.lock() {
-            hosts.taken[usize::from(address.octets()[3])] = false;
+            hosts.in_use[usize::from(address.octets()[3])] = false;
         }
     }
 

@@ -291,12 +291,12 @@ mod tests {
             ("ClientException", "no")
         );
         let rest = error_in(
-            r#"{"Message":"gone"}"#,
+            r#"{"Message":"not found"}"#,
             Some("ResourceNotFoundException:http://x"),
         );
         assert_eq!(
             (rest.code.as_str(), rest.message.as_str()),
-            ("ResourceNotFoundException", "gone")
+            ("ResourceNotFoundException", "not found")
         );
         let xml = error_in(
             "<ErrorResponse><Error><Code>PriorityInUse</Code><Message>a &amp; b</Message></Error></ErrorResponse>",

@@ -170,7 +170,7 @@ async fn a_target_group_that_an_action_names_cannot_be_deleted() {
         .await
         .expect("deleted");
     let again = balancer.client.delete_rule().rule_arn(&rule).send().await;
-    assert_eq!(code(&again.expect_err("gone")), "RuleNotFound");
+    assert_eq!(code(&again.expect_err("it does not exist")), "RuleNotFound");
     assert_eq!(
         code(&delete().await.expect_err("in the default action")),
         "ResourceInUse"
@@ -180,7 +180,10 @@ async fn a_target_group_that_an_action_names_cannot_be_deleted() {
         .expect("switched");
     delete().await.expect("no action names it");
     let missing = modify(forward(&group)).await;
-    assert_eq!(code(&missing.expect_err("gone")), "TargetGroupNotFound");
+    assert_eq!(
+        code(&missing.expect_err("it does not exist")),
+        "TargetGroupNotFound"
+    );
     cloud.stop().await;
 }
 
@@ -215,7 +218,10 @@ async fn a_second_creation_of_a_target_group_gives_the_first_one() {
         .names("b")
         .send()
         .await;
-    assert_eq!(code(&named.expect_err("gone")), "TargetGroupNotFound");
+    assert_eq!(
+        code(&named.expect_err("it does not exist")),
+        "TargetGroupNotFound"
+    );
     cloud.stop().await;
 }
 
@@ -428,7 +434,7 @@ async fn a_target_is_unused_until_a_rule_names_its_group_and_is_checked_then() {
         .describe_target_health()
         .target_group_arn(format!("{group}x"));
     assert_eq!(
-        code(&missing.send().await.expect_err("gone")),
+        code(&missing.send().await.expect_err("it does not exist")),
         "TargetGroupNotFound"
     );
     cloud.stop().await;

@@ -55,16 +55,16 @@ async fn messages(cloud: &LocalCloud, name: &str, expected: usize) -> Vec<Value>
         "MaxNumberOfMessages": 10,
         "MessageAttributeNames": ["All"],
     });
-    let mut taken = Vec::new();
+    let mut all = Vec::new();
     for _ in 0..50 {
         let received = json_call(cloud, "sqs", "AmazonSQS.ReceiveMessage", receive.clone()).await;
-        taken.extend(received["Messages"].as_array().cloned().unwrap_or_default());
-        if taken.len() >= expected {
+        all.extend(received["Messages"].as_array().cloned().unwrap_or_default());
+        if all.len() >= expected {
             break;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    taken
+    all
 }
 
 /// Creates a rule for tagged pushes to the repository `test`, as in the pipeline. Returns its ARN.
@@ -298,7 +298,11 @@ async fn an_immutable_tag_is_not_moved_and_images_are_found_by_tag_and_by_digest
         );
     }
     assert_eq!(
-        code(&by(Some("test-2"), None).await.expect_err("gone")),
+        code(
+            &by(Some("test-2"), None)
+                .await
+                .expect_err("it does not exist")
+        ),
         "ImageNotFoundException"
     );
     let elsewhere = client
@@ -307,7 +311,7 @@ async fn an_immutable_tag_is_not_moved_and_images_are_found_by_tag_and_by_digest
         .send()
         .await;
     assert_eq!(
-        code(&elsewhere.expect_err("gone")),
+        code(&elsewhere.expect_err("it does not exist")),
         "RepositoryNotFoundException"
     );
     let id = |tag: &str| ImageIdentifier::builder().image_tag(tag).build();

@@ -1,4 +1,4 @@
-//! The fuzz target: all properties, over what libFuzzer finds. `make fuzz` builds and runs it.
+//! The fuzz target, which checks all properties with the cases of libFuzzer. `make fuzz` builds and runs it.
 
 #![no_main]
 // The macro declares the function that libFuzzer calls.

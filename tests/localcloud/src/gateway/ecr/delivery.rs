@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use super::{event::PushEvent, permission::lets_rule_invoke};
 use crate::ministack::{ApiError, Client};
 
-/// The limit on retries, whatever the policy of the target allows. AWS spreads 185 over a day.
+/// The limit on retries, even if the policy of the target allows more. AWS spreads 185 over a day.
 const MAX_RETRIES: u64 = 5;
 
 /// The pause before the first retry. Each further pause is twice as long.

@@ -5,15 +5,18 @@
 use super::snapshot::Snapshot;
 use crate::gateway::{answer::AwsError, operation::Params};
 
-/// Refuses a new rule whose priority is out of range or taken.
+/// Refuses a new rule whose priority is out of range or in use.
+///
+/// # Errors
+/// `ValidationError` or `PriorityInUse`.
 pub fn check(params: &Params, state: &Snapshot) -> Result<(), AwsError> {
     let listener = params.get("ListenerArn").unwrap_or_default();
     let priority = number(params.get("Priority").unwrap_or_default())?;
-    let taken = state
+    let in_use = state
         .rules
         .iter()
         .any(|rule| rule.listener_arn == listener && rule.priority.parse() == Ok(priority));
-    if taken {
+    if in_use {
         return Err(AwsError::new(
             "PriorityInUse",
             format!("Priority '{priority}' is currently in use"),

@@ -77,7 +77,7 @@ mod tests {
             Err("ListenerNotFound")
         );
         assert_eq!(
-            check("DeleteRule", "RuleArn", "arn:gone"),
+            check("DeleteRule", "RuleArn", "arn:missing"),
             Err("RuleNotFound")
         );
         assert_eq!(check("DescribeTargetGroups", "Names.member.1", "a"), Ok(()));
@@ -85,9 +85,9 @@ mod tests {
             check("DescribeTargetGroups", "Names.member.1", "b"),
             Err("TargetGroupNotFound")
         );
-        let gone = group("gone");
+        let missing = group("missing");
         assert_eq!(
-            check("CreateRule", "Actions.member.1.TargetGroupArn", &gone),
+            check("CreateRule", "Actions.member.1.TargetGroupArn", &missing),
             Err("TargetGroupNotFound")
         );
     }

@@ -68,8 +68,7 @@ sample-app:
 
 .PHONY: test
 test: build ## Run all tests
-	# Three times the cores of a small machine, for much of the time is waiting: for tasks to start, for traffic to settle.
-	cargo test --workspace --locked -- --test-threads=6
+	$(VENV)/bin/cargo-nextest nextest run --workspace --locked
 
 .PHONY: bench
 bench: build sample-app ## Measure deployments on the local cloud

@@ -342,10 +342,14 @@ impl TestEnvironment {
     }
 }
 
-/// The sample application, read and compressed once.
+/// The sample application, compressed once for all test processes and read once in each.
 async fn application() -> anyhow::Result<&'static image::Layer> {
     static APPLICATION: OnceCell<image::Layer> = OnceCell::const_new();
-    let packed = async || image::Layer::of_program(&built("sample-app")?);
+    let packed = async || {
+        let program = built("sample-app")?;
+        let cache = program.with_file_name("layers");
+        image::Layer::of_program(&program, Some(&cache))
+    };
     APPLICATION.get_or_try_init(packed).await
 }
 

@@ -52,7 +52,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<String> {
         Some(binary) => binary,
         None => std::env::current_exe()?.with_file_name("sample-app"),
     };
-    let layer = image::Layer::of_program(&binary)?;
+    let layer = image::Layer::of_program(&binary, None)?;
     let image = image::pack(&layer, &image::Config::of_program(&arguments.env))?;
     image::push(
         &arguments.registry,

@@ -2,6 +2,7 @@
 //!
 //! <https://github.com/opencontainers/image-spec>
 
+use std::io::Write;
 use std::path::Path;
 
 use anyhow::Context;
@@ -42,27 +43,58 @@ impl Layer {
     /// If a path cannot be stored in a tar archive.
     pub fn of(files: &[File]) -> anyhow::Result<Self> {
         let tar = tar(files).context("making the layer")?;
-        let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
-        std::io::Write::write_all(&mut gzip, &tar)?;
         Ok(Self {
-            compressed: Bytes::from(gzip.finish()?),
+            compressed: Bytes::from(compress(&tar)?),
             diff_id: format!("sha256:{}", sha256(&tar)),
         })
     }
 
-    /// Makes a layer that contains one program, at `/app`, and nothing else.
+    /// The layer that holds one program and nothing else, at `/app`. With a folder `cache`, it is
+    /// compressed once for all processes that share the folder.
     ///
     /// # Errors
-    /// If the program cannot be read.
-    pub fn of_program(program: &Path) -> anyhow::Result<Self> {
+    /// When the program cannot be read or the folder cannot be written.
+    pub fn of_program(program: &Path, cache: Option<&Path>) -> anyhow::Result<Self> {
         let contents =
             std::fs::read(program).with_context(|| format!("reading {}", program.display()))?;
-        Self::of(&[File {
+        let tar = tar(&[File {
             path: "app".to_string(),
             mode: 0o755,
             contents,
         }])
+        .context("making the layer")?;
+        let digest = sha256(&tar);
+        let compressed = match cache {
+            Some(folder) => compress_once(&tar, folder, &digest)?,
+            None => compress(&tar)?,
+        };
+        Ok(Self {
+            compressed: Bytes::from(compressed),
+            diff_id: format!("sha256:{digest}"),
+        })
     }
+}
+
+/// Reads what this or another process has compressed, or compresses it and keeps it.
+fn compress_once(tar: &[u8], folder: &Path, digest: &str) -> anyhow::Result<Vec<u8>> {
+    let path = folder.join(format!("{digest}.gz"));
+    if let Ok(compressed) = std::fs::read(&path) {
+        return Ok(compressed);
+    }
+    let compressed = compress(tar)?;
+    std::fs::create_dir_all(folder)?;
+    // Renamed when it is whole, so that no other process reads half of it.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&compressed)?;
+    file.persist(&path)
+        .with_context(|| format!("writing {}", path.display()))?;
+    Ok(compressed)
+}
+
+fn compress(tar: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    gzip.write_all(tar)?;
+    gzip.finish()
 }
 
 /// How a container of an image is started.

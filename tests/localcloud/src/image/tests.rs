@@ -124,9 +124,16 @@ async fn a_packed_program_runs_from_the_folder_that_it_was_unpacked_to() {
     let registry = Registry::start().await;
     let folder = tempfile::tempdir().unwrap();
     let env = [("A".to_string(), "1=2".to_string())];
-    let layer = Layer::of_program("/bin/true".as_ref()).unwrap();
-    let image = pack(&layer, &Config::of_program(&env)).unwrap();
-    push(&registry.host, "test", "v1", &image).await.unwrap();
+    // Compressed for this layer only, then for others too, then read back.
+    let cache = tempfile::tempdir().unwrap();
+    let caches = [None, Some(cache.path()), Some(cache.path())];
+    let [image, written, read] = caches.map(|cache| {
+        let layer = Layer::of_program("/bin/true".as_ref(), cache).unwrap();
+        pack(&layer, &Config::of_program(&env)).unwrap()
+    });
+    assert_eq!([written.digest(), read.digest()], [image.digest(); 2]);
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 1);
+    push(&registry.host, "test", "v1", &read).await.unwrap();
     let pulled = pull(&registry.host, "test:v1", folder.path())
         .await
         .unwrap();

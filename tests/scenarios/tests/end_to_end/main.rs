@@ -1,12 +1,10 @@
 //! Everything that the stacks, the state machines and the functions do together, on the local cloud.
 //!
-//! One binary, so that it is linked once and tests of different files run side by side:
-//! `cargo test -p scenarios --test end_to_end zero_downtime` runs those of one file.
+//! One binary, so that it is linked once and tests of different files run side by side.
+//! `tests/README.md` shows how to run one of them.
 
-// These begin first, by their names, because they take the longest.
 mod any_fault;
 mod at_scale;
-
 mod baseline_update;
 mod cleanup;
 mod deploy;

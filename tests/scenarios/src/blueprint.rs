@@ -1,37 +1,30 @@
-//! How a deployment is made here, read from one, to make others past the state machines.
+//! How a deployment is made, read from an existing one, to make others without the state machines.
 
 use anyhow::Context;
 use aws_sdk_ecs::types::{NetworkConfiguration, TaskDefinition};
 
 use crate::TestEnvironment;
 
-/// What a script that makes deployments would have in its variables.
+/// What a script that makes deployments would keep in its variables.
 #[derive(Debug, Clone)]
 pub struct Blueprint {
-    /// How its tasks run.
+    /// The task definition of the deployment.
     pub definition: TaskDefinition,
-    /// Where they run.
+    /// The subnets and security groups of its tasks.
     pub network: NetworkConfiguration,
-    /// The listener that leads to it.
+    /// The ARN of the HTTPS listener.
     pub listener: String,
-    /// The VPC of its target group.
+    /// The id of the VPC of its target group.
     pub vpc: String,
 }
 
 impl Blueprint {
-    /// Reads it from a deployment.
+    /// Reads the blueprint of a deployment.
     ///
     /// # Errors
-    /// When a part of the deployment is not there.
+    /// When a part of the deployment is missing.
     pub async fn of(env: &TestEnvironment, id: &str) -> anyhow::Result<Blueprint> {
-        let services = env
-            .ecs
-            .describe_services()
-            .cluster(&env.name)
-            .services(id)
-            .send()
-            .await?;
-        let service = services.services().first().context("no service")?;
+        let service = env.service(id).await?;
         let definition = env
             .ecs
             .describe_task_definition()

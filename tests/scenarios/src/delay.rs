@@ -1,4 +1,4 @@
-//! Delays an AWS call, so that something else happens before it takes effect.
+//! Delays an AWS call, so that something else happens before the call takes effect.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use localcloud::gateway::faults::{Fault, FaultRule};
 
 use crate::TestEnvironment;
 
-/// Shorter than the time that a function gives one attempt of a call (`lifecycle::defaults`), so that
-/// the call is late and not retried.
+/// Shorter than the time that a function allows for one attempt of a call (`lifecycle::defaults`), so
+/// that the call is late and is not retried.
 pub const DELAY: Duration = Duration::from_millis(4500);
-/// Longer than that: the function gives the attempt up and retries, and the answer to the first attempt
-/// is lost. Several of them in a row delay a function the longest.
+/// Longer than that time: the function abandons the attempt and retries, and the answer to the first
+/// attempt is lost. Several of these in a row delay a function the longest.
 pub const DELAY_PAST_TIMEOUT: Duration = Duration::from_millis(6000);
 
 impl TestEnvironment {
-    /// Delays the n-th call of the operation, counted from now, by `time`.
+    /// Delays the `nth` call of the operation by `time`. Calls are counted from now, starting at 1.
     pub fn delay_call(
         &self,
         service: &str,
@@ -29,10 +29,10 @@ impl TestEnvironment {
         rule
     }
 
-    /// Waits until the delayed call has arrived; it has not taken effect then, unless this machine is very slow.
+    /// Waits until the delayed call arrives. It has not taken effect by then, unless the machine is very slow.
     ///
     /// # Errors
-    /// When it does not come within a minute.
+    /// When it does not arrive within a minute.
     pub async fn call_arrived(&self, rule: &FaultRule) -> anyhow::Result<()> {
         self.wait_until(Duration::from_secs(60), async || {
             let faults = self.cloud.faults().all();
@@ -41,6 +41,6 @@ impl TestEnvironment {
                 .any(|(delayed, seen)| delayed == rule && *seen >= rule.nth))
         })
         .await
-        .with_context(|| format!("no such call came: {rule:?}"))
+        .with_context(|| format!("the delayed call never arrived: {rule:?}"))
     }
 }

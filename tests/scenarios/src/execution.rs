@@ -1,4 +1,4 @@
-//! An execution of a state machine, read whole.
+//! An execution of a state machine, with its whole history.
 
 use anyhow::Context;
 use aws_sdk_sfn::types::{ExecutionStatus, HistoryEvent};
@@ -7,25 +7,25 @@ use serde_json::Value;
 /// An execution with its history.
 #[derive(Debug, Clone)]
 pub struct Execution {
-    /// Its name.
+    /// The execution's name, which for a push is the deployment id.
     pub name: String,
-    /// Its status.
+    /// The status that Step Functions reports, such as `SUCCEEDED`.
     pub status: ExecutionStatus,
-    /// The error it failed with.
+    /// The error that it failed with, or empty text.
     pub error: String,
-    /// The cause it failed with.
+    /// The cause that it failed with, or empty text.
     pub cause: String,
-    /// What it returned.
+    /// The output, or null.
     pub output: Value,
-    /// All events.
+    /// All events, oldest first.
     pub history: Vec<HistoryEvent>,
 }
 
 impl Execution {
-    /// Reads an execution and its history, past every page.
+    /// Reads an execution and every page of its history.
     ///
     /// # Errors
-    /// When there is no such execution.
+    /// When the execution does not exist.
     pub async fn read(sfn: &aws_sdk_sfn::Client, arn: &str) -> anyhow::Result<Execution> {
         let described = sfn.describe_execution().execution_arn(arn).send().await?;
         let mut history = Vec::new();
@@ -60,12 +60,12 @@ impl Execution {
         })
     }
 
-    /// Whether it is not running any more.
+    /// Whether it is no longer running.
     pub fn has_ended(&self) -> bool {
         self.status != ExecutionStatus::Running
     }
 
-    /// The names of the states it entered, in order.
+    /// The names of the states that it entered, in order.
     pub fn path(&self) -> Vec<&str> {
         self.history
             .iter()
@@ -74,7 +74,7 @@ impl Execution {
             .collect()
     }
 
-    /// Where in the history a state was entered first.
+    /// The index in the history of the event with which a state was first entered.
     pub fn entered(&self, state: &str) -> Option<usize> {
         self.history.iter().position(|event| {
             let details = event.state_entered_event_details();
@@ -82,7 +82,7 @@ impl Execution {
         })
     }
 
-    /// Where in the history a state was left first.
+    /// The index in the history of the event with which a state was first left.
     pub fn left(&self, state: &str) -> Option<usize> {
         self.history.iter().position(|event| {
             let details = event.state_exited_event_details();
@@ -90,19 +90,19 @@ impl Execution {
         })
     }
 
-    /// How many tasks it scheduled, tries that were made again among them.
+    /// How many tasks it scheduled, including retries.
     pub fn tasks(&self) -> usize {
         let scheduled = |event: &&HistoryEvent| event.r#type().as_str() == "TaskScheduled";
         self.history.iter().filter(scheduled).count()
     }
 
-    /// How many events it would have on AWS, where each task has a `TaskStarted` as well. For a
-    /// machine with a Map this is too few: the local cloud tells nothing of its states but the tasks.
+    /// How many events it would have on AWS, where each task also has a `TaskStarted`. For a machine
+    /// with a Map this is too few, because the local cloud records only the tasks of its states.
     pub fn events_on_aws(&self) -> usize {
         self.history.len() + self.tasks()
     }
 
-    /// The most bytes that a state took or gave, and where.
+    /// The size in bytes of the largest input or output of a state, and the event that holds it.
     pub fn largest_data(&self) -> (usize, String) {
         let mut state = "";
         let mut largest = (0, String::new());
@@ -126,7 +126,7 @@ impl Execution {
         largest
     }
 
-    /// The names of the errors with which its tasks failed, tries that were made again among them.
+    /// The names of the errors with which its tasks failed, including those that were retried.
     pub fn task_errors(&self) -> Vec<&str> {
         self.history
             .iter()
@@ -135,11 +135,11 @@ impl Execution {
             .collect()
     }
 
-    /// What a state gave, the first time it was left.
+    /// The output of a state when it was first left.
     ///
     /// # Errors
-    /// When it was not left or gave no JSON.
-    pub fn given_by(&self, state: &str) -> anyhow::Result<Value> {
+    /// When it was not left or its output is not JSON.
+    pub fn output_of(&self, state: &str) -> anyhow::Result<Value> {
         let position = self
             .left(state)
             .with_context(|| format!("{state} was not left"))?;
@@ -148,7 +148,7 @@ impl Execution {
         Ok(serde_json::from_str(output.unwrap_or_default())?)
     }
 
-    /// The last state it entered: its ending.
+    /// The ending: the last state that it entered.
     pub fn ending(&self) -> &str {
         self.path().last().copied().unwrap_or_default()
     }

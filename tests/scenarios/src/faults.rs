@@ -1,4 +1,4 @@
-//! The runner: a run for every call that can fail and every way in which it can.
+//! Fault runs: every call of every workflow fails in every way, and what must hold is checked.
 
 pub mod broken_function;
 pub mod cleanup;
@@ -17,7 +17,6 @@ use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use http::Method;
-use localcloud::Options;
 use serde_json::{Value, json};
 
 use crate::TestEnvironment;
@@ -27,35 +26,34 @@ use invariants::Observation;
 use plan::{Case, Point, Workflow};
 pub use summary::Summary;
 
-/// SettleSeconds: the load balancer has applied a change after 1.3 s, and a cleanup leaves alone what was
-/// made within this time.
+/// SettleSeconds. The load balancer applies a change within 1.3 s, and a cleanup keeps what was created
+/// within this time.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// One environment on which things go wrong in one way after the other.
+/// Runs one case after the other on one environment.
 pub struct FaultRunner {
-    /// Where it takes place.
+    /// The environment that the cases run on.
     pub env: TestEnvironment,
-    /// What is not ours.
+    /// Resources that do not belong to the environment.
     pub foreign: Foreign,
-    /// The deployment that is active between two runs.
+    /// The deployment that is active between runs.
     active: String,
-    /// Its other deployments, oldest first.
+    /// The environment's other deployments, oldest first.
     others: Vec<String>,
-    /// What was run last, which left the environment as its next run wants it.
+    /// The workflow of the last run, which left the environment as its next run needs it.
     workflow: Workflow,
     listener: String,
 }
 
 impl FaultRunner {
-    /// An environment with a live deployment and somebody else's things beside it.
+    /// Deploys an environment with a live deployment and foreign resources.
     ///
     /// # Errors
     /// When the local cloud does not start or the first deployment fails.
     pub async fn prepare() -> anyhow::Result<FaultRunner> {
         // Only the runner starts cleanups.
         let parameters = format!("SettleSeconds={} CleanupState=DISABLED", SETTLE.as_secs());
-        let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
-        let env = TestEnvironment::deploy_as(Options::default(), &parameters).await?;
+        let env = TestEnvironment::deploy_with_parameters(&parameters).await?;
         let active = env.deploy_live(&[]).await?.name;
         Ok(FaultRunner {
             foreign: Foreign::make(&env, &active).await?,
@@ -67,17 +65,17 @@ impl FaultRunner {
         })
     }
 
-    /// The calls of a clean run, which has to keep every invariant itself.
+    /// Records the calls of a clean run, in which every invariant must hold.
     ///
     /// # Errors
-    /// When it does not, or cannot be run.
+    /// When an invariant does not hold, or the run is not possible.
     pub async fn record(&mut self, workflow: Workflow) -> anyhow::Result<Vec<Point>> {
         let clean = Case::clean(workflow);
         let (observation, points) = self.observe(&clean, async || Ok(())).await?;
         let violations = observation.violations();
         ensure!(
             violations.is_empty(),
-            "a clean {workflow} does not hold: {violations:?}"
+            "a clean {workflow} violates {violations:?}"
         );
         ensure!(!points.is_empty(), "a clean {workflow} makes no calls");
         Ok(points)
@@ -86,12 +84,12 @@ impl FaultRunner {
     /// Runs a case.
     ///
     /// # Errors
-    /// When the run itself is not possible; a broken invariant is no error here.
+    /// When the run is not possible. A violated invariant is not an error here.
     pub async fn run(&mut self, case: &Case) -> anyhow::Result<Observation> {
         Ok(self.observe(case, async || Ok(())).await?.0)
     }
 
-    /// As [`FaultRunner::run`] for a deployment, while `meanwhile` happens.
+    /// As [`FaultRunner::run`] for a deployment, with `meanwhile` at the same time.
     ///
     /// # Errors
     /// As [`FaultRunner::run`], and those of `meanwhile`.
@@ -111,10 +109,10 @@ impl FaultRunner {
         let workflow = case.workflow;
         if workflow != self.workflow {
             for other in std::mem::take(&mut self.others) {
-                // What a rollback left that failed after its switch; it would keep it for two hours.
+                // A rollback that failed after its switch leaves this tag, which would keep it for two hours.
                 self.env.untag(&other, "pulse:restoring-since").await?;
                 let left = self.delete(&other).await?;
-                ensure!(left.is_empty(), "of {other} there is still {left:?}");
+                ensure!(left.is_empty(), "{other} still has {left:?}");
             }
             self.workflow = workflow;
         }
@@ -127,41 +125,41 @@ impl FaultRunner {
         }
     }
 
-    /// Deploys one more, with nothing going wrong.
+    /// Deploys one more, without a fault.
     async fn deploy_another(&mut self) -> anyhow::Result<()> {
         let live = self.env.deploy_live(&[]).await?.name;
         self.others.push(std::mem::replace(&mut self.active, live));
         Ok(())
     }
 
-    /// Whether draining it has begun.
+    /// Whether the deployment has begun to drain.
     async fn is_draining(&self, id: &str) -> anyhow::Result<bool> {
-        let marks = self.env.tags(id).await?;
-        Ok(marks.contains_key("pulse:draining-since"))
+        let tags = self.env.tags(id).await?;
+        Ok(tags.contains_key("pulse:draining-since"))
     }
 
-    /// Waits until a cleanup would do that with the deployment.
+    /// Waits until a cleanup plans this action for the deployment.
     async fn is_planned(&self, id: &str, action: &str) -> anyhow::Result<()> {
         let last = Mutex::new(String::new());
-        let asked = async || {
+        let matches = async || {
             let plan = self.env.plan().await?;
             let (state, due, why) = planned(&plan, id)?;
             *last.lock().expect("no panic while waiting") = format!("{state}, {due}: {why}");
             Ok(due == action)
         };
-        let asked = self.env.wait_until(Duration::from_secs(60), asked).await;
-        asked.with_context(|| format!("{id} is not planned to {action} but {last:?}"))
+        let planned = self.env.wait_until(Duration::from_secs(60), matches).await;
+        planned.with_context(|| format!("the plan for {id} is not to {action} but {last:?}"))
     }
 
-    /// Has a cleanup drain it, once the switch has settled.
+    /// Runs a cleanup that drains the deployment, once the switch has settled.
     async fn drain(&self, id: &str) -> anyhow::Result<()> {
         self.is_planned(id, "drain").await?;
         self.env.clean_up().await?;
-        ensure!(self.is_draining(id).await?, "{id} does not drain");
+        ensure!(self.is_draining(id).await?, "{id} is not draining");
         Ok(())
     }
 
-    /// What the next cleanup would do, but for draining those.
+    /// What the next cleanup would do, apart from draining these.
     async fn due(&self, draining: &[&str]) -> anyhow::Result<Vec<String>> {
         let plan = self.env.plan().await?;
         let items = plan["deployments"].as_array();
@@ -173,7 +171,7 @@ impl FaultRunner {
         Ok(due.map(Value::to_string).collect())
     }
 
-    /// Deletes a deployment by the function that does, and gives what is left of it.
+    /// Deletes a deployment by the step `delete-deployment`; returns what remains of it.
     async fn delete(&self, id: &str) -> anyhow::Result<Vec<String>> {
         let function = format!("{}-delete-deployment", self.env.name);
         let path = format!("/2015-03-31/functions/{function}/invocations");

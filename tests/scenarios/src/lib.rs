@@ -1,5 +1,5 @@
-//! What the scenarios stand on: a local cloud with an environment deployed to it by the same script
-//! as on AWS, clients for it, and visitors who count every failed request.
+//! What the scenarios need: a local cloud with an environment that the same script deploys to it as
+//! to AWS, clients for it, and visitors who count every failed request.
 
 pub mod blueprint;
 pub mod delay;

@@ -1,49 +1,57 @@
-//! The machines after a switch, cleanup and rollback, started by hand, and what they act on.
+//! Runs the machines by hand, and reads the resources that cleanups and rollbacks act on.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
-use aws_sdk_ecs::types::DesiredStatus;
+use aws_sdk_ecs::types::{DesiredStatus, Service};
 use aws_sdk_elasticloadbalancingv2::types::Tag;
-use localcloud::Options;
 use serde_json::{Value, json};
 
 use crate::{Execution, TestEnvironment};
 
-/// Parameters with which only the tests start cleanups, and nothing waits for a switch to settle.
+/// Pipeline parameters with which no schedule starts cleanups, and nothing waits for a switch to settle.
 pub const BY_HAND: &str = "SettleSeconds=0 CleanupState=DISABLED";
 
-/// Sweeps closer together than this count as one (`lifecycle::defaults::SWEEPS_APART`).
+/// Cleanups closer together than this count as one sweep (`lifecycle::defaults::SWEEPS_APART`).
 pub const SWEEPS_APART: Duration = Duration::from_secs(10);
 
-/// How long an execution may go without an event: longer than any of its steps and waits, also on a
-/// slow machine.
+/// How long an execution may go without an event. It is longer than any step or wait, even on a slow
+/// machine.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// How many times as long an execution may take as a whole.
+/// How long a whole execution may take, in [`EVENT_TIMEOUT`]s.
 const MAX_EVENT_TIMEOUTS: usize = 8;
 
-/// A task that runs.
+/// A running task.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Task {
-    /// Its id.
+    /// The last part of its ARN.
     pub id: String,
     /// Its private address.
     pub address: IpAddr,
 }
 
 impl TestEnvironment {
-    /// As [`TestEnvironment::deploy`], but that only the test starts cleanups and nothing has to settle.
+    /// As [`TestEnvironment::deploy`], with [`BY_HAND`] as pipeline parameters.
     ///
     /// # Errors
     /// As [`TestEnvironment::deploy`].
     pub async fn deploy_for_cleanups_by_hand() -> anyhow::Result<TestEnvironment> {
-        Self::deploy_as(Options::default(), &[("PIPELINE_PARAMETERS", BY_HAND)]).await
+        Self::deploy_with_parameters(BY_HAND).await
     }
 
-    /// Starts a machine as from the console; the execution's ARN.
+    /// As [`TestEnvironment::deploy_for_cleanups_by_hand`], but no previous deployment is kept warm:
+    /// the next cleanup drains what a deployment replaced.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::deploy`].
+    pub async fn deploy_keeping_no_previous() -> anyhow::Result<TestEnvironment> {
+        Self::deploy_with_parameters(&format!("{BY_HAND} KeepPrevious=0")).await
+    }
+
+    /// Starts a machine as from the console; returns the execution's ARN.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -58,10 +66,10 @@ impl TestEnvironment {
         Ok(started.execution_arn)
     }
 
-    /// Waits until the execution ended, as long as it goes on.
+    /// Waits for the end of an execution, as long as it makes progress.
     ///
     /// # Errors
-    /// When nothing happens in it for [`EVENT_TIMEOUT`], or it goes on for [`MAX_EVENT_TIMEOUTS`] of them.
+    /// When it has no new event for [`EVENT_TIMEOUT`], or does not end within [`MAX_EVENT_TIMEOUTS`] of them.
     pub async fn wait_for_execution(&self, arn: &str) -> anyhow::Result<Execution> {
         let mut newest = 0;
         for _ in 0..MAX_EVENT_TIMEOUTS {
@@ -77,17 +85,17 @@ impl TestEnvironment {
             let event = history.events.first().map_or(0, |event| event.id);
             ensure!(
                 event > newest,
-                "execution {arn} does not go on after event {event}"
+                "execution {arn} makes no progress after event {event}"
             );
             newest = event;
         }
-        anyhow::bail!("execution {arn} goes on and on")
+        anyhow::bail!("execution {arn} does not end")
     }
 
     /// Stops an execution as from the console.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the execution does not exist.
     pub async fn stop(&self, arn: &str) -> anyhow::Result<()> {
         self.sfn.stop_execution().execution_arn(arn).send().await?;
         Ok(())
@@ -102,10 +110,10 @@ impl TestEnvironment {
             .await
     }
 
-    /// Runs a cleanup, which has to succeed.
+    /// Runs a cleanup that must succeed.
     ///
     /// # Errors
-    /// When it fails; the message has its cause.
+    /// When it fails; the message includes its cause.
     pub async fn clean_up(&self) -> anyhow::Result<Execution> {
         let execution = self.run("cleanup", &json!({})).await?;
         ensure!(
@@ -117,7 +125,7 @@ impl TestEnvironment {
         Ok(execution)
     }
 
-    /// Runs a cleanup after a time at which it counts as a sweep of its own.
+    /// Waits until a cleanup counts as a sweep of its own, and then runs it.
     ///
     /// # Errors
     /// As [`TestEnvironment::clean_up`].
@@ -126,7 +134,7 @@ impl TestEnvironment {
         self.clean_up().await
     }
 
-    /// What a cleanup would do.
+    /// Runs a cleanup with `dryRun` and returns its plan.
     ///
     /// # Errors
     /// When the dry run does not end with a plan.
@@ -141,10 +149,10 @@ impl TestEnvironment {
         Ok(execution.output)
     }
 
-    /// The deployment's running tasks.
+    /// The deployment's running tasks, sorted by id.
     ///
     /// # Errors
-    /// When ECS cannot be asked.
+    /// When ECS does not answer.
     pub async fn tasks(&self, id: &str) -> anyhow::Result<Vec<Task>> {
         let listed = self
             .ecs
@@ -185,10 +193,10 @@ impl TestEnvironment {
         Ok(tasks)
     }
 
-    /// Waits until so many tasks of the deployment run.
+    /// Waits until `number` tasks of the deployment run.
     ///
     /// # Errors
-    /// When they do not within a minute.
+    /// When a minute passes without.
     pub async fn tasks_running(&self, id: &str, number: usize) -> anyhow::Result<Vec<Task>> {
         self.wait_until(Duration::from_secs(60), async || {
             Ok(self.tasks(id).await?.len() == number)
@@ -198,10 +206,10 @@ impl TestEnvironment {
         self.tasks(id).await
     }
 
-    /// The target group of the deployment.
+    /// The ARN of the deployment's target group.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the deployment has no target group.
     pub async fn target_group(&self, id: &str) -> anyhow::Result<String> {
         let groups = self.elb.describe_target_groups().names(id).send().await?;
         let group = groups.target_groups().first();
@@ -211,10 +219,10 @@ impl TestEnvironment {
             .to_owned())
     }
 
-    /// The tags of the deployment's target group, which carries its state.
+    /// The tags of the deployment's target group, which hold its state.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the deployment has no target group.
     pub async fn tags(&self, id: &str) -> anyhow::Result<BTreeMap<String, String>> {
         let arn = self.target_group(id).await?;
         let tags = self.elb.describe_tags().resource_arns(arn).send().await?;
@@ -229,10 +237,10 @@ impl TestEnvironment {
             .collect())
     }
 
-    /// Sets a tag of the deployment's target group, as a person could.
+    /// Sets a tag of the deployment's target group, as an operator could.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the deployment has no target group.
     pub async fn tag(&self, id: &str, key: &str, value: &str) -> anyhow::Result<()> {
         self.elb
             .add_tags()
@@ -243,10 +251,10 @@ impl TestEnvironment {
         Ok(())
     }
 
-    /// Removes a tag of the deployment's target group, as a person could.
+    /// Removes a tag of the deployment's target group, as an operator could.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the deployment has no target group.
     pub async fn untag(&self, id: &str, key: &str) -> anyhow::Result<()> {
         self.elb
             .remove_tags()
@@ -257,11 +265,11 @@ impl TestEnvironment {
         Ok(())
     }
 
-    /// How many tasks the deployment's service wants.
+    /// The deployment's ECS service.
     ///
     /// # Errors
-    /// When there is no service.
-    pub async fn desired_count(&self, id: &str) -> anyhow::Result<i32> {
+    /// When the deployment has no service.
+    pub async fn service(&self, id: &str) -> anyhow::Result<Service> {
         let described = self
             .ecs
             .describe_services()
@@ -269,18 +277,18 @@ impl TestEnvironment {
             .services(id)
             .send()
             .await?;
-        let service = described.services().first().context("no service")?;
-        Ok(service.desired_count())
+        let service = described.services.unwrap_or_default().pop();
+        service.with_context(|| format!("{id} has no service"))
     }
 }
 
 impl Task {
-    /// What the task itself answers for a path, as JSON, asked directly and not through the load balancer.
+    /// Requests a path from the task itself, past the load balancer, and returns the JSON of the answer.
     ///
     /// # Errors
-    /// When it does not answer, or with an error.
-    pub async fn ask(&self, path: &str) -> anyhow::Result<Value> {
-        // Reading the certificates of this machine takes long, and nothing here is encrypted.
+    /// When the task does not answer, or answers with an error.
+    pub async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        // Reading the machine's certificates takes long, and the connection is not encrypted.
         let client = reqwest::Client::builder().tls_certs_only([]).build()?;
         let url = format!("http://{}:8000{path}", self.address);
         let answer = client.get(url).send().await?.error_for_status()?;
@@ -288,45 +296,41 @@ impl Task {
     }
 }
 
-/// What the task says of its draining.
+/// The task's own record of the drain requests that it received.
 ///
 /// # Errors
-/// As [`Task::ask`].
+/// As [`Task::get`].
 pub async fn drain_record(task: &Task) -> anyhow::Result<Value> {
-    task.ask("/drain-record").await
+    task.get("/drain-record").await
 }
 
-/// What a cleanup did with the deployment, with its reason.
+/// What a cleanup did with the deployment, and the reason.
 ///
 /// # Errors
-/// When it did nothing with it.
+/// When the cleanup did nothing with it.
 pub fn outcome<'a>(cleanup: &'a Execution, id: &str) -> anyhow::Result<(&'a str, &'a str)> {
-    let deployments = cleanup.output["deployments"].as_array();
-    let item = deployments
-        .into_iter()
-        .flatten()
-        .find(|item| item["deploymentId"] == id)
-        .with_context(|| format!("nothing about {id} in {}", cleanup.output))?;
-    Ok((
-        item["outcome"].as_str().unwrap_or_default(),
-        item["reason"].as_str().unwrap_or_default(),
-    ))
+    let [outcome, reason] = fields(&cleanup.output, id, ["outcome", "reason"])?;
+    Ok((outcome, reason))
 }
 
-/// What a plan says of the deployment: state, action and reason.
+/// The state, the planned action and the reason of the deployment in a cleanup's plan.
 ///
 /// # Errors
-/// When it does not know it.
+/// When the plan does not list the deployment.
 pub fn planned<'a>(plan: &'a Value, id: &str) -> anyhow::Result<(&'a str, &'a str, &'a str)> {
-    let deployments = plan["deployments"].as_array();
-    let item = deployments
-        .into_iter()
-        .flatten()
+    let [state, action, reason] = fields(plan, id, ["state", "action", "reason"])?;
+    Ok((state, action, reason))
+}
+
+/// Text fields of the deployment's item in a cleanup's output.
+fn fields<'a, const N: usize>(
+    output: &'a Value,
+    id: &str,
+    names: [&str; N],
+) -> anyhow::Result<[&'a str; N]> {
+    let mut items = output["deployments"].as_array().into_iter().flatten();
+    let item = items
         .find(|item| item["deploymentId"] == id)
-        .with_context(|| format!("nothing about {id} in {plan}"))?;
-    Ok((
-        item["state"].as_str().unwrap_or_default(),
-        item["action"].as_str().unwrap_or_default(),
-        item["reason"].as_str().unwrap_or_default(),
-    ))
+        .with_context(|| format!("nothing about {id} in {output}"))?;
+    Ok(names.map(|name| item[name].as_str().unwrap_or_default()))
 }

@@ -1,4 +1,4 @@
-//! Everybody who would notice: new visitors, people on a version, and a watcher of the default action.
+//! Everything that notices a disturbance: new visitors, pinned visitors, and a watcher of the default action.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ use crate::{TestEnvironment, Traffic};
 /// Requests per second.
 const TRAFFIC: u32 = 30;
 
-/// Visitors and the watcher, from the beginning of something to its end.
+/// Visitors and the watcher. They observe until [`Observers::finish`].
 pub struct Observers {
     traffic: Traffic,
     watcher: Watcher,
@@ -19,10 +19,10 @@ pub struct Observers {
 }
 
 impl Observers {
-    /// New visitors, and people who are on each of these deployments by header and by cookie.
+    /// Starts with new visitors, and with visitors who are pinned to each of `kept` by header and by cookie.
     ///
     /// # Errors
-    /// When there is no listener.
+    /// When the listener does not exist.
     pub async fn on(env: &TestEnvironment, kept: &[&str]) -> anyhow::Result<Observers> {
         let observers = Observers {
             traffic: Traffic::start(env, TRAFFIC, vec![Pin::None])?,
@@ -36,23 +36,22 @@ impl Observers {
         Ok(observers)
     }
 
-    /// From now on, people are on this deployment too; it may be deleted, and then they are answered
-    /// by the active one.
+    /// Adds visitors who are pinned to a deployment that may be deleted. The active one answers them then.
     pub fn also_on(&self, id: &str) {
         self.traffic.also(Pin::Cookie(id.to_owned()));
     }
 
-    /// Ends it. Gives how many requests were answered.
+    /// Stops observing; returns how many requests were answered.
     ///
     /// # Errors
-    /// When a request failed, somebody who is on a deployment met another one, or the default action
-    /// named a target group without a healthy target; or when nobody was there to see it.
+    /// When a request failed, another deployment answered a pinned visitor, or the default action named
+    /// a target group without a healthy target. Also when nothing was observed at all.
     pub async fn finish(self) -> anyhow::Result<usize> {
         let watched = self.watcher.stop();
         let (tally, _) = self.traffic.stop().await?;
         ensure!(
             tally.failed.is_empty(),
-            "visitors failed: {:#?}",
+            "requests failed: {:#?}",
             tally.failed
         );
         ensure!(
@@ -60,7 +59,7 @@ impl Observers {
             "the default action led nowhere: {:#?}",
             watched.wrong
         );
-        ensure!(watched.checks > 0, "nobody watched the default action");
+        ensure!(watched.checks > 0, "the default action was never checked");
         ensure!(tally.answers() > 0, "no visitor was answered");
         for id in &self.kept {
             for pin in [Pin::Header(id.clone()), Pin::Cookie(id.clone())] {

@@ -1,39 +1,39 @@
-//! Queues that hear what the environment tells: its events, and its failures by their topic.
+//! Queues that receive the environment's events, and its failures from their topic.
 
 use anyhow::Context;
 use serde_json::{Value, json};
 
 use crate::TestEnvironment;
 
-/// A queue that every event of the environment is sent to.
+/// Creates a queue that receives every event of the environment; returns its URL.
 ///
 /// # Errors
-/// When the rule cannot be made.
+/// When the queue or the rule cannot be created.
 pub async fn subscribe(env: &TestEnvironment) -> anyhow::Result<String> {
     let client = env.cloud.client();
-    let (url, arn) = queue(env, "heard", "events.amazonaws.com").await?;
+    let (url, arn) = queue(env, "events", "events.amazonaws.com").await?;
     let pattern = json!({"source": ["pulse.deploy"], "detail": {"environment": ["test"]}});
     client
         .json(
             "events",
             "AWSEvents.PutRule",
-            json!({"Name": "heard", "EventPattern": pattern.to_string()}),
+            json!({"Name": "events", "EventPattern": pattern.to_string()}),
         )
         .await?;
     client
         .json(
             "events",
             "AWSEvents.PutTargets",
-            json!({"Rule": "heard", "Targets": [{"Id": "heard", "Arn": arn}]}),
+            json!({"Rule": "events", "Targets": [{"Id": "events", "Arn": arn}]}),
         )
         .await?;
     Ok(url)
 }
 
-/// A queue that hears of every failure, by the environment's topic.
+/// Creates a queue that receives every failure from the environment's topic; returns its URL.
 ///
 /// # Errors
-/// When the subscription cannot be made.
+/// When the queue or the subscription cannot be created.
 pub async fn subscribe_to_failures(env: &TestEnvironment) -> anyhow::Result<String> {
     let (url, arn) = queue(env, "failures", "sns.amazonaws.com").await?;
     let topic = "arn:aws:sns:us-east-1:000000000000:test-pulse-failures";
@@ -50,7 +50,7 @@ pub async fn subscribe_to_failures(env: &TestEnvironment) -> anyhow::Result<Stri
     Ok(url)
 }
 
-/// A queue that a service may send to: its URL and ARN.
+/// Creates a queue that a service may send to; returns its URL and ARN.
 async fn queue(
     env: &TestEnvironment,
     name: &str,
@@ -79,10 +79,10 @@ async fn queue(
     Ok((url, arn))
 }
 
-/// How many messages a queue has.
+/// How many messages a queue holds.
 ///
 /// # Errors
-/// When the queue cannot be asked.
+/// When SQS does not answer.
 pub async fn messages(env: &TestEnvironment, queue: &str) -> anyhow::Result<usize> {
     let attributes = env
         .cloud
@@ -97,10 +97,10 @@ pub async fn messages(env: &TestEnvironment, queue: &str) -> anyhow::Result<usiz
     Ok(number.unwrap_or("0").parse()?)
 }
 
-/// Takes all messages of a queue, which are JSON.
+/// Takes all messages of a queue and parses their bodies as JSON.
 ///
 /// # Errors
-/// As [`take`], and when a message is no JSON.
+/// As [`take`], and when a body is not JSON.
 pub async fn receive(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Value>> {
     let messages = take(env, queue).await?;
     let bodies = messages.iter().map(|message| {
@@ -110,12 +110,12 @@ pub async fn receive(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<V
     bodies.collect()
 }
 
-/// Takes all messages of a queue with everything that SQS says of them.
+/// Takes all messages of a queue, with all their attributes.
 ///
 /// # Errors
 /// When the queue cannot be read.
 pub async fn take(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Value>> {
-    let ask = json!({
+    let request = json!({
         "QueueUrl": queue,
         "MaxNumberOfMessages": 10,
         "MessageAttributeNames": ["All"],
@@ -125,7 +125,7 @@ pub async fn take(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Valu
     loop {
         let client = env.cloud.client();
         let received = client
-            .json("sqs", "AmazonSQS.ReceiveMessage", ask.clone())
+            .json("sqs", "AmazonSQS.ReceiveMessage", request.clone())
             .await?;
         match received["Messages"].as_array() {
             Some(batch) if !batch.is_empty() => taken.extend(batch.iter().cloned()),
@@ -134,14 +134,14 @@ pub async fn take(env: &TestEnvironment, queue: &str) -> anyhow::Result<Vec<Valu
     }
 }
 
-/// The queue of what could not be delivered: its URL.
+/// The URL of the environment's dead-letter queue.
 ///
 /// # Errors
-/// When there is none.
+/// When the queue does not exist.
 pub async fn dead_letters(env: &TestEnvironment) -> anyhow::Result<String> {
     let name = format!("{}-dead-letters", env.name);
-    let ask = json!({"QueueName": name});
+    let request = json!({"QueueName": name});
     let client = env.cloud.client();
-    let found = client.json("sqs", "AmazonSQS.GetQueueUrl", ask).await?;
+    let found = client.json("sqs", "AmazonSQS.GetQueueUrl", request).await?;
     Ok(found["QueueUrl"].as_str().context("no queue")?.to_owned())
 }

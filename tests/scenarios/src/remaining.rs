@@ -1,4 +1,4 @@
-//! What is left of a deployment, looked up in every service that could hold something.
+//! What remains of a deployment, in every service that could hold a resource of it.
 
 use anyhow::Context;
 use aws_sdk_ecs::error::ProvideErrorMetadata;
@@ -8,10 +8,10 @@ use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 use crate::TestEnvironment;
 
 impl TestEnvironment {
-    /// Everything of the deployment that still exists, in words; empty when nothing does.
+    /// Describes each resource of the deployment that still exists, one text for each.
     ///
     /// # Errors
-    /// When a service cannot be asked.
+    /// When a service does not answer.
     pub async fn remaining(&self, id: &str) -> anyhow::Result<Vec<String>> {
         let mut left = Vec::new();
         let listener = self.listener_arn().await?;
@@ -61,7 +61,7 @@ impl TestEnvironment {
         while let Some(task) = tasks.next().await {
             match task {
                 Ok(arn) => left.push(format!("task {arn}")),
-                // A service that is gone has no tasks.
+                // A deleted service has no tasks.
                 Err(error) if error.code() == Some("ServiceNotFoundException") => break,
                 Err(error) => return Err(error.into()),
             }

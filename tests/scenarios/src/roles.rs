@@ -1,4 +1,4 @@
-//! Rights of the environment's own roles, taken away and given back while it runs.
+//! Permissions of the environment's own roles, revoked and restored while it runs.
 
 use anyhow::{Context, Result, ensure};
 use percent_encoding::percent_decode_str;
@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::TestEnvironment;
 
-/// A right that a role does not have for now.
-#[must_use = "the role is without it until it is given back"]
+/// A permission that a role lacks until it is restored.
+#[must_use = "the role lacks the permission until it is restored"]
 pub struct RevokedPermission<'a> {
     env: &'a TestEnvironment,
     role: String,
@@ -16,33 +16,35 @@ pub struct RevokedPermission<'a> {
 }
 
 impl TestEnvironment {
-    /// Takes an action out of every statement of a role, which is named as in `infra/pipeline.yaml`.
+    /// Removes an action from every statement of a role. `role` is its logical id in `infra/pipeline.yaml`.
     ///
     /// # Errors
-    /// When there is no such role, or it has not got the right.
+    /// When the role does not exist, or does not allow the action.
     pub async fn revoke_permission(
         &self,
         role: &str,
         action: &str,
     ) -> Result<RevokedPermission<'_>> {
         let stack = format!("{}-pipeline", self.name);
-        let ask = [
+        let request = [
             ("Action", "DescribeStackResource"),
             ("StackName", stack.as_str()),
             ("LogicalResourceId", role),
         ];
         let client = self.cloud.client();
-        let resource = client.query("cloudformation", "2010-05-15", &ask).await?;
+        let resource = client
+            .query("cloudformation", "2010-05-15", &request)
+            .await?;
         let name = element(&resource, "PhysicalResourceId")?.to_owned();
-        let ask = [("Action", "ListRolePolicies"), ("RoleName", &name)];
-        let policies = client.query("iam", "2010-05-08", &ask).await?;
+        let request = [("Action", "ListRolePolicies"), ("RoleName", &name)];
+        let policies = client.query("iam", "2010-05-08", &request).await?;
         let policy = element(&policies, "member")?.to_owned();
-        let ask = [
+        let request = [
             ("Action", "GetRolePolicy"),
             ("RoleName", name.as_str()),
             ("PolicyName", &policy),
         ];
-        let answer = client.query("iam", "2010-05-08", &ask).await?;
+        let answer = client.query("iam", "2010-05-08", &request).await?;
         let document = percent_decode_str(element(&answer, "PolicyDocument")?)
             .decode_utf8()?
             .into_owned();
@@ -59,7 +61,7 @@ impl TestEnvironment {
 }
 
 impl RevokedPermission<'_> {
-    /// Gives the role back what it had.
+    /// Restores the permission.
     ///
     /// # Errors
     /// When IAM refuses it.
@@ -68,19 +70,19 @@ impl RevokedPermission<'_> {
     }
 
     async fn put(&self, document: &str) -> Result<()> {
-        let ask = [
+        let request = [
             ("Action", "PutRolePolicy"),
             ("RoleName", self.role.as_str()),
             ("PolicyName", &self.policy),
             ("PolicyDocument", document),
         ];
         let client = self.env.cloud.client();
-        client.query("iam", "2010-05-08", &ask).await?;
+        client.query("iam", "2010-05-08", &request).await?;
         Ok(())
     }
 }
 
-/// The policy without an action, and without statements that have none left.
+/// The policy without an action, and without the statements that then have no action left.
 fn without(policy: &str, action: &str) -> Result<String> {
     let mut policy: Value = serde_json::from_str(policy)?;
     let statements = policy["Statement"]
@@ -102,7 +104,7 @@ fn without(policy: &str, action: &str) -> Result<String> {
     Ok(policy.to_string())
 }
 
-/// The text of the first element of that name.
+/// The text of the first element called `name`.
 fn element<'a>(xml: &'a str, name: &str) -> Result<&'a str> {
     let after = xml.split_once(&format!("<{name}>"));
     let text = after.and_then(|(_, rest)| rest.split_once(&format!("</{name}>")));

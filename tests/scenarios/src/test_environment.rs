@@ -1,4 +1,4 @@
-//! A local cloud with one environment.
+//! A local cloud with one environment, and what tests do with it.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
+use aws_sdk_elasticloadbalancingv2::types::Action;
 use localcloud::gateway::ecr::PushEvent;
 use localcloud::{LocalCloud, Options, image};
 use time::UtcDateTime;
@@ -18,27 +19,27 @@ use crate::{Execution, Visitor};
 
 /// A local cloud with one environment, deployed and ready for pushes.
 pub struct TestEnvironment {
-    /// The local cloud.
+    /// The local cloud that the environment runs on.
     pub cloud: LocalCloud,
-    /// The environment's name.
+    /// The environment's name, `test`.
     pub name: String,
-    /// ECS as an administrator sees it.
+    /// A client for ECS with an administrator's permissions.
     pub ecs: aws_sdk_ecs::Client,
-    /// Elastic Load Balancing as an administrator sees it.
+    /// A client for Elastic Load Balancing with an administrator's permissions.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
-    /// Step Functions as an administrator sees it.
+    /// A client for Step Functions with an administrator's permissions.
     pub sfn: aws_sdk_sfn::Client,
     next_id: AtomicI64,
 }
 
-/// The application's environment variables, as a test image carries them.
+/// Environment variables in a test image, by name and value.
 pub type Variables<'a> = &'a [(&'a str, &'a str)];
 
 impl TestEnvironment {
     /// Starts a local cloud on free ports and deploys the environment `test`.
     ///
     /// # Errors
-    /// When a part does not start or a stack fails.
+    /// When a part of the local cloud does not start, or a stack fails.
     pub async fn deploy() -> anyhow::Result<TestEnvironment> {
         Self::deploy_with(Options::default()).await
     }
@@ -51,7 +52,15 @@ impl TestEnvironment {
         Self::deploy_as(options, &[]).await
     }
 
-    /// As [`TestEnvironment::deploy_with`], with variables of the deploy script set otherwise.
+    /// As [`TestEnvironment::deploy`], with parameters for the pipeline's stack, as `Name=value` pairs.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::deploy`].
+    pub async fn deploy_with_parameters(parameters: &str) -> anyhow::Result<TestEnvironment> {
+        Self::deploy_as(Options::default(), &[("PIPELINE_PARAMETERS", parameters)]).await
+    }
+
+    /// As [`TestEnvironment::deploy_with`], with variables for the deploy script.
     ///
     /// # Errors
     /// As [`TestEnvironment::deploy`].
@@ -74,7 +83,7 @@ impl TestEnvironment {
         })
     }
 
-    /// An id that is newer than all before it.
+    /// A deployment id that is newer than all ids before it.
     pub fn new_id(&self) -> String {
         let second = self.next_id.fetch_add(1, Ordering::SeqCst);
         let time = UtcDateTime::from_unix_timestamp(second).expect("a time of this century");
@@ -86,10 +95,10 @@ impl TestEnvironment {
         )
     }
 
-    /// Pushes the sample application under the id as its tag; the push event does the rest.
+    /// Pushes the sample application with the id as its tag. The push event starts the deployment.
     ///
     /// # Errors
-    /// When the image cannot be packed or the registry refuses it.
+    /// When the image cannot be packed, or the registry refuses it.
     pub async fn push(&self, id: &str, variables: Variables<'_>) -> anyhow::Result<String> {
         let variables: Vec<_> = variables
             .iter()
@@ -99,7 +108,7 @@ impl TestEnvironment {
         image::push(&self.cloud.registry(), &self.name, id, &image).await
     }
 
-    /// Pushes and waits until the execution ended.
+    /// Pushes and waits for the end of the execution.
     ///
     /// # Errors
     /// As [`TestEnvironment::push`] and [`TestEnvironment::wait_for_deployment`].
@@ -109,7 +118,7 @@ impl TestEnvironment {
         self.wait_for_deployment(&id).await
     }
 
-    /// The ARN of a state machine of the environment, as `deploy`.
+    /// The ARN of a state machine of the environment, such as `deploy`.
     pub fn machine(&self, name: &str) -> String {
         format!(
             "arn:aws:states:us-east-1:000000000000:stateMachine:{}-{name}",
@@ -117,10 +126,10 @@ impl TestEnvironment {
         )
     }
 
-    /// Starts an execution of the deploy machine as from the console and waits until it ended.
+    /// Starts an execution of the deploy machine as from the console, and waits for its end.
     ///
     /// # Errors
-    /// When it cannot be started or does not end.
+    /// When it cannot be started, or does not end.
     pub async fn start_by_hand(&self, name: &str, input: &str) -> anyhow::Result<Execution> {
         self.sfn
             .start_execution()
@@ -132,19 +141,19 @@ impl TestEnvironment {
         self.wait_for_deployment(name).await
     }
 
-    /// Waits until the deploy execution of that name ended.
+    /// Waits for the end of the deploy execution called `name`.
     ///
     /// # Errors
-    /// When it does not begin within a minute, and as [`TestEnvironment::wait_for_execution`].
+    /// When it does not start within a minute, and as [`TestEnvironment::wait_for_execution`].
     pub async fn wait_for_deployment(&self, name: &str) -> anyhow::Result<Execution> {
         let arn = self.execution_arn(name);
-        let begun = self.wait_until(Duration::from_secs(60), async || {
+        let started = self.wait_until(Duration::from_secs(60), async || {
             let described = self.sfn.describe_execution().execution_arn(&arn).send();
             Ok(described.await.is_ok())
         });
-        begun
+        started
             .await
-            .with_context(|| format!("execution {name} never began"))?;
+            .with_context(|| format!("execution {name} never started"))?;
         self.wait_for_execution(&arn).await
     }
 
@@ -156,17 +165,17 @@ impl TestEnvironment {
             + name
     }
 
-    /// Asks every 200 ms until `holds` does.
+    /// Polls `condition` every 200 ms until it holds.
     ///
     /// # Errors
-    /// When it does not within `limit`, or `holds` itself fails.
+    /// When it does not hold within `limit`, or fails itself.
     pub async fn wait_until(
         &self,
         limit: Duration,
-        holds: impl AsyncFn() -> anyhow::Result<bool>,
+        condition: impl AsyncFn() -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let end = tokio::time::Instant::now() + limit;
-        while !holds().await? {
+        while !condition().await? {
             ensure!(tokio::time::Instant::now() < end, "not within {limit:?}");
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -176,7 +185,7 @@ impl TestEnvironment {
     /// The HTTPS listener's ARN.
     ///
     /// # Errors
-    /// When there is none.
+    /// When the listener does not exist.
     pub async fn listener_arn(&self) -> anyhow::Result<String> {
         let balancers = self
             .elb
@@ -204,54 +213,61 @@ impl TestEnvironment {
             .to_owned())
     }
 
-    /// The deployment that the default action names: what is active.
+    /// The default actions of the HTTPS listener.
     ///
     /// # Errors
     /// When the listener cannot be read.
-    pub async fn active(&self) -> anyhow::Result<Option<String>> {
+    pub async fn default_actions(&self) -> anyhow::Result<Vec<Action>> {
         let listeners = self
             .elb
             .describe_listeners()
             .listener_arns(self.listener_arn().await?)
             .send()
             .await?;
-        Ok(listeners
-            .listeners()
-            .iter()
-            .flat_map(|listener| listener.default_actions())
-            .filter_map(|action| {
-                let config = action
-                    .forward_config()
-                    .and_then(|config| config.target_groups().first());
-                action
-                    .target_group_arn()
-                    .or(config.and_then(|group| group.target_group_arn()))
-            })
+        let listener = listeners.listeners().first().context("no listener")?;
+        Ok(listener.default_actions().to_vec())
+    }
+
+    /// The active deployment: the first one that the default action names.
+    ///
+    /// # Errors
+    /// When the listener cannot be read.
+    pub async fn active(&self) -> anyhow::Result<Option<String>> {
+        let actions = self.default_actions().await?;
+        let named = actions.iter().filter_map(|action| {
+            let config = action
+                .forward_config()
+                .and_then(|config| config.target_groups().first());
+            action
+                .target_group_arn()
+                .or(config.and_then(|group| group.target_group_arn()))
+        });
+        Ok(named
             .filter_map(|arn| arn.split('/').nth(1).map(str::to_owned))
             .next())
     }
 
-    /// Waits until the load balancer routes new visitors to the deployment: it applies a switch some
-    /// seconds after the control plane said that it is done.
+    /// Waits until the load balancer routes new visitors to the deployment. It applies a switch some
+    /// seconds after the control plane has accepted it.
     ///
     /// # Errors
-    /// When it does not within a minute; the message says what the last visitor met.
+    /// When a minute passes without; the message says which answer the last visitor got.
     pub async fn reaches_visitors(&self, id: &str) -> anyhow::Result<()> {
         let visitor = Visitor::of(self)?;
         let last = std::sync::Mutex::new(String::new());
         self.wait_until(Duration::from_secs(60), async || {
-            let met = match visitor.visit(&Pin::None).await {
+            let answer = match visitor.visit(&Pin::None).await {
                 Ok(answer) => answer.deployment,
                 Err(why) => format!("{why:#}"),
             };
-            let reached = met == id;
-            *last.lock().expect("no panic while waiting") = met;
+            let reached = answer == id;
+            *last.lock().expect("no panic while waiting") = answer;
             Ok(reached)
         })
         .await
         .with_context(|| {
             let last = last.lock().expect("no panic while waiting");
-            format!("{id} did not reach visitors, the last one met {last}")
+            format!("{id} did not reach visitors; the last one got {last}")
         })
     }
 
@@ -266,7 +282,7 @@ impl TestEnvironment {
         } = &execution;
         ensure!(
             execution.ending() == "Succeeded" && self.active().await?.as_ref() == Some(name),
-            "{name} is not live but ended as {}: {error}: {cause}",
+            "{name} is not live; it ended as {}: {error}: {cause}",
             execution.ending()
         );
         self.reaches_visitors(name).await?;
@@ -276,7 +292,7 @@ impl TestEnvironment {
     /// The names of all executions of the deploy machine, newest first.
     ///
     /// # Errors
-    /// When they cannot be listed.
+    /// When they cannot be listed, or do not fit a page.
     pub async fn executions(&self) -> anyhow::Result<Vec<String>> {
         let listed = self
             .sfn
@@ -286,7 +302,7 @@ impl TestEnvironment {
             .await?;
         ensure!(
             listed.next_token().is_none(),
-            "more executions than a page holds"
+            "the executions do not fit a page"
         );
         Ok(listed
             .executions
@@ -295,7 +311,7 @@ impl TestEnvironment {
             .collect())
     }
 
-    /// The calls since that number which changed something in ECS or Elastic Load Balancing.
+    /// The operations after the call with this number that change ECS or Elastic Load Balancing.
     pub fn changes_since(&self, number: u64) -> Vec<String> {
         let calls = self.cloud.calls().since(number);
         calls
@@ -309,7 +325,7 @@ impl TestEnvironment {
             .collect()
     }
 
-    /// Pushes without the event that would start a deployment; returns the event.
+    /// Pushes, and suppresses the event that would start a deployment; returns the event.
     ///
     /// # Errors
     /// As [`TestEnvironment::push`].
@@ -328,7 +344,7 @@ impl TestEnvironment {
         event.context("the push caused no event")
     }
 
-    /// Where visitors go.
+    /// The URL that visitors request.
     pub fn url(&self) -> String {
         format!(
             "https://127.0.0.1:{}",
@@ -363,10 +379,10 @@ async fn administrator(endpoint_url: &str) -> SdkConfig {
         .await
 }
 
-/// A file that was built into the folder of this binary or one above.
+/// The path of a built file, in the folder of this binary or one above it.
 ///
 /// # Errors
-/// When it was not built; `make` says how.
+/// When the file is not built; the message says how to build it.
 pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
     let here = std::env::current_exe()?;
     let mut found = here.ancestors().map(|folder| folder.join(name));

@@ -1,35 +1,34 @@
-//! What an environment leaves to be read: everything that somebody can find who may look at all of
-//! it, though not at the secret itself.
+//! Everything that can be read in an environment with all read permissions but those for the secret
+//! itself.
 
 use anyhow::{Context, Result, ensure};
 use http::Method;
 use localcloud::ministack::Client;
 use serde_json::{Value, json};
 
-use crate::queues::take;
-use crate::{TestEnvironment, queues};
+use crate::TestEnvironment;
+use crate::queues::{dead_letters, take};
 
-/// One place and what is in it.
+/// A place and its text.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Trace {
-    /// What sort of place it is, such as `log`.
+    /// The kind of place, such as `log`.
     pub kind: &'static str,
-    /// Which one.
+    /// The name or the ARN of the place.
     pub name: String,
-    /// All of its text, as AWS answers it.
+    /// All of its text, as AWS returns it.
     pub text: String,
 }
 
-/// Reads every place. `heard` are queues that were told of events and of failures; their messages are
-/// taken.
+/// Reads every place, and takes the messages of `queues`, which are given by kind and URL.
 ///
-/// The answers are taken as they come over the wire: the SDK's types leave out, when they are
-/// printed, just what is looked for here.
+/// Most answers are read from the wire, because the SDK's types hide sensitive fields when they are
+/// printed.
 ///
 /// # Errors
-/// When a service cannot be asked, or has more than a page where no more is expected.
-pub async fn read(env: &TestEnvironment, heard: &[(&'static str, &str)]) -> Result<Vec<Trace>> {
-    // By the gateway, which has the services and tasks.
+/// When a service does not answer, or has more than one page where only one is expected.
+pub async fn read(env: &TestEnvironment, queues: &[(&'static str, &str)]) -> Result<Vec<Trace>> {
+    // Through the gateway, which has the services and the tasks.
     let client = Client::new(env.cloud.registry());
     let mut traces = Traces {
         env,
@@ -44,12 +43,12 @@ pub async fn read(env: &TestEnvironment, heard: &[(&'static str, &str)]) -> Resu
     traces.functions().await?;
     traces.stacks().await?;
     traces.secret_itself().await?;
-    for (kind, queue) in heard {
+    for (kind, queue) in queues {
         for message in take(env, queue).await? {
             traces.add(kind, *queue, message.to_string());
         }
     }
-    let dead_letters = queues::dead_letters(env).await?;
+    let dead_letters = dead_letters(env).await?;
     for message in take(env, &dead_letters).await? {
         traces.add("dead letter", &dead_letters, message.to_string());
     }
@@ -75,48 +74,50 @@ impl Traces<'_> {
     }
 
     /// All pages of a JSON service's answer.
-    async fn pages(&self, service: &str, target: &str, mut ask: Value) -> Result<Vec<Value>> {
+    async fn pages(&self, service: &str, target: &str, mut request: Value) -> Result<Vec<Value>> {
         let mut pages: Vec<Value> = Vec::new();
         loop {
             let page = self
                 .client
-                .json(service, target, ask.clone())
+                .json(service, target, request.clone())
                 .await
-                .with_context(|| format!("{target} {ask}"))?;
+                .with_context(|| format!("{target} {request}"))?;
             // GetLogEvents repeats its token at the end.
             let token = page
                 .get("nextToken")
                 .or_else(|| page.get("nextForwardToken"))
-                .filter(|token| !token.is_null() && **token != ask["nextToken"])
+                .filter(|token| !token.is_null() && **token != request["nextToken"])
                 .cloned();
             pages.push(page);
             match token {
-                Some(token) => ask["nextToken"] = token,
+                Some(token) => request["nextToken"] = token,
                 None => return Ok(pages),
             }
         }
     }
 
-    /// Input, output and the whole history of all executions of all machines.
+    /// The definitions of all machines, and the input, output and history of all their executions.
     async fn executions(&mut self) -> Result<()> {
         let states = |operation| format!("AWSStepFunctions.{operation}");
         let list = states("ListStateMachines");
         let machines = self.pages("states", &list, json!({})).await?;
         for machine in strings(&machines, "stateMachines", "stateMachineArn") {
-            let ask = json!({"stateMachineArn": machine});
+            let request = json!({"stateMachineArn": machine});
             let describe = states("DescribeStateMachine");
-            for page in self.pages("states", &describe, ask.clone()).await? {
+            for page in self.pages("states", &describe, request.clone()).await? {
                 self.add("machine", &machine, page.to_string());
             }
-            let listed = self.pages("states", &states("ListExecutions"), ask).await?;
+            let listed = self
+                .pages("states", &states("ListExecutions"), request)
+                .await?;
             for execution in strings(&listed, "executions", "executionArn") {
-                let ask = json!({"executionArn": execution});
+                let request = json!({"executionArn": execution});
                 for (kind, operation) in [
                     ("execution", "DescribeExecution"),
                     ("history", "GetExecutionHistory"),
                 ] {
                     let target = states(operation);
-                    for page in self.pages("states", &target, ask.clone()).await? {
+                    for page in self.pages("states", &target, request.clone()).await? {
                         self.add(kind, &execution, page.to_string());
                     }
                 }
@@ -140,9 +141,9 @@ impl Traces<'_> {
                 )
                 .await?;
             for stream in strings(&streams, "logStreams", "logStreamName") {
-                let ask =
+                let request =
                     json!({"logGroupName": group, "logStreamName": stream, "startFromHead": true});
-                for page in self.pages("logs", &logs("GetLogEvents"), ask).await? {
+                for page in self.pages("logs", &logs("GetLogEvents"), request).await? {
                     let lines: Vec<_> = page["events"]
                         .as_array()
                         .into_iter()
@@ -156,7 +157,7 @@ impl Traces<'_> {
         Ok(())
     }
 
-    /// Every revision with its tags, those that are not active any more too.
+    /// Every revision with its tags, including those that are no longer active.
     async fn task_definitions(&mut self) -> Result<()> {
         for status in ["ACTIVE", "INACTIVE"] {
             let listed = self
@@ -170,11 +171,9 @@ impl Traces<'_> {
                 .iter()
                 .flat_map(|page| texts(&page["taskDefinitionArns"]))
             {
-                let ask = json!({"taskDefinition": arn, "include": ["TAGS"]});
-                for page in self
-                    .pages("ecs", &ecs("DescribeTaskDefinition"), ask)
-                    .await?
-                {
+                let request = json!({"taskDefinition": arn, "include": ["TAGS"]});
+                let describe = ecs("DescribeTaskDefinition");
+                for page in self.pages("ecs", &describe, request).await? {
                     self.add("task definition", &arn, page.to_string());
                 }
             }
@@ -184,20 +183,20 @@ impl Traces<'_> {
 
     async fn services_and_tasks(&mut self) -> Result<()> {
         let cluster = &self.env.name;
-        let ask = json!({"cluster": cluster});
-        let listed = self.pages("ecs", &ecs("ListServices"), ask).await?;
+        let request = json!({"cluster": cluster});
+        let listed = self.pages("ecs", &ecs("ListServices"), request).await?;
         for arn in listed.iter().flat_map(|page| texts(&page["serviceArns"])) {
-            let ask = json!({"cluster": cluster, "services": [arn], "include": ["TAGS"]});
-            for page in self.pages("ecs", &ecs("DescribeServices"), ask).await? {
+            let request = json!({"cluster": cluster, "services": [arn], "include": ["TAGS"]});
+            for page in self.pages("ecs", &ecs("DescribeServices"), request).await? {
                 self.add("service", &arn, page.to_string());
             }
         }
         for status in ["RUNNING", "STOPPED"] {
-            let ask = json!({"cluster": cluster, "desiredStatus": status});
-            let listed = self.pages("ecs", &ecs("ListTasks"), ask).await?;
+            let request = json!({"cluster": cluster, "desiredStatus": status});
+            let listed = self.pages("ecs", &ecs("ListTasks"), request).await?;
             for arn in listed.iter().flat_map(|page| texts(&page["taskArns"])) {
-                let ask = json!({"cluster": cluster, "tasks": [arn], "include": ["TAGS"]});
-                for page in self.pages("ecs", &ecs("DescribeTasks"), ask).await? {
+                let request = json!({"cluster": cluster, "tasks": [arn], "include": ["TAGS"]});
+                for page in self.pages("ecs", &ecs("DescribeTasks"), request).await? {
                     self.add("task", &arn, page.to_string());
                 }
             }
@@ -205,7 +204,7 @@ impl Traces<'_> {
         Ok(())
     }
 
-    /// Target groups and rules with their tags; none of their types hides anything.
+    /// Target groups and rules with their tags. Their types hide no field when they are printed.
     async fn load_balancing(&mut self) -> Result<()> {
         let elb = &self.env.elb;
         let listener = self.env.listener_arn().await?;
@@ -213,7 +212,7 @@ impl Traces<'_> {
         let rules = elb.describe_rules().listener_arn(listener).send().await?;
         ensure!(
             groups.next_marker().is_none() && rules.next_marker().is_none(),
-            "more rules or target groups than a page holds"
+            "the rules or target groups do not fit a page"
         );
         let mut arns = Vec::new();
         for group in groups.target_groups() {
@@ -243,7 +242,7 @@ impl Traces<'_> {
         Ok(())
     }
 
-    /// The functions' settings, among them their variables.
+    /// The configuration of the functions, which includes their environment variables.
     async fn functions(&mut self) -> Result<()> {
         let path = "/2015-03-31/functions/?MaxItems=50";
         let listed = self
@@ -253,7 +252,7 @@ impl Traces<'_> {
         let listed: Value = serde_json::from_slice(&listed)?;
         ensure!(
             listed["NextMarker"].as_str().unwrap_or_default().is_empty(),
-            "more functions than a page holds"
+            "the functions do not fit a page"
         );
         for function in listed["Functions"].as_array().into_iter().flatten() {
             let name = function["FunctionName"].as_str().unwrap_or_default();
@@ -262,7 +261,7 @@ impl Traces<'_> {
         Ok(())
     }
 
-    /// The stacks with parameters and outputs, their templates, resources and events.
+    /// The stacks with their parameters and outputs, templates, resources and events.
     async fn stacks(&mut self) -> Result<()> {
         for stack in ["baseline", "pipeline"] {
             let name = format!("{}-{stack}", self.env.name);
@@ -272,8 +271,8 @@ impl Traces<'_> {
                 "DescribeStackEvents",
                 "GetTemplate",
             ] {
-                let ask = [("Action", operation), ("StackName", name.as_str())];
-                let answer = self.client.query("cloudformation", "2010-05-15", &ask);
+                let request = [("Action", operation), ("StackName", name.as_str())];
+                let answer = self.client.query("cloudformation", "2010-05-15", &request);
                 let answer = answer.await.with_context(|| operation.to_owned())?;
                 self.add("stack", format!("{name} {operation}"), answer);
             }
@@ -281,26 +280,26 @@ impl Traces<'_> {
         Ok(())
     }
 
-    /// What Secrets Manager says of the secret to who may not read it.
+    /// The description of the secret, which does not include its value.
     async fn secret_itself(&mut self) -> Result<()> {
-        let ask = json!({"SecretId": secret_name(self.env)});
+        let request = json!({"SecretId": secret_name(self.env)});
         let target = "secretsmanager.DescribeSecret";
-        for page in self.pages("secretsmanager", target, ask).await? {
+        for page in self.pages("secretsmanager", target, request).await? {
             self.add("secret", secret_name(self.env), page.to_string());
         }
         Ok(())
     }
 }
 
-/// The drain secret, read as the account's root.
+/// The drain secret, read as the account's root user.
 ///
 /// # Errors
-/// When there is none.
+/// When the secret does not exist.
 pub async fn drain_secret(env: &TestEnvironment) -> Result<String> {
-    let ask = json!({"SecretId": secret_name(env)});
+    let request = json!({"SecretId": secret_name(env)});
     let target = "secretsmanager.GetSecretValue";
     let client = env.cloud.client();
-    let secret = client.json("secretsmanager", target, ask).await?;
+    let secret = client.json("secretsmanager", target, request).await?;
     let secret = secret["SecretString"].as_str().context("no secret")?;
     Ok(secret.to_owned())
 }
@@ -320,7 +319,7 @@ fn texts(list: &Value) -> Vec<String> {
         .collect()
 }
 
-/// A field of all items of a list, over all pages.
+/// The texts of one field of all items of a list, over all pages.
 fn strings(pages: &[Value], list: &str, field: &str) -> Vec<String> {
     pages
         .iter()

@@ -1,4 +1,4 @@
-//! Visitors: clients that go through the load balancer as browsers do, and count what fails.
+//! Visitors: clients that send requests through the load balancer as browsers do, and count failures.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -15,13 +15,13 @@ use crate::TestEnvironment;
 /// The header and the cookie that pin a request to a deployment.
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
 
-/// How long a visitor waits for an answer: as long as the load balancer itself lets a connection idle.
+/// How long a visitor waits for an answer: the idle timeout of the load balancer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How a request says which deployment it wants.
+/// How a request names the deployment that it is pinned to.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pin {
-    /// Not at all: a new visitor.
+    /// It names none: a new visitor.
     None,
     /// By the header.
     Header(String),
@@ -29,14 +29,14 @@ pub enum Pin {
     Cookie(String),
 }
 
-/// One client.
+/// An HTTP client with connections of its own.
 #[derive(Debug, Clone)]
 pub struct Visitor {
     pub(crate) http: reqwest::Client,
     pub(crate) url: String,
 }
 
-/// What a request was answered with.
+/// The answer to a request.
 #[derive(Debug)]
 pub struct Answer {
     /// The deployment that answered.
@@ -64,10 +64,10 @@ impl Visitor {
         })
     }
 
-    /// Asks for the front page.
+    /// Requests the front page.
     ///
     /// # Errors
-    /// When there is no answer, or another than 200.
+    /// When there is no answer, or its status is an error.
     pub async fn visit(&self, pin: &Pin) -> anyhow::Result<Answer> {
         let mut headers = HeaderMap::new();
         match pin {
@@ -102,27 +102,27 @@ impl Visitor {
     }
 }
 
-/// What steady traffic met.
+/// The results of steady traffic.
 #[derive(Debug, Default, Clone)]
 pub struct Tally {
-    /// Requests sent.
+    /// The number of requests sent.
     pub sent: usize,
-    /// Answers by pin and answering deployment.
+    /// The number of answers, by pin and answering deployment.
     pub answered: BTreeMap<(Pin, String), usize>,
-    /// The same for each phase by itself; a request belongs to the phase it was sent in.
+    /// The same for each phase. A request belongs to the phase in which it was sent.
     pub phases: Vec<BTreeMap<(Pin, String), usize>>,
-    /// Every failure, with the second it happened in.
+    /// Every failure, with the seconds since the start.
     pub failed: Vec<String>,
 }
 
 impl Tally {
-    /// The deployments that answered the requests with that pin, in the phases from `first` to
-    /// `last`, counted from 0.
+    /// The deployments that answered requests with this pin in the phases `first` to `last`, counted
+    /// from 0.
     pub fn answered_by(&self, pin: &Pin, first: usize, last: usize) -> BTreeSet<&str> {
         let phases = self.phases.iter().take(last + 1).skip(first);
         phases
             .flat_map(BTreeMap::keys)
-            .filter(|(asked, _)| asked == pin)
+            .filter(|(sent, _)| sent == pin)
             .map(|(_, deployment)| deployment.as_str())
             .collect()
     }
@@ -133,11 +133,11 @@ impl Tally {
     }
 }
 
-/// How many clients the steady traffic comes from, each with connections of its own.
+/// How many clients send the steady traffic.
 const CLIENTS: usize = 8;
 
-/// How many requests may be under way at once. A machine that cannot keep up sends fewer, and what it
-/// sends is answered.
+/// How many requests may be in flight at once. A machine that cannot keep up sends fewer, and those are
+/// answered.
 const MAX_IN_FLIGHT: usize = 4 * CLIENTS;
 
 /// Steady traffic in the background.
@@ -146,7 +146,7 @@ pub struct Traffic {
     task: JoinHandle<()>,
 }
 
-/// What sender and owner of steady traffic share.
+/// What the sender and the owner of steady traffic share.
 struct Shared {
     visitors: Vec<Visitor>,
     pins: Mutex<Vec<Pin>>,
@@ -156,7 +156,7 @@ struct Shared {
 }
 
 impl Traffic {
-    /// Sends `per_second` requests each second, in turn for each of `pins`, until told to stop.
+    /// Sends `per_second` requests each second, with each of `pins` in turn, until it is stopped.
     ///
     /// # Errors
     /// As [`Visitor::of`].
@@ -180,23 +180,23 @@ impl Traffic {
         Ok(Traffic { shared, task })
     }
 
-    /// From now on, requests come with this pin too.
+    /// Adds a pin to those of the requests.
     pub fn also(&self, pin: Pin) {
         lock(&self.shared.pins).push(pin);
     }
 
-    /// Begins a new phase of the tally.
+    /// Starts a new phase of the tally.
     pub fn next_phase(&self) {
         lock(&self.shared.tally).phases.push(BTreeMap::new());
     }
 
-    /// The requests per second sent until now.
+    /// The average number of requests sent per second so far.
     pub fn rate(&self) -> f64 {
         lock(&self.shared.tally).sent as f64 / self.shared.started.elapsed().as_secs_f64()
     }
 
-    /// Stops sending, waits for the last answer, and gives the tally and the requests per second
-    /// from the first one sent to the last one answered.
+    /// Stops sending and waits for the last answer. Returns the tally, and the average number of requests
+    /// per second until that answer.
     ///
     /// # Errors
     /// When the sender itself failed.
@@ -212,7 +212,7 @@ impl Traffic {
 impl Shared {
     async fn send(self: Arc<Self>, per_second: u32) {
         let mut ticks = tokio::time::interval(Duration::from_secs(1) / per_second);
-        // A tick that came late is made up for, so that the rate holds over the whole run.
+        // Late ticks are caught up on, so that the rate holds over the whole run.
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut requests = JoinSet::new();
         for number in 0.. {

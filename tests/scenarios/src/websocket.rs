@@ -1,4 +1,4 @@
-//! Visitors who stay: with an open WebSocket, or with a session that a cookie names.
+//! Visitors who stay on a version: with an open WebSocket, or with a session that a cookie names.
 
 use std::sync::Arc;
 
@@ -22,10 +22,10 @@ use crate::{Execution, TestEnvironment};
 pub struct Socket(WebSocketStream<TlsStream<TcpStream>>);
 
 impl Socket {
-    /// Opens one to the deployment, as a browser with its cookie does.
+    /// Opens a WebSocket to the deployment, as a browser with its cookie does.
     ///
     /// # Errors
-    /// When it is refused.
+    /// When the connection is refused.
     pub async fn open(env: &TestEnvironment, id: &str) -> anyhow::Result<Socket> {
         let pem = env.cloud.load_balancer().certificate_pem();
         let mut roots = RootCertStore::empty();
@@ -45,16 +45,16 @@ impl Socket {
         Ok(Socket(socket))
     }
 
-    /// Says something and hears it back.
+    /// Sends a text and waits for its echo.
     ///
     /// # Errors
-    /// When the socket is closed.
+    /// When the socket is closed, or the echo differs.
     pub async fn talk(&mut self, words: &str) -> anyhow::Result<()> {
         self.0.send(Message::text(words)).await?;
         loop {
             match self.0.next().await.context("closed")?? {
-                Message::Text(heard) => {
-                    ensure!(heard.as_str() == words, "heard `{heard}`");
+                Message::Text(echo) => {
+                    ensure!(echo.as_str() == words, "the echo is `{echo}`");
                     return Ok(());
                 }
                 Message::Close(frame) => anyhow::bail!("closed: {frame:?}"),
@@ -63,19 +63,19 @@ impl Socket {
         }
     }
 
-    /// Leaves.
+    /// Closes the WebSocket.
     ///
     /// # Errors
-    /// When it was closed before.
+    /// When it is already closed.
     pub async fn close(mut self) -> anyhow::Result<()> {
         self.0.close(None).await?;
-        // Until the other side has closed as well, it counts.
+        // The application counts it until the other side is closed too.
         while self.0.next().await.is_some_and(|message| message.is_ok()) {}
         Ok(())
     }
 }
 
-/// A client with a session that the application keeps by a cookie.
+/// A client with a session that a cookie names.
 pub struct Session {
     visitor: Visitor,
     cookies: String,
@@ -85,7 +85,7 @@ impl Session {
     /// Opens a session on the deployment.
     ///
     /// # Errors
-    /// When the application opens none.
+    /// When the application does not open one.
     pub async fn open(env: &TestEnvironment, deployed: &Execution) -> anyhow::Result<Session> {
         let visitor = Visitor::of(env)?;
         let pin = format!("{AFFINITY}={}", deployed.name);
@@ -109,10 +109,10 @@ impl Session {
         })
     }
 
-    /// The deployment that answers this client.
+    /// Requests the front page; returns the deployment that answers.
     ///
     /// # Errors
-    /// When none does.
+    /// When there is no answer.
     pub async fn visit(&self) -> anyhow::Result<String> {
         let answer = self
             .visitor
@@ -126,12 +126,12 @@ impl Session {
         Ok(body["deploymentId"].as_str().unwrap_or_default().to_owned())
     }
 
-    /// Ends the session, on every task, since any may have opened it.
+    /// Closes the session on every task, because any of them may have opened it.
     ///
     /// # Errors
     /// When a request fails.
     pub async fn close(self) -> anyhow::Result<()> {
-        // In turn, so that each of two tasks is told, also when others' requests come between.
+        // The load balancer goes round the two tasks, and other requests come in between.
         for _ in 0..16 {
             self.visitor
                 .http

@@ -1,8 +1,8 @@
-//! How long a deployment takes, and what of that is ours: `make bench`.
+//! Measures how long a deployment takes, and how much of that is due to pulse-deploy: `make bench`.
 //!
-//! Compared with the same AWS calls made one after another by a script that trusts everything: no
-//! look-up, no undo, no state machine. What the script needs is the time that AWS itself takes (here:
-//! the local cloud at its time scale); the difference is the price of the machine.
+//! A bare script makes the same AWS calls one after another, without look-ups, undo or state machine. Its
+//! time is what AWS itself takes (here, the local cloud at its time scale). The difference is the cost
+//! of the state machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use localcloud::time_scale::TimeScale;
 use scenarios::{Blueprint, Execution, TestEnvironment};
 
-/// Deployments of each kind; odd, so that the median is one of them.
+/// How many deployments of each kind are measured. Odd, so that the median is one of them.
 const RUNS: usize = 7;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -71,7 +71,7 @@ async fn measure(env: &TestEnvironment) -> anyhow::Result<()> {
     row("the same calls by a bare script", &mut script, "s");
     row("state transitions of a deployment", &mut transitions, "");
     row("AWS calls by functions of a deployment", &mut calls, "");
-    println!("\nTime in a state, all visits together\n");
+    println!("\nTime spent in each state, over all visits\n");
     for (step, seconds) in &mut steps {
         row(step, seconds, "s");
     }
@@ -91,7 +91,7 @@ fn row(what: &str, values: &mut [f64], unit: &str) {
     }
 }
 
-/// Seconds between entering and leaving each state, added up over its visits.
+/// The seconds spent in each state, over all visits.
 fn durations(execution: &Execution) -> BTreeMap<String, f64> {
     let mut entered: BTreeMap<&str, f64> = BTreeMap::new();
     let mut spent: BTreeMap<String, f64> = BTreeMap::new();
@@ -108,11 +108,11 @@ fn durations(execution: &Execution) -> BTreeMap<String, f64> {
     spent
 }
 
-/// A script that deploys after this blueprint.
+/// A bare script that deploys from this blueprint.
 struct Script(Blueprint);
 
 impl Script {
-    /// Deploys as a bare script does and gives the seconds it took.
+    /// Deploys; returns the seconds that it took.
     async fn deploy(&self, env: &TestEnvironment) -> anyhow::Result<f64> {
         let id = env.new_id();
         let begun = Instant::now();
@@ -189,7 +189,7 @@ impl Script {
             .send()
             .await?;
         env.wait_until(Duration::from_secs(120), async || {
-            // As often as the machine looks.
+            // As often as the state machine polls.
             tokio::time::sleep(TimeScale::default().seconds(5.0)).await;
             let health = env
                 .elb

@@ -1,4 +1,4 @@
-//! The whole result on one machine, for people to watch: `make demo`.
+//! Shows the whole story on one machine: `make demo`.
 
 use std::io::Write;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use aws_sdk_sfn::types::ExecutionStatus;
 use scenarios::machines::SWEEPS_APART;
 use scenarios::visitors::Pin;
 use scenarios::websocket::Socket;
-use scenarios::{Execution, TestEnvironment, Traffic, Visitor};
+use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::json;
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
@@ -16,28 +16,26 @@ async fn main() -> anyhow::Result<()> {
     let started = Instant::now();
     title("A local cloud, and the stacks of environment test");
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
-    // The local cloud is taken down however the result ends.
-    let told = tell(&env).await;
-    title("Taking everything down");
+    // The local cloud is stopped even if the story fails.
+    let shown = show(&env).await;
+    title("The local cloud stops");
     env.tear_down().await;
-    told?;
+    shown?;
     println!(
-        "\nAll of it held, in {:.0} s. To push your own images: make local",
+        "\nEverything held, in {:.0} s. To push your own images: make local",
         started.elapsed().as_secs_f64()
     );
     Ok(())
 }
 
-async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
-    let visitor = Visitor::of(env)?;
-
+async fn show(env: &TestEnvironment) -> anyhow::Result<()> {
     title("The first image is pushed");
     let first = push_and_watch(env, &[]).await?;
     ensure_live(&first)?;
-    settled(env, &visitor, &first.name).await?;
+    env.reaches_visitors(&first.name).await?;
     line(format!("{} answers at {}", first.name, env.url()));
 
-    title("The second image is pushed, while 200 requests come in every second");
+    title("The second image is pushed, during 200 requests per second");
     let pins = vec![
         Pin::None,
         Pin::Header(first.name.clone()),
@@ -48,13 +46,13 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
     tokio::time::sleep(Duration::from_secs(2)).await;
     let second = push_and_watch(env, &[]).await?;
     ensure_live(&second)?;
-    settled(env, &visitor, &second.name).await?;
+    env.reaches_visitors(&second.name).await?;
     traffic.next_phase();
     tokio::time::sleep(Duration::from_secs(2)).await;
     let (tally, rate) = traffic.stop().await?;
     for (key, count) in &tally.answered {
         let (pin, deployment) = key;
-        // A request belongs to the phase that it was sent in.
+        // A request belongs to the phase in which it was sent.
         let since = tally.phases[1].get(key).copied().unwrap_or(0);
         let who = match pin {
             Pin::None => "new visitors",
@@ -75,7 +73,7 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
         );
     }
     line(format!(
-        "{} requests at {rate:.0} a second, {} failed",
+        "{} requests at {rate:.0} per second, {} failed",
         tally.sent,
         tally.failed.len()
     ));
@@ -100,20 +98,20 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
         crashed.cause
     ));
     let left = env.remaining(&crashed.name).await?;
-    ensure!(left.is_empty(), "left of {}: {left:?}", crashed.name);
-    line("no rule, target group, service or task definition is left of it".to_owned());
+    ensure!(left.is_empty(), "{} still has {left:?}", crashed.name);
+    line("no rule, target group, service or task definition of it remains".to_owned());
     ensure!(
         env.active().await?.as_deref() == Some(second.name.as_str()),
         "the default action moved"
     );
     line(format!("{} is still active", second.name));
 
-    title("A third image is pushed, and the first version is drained while somebody is on it");
+    title("A third image is pushed, and the first version is drained while a visitor is on it");
     let mut session = Socket::open(env, &first.name).await?;
     line(format!("a visitor has a WebSocket open to {}", first.name));
     let third = push_and_watch(env, &[]).await?;
     ensure_live(&third)?;
-    settled(env, &visitor, &third.name).await?;
+    env.reaches_visitors(&third.name).await?;
     clean_up(env).await?;
     tokio::time::sleep(SWEEPS_APART).await;
     clean_up(env).await?;
@@ -121,7 +119,7 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
         .talk("still here")
         .await
         .context("the session was cut")?;
-    line("the session is still open, so the version stays".to_owned());
+    line("the session is still open, so the first version stays".to_owned());
     session.close().await?;
     line("the visitor leaves".to_owned());
     for _ in 0..4 {
@@ -132,10 +130,10 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
         tokio::time::sleep(SWEEPS_APART).await;
     }
     let left = env.remaining(&first.name).await?;
-    ensure!(left.is_empty(), "left of {}: {left:?}", first.name);
-    line(format!("nothing is left of {}", first.name));
+    ensure!(left.is_empty(), "{} still has {left:?}", first.name);
+    line(format!("nothing of {} remains", first.name));
 
-    title("A rollback, to the version before");
+    title("A rollback to the previous version");
     let begun = Instant::now();
     let rollback = env.run("rollback", &json!({})).await?;
     ensure!(
@@ -146,7 +144,8 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
     );
     ensure!(
         env.active().await?.as_deref() == Some(second.name.as_str()),
-        "the rollback went elsewhere"
+        "the rollback did not go to {}",
+        second.name
     );
     line(format!(
         "{} is active again after {:.1} s",
@@ -156,7 +155,7 @@ async fn tell(env: &TestEnvironment) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs a cleanup and says what it did.
+/// Runs a cleanup and prints what it did.
 async fn clean_up(env: &TestEnvironment) -> anyhow::Result<()> {
     let execution = env.clean_up().await?;
     for item in execution.output["deployments"]
@@ -190,18 +189,6 @@ fn ensure_live(execution: &Execution) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the load balancer routes by the switch: it applies changes a few seconds late.
-async fn settled(env: &TestEnvironment, visitor: &Visitor, id: &str) -> anyhow::Result<()> {
-    env.wait_until(Duration::from_secs(60), async || {
-        Ok(visitor
-            .visit(&Pin::None)
-            .await
-            .is_ok_and(|answer| answer.deployment == id))
-    })
-    .await
-    .with_context(|| format!("new visitors never reach {id}"))
-}
-
 /// Pushes the sample application and prints each state as the execution enters it.
 async fn push_and_watch(
     env: &TestEnvironment,
@@ -225,7 +212,7 @@ async fn push_and_watch(
         let ended = execution.has_ended();
         let path = execution.path();
         for state in &path[shown..] {
-            // Looks at the target health come again and again; a dot each says enough.
+            // Repeated polls are shown as dots.
             match *state {
                 "WaitForTargets" | "WaitForUndo" => print!("."),
                 "CheckTargetHealth" | "AreTargetsHealthy" | "UndoDeployment"

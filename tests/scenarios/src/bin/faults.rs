@@ -1,9 +1,9 @@
-//! Every call of every workflow failing in every way, one at a time and in pairs: `make faults`.
+//! Lets every call of every workflow fail in every way, one at a time and in pairs: `make faults`.
 //!
-//! `FAULTS_SEED` draws the order and the pairs, the same from the same seed. `FAULTS_CASES` and
-//! `FAULTS_PAIRS` say how many cases and pairs are run, `FAULTS_ONLY` keeps the cases whose name holds
-//! a text, as in `FAULTS_ONLY='cleanup: drain-deployment'`, and `FAULTS_ENVIRONMENTS` says on how many
-//! environments they run side by side.
+//! `FAULTS_SEED` is the seed that cases and pairs are drawn with. `FAULTS_CASES` and `FAULTS_PAIRS` are
+//! the numbers of cases and pairs. `FAULTS_ONLY` keeps the cases whose name contains a text, such as
+//! `cleanup: drain-deployment`. `FAULTS_ENVIRONMENTS` is the number of environments that run cases at
+//! the same time.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -42,11 +42,14 @@ async fn main() -> anyhow::Result<()> {
     }
     print!("{summary}");
     println!("seed {}", settings.seed);
-    ensure!(summary.holds(), "not everything held");
+    ensure!(
+        summary.holds(),
+        "a case violated an invariant or could not be run"
+    );
     Ok(())
 }
 
-/// Records clean runs of the workflows that are asked for, and draws the cases from them.
+/// Records clean runs of the wanted workflows, and draws the cases from them.
 async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     let Settings {
         seed, pairs, only, ..
@@ -70,14 +73,14 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
     let singles = all.into_iter().filter(wanted).collect();
     let mut cases = plan::sample(singles, *seed, settings.cases);
     cases.extend(drawn_pairs.into_iter().filter(wanted));
-    // One workflow after the other: each leaves the environment as its next run wants it.
+    // One workflow after the other, because each leaves the environment as its next run needs it.
     cases.sort_by_key(|case| case.workflow);
-    ensure!(!cases.is_empty(), "no case has `{only}` in its name");
-    println!("{} cases are run, seed {seed}", cases.len());
+    ensure!(!cases.is_empty(), "no case contains `{only}` in its name");
+    println!("running {} cases, seed {seed}", cases.len());
     Ok(cases)
 }
 
-/// Takes cases from the queue until none is left.
+/// Runs cases from the queue until it is empty.
 async fn work(queue: &RefCell<VecDeque<(usize, Case)>>, number: usize) -> anyhow::Result<Summary> {
     let mut summary = Summary::default();
     let mut runner = FaultRunner::prepare().await?;
@@ -86,7 +89,7 @@ async fn work(queue: &RefCell<VecDeque<(usize, Case)>>, number: usize) -> anyhow
         let broken = observed.is_err();
         println!("{run}/{number} {}", summary.add(&case, observed));
         if broken {
-            // Nobody knows in what state it is.
+            // The state of its environment is unknown.
             std::mem::replace(&mut runner, FaultRunner::prepare().await?)
                 .tear_down()
                 .await;
@@ -100,7 +103,7 @@ fn next(queue: &RefCell<VecDeque<(usize, Case)>>) -> Option<(usize, Case)> {
     queue.borrow_mut().pop_front()
 }
 
-/// An environment variable's value, if it is set.
+/// The value of an environment variable, if it is set.
 fn setting<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     name: &'static str,
 ) -> anyhow::Result<Option<T>> {

@@ -1,4 +1,4 @@
-//! A function that panics whenever it is invoked, served as every function is.
+//! A function that panics on every invocation, served like every other function.
 
 use lifecycle::{StepError, serve::serve};
 use serde_json::Value;
@@ -9,5 +9,5 @@ async fn main() -> Result<(), lambda_runtime::Error> {
 }
 
 fn panicking() -> Result<Value, StepError> {
-    panic!("told to panic")
+    panic!("this function always panics")
 }

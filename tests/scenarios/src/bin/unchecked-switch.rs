@@ -1,5 +1,5 @@
-//! A switch that does not check the health of what it switches to, which `switch-traffic` must always
-//! do. It proves that the fault runs detect it.
+//! A broken `switch-traffic`, which does not check the health of what it switches to. It proves that the
+//! fault runs detect this.
 
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use lifecycle::aws_error::failed;
@@ -23,7 +23,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
                 "outcome": "switched",
                 "activeDeploymentId": input["deploymentId"],
                 "previousDeploymentId": null,
-                "reason": "it was asked for",
+                "reason": "the input names it",
             }))
         }
     })

@@ -1,4 +1,4 @@
-//! A function whose code is exchanged for one that does not do its work.
+//! Replaces the code of a function by code that does not do its work.
 
 use std::io::{Cursor, Write};
 
@@ -11,16 +11,16 @@ use zip::write::SimpleFileOptions;
 use crate::TestEnvironment;
 use crate::test_environment::built;
 
-/// The code that panics, a binary of this crate.
+/// The binary of this crate that always panics.
 pub const PANICKING: &str = "panicking-function";
 
-/// The code that switches without a look, a binary of this crate.
+/// The binary of this crate that switches without checking health.
 pub const UNCHECKED_SWITCH: &str = "unchecked-switch";
 
-/// Gives the function the code of that binary.
+/// Replaces the function's code by that of the binary.
 ///
 /// # Errors
-/// When that code is not built or Lambda does not take it.
+/// When the binary is not built, or Lambda refuses it.
 pub async fn break_function(
     env: &TestEnvironment,
     function: &str,
@@ -34,10 +34,10 @@ pub async fn break_function(
     update(env, function, &zip.finish()?.into_inner()).await
 }
 
-/// Gives the function its own code back.
+/// Restores the function's own code.
 ///
 /// # Errors
-/// When that code is not built or Lambda does not take it.
+/// When the function is not built, or Lambda refuses it.
 pub async fn mend_function(env: &TestEnvironment, function: &str) -> anyhow::Result<()> {
     let path = built(&format!("lambda/{function}/bootstrap.zip"))?;
     update(env, function, &std::fs::read(path)?).await

@@ -1,4 +1,4 @@
-//! A cleanup in which something goes wrong, and then another one.
+//! A cleanup with faults, and then another one without.
 
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
@@ -10,23 +10,23 @@ use super::plan::{Case, Point};
 use super::run::{Recorded, Run, RunResult};
 use crate::visitors::Pin;
 
-/// Since when nobody is on the one that is to be deleted: longer than two sweeps have to be apart.
+/// How long the deployment that is to be deleted has been idle: longer than two sweeps are apart.
 const IDLE_FOR: Duration = Duration::minutes(1);
 
-/// The deployments that a cleanup meets, besides the active one.
+/// The deployments that a cleanup finds, besides the active one.
 struct Deployments {
-    /// Was active last: is kept warm.
+    /// Was active last, and is kept warm.
     previous: String,
-    /// Was active before that: begins to drain.
+    /// Was active before that, and begins to drain.
     outdated: String,
-    /// Drains, and nobody was on it at the last runner: is deleted.
+    /// Is draining without sessions, and is deleted.
     idle: String,
 }
 
-/// Runs it.
+/// Runs both cleanups.
 ///
 /// # Errors
-/// When the run itself is not possible; a broken invariant is no error here.
+/// When the run is not possible. A violated invariant is not an error here.
 pub async fn run(
     runner: &mut FaultRunner,
     case: &Case,
@@ -45,7 +45,7 @@ pub async fn run(
     let mut due = runner.due(&[&deployments.outdated]).await?;
     due.extend(env.remaining(&deployments.idle).await?);
     for kept in [&active, &deployments.previous] {
-        if env.desired_count(kept).await.ok() != Some(2) {
+        if env.service(kept).await?.desired_count() != 2 {
             due.push(format!("{kept} does not have its two tasks"));
         }
     }
@@ -58,20 +58,21 @@ pub async fn run(
     };
     let observation = run.finish(was_hit, result).await?;
 
-    // A second sweep that came late enough has deleted what the first one drained.
+    // If the second cleanup came late enough, it deleted what the first one drained.
     let drains = !runner
         .env
         .remaining(&deployments.outdated)
         .await?
         .is_empty();
-    runner.others = match drains {
-        true => vec![deployments.outdated, deployments.previous],
-        false => vec![deployments.previous],
+    runner.others = if drains {
+        vec![deployments.outdated, deployments.previous]
+    } else {
+        vec![deployments.previous]
     };
     Ok((observation, points))
 }
 
-/// Deploys until there is one to keep, one to drain and one to delete.
+/// Deploys until one is to be kept, one is to drain and one is to be deleted.
 async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Deployments> {
     while runner.others.len() < 2 {
         runner.deploy_another().await?;
@@ -94,7 +95,7 @@ async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Deployments> {
     })
 }
 
-/// Who is pinned to one that is deleted meets the active one afterwards.
+/// The active deployment answers visitors who were pinned to a deleted one.
 fn allowed_answers(active: &str, deployments: &Deployments) -> Vec<AllowedAnswers> {
     let or_active = |id: &String| vec![id.clone(), active.to_owned()];
     let previous = || vec![deployments.previous.clone()];

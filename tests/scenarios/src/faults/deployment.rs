@@ -1,4 +1,4 @@
-//! A deployment in which something goes wrong, and then the same once more.
+//! A deployment with faults, and then the same deployment again without.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use super::{FaultRunner, SETTLE};
 use crate::visitors::Pin;
 use crate::{Execution, TestEnvironment};
 
-/// How long an event that must start something may take, with all that is tried again.
+/// How long an event that must start an execution may take, including retries.
 const STARTS_WITHIN: Duration = Duration::from_secs(30);
-/// How long it is looked whether an event that may be lost starts something after all.
+/// How long to wait for an execution that a lost event may still start.
 const MAY_START_WITHIN: Duration = Duration::from_secs(6);
 
-/// Runs it while `meanwhile` happens.
+/// Runs both deployments, the first one with `meanwhile` at the same time.
 ///
 /// # Errors
-/// When the run itself is not possible; a broken invariant is no error here.
+/// When the run is not possible. A violated invariant is not an error here.
 pub async fn run(
     runner: &mut FaultRunner,
     case: &Case,
@@ -30,7 +30,7 @@ pub async fn run(
     let env = &runner.env;
     let (before, id) = (runner.active.clone(), env.new_id());
     let event = env.push_without_event(&id, &[]).await?;
-    // Refreshes what a stale read of the listener answers to the state of this run.
+    // A stale read of the listener in this run then answers the state before this run.
     let active = env.active().await?;
     ensure!(active.as_ref() == Some(&before), "{before} is not live");
 
@@ -42,7 +42,7 @@ pub async fn run(
     let first = run.end(ended, &id).await?;
 
     if first.ending != "Succeeded" {
-        // Whatever it left is old enough by then.
+        // A cleanup keeps what was created more recently.
         tokio::time::sleep(SETTLE).await;
     }
     env.clean_up().await?;
@@ -67,7 +67,7 @@ pub async fn run(
     };
     let mut observation = run.finish(was_hit, result).await?;
 
-    // What is not live must not stand in the way of the next run.
+    // What is not live must not affect the next run.
     let gone = if live { &before } else { &id };
     observation.left = runner.delete(gone).await?;
     if live {
@@ -85,7 +85,7 @@ fn allowed_answers(before: &str, id: &str) -> Vec<AllowedAnswers> {
     ]
 }
 
-/// Starts the deployment and waits for its end; nothing if none began.
+/// Starts the deployment and waits for its end; `None` if no execution started.
 async fn start(
     env: &TestEnvironment,
     case: &Case,
@@ -104,13 +104,14 @@ async fn start(
     for _ in 0..deliveries {
         env.cloud.push_events().deliver(event).await?;
     }
-    let limit = match case.is_passing() {
-        true => STARTS_WITHIN,
-        false => MAY_START_WITHIN,
+    let limit = if case.is_transient() {
+        STARTS_WITHIN
+    } else {
+        MAY_START_WITHIN
     };
     let arn = env.execution_arn(id);
-    let begun = async || Ok(Execution::read(&env.sfn, &arn).await.is_ok());
-    match env.wait_until(limit, begun).await {
+    let started = async || Ok(Execution::read(&env.sfn, &arn).await.is_ok());
+    match env.wait_until(limit, started).await {
         Ok(()) => env.wait_for_deployment(id).await.map(Some),
         Err(_) => Ok(None),
     }

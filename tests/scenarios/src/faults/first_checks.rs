@@ -1,5 +1,4 @@
-//! Makes sure that targets are checked as often as the plan expects, however fast tasks start on this
-//! machine.
+//! Makes sure that targets are checked as often as the plan expects, however fast tasks start.
 
 use std::time::Duration;
 
@@ -11,15 +10,14 @@ use crate::TestEnvironment;
 /// Time between two reads of the calls.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// Tasks stay PENDING until `check-target-health` has seen them so as often as its checks are points,
-/// or until this is dropped.
+/// Keeps tasks PENDING until `check-target-health` has made [`CHECKS`] checks, or until this is dropped.
 pub struct FirstChecks {
     ecs: localcloud::ecs::Ecs,
     waiting: JoinHandle<()>,
 }
 
 impl FirstChecks {
-    /// Pauses the start of tasks from now on, until those checks are made.
+    /// Pauses the start of tasks until the checks are made.
     pub fn await_all(env: &TestEnvironment) -> FirstChecks {
         let (ecs, calls) = (env.cloud.ecs().clone(), env.cloud.calls().clone());
         let function = format!("{}-check-target-health", env.name);
@@ -27,7 +25,7 @@ impl FirstChecks {
         ecs.pause_starts(true);
         let paused = ecs.clone();
         let waiting = tokio::spawn(async move {
-            // The last call of a check of tasks that do not run yet.
+            // A check of tasks that are not running yet ends with this call.
             let checks = || {
                 let calls = calls.since(before).into_iter();
                 let listed = calls.filter(|call| call.operation == "ListTasks");

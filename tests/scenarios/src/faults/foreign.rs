@@ -1,4 +1,4 @@
-//! Things that are not ours, on the same listener and in the same cluster.
+//! Resources that do not belong to the environment, on the same listener and in the same cluster.
 
 use anyhow::Context;
 use aws_sdk_ecs::types::{
@@ -10,23 +10,23 @@ use aws_sdk_elasticloadbalancingv2::types::{
 
 use crate::TestEnvironment;
 
-/// The name of everything foreign.
-const NAME: &str = "somebody-elses";
+/// The name of all foreign resources.
+const NAME: &str = "foreign";
 
-/// A rule, a target group and a service that somebody else made.
+/// A foreign rule, target group and service.
 #[derive(Debug, Clone)]
 pub struct Foreign {
     /// The rule's ARN.
     pub rule: String,
-    /// The target group's ARN; it has no targets.
+    /// The ARN of the target group, which has no targets.
     pub group: String,
 }
 
 impl Foreign {
-    /// Makes them; `like` is a deployment whose network the service takes.
+    /// Creates them. The service runs in the network of the deployment `like`.
     ///
     /// # Errors
-    /// When AWS refuses one.
+    /// When AWS refuses one of them.
     pub async fn make(env: &TestEnvironment, like: &str) -> anyhow::Result<Foreign> {
         let ours = env.elb.describe_target_groups().names(like).send().await?;
         let vpc = ours.target_groups().first().and_then(|g| g.vpc_id());
@@ -45,7 +45,7 @@ impl Foreign {
             .and_then(|g| g.target_group_arn())
             .context("no group")?;
         let header = HttpHeaderConditionConfig::builder()
-            .http_header_name("X-Somebody-Else")
+            .http_header_name("X-Foreign")
             .values("yes");
         let condition = RuleCondition::builder()
             .field("http-header")
@@ -71,17 +71,10 @@ impl Foreign {
     }
 
     async fn make_service(env: &TestEnvironment, like: &str) -> anyhow::Result<()> {
-        let services = env
-            .ecs
-            .describe_services()
-            .cluster(&env.name)
-            .services(like)
-            .send()
-            .await?;
-        let ours = services.services().first().context("no service")?;
+        let ours = env.service(like).await?;
         let container = ContainerDefinition::builder()
             .name("app")
-            .image("somebody/else");
+            .image("foreign/image");
         env.ecs
             .register_task_definition()
             .family(NAME)
@@ -99,16 +92,16 @@ impl Foreign {
             .task_definition(NAME)
             .desired_count(0)
             .launch_type(LaunchType::Fargate)
-            .set_network_configuration(ours.network_configuration.clone())
+            .set_network_configuration(ours.network_configuration)
             .send()
             .await?;
         Ok(())
     }
 
-    /// How they are now, in words to compare.
+    /// Describes their current state, in a text to compare with another one.
     ///
     /// # Errors
-    /// When AWS cannot be asked. What is gone is no error but part of the words.
+    /// When AWS does not answer. A resource that does not exist is not an error; the text says so.
     pub async fn described(&self, env: &TestEnvironment) -> anyhow::Result<String> {
         let listener = env.listener_arn().await?;
         let rules = env

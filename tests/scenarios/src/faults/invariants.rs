@@ -1,4 +1,4 @@
-//! What must hold whatever call fails.
+//! The invariants: what must hold in every run, with any fault.
 
 use std::fmt;
 
@@ -7,28 +7,28 @@ use localcloud::gateway::faults::Fault;
 use super::plan::{Case, Workflow};
 use crate::visitors::{Pin, Tally};
 
-/// What must hold.
+/// One of the invariants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Invariant {
-    /// (a) The default action never names a group without a healthy target, nor one that is being
-    /// deleted.
+    /// (a) The default action never names a target group without a healthy target, nor one that is
+    /// being deleted.
     Routed,
-    /// (b) No visitor's request fails, and who is pinned stays on their version.
+    /// (b) No request fails, and pinned visitors stay on their version.
     Unnoticed,
-    /// (c) The execution ends in a documented ending, and what that promises is so.
+    /// (c) The execution ends in a documented ending, and what this ending says is true.
     Ended,
-    /// (d) What is not ours is as it was.
+    /// (d) Foreign resources do not change.
     Foreign,
-    /// (e) One cleanup leaves nothing more to do, and the same thing run again gets there.
+    /// (e) One cleanup leaves nothing more to do, and running the same workflow again succeeds.
     Converged,
 }
 
-/// An invariant that did not hold, and how that was seen.
+/// An invariant that did not hold, with the evidence.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Violation {
-    /// The invariant.
+    /// Which invariant did not hold.
     pub invariant: Invariant,
-    /// What was seen.
+    /// A sentence with what was observed.
     pub evidence: String,
 }
 
@@ -38,68 +38,70 @@ impl fmt::Display for Violation {
     }
 }
 
-/// How an execution ended and what was there right after.
+/// How an execution ended, and the state right after.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct End {
-    /// The ending; empty if the execution did not end in time, [`NEVER_STARTED`] if none began.
+    /// The ending. Empty if the execution did not end in time, [`NEVER_STARTED`] if none started.
     pub ending: String,
-    /// The cause of a failure.
+    /// The cause with which it failed, or empty text.
     pub cause: String,
-    /// Whether it got as far as the switch.
+    /// Whether it entered the switch.
     pub switching: bool,
     /// The deployment that the default action names.
     pub active: Option<String>,
-    /// What exists of what should be gone then: of a new deployment that did not go live, or of one
+    /// What remains of the deployment that should not exist now: a new one that did not go live, or one
     /// that was to be deleted.
     pub left: Vec<String>,
 }
 
-/// The ending of what no execution was started for.
+/// The ending when no execution started.
 pub const NEVER_STARTED: &str = "never started";
 
-/// What the watcher of the default action saw.
+const UNEXPECTED: &str = "this ending is not expected";
+
+/// The observations of the watcher of the default action.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Watched {
-    /// How often it looked.
+    /// How many times it checked.
     pub checks: usize,
-    /// Each time that something was wrong.
+    /// Everything that it found wrong.
     pub wrong: Vec<String>,
 }
 
-/// A way to ask for a page, and the deployments that may answer it.
+/// A pin, and the deployments that may answer requests with it.
 pub type AllowedAnswers = (Pin, Vec<String>);
 
-/// All that was seen of one run.
+/// Everything that was observed of one run.
 #[derive(Debug, Clone)]
 pub struct Observation {
-    /// What was run and what was to go wrong.
+    /// The workflow and its injections.
     pub case: Case,
-    /// Whether every injection hit a call; a run may take another way than the recorded one.
+    /// Whether every injection hit a call. A run may take another path than the recorded one.
     pub was_hit: bool,
-    /// The deployment that was active before.
+    /// The deployment that was active before the run.
     pub before: String,
-    /// The deployment that is active when the run ends well.
+    /// The deployment that is active after a run that ends well.
     pub after: String,
-    /// Who may be answered by whom.
+    /// Which deployments may answer which visitors.
     pub allowed: Vec<AllowedAnswers>,
-    /// The default action during the run.
+    /// The checks of the default action during the run.
     pub watched: Watched,
-    /// What visitors met.
+    /// The visitors' requests and answers.
     pub tally: Tally,
-    /// The end of the execution in which something went wrong.
+    /// The end of the execution with faults.
     pub first: End,
-    /// What is left over or still due after one cleanup.
+    /// What remains or is still to be done after one cleanup.
     pub due: Vec<String>,
-    /// The end of the execution that was started again with nothing going wrong.
+    /// The end of the execution that was started again without faults.
     pub again: End,
-    /// What is not ours, before and after.
+    /// The foreign resources before and after.
     pub foreign: (String, String),
-    /// What was left of deployments that were deleted when the run was over.
+    /// What remains of the deployments that were deleted after the run.
     pub left: Vec<String>,
 }
 
 impl Observation {
-    /// Every invariant that did not hold.
+    /// Every violation of an invariant.
     pub fn violations(&self) -> Vec<Violation> {
         let of = |invariant, found: Vec<String>| {
             found.into_iter().map(move |evidence| Violation {
@@ -117,9 +119,9 @@ impl Observation {
 
     fn unrouted(&self) -> Vec<String> {
         let mut found = self.watched.wrong.clone();
-        // A watcher that saw nothing proves nothing.
+        // A watcher that checked nothing proves nothing.
         if self.watched.checks == 0 {
-            found.push("nobody watched the default action".to_owned());
+            found.push("the default action was never checked".to_owned());
         }
         found
     }
@@ -130,7 +132,7 @@ impl Observation {
             found.push("no visitor was answered".to_owned());
         }
         for (pin, deployment) in self.tally.answered.keys() {
-            let allowed = self.allowed.iter().find(|(asked, _)| asked == pin);
+            let allowed = self.allowed.iter().find(|(sent, _)| sent == pin);
             if !allowed.is_some_and(|(_, by)| by.contains(deployment)) {
                 found.push(format!("{pin:?} was answered by {deployment}"));
             }
@@ -140,17 +142,18 @@ impl Observation {
 
     fn badly_ended(&self) -> Vec<String> {
         let End { ending, cause, .. } = &self.first;
-        let said = format!("ended as {ending:?} ({cause})");
         let found = match self.case.workflow {
             Workflow::Deploy | Workflow::Undo | Workflow::Push => self.badly_deployed(),
             Workflow::Rollback | Workflow::Restore => self.badly_rolled_back(),
             Workflow::Cleanup => self.badly_cleaned_up(),
         };
         let found = found.into_iter();
-        found.map(|what| format!("{said}, but {what}")).collect()
+        found
+            .map(|what| format!("ended as {ending:?} ({cause}), but {what}"))
+            .collect()
     }
 
-    /// What an ending of a deployment says and is not so.
+    /// What is not true although the ending of the deployment says it.
     fn badly_deployed(&self) -> Vec<String> {
         let End {
             ending,
@@ -159,67 +162,70 @@ impl Observation {
             ..
         } = &self.first;
         let undoing = self.case.workflow == Workflow::Undo;
-        let passing = self.case.is_passing();
+        let transient = self.case.is_transient();
         match ending.as_str() {
             "Succeeded" if !undoing => self.active_is(&[&self.after]),
-            // What passes by itself is tried again and costs nobody a deployment.
-            "Failed" | "Refused" if undoing || !passing => {
+            // Transient faults are retried, and fail no deployment.
+            "Failed" | "Refused" if undoing || !transient => {
                 let mut found = self.active_is(&[&self.before]);
-                // A list that is old hides a revision from the undo; the next cleanup finds it.
+                // A stale list hides a revision from the undo. The next cleanup finds it.
                 let outdated = undoing && self.case.has(Fault::StaleRead);
                 let hidden = |what: &&String| outdated && what.starts_with("task definition ");
                 if left.iter().any(|what| !hidden(&what)) {
-                    found.push(format!("there is still {left:?}"));
+                    found.push(format!("{left:?} remain"));
                 }
                 found
             }
-            // Documented for functions that cannot do what the switch or the undo needs.
+            // Documented for functions that cannot do the switch or the undo.
             "UndoFailed" if self.case.has_broken_function() && (*switching || undoing) => {
-                match switching {
-                    true => self.active_is(&[&self.before, &self.after]),
-                    false => self.active_is(&[&self.before]),
-                }
+                self.active_is_either(*switching)
             }
-            NEVER_STARTED if !passing => {
+            NEVER_STARTED if !transient => {
                 let mut found = self.active_is(&[&self.before]);
-                found.extend((!left.is_empty()).then(|| format!("there is {left:?}")));
+                found.extend((!left.is_empty()).then(|| format!("{left:?} exist")));
                 found
             }
-            _ => vec!["it has to end otherwise".to_owned()],
+            _ => vec![UNEXPECTED.to_owned()],
         }
     }
 
-    /// What an ending of a rollback says and is not so.
+    /// What is not true although the ending of the rollback says it.
     fn badly_rolled_back(&self) -> Vec<String> {
         let End {
             ending, switching, ..
         } = &self.first;
-        let passing = self.case.is_passing();
+        let transient = self.case.is_transient();
         match ending.as_str() {
             "Succeeded" => self.active_is(&[&self.after]),
-            "Refused" if !passing => self.active_is(&[&self.before]),
-            "RollbackFailed" if !passing => match switching {
-                true => self.active_is(&[&self.before, &self.after]),
-                false => self.active_is(&[&self.before]),
-            },
-            _ => vec!["it has to end otherwise".to_owned()],
+            "Refused" if !transient => self.active_is(&[&self.before]),
+            "RollbackFailed" if !transient => self.active_is_either(*switching),
+            _ => vec![UNEXPECTED.to_owned()],
         }
     }
 
-    /// What an ending of a cleanup says and is not so.
+    /// What is not true although the ending of the cleanup says it.
     fn badly_cleaned_up(&self) -> Vec<String> {
         let End { ending, left, .. } = &self.first;
-        let passing = self.case.is_passing();
+        let transient = self.case.is_transient();
         let mut found = self.active_is(&[&self.before]);
         match ending.as_str() {
-            "CleanedUp" if !left.is_empty() && passing => {
-                found.push(format!("there is still {left:?}"));
+            "CleanedUp" if !left.is_empty() && transient => {
+                found.push(format!("{left:?} remain"));
             }
             "CleanedUp" => {}
-            "CleanupFailed" if !passing => {}
-            _ => found.push("it has to end otherwise".to_owned()),
+            "CleanupFailed" if !transient => {}
+            _ => found.push(UNEXPECTED.to_owned()),
         }
         found
+    }
+
+    /// The deployment before is active, or possibly the one after if the execution entered the switch.
+    fn active_is_either(&self, switching: bool) -> Vec<String> {
+        if switching {
+            self.active_is(&[&self.before, &self.after])
+        } else {
+            self.active_is(&[&self.before])
+        }
     }
 
     fn active_is(&self, wanted: &[&String]) -> Vec<String> {
@@ -232,9 +238,10 @@ impl Observation {
 
     fn foreign_changes(&self) -> Vec<String> {
         let (before, after) = &self.foreign;
-        match before == after && !before.is_empty() {
-            true => Vec::new(),
-            false => vec![format!("before: {before}\nafter: {after}")],
+        if before == after && !before.is_empty() {
+            Vec::new()
+        } else {
+            vec![format!("before: {before}\nafter: {after}")]
         }
     }
 
@@ -248,20 +255,20 @@ impl Observation {
         } = &self.again;
         let well = match self.case.workflow {
             Workflow::Deploy | Workflow::Undo | Workflow::Push => ending == "Succeeded",
-            // What is active already is nothing to go back to.
+            // A rollback to the active deployment is refused.
             Workflow::Rollback | Workflow::Restore => ending == "Succeeded" || ending == "Refused",
             Workflow::Cleanup => ending == "CleanedUp",
         };
         if !well || active.as_ref() != Some(&self.after) {
             found.push(format!(
-                "run again it ended as {ending:?} ({cause}) with {active:?} active"
+                "the second run ended as {ending:?} ({cause}) with {active:?} active"
             ));
         }
         if !self.due.is_empty() {
-            found.push(format!("after one cleanup there is {:?}", self.due));
+            found.push(format!("after one cleanup, {:?} is still due", self.due));
         }
         if !self.left.is_empty() {
-            found.push(format!("deleting what is over left {:?}", self.left));
+            found.push(format!("the deletion after the run left {:?}", self.left));
         }
         found
     }

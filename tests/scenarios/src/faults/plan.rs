@@ -1,4 +1,4 @@
-//! What goes wrong in which run.
+//! The cases of the fault runs: which faults are injected into which workflow.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
@@ -7,45 +7,45 @@ use localcloud::gateway::calls::Call;
 use localcloud::gateway::faults::{Fault, FaultRule};
 
 /// Longer than the functions wait for one attempt (`lifecycle::defaults::ATTEMPT_TIMEOUT`, 5 s of
-/// the machine's clock): the first attempt is given up and takes effect after the second.
+/// real time): the first attempt is abandoned, and takes effect after the second.
 const TOO_SLOW_MILLISECONDS: u64 = 6_000;
 
-/// What is run.
+/// What a run executes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Workflow {
     /// A deployment that is started by hand and goes live.
     Deploy,
-    /// A deployment that has to be undone, because its role may not create the service.
+    /// A deployment that is undone, because its role may not create the service.
     Undo,
     /// A deployment that a push event starts.
     Push,
-    /// A rollback to a deployment that is warm.
+    /// A rollback to a warm deployment.
     Rollback,
-    /// A rollback to a deployment that drains and gets fresh tasks.
+    /// A rollback to a draining deployment, which gets fresh tasks.
     Restore,
-    /// A cleanup that begins to drain one deployment and deletes another.
+    /// A cleanup that starts to drain one deployment and deletes another one.
     Cleanup,
 }
 
-/// A call that a run makes.
+/// A call that a run makes, at which a fault can be injected.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Point {
-    /// The function that makes it, without the environment's name.
+    /// The function that makes the call, without the environment's name.
     pub function: String,
-    /// The service as signatures name it.
+    /// The service, as request signatures name it.
     pub service: String,
-    /// The operation.
+    /// The operation, such as `CreateRule`.
     pub operation: String,
-    /// Which of the function's calls of that operation in the run, counted from 1.
+    /// The number of the call among the function's calls of the operation, counted from 1.
     pub nth: u32,
 }
 
-/// One thing that goes wrong.
+/// One fault in a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Injection {
-    /// A call fails, or its caller is killed.
+    /// A call fails, or the function that makes it is killed.
     Call(Point, Fault),
-    /// The function, named without the environment, panics whenever it is invoked.
+    /// Every invocation of the function panics. The name is without the environment.
     Panic(String),
     /// The push event is delivered twice.
     EventTwice,
@@ -53,12 +53,12 @@ pub enum Injection {
     EventNever,
 }
 
-/// One run of the runner.
+/// A workflow with faults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Case {
-    /// What is run.
+    /// What the run executes.
     pub workflow: Workflow,
-    /// What goes wrong: nothing in a clean run, two things in a pair.
+    /// The faults: none in a clean run, two in a pair.
     pub injections: Vec<Injection>,
 }
 
@@ -73,8 +73,8 @@ impl Workflow {
         Workflow::Cleanup,
     ];
 
-    /// The functions whose calls fail in it. What a deployment does after a push and before an undo
-    /// is told by [`Workflow::Deploy`].
+    /// The functions whose calls fail in the workflow. Of a push and an undo, [`Workflow::Deploy`] covers
+    /// the other functions.
     pub fn functions(self) -> &'static [&'static str] {
         match self {
             Workflow::Deploy => &[
@@ -97,7 +97,7 @@ impl Workflow {
         }
     }
 
-    /// Whether it is a deployment, however it is started and however it ends.
+    /// Whether the workflow is a deployment.
     pub fn deploys(self) -> bool {
         matches!(self, Workflow::Deploy | Workflow::Undo | Workflow::Push)
     }
@@ -110,7 +110,7 @@ impl Point {
         reading.iter().any(|verb| self.operation.starts_with(verb))
     }
 
-    /// The fault at this call, in an environment.
+    /// The rule that injects the fault at this call in the environment.
     fn rule(&self, environment: &str, fault: Fault) -> FaultRule {
         FaultRule::next(&self.service, &self.operation, fault)
             .of(&format!("{environment}-{}", self.function))
@@ -119,8 +119,8 @@ impl Point {
 }
 
 impl Injection {
-    /// Whether it passes by itself, so that trying again must do.
-    fn passes(&self) -> bool {
+    /// Whether the fault is transient, so that a retry must succeed.
+    fn is_transient(&self) -> bool {
         match self {
             Injection::Call(_, fault) => !matches!(fault, Fault::AccessDenied | Fault::StaleRead),
             Injection::EventTwice => true,
@@ -128,7 +128,7 @@ impl Injection {
         }
     }
 
-    /// Its kind in a word or two.
+    /// The kind of fault, in a word or two.
     pub fn kind(&self) -> &'static str {
         match self {
             Injection::Call(_, fault) => name_of(*fault),
@@ -140,7 +140,7 @@ impl Injection {
 }
 
 impl Case {
-    /// A run in which nothing goes wrong.
+    /// A run without faults.
     pub fn clean(workflow: Workflow) -> Case {
         let injections = Vec::new();
         Case {
@@ -149,7 +149,7 @@ impl Case {
         }
     }
 
-    /// The rules that bring the faults about, added when nothing of the run has been called.
+    /// The rules that inject the faults. They must be added before the first call of the run.
     pub fn rules(&self, environment: &str) -> Vec<FaultRule> {
         let mut rules = Vec::new();
         if self.workflow == Workflow::Undo {
@@ -176,25 +176,24 @@ impl Case {
             })
     }
 
-    /// Whether all that goes wrong passes by itself.
-    pub fn is_passing(&self) -> bool {
-        self.injections.iter().all(Injection::passes)
+    /// Whether all faults are transient.
+    pub fn is_transient(&self) -> bool {
+        self.injections.iter().all(Injection::is_transient)
     }
 
-    /// Whether one of the faults is that one.
+    /// Whether a call has this fault.
     pub fn has(&self, fault: Fault) -> bool {
         self.injections
             .iter()
             .any(|injection| matches!(injection, Injection::Call(_, f) if *f == fault))
     }
 
-    /// Whether something goes on going wrong in a function, so that it cannot do its work: a missing
-    /// permission or a panic.
+    /// Whether a function cannot do its work at all, because of a missing permission or a panic.
     pub fn has_broken_function(&self) -> bool {
         self.has(Fault::AccessDenied) || self.panicking().is_some()
     }
 
-    /// What goes wrong in a word or two.
+    /// The kinds of its faults, in a word or two.
     pub fn kind(&self) -> &'static str {
         match &self.injections[..] {
             [] => "nothing",
@@ -246,7 +245,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// The fault in a word or two.
+/// The name of the fault, in a word or two.
 fn name_of(fault: Fault) -> &'static str {
     match fault {
         Fault::Throttled => "throttled",
@@ -278,15 +277,15 @@ pub const FAULTS: [Fault; 10] = [
     Fault::AccessDenied,
 ];
 
-/// Functions that are asked again until what they wait for is there; how often depends on the time.
+/// Functions that the machines poll. The number of polls depends on time.
 const POLLED: [&str; 2] = ["check-target-health", "delete-deployment"];
 
-/// How many reads of a polled function are points: the first check, and one that can be answered as
-/// the check before. [`super::first_checks`] makes sure that there are so many.
+/// How many reads of a polled function are points: the first one, and one that can get a stale answer.
+/// [`super::first_checks`] makes sure that there are as many.
 pub const CHECKS: u32 = 2;
 
-/// The calls of the workflow's functions among those recorded, each once, in an order of their own:
-/// the same for every recording of the same workflow.
+/// The points among the recorded calls, sorted. They are the same for every recording of the same
+/// workflow.
 pub fn points(workflow: Workflow, environment: &str, calls: &[Call]) -> Vec<Point> {
     let mut seen: HashMap<(&str, &str, &str), u32> = HashMap::new();
     let mut points = BTreeSet::new();
@@ -316,8 +315,8 @@ pub fn points(workflow: Workflow, environment: &str, calls: &[Call]) -> Vec<Poin
     points.into_iter().collect()
 }
 
-/// Everything that can go wrong once in the workflow: every fault at every call, stale answers only
-/// where something is read, a panic of every function, and what can become of an event.
+/// Every case with one fault: every fault at every call, with stale answers only to reads, a panic of
+/// every function, and for a push an event that is delivered twice or never.
 pub fn cases(workflow: Workflow, points: &[Point]) -> Vec<Case> {
     let mut injections = Vec::new();
     for point in points {
@@ -339,8 +338,8 @@ pub fn cases(workflow: Workflow, points: &[Point]) -> Vec<Case> {
     injections.into_iter().map(case).collect()
 }
 
-/// As many cases as asked for, drawn without repetition, from each kind of fault as many as from any
-/// other while there are some; the same seed draws the same ones in the same order.
+/// Draws up to `number` cases without repetition, and as evenly as possible from all kinds of fault. The
+/// same seed draws the same cases in the same order.
 pub fn sample(mut cases: Vec<Case>, seed: u64, number: usize) -> Vec<Case> {
     fastrand::Rng::with_seed(seed).shuffle(&mut cases);
     let mut drawn: HashMap<_, usize> = HashMap::new();
@@ -353,12 +352,12 @@ pub fn sample(mut cases: Vec<Case>, seed: u64, number: usize) -> Vec<Case> {
     cases
 }
 
-/// As many pairs of faults at two calls of one workflow as asked for, drawn with the seed.
+/// Draws up to `number` pairs of faults at two calls of one workflow. The same seed draws the same pairs.
 pub fn pairs(cases: &[Case], seed: u64, number: usize) -> Vec<Case> {
     let mut random = fastrand::Rng::with_seed(seed);
     let calls: Vec<_> = cases.iter().filter_map(call).collect();
     let mut pairs = Vec::new();
-    // Few draws are refused; the bound is for workflows with one call only.
+    // Few draws do not make a pair. The bound is for workflows with one call only.
     for _ in 0..number.saturating_mul(20) {
         if pairs.len() == number {
             break;
@@ -376,7 +375,7 @@ pub fn pairs(cases: &[Case], seed: u64, number: usize) -> Vec<Case> {
     pairs
 }
 
-/// The workflow, the call and the fault of a case of one fault.
+/// The workflow, the call and the fault of a case with one fault at a call.
 fn call(case: &Case) -> Option<(Workflow, &Point, &Injection)> {
     match &case.injections[..] {
         [injection @ Injection::Call(point, _)] => Some((case.workflow, point, injection)),

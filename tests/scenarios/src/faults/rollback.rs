@@ -1,4 +1,4 @@
-//! A rollback in which something goes wrong, and then the same once more.
+//! A rollback with faults, and then the same rollback again without.
 
 use anyhow::{Context, ensure};
 use serde_json::json;
@@ -9,10 +9,10 @@ use super::plan::{Case, Point, Workflow};
 use super::run::{Recorded, Run, RunResult};
 use crate::visitors::Pin;
 
-/// Runs it: back to the other deployment of two, which is warm, or drains if that is to be restored.
+/// Rolls back to the other one of two deployments, which is warm, or draining for [`Workflow::Restore`].
 ///
 /// # Errors
-/// When the run itself is not possible; a broken invariant is no error here.
+/// When the run is not possible. A violated invariant is not an error here.
 pub async fn run(
     runner: &mut FaultRunner,
     case: &Case,
@@ -34,15 +34,16 @@ pub async fn run(
     if active == target {
         env.reaches_visitors(&target).await?;
     }
-    let left = match active == target {
-        true => before.clone(),
-        false => target.clone(),
+    let replaced = if active == target {
+        before.clone()
+    } else {
+        target.clone()
     };
-    // What was left is drained; in the warm case not yet, for it is the next one to go back to.
+    // The next run goes back to the replaced deployment, which must be draining only for a restore.
     if restoring {
-        runner.drain(&left).await?;
+        runner.drain(&replaced).await?;
     }
-    let due = runner.due(&[&left]).await?;
+    let due = runner.due(&[&replaced]).await?;
     let result = RunResult {
         before,
         after: target,
@@ -52,18 +53,18 @@ pub async fn run(
     };
     let observation = run.finish(was_hit, result).await?;
     runner.active = active;
-    runner.others = vec![left];
+    runner.others = vec![replaced];
     Ok((observation, points))
 }
 
-/// Sees to it that there is a deployment to go back to, in the state that is asked for.
+/// Makes sure that a deployment to go back to exists, and that it is draining if it should be.
 async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<String> {
     if runner.others.is_empty() {
         runner.deploy_another().await?;
     }
     let target = runner.others[0].clone();
     if draining && !runner.is_draining(&target).await? {
-        // The newest previous one is kept warm; what a rollback leaves is drained.
+        // Cleanups keep the newest previous deployment warm, and drain what a rollback replaced.
         let rolled_back = runner
             .env
             .run("rollback", &json!({"deploymentId": target}))
@@ -73,10 +74,10 @@ async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<Str
             "cannot roll back: {}",
             rolled_back.cause
         );
-        let left = std::mem::replace(&mut runner.active, target);
-        runner.others = vec![left.clone()];
-        runner.drain(&left).await?;
-        return Ok(left);
+        let replaced = std::mem::replace(&mut runner.active, target);
+        runner.others = vec![replaced.clone()];
+        runner.drain(&replaced).await?;
+        return Ok(replaced);
     }
     Ok(target)
 }

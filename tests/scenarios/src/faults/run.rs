@@ -1,4 +1,4 @@
-//! What surrounds every fault run: visitors, a watcher, and the injections.
+//! What every fault run has: visitors, a watcher, and the injections.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::{Execution, TestEnvironment, Traffic};
 /// Requests per second during a run.
 const TRAFFIC: u32 = 20;
 
-/// A run that is under way.
+/// A run in progress.
 pub struct Run<'a> {
     env: &'a TestEnvironment,
     foreign: &'a Foreign,
@@ -26,19 +26,19 @@ pub struct Run<'a> {
     before: u64,
 }
 
-/// What a run was like from the outside.
+/// What was recorded while the faults were injected.
 pub struct Recorded {
-    /// Whether all that was to go wrong did.
+    /// Whether every injection hit a call.
     pub was_hit: bool,
-    /// The calls that can fail in such a run.
+    /// The calls at which a fault can be injected.
     pub points: Vec<Point>,
 }
 
 impl<'a> Run<'a> {
-    /// Lets visitors come, who may be answered as `allowed` says, and watches.
+    /// Starts visitors with the pins of `allowed`, and the watcher.
     ///
     /// # Errors
-    /// When the state before cannot be read.
+    /// When the foreign resources cannot be read.
     pub async fn begin(
         runner: &'a FaultRunner,
         case: &'a Case,
@@ -59,10 +59,10 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// From now on things go wrong; what was called until now does not count.
+    /// Injects the faults. Earlier calls do not count as calls of the run.
     ///
     /// # Errors
-    /// When a function cannot be exchanged.
+    /// When a function's code cannot be replaced.
     pub async fn inject(&mut self) -> anyhow::Result<()> {
         if let Some(function) = self.case.panicking() {
             break_function(self.env, function, PANICKING).await?;
@@ -75,10 +75,10 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// From now on nothing goes wrong any more.
+    /// Removes the faults.
     ///
     /// # Errors
-    /// When a function cannot be mended.
+    /// When a function's code cannot be restored.
     pub async fn stop_injecting(&mut self) -> anyhow::Result<Recorded> {
         self.first_checks = None;
         self.env.cloud.faults().clear();
@@ -91,21 +91,21 @@ impl<'a> Run<'a> {
         Ok(Recorded { was_hit, points })
     }
 
-    /// Whether every fault hit a call; a slow call is waited for, since it takes effect late.
+    /// Whether every fault hit a call. Waits for slow calls, which take effect late.
     async fn was_hit(&self) -> bool {
-        let asked_for = self.case.rules(&self.env.name).len();
+        let injected = self.case.rules(&self.env.name).len();
         let recorded = async || {
             let calls = self.env.cloud.calls().since(self.before);
-            Ok(calls.iter().filter(|call| call.fault.is_some()).count() == asked_for)
+            Ok(calls.iter().filter(|call| call.fault.is_some()).count() == injected)
         };
         let limit = Duration::from_secs(8);
         self.env.wait_until(limit, recorded).await.is_ok()
     }
 
-    /// How an execution ended, if one began, and what is there of `doomed` now.
+    /// How an execution ended, if one started, and what remains of the deployment `doomed`.
     ///
     /// # Errors
-    /// When that cannot be read; that the execution did not end is for the invariants to judge.
+    /// When the state cannot be read. An execution that did not end is not an error here.
     pub async fn end(
         &self,
         ended: anyhow::Result<Option<Execution>>,
@@ -136,10 +136,10 @@ impl<'a> Run<'a> {
         })
     }
 
-    /// Sends the visitors home and tells what was seen, by them and of the executions.
+    /// Stops the visitors and the watcher; returns everything that was observed.
     ///
     /// # Errors
-    /// When the state after cannot be read.
+    /// When the foreign resources cannot be read.
     pub async fn finish(self, was_hit: bool, result: RunResult) -> anyhow::Result<Observation> {
         let watched = self.watcher.stop();
         let (tally, _) = self.traffic.stop().await?;
@@ -168,16 +168,16 @@ impl<'a> Run<'a> {
     }
 }
 
-/// What the executions of a run came to; the fields are those of [`Observation`].
+/// The results of the executions of a run. The fields are those of [`Observation`].
 pub struct RunResult {
-    /// Active before.
+    /// The deployment that was active before the run.
     pub before: String,
-    /// Active after, if all is well.
+    /// The deployment that is active after a run that ends well.
     pub after: String,
-    /// The end of the execution in which something went wrong.
+    /// The end of the execution with faults.
     pub first: End,
-    /// What one cleanup left to do.
+    /// What remains or is still to be done after one cleanup.
     pub due: Vec<String>,
-    /// The end of the one that was started again.
+    /// The end of the execution that was started again.
     pub again: End,
 }

@@ -1,4 +1,4 @@
-//! What came of many runs.
+//! The results of many runs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -6,21 +6,21 @@ use std::fmt;
 use super::invariants::{Observation, Violation};
 use super::plan::{Case, Workflow};
 
-/// What came of many runs.
+/// The results of many runs.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Runs in which everything went wrong that was to, by workflow, kind of fault and ending.
+    /// The number of runs in which every fault hit a call, by workflow, kind of fault and ending.
     pub run: BTreeMap<(Workflow, &'static str, String), usize>,
-    /// Cases whose call was not made in their run.
+    /// Cases in which a fault hit no call.
     pub not_reached: Vec<String>,
     /// Cases in which an invariant did not hold.
     pub violated: Vec<(String, Vec<Violation>)>,
-    /// Cases that could not be run to their end.
+    /// Cases that could not be run.
     pub broken: Vec<String>,
 }
 
 impl Summary {
-    /// Adds a run; gives one line about it.
+    /// Adds a run; returns one line about it.
     pub fn add(&mut self, case: &Case, observed: anyhow::Result<Observation>) -> String {
         let observation = match observed {
             Ok(observation) => observation,
@@ -34,7 +34,7 @@ impl Summary {
         let ending = observation.first.ending;
         let line = match (violations.is_empty(), observation.was_hit) {
             (true, true) => format!("{case}: held, {ending}"),
-            (true, false) => format!("{case}: held, but no such call was made, {ending}"),
+            (true, false) => format!("{case}: held, but a fault hit no call, {ending}"),
             (false, _) => format!("{case}: VIOLATED, {ending}\n  {}", lines(&violations)),
         };
         if observation.was_hit {
@@ -49,7 +49,7 @@ impl Summary {
         line
     }
 
-    /// Adds what another one holds.
+    /// Adds the results of another summary.
     pub fn merge(&mut self, other: Summary) {
         for (key, number) in other.run {
             *self.run.entry(key).or_default() += number;
@@ -70,7 +70,7 @@ impl fmt::Display for Summary {
         let run: usize = self.run.values().sum();
         writeln!(
             f,
-            "{run} runs in which it went wrong as asked; {} cases violated an invariant, {} did not reach their call, {} could not be run",
+            "{run} runs in which every fault hit a call; {} cases violated an invariant, {} had a fault that hit no call, {} could not be run",
             self.violated.len(),
             self.not_reached.len(),
             self.broken.len()
@@ -82,7 +82,7 @@ impl fmt::Display for Summary {
             writeln!(f, "violated by {case}:\n  {}", lines(violations))?;
         }
         for case in &self.not_reached {
-            writeln!(f, "not reached: {case}")?;
+            writeln!(f, "no call was hit: {case}")?;
         }
         for case in &self.broken {
             writeln!(f, "not run: {case}")?;

@@ -1,8 +1,9 @@
-//! Watches the default action all through a run.
+//! Watches the default action throughout a run.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use lifecycle::tags::DELETING_SINCE;
 use localcloud::gateway::elbv2::snapshot::Snapshot;
 use localcloud::load_balancer::state::Action;
 use localcloud::load_balancer::targets::Targets;
@@ -15,19 +16,15 @@ use crate::TestEnvironment;
 /// Time between two checks.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// The mark of what is being deleted (`lifecycle::tags::DELETING_SINCE`).
-const DELETING_SINCE: &str = "pulse:deleting-since";
-
-/// A watcher; it ends when it is dropped.
+/// Checks the default action until it is dropped.
 pub struct Watcher {
     watched: Arc<Mutex<Watched>>,
     task: JoinHandle<()>,
 }
 
 impl Watcher {
-    /// Begins to watch.
-    ///
-    /// It reads past the gateway, so that it neither meets the faults nor counts as a call.
+    /// Starts to watch. It reads past the gateway, so that faults do not hit it and its calls are not
+    /// recorded.
     pub fn of(env: &TestEnvironment, listener: String) -> Watcher {
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (client, targets) = (env.cloud.client().clone(), env.cloud.targets().clone());
@@ -47,7 +44,7 @@ impl Watcher {
         Watcher { watched, task }
     }
 
-    /// Stops watching and gives what was seen.
+    /// Stops watching; returns the observations.
     pub fn stop(self) -> Watched {
         let seen = self.watched.lock().expect("no panic while watching");
         seen.clone()
@@ -60,8 +57,8 @@ impl Drop for Watcher {
     }
 }
 
-/// What is wrong with the default action: that it names a group without a healthy target, or one that
-/// is being deleted; `None` when the state could not be read.
+/// What is wrong with the default action: it names a group that has no healthy target, is being deleted
+/// or does not exist. `None` when the state cannot be read.
 async fn check(client: &Client, targets: &Targets, listener: &str) -> Option<Vec<String>> {
     let state = Snapshot::read(client).await.ok()?;
     let control_plane = state.control_plane();

@@ -1,5 +1,5 @@
-//! Calls that fail, functions that are killed and events that come twice: a sample of what
-//! `make faults` runs, and proof that the fault runs detect what they check for.
+//! Calls that fail, functions that are killed and events that arrive twice: a sample of what
+//! `make faults` runs, and proof that the fault runs detect violations.
 
 use std::time::Duration;
 
@@ -20,9 +20,8 @@ const TOO_SLOW: Fault = Fault::Slow {
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_fails_in_a_deployment_nobody_notices_and_what_breaks_a_promise_is_caught()
--> Result<()> {
-    // Every kind of fault, at the calls that make or move something.
+async fn no_fault_in_a_deployment_disturbs_visitors_and_violations_are_detected() -> Result<()> {
+    // Every kind of fault, at the calls that create or change something.
     let calls = [
         (
             Deploy,
@@ -79,7 +78,7 @@ async fn whatever_fails_in_a_deployment_nobody_notices_and_what_breaks_a_promise
             "delete-deployment elasticloadbalancing:DeleteTargetGroup #1",
             Fault::Unavailable,
         ),
-        // The answer of a deletion that is lost cost an undo once.
+        // A lost answer to a deletion once made an undo fail.
         (
             Undo,
             "delete-deployment elasticloadbalancing:DeleteRule #2",
@@ -101,16 +100,16 @@ async fn whatever_fails_in_a_deployment_nobody_notices_and_what_breaks_a_promise
     let mut runner = FaultRunner::prepare().await?;
     everything_holds(&mut runner, &cases).await;
 
-    somebody_who_deletes_a_foreign_rule_is_caught(&mut runner).await?;
-    a_machine_that_does_not_undo_is_caught(&mut runner).await?;
-    // Last, for what it makes live lacks the marks of a real switch.
-    a_switch_that_does_not_check_health_is_caught(&mut runner).await?;
+    the_deletion_of_a_foreign_rule_is_detected(&mut runner).await?;
+    a_machine_that_does_not_undo_is_detected(&mut runner).await?;
+    // Last, because the broken switch does not set the tags of a real one.
+    a_switch_that_does_not_check_health_is_detected(&mut runner).await?;
     runner.tear_down().await;
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn whatever_fails_in_a_cleanup_or_a_rollback_nobody_notices() -> Result<()> {
+async fn no_fault_in_a_cleanup_or_a_rollback_disturbs_visitors() -> Result<()> {
     let calls = [
         (
             Rollback,
@@ -127,8 +126,7 @@ async fn whatever_fails_in_a_cleanup_or_a_rollback_nobody_notices() -> Result<()
             "drain-deployment elasticloadbalancing:AddTags #1",
             Fault::AnswerLost,
         ),
-        // The service of visitors who are pinned to it went before the load balancer had forgotten
-        // its rules.
+        // The service was once deleted before the load balancer had applied the deletion of the rules.
         (
             Cleanup,
             "delete-deployment elasticloadbalancing:DeleteRule #2",
@@ -146,12 +144,12 @@ async fn whatever_fails_in_a_cleanup_or_a_rollback_nobody_notices() -> Result<()
     everything_holds(&mut runner, &cases).await;
 
     two_recordings_are_the_same(&mut runner).await?;
-    a_cleanup_that_does_not_delete_is_caught(&mut runner).await?;
+    a_cleanup_that_does_not_delete_is_detected(&mut runner).await?;
     runner.tear_down().await;
     Ok(())
 }
 
-/// Runs the cases, in which what is to go wrong does and no invariant is broken.
+/// Runs the cases. Every fault must hit a call, and every invariant must hold.
 async fn everything_holds(runner: &mut FaultRunner, cases: &[Case]) {
     let mut summary = Summary::default();
     for case in cases {
@@ -163,7 +161,7 @@ async fn everything_holds(runner: &mut FaultRunner, cases: &[Case]) {
     assert_eq!(summary.not_reached, Vec::<String>::new());
 }
 
-/// A call that a drain and a deletion that run side by side both lose.
+/// Faults in a drain and a deletion that run at the same time.
 fn two_at_once() -> Case {
     let [one, other] = [
         (
@@ -179,7 +177,7 @@ fn two_at_once() -> Case {
     with(Cleanup, [one, other])
 }
 
-/// From the same calls the same seed draws the same cases, so the calls have to be the same.
+/// A seed draws the same cases only if the recorded calls are the same.
 async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
     for workflow in [Cleanup, Deploy] {
         let first = runner.record(workflow).await?;
@@ -189,7 +187,7 @@ async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
 }
 
 /// The cleanup machine keeps what it should delete.
-async fn a_cleanup_that_does_not_delete_is_caught(runner: &mut FaultRunner) -> Result<()> {
+async fn a_cleanup_that_does_not_delete_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let keep = (r#""Next": "DeleteDeployment""#, r#""Next": "Kept""#);
     let mended = replace(runner, "cleanup", keep).await?;
     let observation = runner.run(&with(Cleanup, [])).await;
@@ -201,8 +199,8 @@ async fn a_cleanup_that_does_not_delete_is_caught(runner: &mut FaultRunner) -> R
     Ok(())
 }
 
-/// A rule of somebody else goes. No function could do it: their roles are bound to our tags.
-async fn somebody_who_deletes_a_foreign_rule_is_caught(runner: &mut FaultRunner) -> Result<()> {
+/// The test deletes the rule itself, because the roles of the functions do not permit it.
+async fn the_deletion_of_a_foreign_rule_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let (elb, rule) = (runner.env.elb.clone(), runner.foreign.rule.clone());
     let delete = async || {
         elb.delete_rule().rule_arn(&rule).send().await?;
@@ -213,8 +211,8 @@ async fn somebody_who_deletes_a_foreign_rule_is_caught(runner: &mut FaultRunner)
     Ok(())
 }
 
-/// Health that could not be read is taken for good, and the switch does not look at it either.
-async fn a_switch_that_does_not_check_health_is_caught(runner: &mut FaultRunner) -> Result<()> {
+/// The machine takes unreadable health for good health, and the switch does not check it.
+async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let machine = definition(runner, "deploy").await?;
     let mut broken: Value = serde_json::from_str(&machine)?;
     let unread = broken.pointer_mut("/States/CheckTargetHealth/Catch/0/Next");
@@ -227,13 +225,13 @@ async fn a_switch_that_does_not_check_health_is_caught(runner: &mut FaultRunner)
         Fault::AccessDenied,
     );
     let visitor = Visitor::of(&runner.env)?;
-    // The load balancer follows a little later, and tasks must not be healthy before a visitor came.
-    let is_noticed = async || {
+    // A request must fail before the new tasks are healthy, after the load balancer has switched.
+    let request_fails = async || {
         let answered = async || visitor.visit(&Pin::None).await.is_ok();
-        let noticed = async { while answered().await {} };
-        Ok(timeout(Duration::from_secs(60), noticed).await?)
+        let failed = async { while answered().await {} };
+        Ok(timeout(Duration::from_secs(60), failed).await?)
     };
-    let observation = runner.run_while(&at(unreadable), is_noticed).await;
+    let observation = runner.run_while(&at(unreadable), request_fails).await;
     mend_function(&runner.env, "switch-traffic").await?;
     mend(runner, "deploy", machine).await?;
     let caught = caught(&observation?);
@@ -243,8 +241,8 @@ async fn a_switch_that_does_not_check_health_is_caught(runner: &mut FaultRunner)
     Ok(())
 }
 
-/// The deploy machine says that it has undone the deployment without having done so.
-async fn a_machine_that_does_not_undo_is_caught(runner: &mut FaultRunner) -> Result<()> {
+/// The deploy machine says that it has undone the deployment, but has not.
+async fn a_machine_that_does_not_undo_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let pretend = (r#""Next": "UndoDeployment""#, r#""Next": "PublishFailed""#);
     let mended = replace(runner, "deploy", pretend).await?;
     let denied = (
@@ -261,7 +259,7 @@ async fn a_machine_that_does_not_undo_is_caught(runner: &mut FaultRunner) -> Res
     Ok(())
 }
 
-/// Replaces a part of a machine's definition, which is given back as it was.
+/// Replaces a part of a machine's definition; returns the original definition.
 async fn replace(runner: &FaultRunner, machine: &str, (part, by): (&str, &str)) -> Result<String> {
     let definition = definition(runner, machine).await?;
     let broken = definition.replace(part, by);
@@ -299,7 +297,7 @@ fn at((workflow, call, fault): (Workflow, &str, Fault)) -> Case {
 fn point(name: &str) -> Point {
     let parts: Vec<_> = name.split([' ', ':', '#']).collect();
     let [function, service, operation, "", nth] = parts[..] else {
-        panic!("{name} is no call");
+        panic!("{name} is not a call");
     };
     Point {
         function: function.into(),

@@ -1,4 +1,4 @@
-//! Many deployments, and many things beside them that are not ours.
+//! Many deployments, and many foreign resources.
 
 use std::collections::BTreeMap;
 
@@ -8,28 +8,24 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, FixedResponseActionConfig, HttpHeaderConditionConfig,
     PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetTypeEnum,
 };
-use localcloud::Options;
-use scenarios::machines::BY_HAND;
 use scenarios::visitors::AFFINITY;
 use scenarios::{Blueprint, TestEnvironment};
 use serde_json::json;
 
-/// More than a page of services, and with ours more than a page of rules.
+/// More than a page of services, and together with ours more than a page of rules.
 const FOREIGN_SERVICES: usize = 45;
 const FOREIGN_GROUPS: usize = 30;
 const FOREIGN_RULES: usize = 290;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_to_the_byte()
+async fn sixty_deployments_are_handled_in_few_calls_and_foreign_resources_do_not_change()
 -> Result<()> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
-    let env = TestEnvironment::deploy_as(Options::default(), &parameters).await?;
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     env.cloud.set_rules_per_load_balancer(500);
     let live = env.deploy_live(&[]).await?.name;
     let maker = Maker::of(&env, &live).await?;
 
-    // Protected ones need nothing, and are read like all others.
+    // A cleanup reads protected deployments like others, but has nothing to do for them.
     let mut ids = Vec::new();
     println!("| Deployments | Calls | of which |");
     println!("|---|---|---|");
@@ -39,7 +35,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         }
         let calls = one_idle_cleanup(&env).await?;
         let total: usize = calls.values().sum();
-        println!("| {number} | {total} | {} |", in_words(&calls));
+        println!("| {number} | {total} | {} |", describe(&calls));
         assert_eq!(total, documented, "{calls:?}");
         assert_eq!(total, formula(&Counts::ours(number)), "{calls:?}");
     }
@@ -52,7 +48,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     );
     let calls = one_idle_cleanup(&env).await?;
     let total: usize = calls.values().sum();
-    println!("| 60 beside others | {total} | {} |", in_words(&calls));
+    println!("| 60 and foreign ones | {total} | {} |", describe(&calls));
     let ours = Counts::ours(60);
     let counts = Counts {
         rules: ours.rules + FOREIGN_RULES,
@@ -65,7 +61,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
     assert!(counts.rules > 400 && counts.services > 100);
     assert_eq!(total, formula(&counts), "{calls:?}");
 
-    // Some of them, then all that are left.
+    // Some of them are deleted, then all the others.
     let (some, rest) = ids.split_at(12);
     for group in [some, rest] {
         maker.unprotect(&env, group).await?;
@@ -77,11 +73,11 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
         let sweep = env.clean_up().await?;
         println!("{} deleted in {:.0} s", due, began.elapsed().as_secs_f64());
         let (bytes, whose) = sweep.largest_data();
-        // A task that looks has nine events with its choice and its wait, an item some of its own.
+        // A poll adds nine events with its choice and its wait, and each item up to twenty.
         let events = sweep.history.len() + 9 * sweep.tasks() + 20 * due;
         println!("| {due} deletions | {events} events | {bytes} bytes, {whose} |");
-        // Half of the events that AWS allows and a tenth of the bytes, for half of what fits a load
-        // balancer. The looks grow with the time that ECS takes, so their number has room.
+        // Half of the events that AWS allows and a tenth of the bytes, for about half of the deployments
+        // that fit a load balancer. There is room because the number of polls depends on ECS.
         assert!(events < 25_000 / 2 && bytes < 262_144 / 10);
         let done = sweep.output["deployments"].as_array().context("nothing")?;
         assert_eq!(done.len(), group.len());
@@ -106,7 +102,7 @@ async fn sixty_deployments_are_handled_in_few_calls_and_what_is_not_ours_stays_t
 /// How many foreign services and target groups have a name like a deployment's.
 const NAMED_LIKE_OURS: usize = 3;
 
-/// What there is to read.
+/// How many resources a cleanup reads.
 struct Counts {
     rules: usize,
     groups: usize,
@@ -117,7 +113,7 @@ struct Counts {
 }
 
 impl Counts {
-    /// So many deployments and nothing else; the default rule is a rule as well.
+    /// The resources of `number` deployments and nothing else. The default rule is a rule too.
     fn ours(number: usize) -> Counts {
         Counts {
             rules: 2 * number + 1,
@@ -130,7 +126,7 @@ impl Counts {
     }
 }
 
-/// As `find_deployments::facts::read` documents it, for nothing that runs or is left over.
+/// The number of calls that `find_deployments::facts::read` documents, without executions and leftovers.
 fn formula(counts: &Counts) -> usize {
     2 + counts.rules.div_ceil(400)
         + counts.groups.div_ceil(400)
@@ -141,14 +137,14 @@ fn formula(counts: &Counts) -> usize {
         + 1
 }
 
-/// Runs a cleanup that finds nothing to do, and counts every call that it makes.
+/// Runs a cleanup that has nothing to do, and counts its calls by operation.
 async fn one_idle_cleanup(env: &TestEnvironment) -> Result<BTreeMap<String, usize>> {
     let before = env.cloud.calls().newest();
     let sweep = env.clean_up().await?;
     assert_eq!(sweep.output["deployments"], json!([]));
     let mut calls = BTreeMap::new();
     for call in env.cloud.calls().since(before) {
-        // The test itself calls as root.
+        // The test itself calls as the root user.
         if !call.caller.ends_with(":root") {
             assert_eq!(call.status, Some(200), "{call:?}");
             *calls.entry(call.operation).or_default() += 1;
@@ -157,7 +153,7 @@ async fn one_idle_cleanup(env: &TestEnvironment) -> Result<BTreeMap<String, usiz
     Ok(calls)
 }
 
-fn in_words(calls: &BTreeMap<String, usize>) -> String {
+fn describe(calls: &BTreeMap<String, usize>) -> String {
     let words: Vec<_> = calls
         .iter()
         .map(|(operation, number)| format!("{number} {operation}"))
@@ -165,7 +161,7 @@ fn in_words(calls: &BTreeMap<String, usize>) -> String {
     words.join(", ")
 }
 
-/// Makes deployments after the live one, and things of others.
+/// Creates deployments from the live one as a blueprint, and foreign resources.
 struct Maker {
     environment: String,
     blueprint: Blueprint,
@@ -179,7 +175,7 @@ impl Maker {
         })
     }
 
-    /// A deployment that was live, is protected and wants no tasks.
+    /// Creates a deployment that was live, is protected and has no tasks.
     async fn make(&self, env: &TestEnvironment, number: usize) -> Result<String> {
         let id = format!(
             "{}-20260101-{:02}{:02}00Z",
@@ -191,14 +187,14 @@ impl Maker {
             ("pulse:deployment-id", id.as_str()),
             ("pulse:environment", &self.environment),
         ];
-        let marks = [
+        let state = [
             ("pulse:ready-at", "2026-01-01T00:00:00Z"),
             ("pulse:live-since", "2026-01-01T00:00:00Z"),
             ("pulse:protected", "yes"),
         ];
         let definition = self.register(env, "test-app", &tags).await?;
         let group = self
-            .group(env, &id, &[tags.as_slice(), &marks].concat())
+            .group(env, &id, &[tags.as_slice(), &state].concat())
             .await?;
         for (from, header, value) in [
             (100, AFFINITY, id.clone()),
@@ -217,7 +213,7 @@ impl Maker {
                 .r#type(ActionTypeEnum::Forward)
                 .target_group_arn(&group)
                 .build();
-            // Past those of the live one.
+            // After those of the live one.
             let priority = from + 10 + i32::try_from(number)?;
             self.rule(env, priority, condition, forward, &tags).await?;
         }
@@ -233,7 +229,7 @@ impl Maker {
         Ok(())
     }
 
-    /// Services, target groups and rules of somebody else's, some of them much like ours.
+    /// Creates foreign services, target groups and rules. Some of them look much like ours.
     async fn make_foreign(&self, env: &TestEnvironment) -> Result<()> {
         let definition = self.register(env, "other-app", &[]).await?;
         let theirs = [
@@ -383,8 +379,8 @@ impl Maker {
     }
 }
 
-/// The name of a foreign thing and its tags: the first are named like deployments but carry no tags,
-/// the next carry another environment's.
+/// The name and the tags of a foreign resource. The first ones are named like deployments but have no
+/// tags; the next ones have the tags of another environment.
 fn foreign_name<'a>(
     number: usize,
     theirs: &'a [(&'a str, &'a str)],
@@ -396,7 +392,7 @@ fn foreign_name<'a>(
     }
 }
 
-/// Everything that is not ours, with its tags, as AWS describes it.
+/// All foreign resources with their tags, as AWS describes them.
 async fn foreign(
     env: &TestEnvironment,
     ids: &[String],
@@ -437,7 +433,8 @@ async fn foreign(
             .set_resource_arns(Some(batch.to_vec()));
         for description in tags.send().await?.tag_descriptions() {
             let described = found.get_mut(description.resource_arn().unwrap_or_default());
-            *described.context("tags of nothing")? += &format!("{:?}", description.tags());
+            *described.context("tags of an unknown resource")? +=
+                &format!("{:?}", description.tags());
         }
     }
     let mut names = Vec::new();

@@ -1,8 +1,8 @@
-//! The stacks are deployed again while people are on the environment.
+//! The stacks are deployed again while visitors use the environment.
 
 use std::collections::BTreeSet;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use aws_sdk_ecs::types::CpuArchitecture;
 use localcloud::Options;
 use scenarios::visitors::Pin;
@@ -24,11 +24,11 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         ],
     )?;
     let environment = &env.name;
-    let listener = format!("{:?}", default_actions(&env).await?);
+    let actions = format!("{:?}", env.default_actions().await?);
 
     // Unchanged.
     env.cloud.deploy(environment).await?;
-    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
+    assert_eq!(format!("{:?}", env.default_actions().await?), actions);
 
     // With other parameters, in both stacks.
     let changed = [
@@ -43,14 +43,14 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         ("ARCH", ""),
     ];
     env.cloud.deploy_with(environment, &changed).await?;
-    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
+    assert_eq!(format!("{:?}", env.default_actions().await?), actions);
 
-    // With another certificate, which is the listener's.
+    // With another certificate for the listener.
     let certificate = "arn:aws:acm:us-east-1:000000000000:certificate/another";
     let mut another = changed.to_vec();
     another.push(("CERTIFICATE_ARN", certificate));
     env.cloud.deploy_with(environment, &another).await?;
-    assert_eq!(format!("{:?}", default_actions(&env).await?), listener);
+    assert_eq!(format!("{:?}", env.default_actions().await?), actions);
     let listeners = env
         .elb
         .describe_listeners()
@@ -85,7 +85,7 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
         BTreeSet::from([old.as_str()])
     );
 
-    // The environment still deploys, for the processor that only the first time was told.
+    // The environment still deploys, for the architecture that only the first deploy was given.
     env.deploy_live(&[]).await?;
     let newest = env.ecs.describe_task_definition();
     let newest = newest.task_definition(format!("{environment}-app"));
@@ -99,18 +99,4 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
     );
     env.tear_down().await;
     Ok(())
-}
-
-/// The default actions of the HTTPS listener.
-async fn default_actions(
-    env: &TestEnvironment,
-) -> Result<Vec<aws_sdk_elasticloadbalancingv2::types::Action>> {
-    let listeners = env
-        .elb
-        .describe_listeners()
-        .listener_arns(env.listener_arn().await?)
-        .send()
-        .await?;
-    let listener = listeners.listeners().first().context("no listener")?;
-    Ok(listener.default_actions().to_vec())
 }

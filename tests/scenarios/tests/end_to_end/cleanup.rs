@@ -1,4 +1,4 @@
-//! What the cleanup says and does, by hand and by its schedule, and what it tells the event bus.
+//! What a cleanup plans and does, by hand and on its schedule, and what it publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Output;
@@ -8,18 +8,18 @@ use anyhow::{Context, Result, ensure};
 use localcloud::Options;
 use localcloud::gateway::faults::{Fault, FaultRule};
 use localcloud::time_scale::TimeScale;
-use scenarios::machines::{BY_HAND, outcome, planned};
+use scenarios::machines::{outcome, planned};
 use scenarios::queues::{messages, receive, subscribe, subscribe_to_failures};
 use scenarios::{Execution, TestEnvironment};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Result<()> {
+async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let first = env.deploy_live(&[]).await?.name;
     let second = env.deploy_live(&[]).await?.name;
     let third = env.deploy_live(&[]).await?.name;
-    // A candidate whose execution was stopped when it had a service.
+    // A candidate whose execution is stopped after it has created the service.
     let stopped = env.new_id();
     env.cloud.ecs().pause_starts(true);
     env.push(&stopped, &[]).await?;
@@ -29,7 +29,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
         Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
     })
     .await?;
-    // While it runs, it is left alone.
+    // While the execution runs, the candidate is kept.
     assert_eq!(planned(&env.plan().await?, &stopped)?.1, "keep");
     env.stop(&arn).await?;
     env.cloud.ecs().pause_starts(false);
@@ -63,7 +63,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     assert_eq!(outcome(&real, &stopped)?.0, "deleted");
     assert_eq!(env.remaining(&stopped).await?, Vec::<String>::new());
 
-    // The default action lost what it named: it gets it back.
+    // The default action no longer names a deployment: the cleanup repairs it.
     env.elb
         .modify_listener()
         .listener_arn(env.listener_arn().await?)
@@ -78,7 +78,7 @@ async fn a_dry_run_says_what_the_next_real_run_does_and_touches_nothing() -> Res
     assert_eq!(env.active().await?.as_ref(), Some(&third));
     env.reaches_visitors(&third).await?;
 
-    // What a person protects stays, and may go once it is not.
+    // A deployment that an operator protects is kept.
     env.tag(&first, "pulse:protected", "yes").await?;
     assert_eq!(planned(&env.plan().await?, &first)?.1, "keep");
     env.clean_up_later().await?;
@@ -103,13 +103,8 @@ fn nothing_deployed() -> aws_sdk_elasticloadbalancingv2::types::Action {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let env = TestEnvironment::deploy_as(
-        Options::default(),
-        &[("PIPELINE_PARAMETERS", parameters.as_str())],
-    )
-    .await?;
+async fn a_deployment_that_cannot_be_deleted_is_reported_and_does_not_stop_others() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let failures = subscribe_to_failures(&env).await?;
     let mut old = Vec::new();
     for _ in 0..2 {
@@ -137,17 +132,17 @@ async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()
         Ok(messages(&env, &failures).await? > 0)
     })
     .await
-    .context("the topic was not told")?;
-    let told = receive(&env, &failures).await?;
-    assert_eq!(told.len(), 1, "{told:?}");
-    let told = told[0]["Message"].as_str().context("no message")?;
-    let told: Value = serde_json::from_str(told)?;
-    println!("{told:#}");
-    assert_eq!(told["what"], "Cleanup Failed");
-    let reason = told["details"]["reason"].as_str();
+    .context("the failure was not published to the topic")?;
+    let received = receive(&env, &failures).await?;
+    assert_eq!(received.len(), 1, "{received:?}");
+    let message = received[0]["Message"].as_str().context("no message")?;
+    let failure: Value = serde_json::from_str(message)?;
+    println!("{failure:#}");
+    assert_eq!(failure["what"], "Cleanup Failed");
+    let reason = failure["details"]["reason"].as_str();
     assert!(reason.is_some_and(|reason| reason.contains(failed[0].as_str())));
 
-    // The next one goes on where this one could not.
+    // The next cleanup deletes what this one could not.
     let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, failed[0])?.0, "deleted");
     assert_eq!(env.remaining(failed[0]).await?, Vec::<String>::new());
@@ -156,9 +151,11 @@ async fn one_that_cannot_be_deleted_stops_no_other_and_is_told_of() -> Result<()
     Ok(())
 }
 
-/// What a state's function returned, from the history.
+/// What a state's function returned.
 fn result_of(execution: &Execution, state: &str) -> Result<Value> {
-    let from = execution.entered(state).context("never entered")?;
+    let from = execution
+        .entered(state)
+        .context("the state was never entered")?;
     let output = execution.history[from..]
         .iter()
         .find_map(|event| event.task_succeeded_event_details()?.output())
@@ -168,8 +165,8 @@ fn result_of(execution: &Execution, state: &str) -> Result<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Result<()> {
-    // Five minutes are 15 s then.
+async fn the_schedule_deletes_what_was_replaced() -> Result<()> {
+    // The five minutes of the schedule are 15 s.
     let options = Options {
         time_scale: TimeScale(0.05),
         ..Options::default()
@@ -182,7 +179,7 @@ async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Resu
         Ok(env.remaining(&old).await?.is_empty())
     })
     .await
-    .context("the schedule did not remove what was replaced")?;
+    .context("the schedule did not delete what was replaced")?;
     assert_eq!(env.active().await?.as_ref(), Some(&new));
     env.reaches_visitors(&new).await?;
     env.tear_down().await;
@@ -190,7 +187,7 @@ async fn the_schedule_removes_what_was_replaced_without_anybody_asking() -> Resu
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()> {
+async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let queue = subscribe(&env).await?;
     let first = env.deploy_live(&[]).await?.name;
@@ -201,7 +198,7 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
     let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "deleted");
 
-    let mut told = BTreeMap::new();
+    let mut published = BTreeMap::new();
     env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(&env, &queue).await? >= 8)
     })
@@ -215,11 +212,12 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
         assert!(execution.contains(":execution:test-"), "{event}");
         let kind = event["detail-type"].as_str().unwrap_or_default().to_owned();
         let about = detail["deploymentId"].as_str().unwrap_or_default();
-        told.insert((kind, about.to_owned()), detail);
+        published.insert((kind, about.to_owned()), detail);
     }
     let detail = |kind: &str, id: &str| {
-        told.get(&(kind.to_owned(), id.to_owned()))
-            .with_context(|| format!("no `{kind}` of {id} in {:?}", told.keys()))
+        published
+            .get(&(kind.to_owned(), id.to_owned()))
+            .with_context(|| format!("no `{kind}` of {id} in {:?}", published.keys()))
     };
     for id in [&first, &second] {
         let digest = detail("Deployment Started", id)?["imageDigest"].as_str();
@@ -245,11 +243,14 @@ async fn the_bus_hears_of_every_change_and_destroy_leaves_nothing() -> Result<()
         let reason = detail(kind, &second)?["reason"].as_str();
         assert!(reason.is_some_and(|reason| !reason.is_empty()), "{kind}");
     }
-    assert_eq!(told.len(), 8, "{:?}", told.keys());
+    assert_eq!(published.len(), 8, "{:?}", published.keys());
 
-    // Everything goes, whoever is on it.
+    // Destroying removes everything, including what visitors use.
     let refused = destroy(&env, &[]).await?;
-    assert!(!refused.status.success(), "it went on without a yes");
+    assert!(
+        !refused.status.success(),
+        "it did not wait for a confirmation"
+    );
     assert_eq!(env.active().await?.as_ref(), Some(&first));
     let ended = destroy(&env, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
     println!("{}", String::from_utf8_lossy(&ended.stdout));

@@ -1,17 +1,19 @@
-//! From a push to live, on the real templates, machine and functions.
+//! From a push to live.
 
 use anyhow::{Context, Result, ensure};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Action, ActionTypeEnum, ForwardActionConfig, TargetGroupTuple,
+};
 use scenarios::visitors::Pin;
 use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_alone() -> Result<()>
-{
+async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id() -> Result<()> {
     let env = TestEnvironment::deploy().await?;
     let visitor = Visitor::of(&env)?;
 
-    // Before the first deployment nothing is there to answer, and visitors count it as failed.
+    // Before the first deployment every request fails, and is counted as failed.
     let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
     let nothing = visitor.visit(&Pin::None).await.unwrap_err();
     assert!(format!("{nothing:#}").contains("503"), "{nothing:#}");
@@ -27,7 +29,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     assert_eq!(answer.deployment, pushed.name);
     assert_eq!(answer.cookie.as_ref(), Some(&pushed.name));
 
-    // ECS refuses a service whose target group no load balancer knows.
+    // ECS refuses a service whose target group is not attached to a load balancer.
     let attached = pushed.left("CreateListenerRule");
     let attached = attached.context("the rules were never created")?;
     let created = pushed.entered("CreateService");
@@ -38,7 +40,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     let service = calls.iter().position(|c| c.operation == "CreateService");
     assert!(last_rule.is_some() && last_rule < service);
 
-    // By the AWS CLI, when the push was not noticed.
+    // With the AWS CLI, when the push event was lost.
     let id = env.new_id();
     env.push_without_event(&id, &[]).await?;
     let started = start_by_cli(&env, &id, &json!({"deploymentId": id})).await?;
@@ -49,14 +51,13 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     assert_eq!(env.active().await?, Some(id.clone()));
     env.reaches_visitors(&id).await?;
 
-    // It did the same as the push: the same states in the same order, but for the number of looks
-    // at the targets' health.
+    // The execution entered the same states in the same order, apart from repeated polls.
     assert_eq!(
         without_repeats(&execution.path()),
         without_repeats(&pushed.path())
     );
 
-    // What is live already needs nothing.
+    // A deployment that is already live changes nothing.
     let before = env.cloud.calls().newest();
     let again = env
         .start_by_hand("again", &json!({"deploymentId": id}).to_string())
@@ -64,20 +65,15 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
     assert_eq!(env.changes_since(before), Vec::<String>::new());
 
-    // Sizes and variables may be given by hand.
+    a_deployment_with_weight_0_is_switched_to(&env, &pushed.name, &id).await?;
+
+    // Sizes and variables can be given by hand.
     let id = env.new_id();
     env.push_without_event(&id, &[]).await?;
     let input = json!({"deploymentId": id, "desiredCount": 1, "cpu": 512, "memory": 1024, "environment": {"SESSION_IDLE_SECONDS": "5"}});
     let by_hand = env.start_by_hand("by-hand", &input.to_string()).await?;
     assert_eq!(by_hand.ending(), "Succeeded", "{}", by_hand.cause);
-    let services = env
-        .ecs
-        .describe_services()
-        .cluster(&env.name)
-        .services(&id)
-        .send()
-        .await?;
-    let service = services.services().first().context("no service")?;
+    let service = env.service(&id).await?;
     assert_eq!((service.desired_count(), service.running_count()), (1, 1));
     let definition = env
         .ecs
@@ -96,7 +92,45 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id_a
     Ok(())
 }
 
-/// Starts an execution of the deploy machine as people do in a terminal; returns its ARN.
+/// The default action, set by hand, gives the old deployment all the traffic and the newest none. The
+/// newest is not active then, and starting its deployment again must switch.
+async fn a_deployment_with_weight_0_is_switched_to(
+    env: &TestEnvironment,
+    old: &str,
+    newest: &str,
+) -> Result<()> {
+    let mut config = ForwardActionConfig::builder();
+    for (id, weight) in [(old, 100), (newest, 0)] {
+        let group = TargetGroupTuple::builder().target_group_arn(env.target_group(id).await?);
+        config = config.target_groups(group.weight(weight).build());
+    }
+    let forward = Action::builder().r#type(ActionTypeEnum::Forward);
+    env.elb
+        .modify_listener()
+        .listener_arn(env.listener_arn().await?)
+        .default_actions(forward.forward_config(config.build()).build())
+        .send()
+        .await?;
+    env.reaches_visitors(old).await?;
+    let before = env.cloud.calls().newest();
+    let input = json!({"deploymentId": newest}).to_string();
+    let again = env.start_by_hand("weight-0", &input).await?;
+    assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
+    assert_eq!(again.output["previousDeploymentId"], old);
+    let changes = env.changes_since(before);
+    assert!(
+        changes.contains(&"ModifyListener".to_owned()),
+        "{changes:?}"
+    );
+    let actions = format!("{:?}", env.default_actions().await?);
+    assert!(
+        actions.contains(newest) && !actions.contains(old),
+        "{actions}"
+    );
+    env.reaches_visitors(newest).await
+}
+
+/// Starts an execution of the deploy machine as operators do in a terminal; returns its ARN.
 async fn start_by_cli(env: &TestEnvironment, name: &str, input: &Value) -> Result<String> {
     let output = env
         .cloud
@@ -126,7 +160,7 @@ async fn start_by_cli(env: &TestEnvironment, name: &str, input: &Value) -> Resul
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// The path with every state named once, where it was entered first.
+/// The states of the path in the order in which they were first entered.
 fn without_repeats<'a>(path: &[&'a str]) -> Vec<&'a str> {
     let mut seen = Vec::new();
     for state in path {

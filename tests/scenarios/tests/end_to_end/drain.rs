@@ -1,32 +1,21 @@
-//! People stay on the version they are on until they leave, and nobody after them notices its end.
+//! Visitors stay on their version until they leave, and its end disturbs no other visitor.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use localcloud::Options;
-use scenarios::machines::{BY_HAND, Task, drain_record, outcome, planned};
+use scenarios::machines::{Task, drain_record, outcome, planned};
 use scenarios::visitors::Pin;
 use scenarios::websocket::{Session, Socket};
 use scenarios::{TestEnvironment, Traffic};
 use serde_json::json;
 
-/// Nothing is kept warm, so that what was replaced drains at the next sweep.
-async fn environment() -> Result<TestEnvironment> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    TestEnvironment::deploy_as(
-        Options::default(),
-        &[("PIPELINE_PARAMETERS", parameters.as_str())],
-    )
-    .await
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_the_next_sweep()
+async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_next_cleanup()
 -> Result<()> {
-    let env = environment().await?;
-    // It fails its health checks once it drains, for which ECS would replace it.
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
+    // It fails its health checks while it drains, and ECS would replace it for that.
     let old = env
         .deploy_live(&[("HEALTH_503_WHILE_DRAINING", "1")])
         .await?
@@ -49,12 +38,12 @@ async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_t
         assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
     }
 
-    // Longer than three failed health checks: nothing is replaced.
+    // Longer than three failed health checks take: ECS replaces no task.
     tokio::time::sleep(Duration::from_secs(15)).await;
     assert_eq!(env.tasks(&old).await?, first);
     socket.talk("still here").await?;
 
-    // One dies and ECS puts another in its place, which knows nothing of the draining.
+    // One task dies. ECS starts another one, which nothing has asked to drain yet.
     let idle = idle_one(&first).await?;
     assert!(env.cloud.ecs().kill(&idle.id).await);
     env.wait_until(Duration::from_secs(60), async || {
@@ -88,8 +77,8 @@ async fn every_task_is_drained_by_its_own_address_and_one_that_ecs_replaced_by_t
     Ok(())
 }
 
-/// The task's own record says that it was asked by its private address, and so by nobody else: the
-/// load balancer would have sent its own name.
+/// The task's own record says that the request named its private address. A request through the load
+/// balancer would have named the load balancer.
 async fn was_drained_directly(task: &Task) -> Result<()> {
     let record = drain_record(task).await?;
     assert_eq!(record["draining"], true, "{task:?} {record}");
@@ -101,10 +90,10 @@ async fn was_drained_directly(task: &Task) -> Result<()> {
     Ok(())
 }
 
-/// The one that nobody has a session on.
+/// The task without sessions.
 async fn idle_one(tasks: &[Task]) -> Result<Task> {
     for task in tasks {
-        let page = task.ask("/").await?;
+        let page = task.get("/").await?;
         if page["activeSessions"] == 0 {
             return Ok(task.clone());
         }
@@ -113,11 +102,14 @@ async fn idle_one(tasks: &[Task]) -> Result<Task> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_by_task()
+async fn an_application_without_drain_is_reported_and_stops_task_by_task_after_the_deadline()
 -> Result<()> {
-    let env = environment().await?;
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let old = env.deploy_live(&[("NO_DRAIN", "1")]).await?.name;
     let new = env.deploy_live(&[]).await?.name;
+    // A time in the future, which an operator wrote by hand, does not stop the draining of others.
+    env.tag(&new, "pulse:live-since", "2099-01-01T00:00:00Z")
+        .await?;
     for sweep in [env.clean_up().await?, env.clean_up_later().await?] {
         let (what, why) = outcome(&sweep, &old)?;
         println!("{what}: {why}");
@@ -126,7 +118,7 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
         assert!(why.contains("drain deadline"), "{why}");
     }
 
-    // The deadline counts from the start of draining, so that is moved to long ago.
+    // The deadline counts from the start of draining, which is moved to long ago.
     env.tag(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
         .await?;
     let plan = env.plan().await?;
@@ -143,9 +135,10 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
     let execution = env.start("cleanup", &json!({})).await?;
     let counts = Mutex::new(Vec::new());
     env.wait_until(Duration::from_secs(120), async || {
-        // Tasks first: one that stops between the two looks must not seem to be one too many.
+        // Tasks first: one that stops between the two calls must not seem to be one too many.
         let running = env.tasks(&old).await.unwrap_or_default().len();
-        let desired = env.desired_count(&old).await.unwrap_or_default();
+        let service = env.service(&old).await;
+        let desired = service.map_or(0, |service| service.desired_count());
         let described = env.sfn.describe_execution().execution_arn(&execution);
         let has_ended = described.send().await?.status().as_str() != "RUNNING";
         let mut counts = counts.lock().expect("no panic while watching");
@@ -164,7 +157,7 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
     );
     assert!(
         !counts.contains(&(0, 2)),
-        "both were stopped at once: {counts:?}"
+        "both tasks stopped at once: {counts:?}"
     );
 
     let sweep = env.wait_for_execution(&execution).await?;
@@ -178,9 +171,9 @@ async fn an_application_without_drain_is_reported_and_ends_by_the_deadline_task_
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and_then_it_is_gone()
--> Result<()> {
-    let env = environment().await?;
+async fn visitors_with_a_websocket_or_a_session_keep_their_version_until_they_leave() -> Result<()>
+{
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let deployed = env.deploy_live(&[]).await?;
     let old = deployed.name.clone();
     let mut socket = Socket::open(&env, &old).await?;
@@ -193,7 +186,7 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
     let traffic = Traffic::start(&env, 50, pins.clone())?;
     let new = env.deploy_live(&[]).await?.name;
 
-    // However often it is swept, both stay where they are.
+    // No number of cleanups moves either of them.
     let sweep = env.clean_up().await?;
     let (what, why) = outcome(&sweep, &old)?;
     assert_eq!(what, "draining");
@@ -214,7 +207,7 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
     }
     session.close().await?;
 
-    // One sweep without a session may be somebody who reconnects; the second is the end.
+    // After one sweep without sessions a visitor may still reconnect. After two the version is deleted.
     let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "draining");
     assert!(!env.remaining(&old).await?.is_empty());
@@ -222,7 +215,7 @@ async fn a_websocket_and_a_cookie_client_keep_their_version_until_they_close_and
     assert_eq!(outcome(&sweep, &old)?.0, "deleted");
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
 
-    // Whoever still asks for it is answered by the active one.
+    // The active deployment answers visitors who are still pinned to the deleted one.
     tokio::time::sleep(Duration::from_secs(3)).await;
     traffic.next_phase();
     tokio::time::sleep(Duration::from_secs(2)).await;

@@ -1,4 +1,4 @@
-//! Events come more than once, late and in any order.
+//! Push events arrive more than once, late and in any order.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use localcloud::time_scale::TimeScale;
 use scenarios::TestEnvironment;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_the_newest_stays()
+async fn repeated_or_reordered_events_start_one_execution_per_id_and_the_newest_stays_active()
 -> Result<()> {
     let env = TestEnvironment::deploy().await?;
     let events = env.cloud.push_events().clone();
@@ -20,7 +20,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     let newer_event = env.push_without_event(&newer, &[]).await?;
     assert_eq!(env.executions().await?, Vec::<String>::new());
 
-    // The newer one's event comes first, three times, two of them at once.
+    // The newer event arrives first, three times, two of them at once.
     let (one, two) = tokio::join!(events.deliver(&newer_event), events.deliver(&newer_event));
     for delivery in [one?, two?, events.deliver(&newer_event).await?] {
         assert_eq!(delivery, [Outcome::Delivered]);
@@ -29,7 +29,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
     env.reaches_visitors(&newer).await?;
 
-    // The older one's comes late, twice, and makes nothing.
+    // The older event arrives late, twice, and changes nothing.
     let before = env.cloud.calls().newest();
     events.deliver(&older_event).await?;
     events.deliver(&older_event).await?;
@@ -39,13 +39,13 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
     assert!(note.contains(&newer), "{}", execution.output);
     assert_eq!(env.changes_since(before), Vec::<String>::new());
 
-    // And once more the newer one's, now that its execution is over.
+    // Both arrive once more, after their executions.
     events.deliver(&newer_event).await?;
     events.deliver(&older_event).await?;
-    // Every delivery has asked for an execution, in the background.
+    // Every delivery starts an execution, in the background.
     let calls = env.cloud.calls();
-    let asked = async || Ok(calls.count("states", "StartExecution") >= 7);
-    env.wait_until(Duration::from_secs(60), asked).await?;
+    let started = async || Ok(calls.count("states", "StartExecution") >= 7);
+    env.wait_until(Duration::from_secs(60), started).await?;
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     let names = env.executions().await?;
     assert_eq!(names.len(), 2, "{names:?}");
@@ -61,7 +61,7 @@ async fn events_that_come_again_or_out_of_order_start_one_execution_per_id_and_t
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_images_pushed_at_the_same_time_the_newest_goes_live() -> Result<()> {
-    // Slower than otherwise, so that ECS waits longer for a slow start than this one takes.
+    // Slower than usual, so that ECS waits for the slow start of the oldest.
     let options = Options {
         time_scale: TimeScale(0.2),
         ..Options::default()
@@ -85,21 +85,21 @@ async fn of_images_pushed_at_the_same_time_the_newest_goes_live() -> Result<()> 
     assert_eq!(env.active().await?.as_ref(), Some(&newest.name));
     env.reaches_visitors(&newest.name).await?;
 
-    // It was made, found a newer one live when it was ready, and is no failure.
+    // It was created, and found a newer one live when it was ready. This is not a failure.
     assert_eq!(slow.ending(), "Superseded", "{}", slow.cause);
     assert_eq!(slow.output["outcome"], "superseded");
     assert!(slow.entered("CreateService").is_some(), "{:?}", slow.path());
     assert_eq!(env.remaining(&slow.name).await?, Vec::<String>::new());
 
-    // Whether it was live for a moment depends on who was first; half of it is never left.
+    // Whether it was live for a moment depends on the order. It is whole or gone, never half there.
     let left = env.remaining(&quick.name).await?;
     println!("{}: {} {left:?}", quick.name, quick.ending());
     let endings = ["Succeeded", "Superseded"];
     assert!(endings.contains(&quick.ending()), "{}", quick.cause);
     if quick.ending() == "Succeeded" || !left.is_empty() {
         assert!(left.len() >= 5, "{left:?}");
-        let marks = env.tags(&quick.name).await?;
-        assert!(marks.contains_key(LIVE_SINCE), "{marks:?}");
+        let tags = env.tags(&quick.name).await?;
+        assert!(tags.contains_key(LIVE_SINCE), "{tags:?}");
     }
     env.tear_down().await;
     Ok(())

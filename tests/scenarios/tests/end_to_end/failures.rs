@@ -1,4 +1,4 @@
-//! What fails before the switch leaves traffic where it was and nothing behind, and says why.
+//! A deployment that fails before its switch moves no traffic, leaves nothing behind, and says why.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -13,7 +13,7 @@ use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()> {
+async fn a_bad_image_fails_with_its_reason_and_disturbs_no_visitor() -> Result<()> {
     let env = TestEnvironment::deploy().await?;
     let live = env.deploy_live(&[]).await?.name;
     let pins = vec![
@@ -23,7 +23,7 @@ async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()
     ];
     let traffic = Traffic::start(&env, 50, pins.clone())?;
 
-    // A crash is reported in under a minute of real time, push included.
+    // A crash is reported within a minute of real time from the push.
     let pushed = Instant::now();
     let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
     let took = pushed.elapsed();
@@ -36,9 +36,9 @@ async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()
     )
     .await?;
 
-    // The others side by side: they have nothing to do with each other.
+    // The others at the same time, because they are independent.
     let gone = env.new_id();
-    // An image of its own, and not what is live under another tag.
+    // An image of its own, which differs from the live one.
     let gone_event = env
         .push_without_event(&gone, &[("SESSION_IDLE_SECONDS", "77")])
         .await?;
@@ -85,13 +85,13 @@ async fn a_bad_image_fails_with_its_reason_and_no_visitor_notices() -> Result<()
         );
     }
 
-    // None of this is in the way of the next deployment.
+    // None of this affects the next deployment.
     env.deploy_live(&[]).await?;
     env.tear_down().await;
     Ok(())
 }
 
-/// The execution ended as Failed with these words in its cause, and nothing of it is left.
+/// The execution ended as Failed with these words in its cause, and nothing of the deployment remains.
 async fn is_undone(env: &TestEnvironment, execution: &Execution, words: &[&str]) -> Result<()> {
     let Execution {
         name, error, cause, ..
@@ -110,13 +110,13 @@ async fn is_undone(env: &TestEnvironment, execution: &Execution, words: &[&str])
     Ok(())
 }
 
-/// Deploys the image of an event and deletes it after it was found and before a task pulls it.
+/// Deploys the image of an event, and deletes it after the deployment found it and before a task pulls it.
 async fn deploy_and_delete_the_image(
     env: &TestEnvironment,
     event: &PushEvent,
 ) -> Result<Execution> {
     let id = &event.tag;
-    // A slow call between the two, to have the time.
+    // A slow call in between gives the time for it.
     let slow = Fault::Slow { milliseconds: 3000 };
     env.cloud.faults().add(FaultRule::next(
         "elasticloadbalancing",
@@ -126,7 +126,7 @@ async fn deploy_and_delete_the_image(
     env.cloud.push_events().deliver(event).await?;
     let arn = env.execution_arn(id);
     let registered = async || {
-        // Until it has begun it cannot be read.
+        // It cannot be read before it starts.
         let execution = Execution::read(&env.sfn, &arn).await;
         Ok(execution.is_ok_and(|execution| execution.left("RegisterTaskDefinition").is_some()))
     };

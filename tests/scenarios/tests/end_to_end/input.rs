@@ -1,13 +1,13 @@
-//! Wrong input typed in the console is refused before anything is made.
+//! Wrong input from the console is refused before anything is created.
 
 use anyhow::Result;
 use scenarios::TestEnvironment;
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> Result<()> {
+async fn wrong_input_from_the_console_is_refused_and_its_field_is_named() -> Result<()> {
     let env = TestEnvironment::deploy().await?;
-    // The image is there: it is the input alone that is refused.
+    // The image exists, so that only the input can be refused.
     let id = env.new_id();
     env.push_without_event(&id, &[]).await?;
     let table: [(&str, Value, &[&str]); 15] = [
@@ -96,7 +96,7 @@ async fn wrong_input_from_the_console_is_refused_by_the_name_of_its_field() -> R
                 ended.cause
             );
         }
-        // One message: neither JSON around it nor a stack trace behind it.
+        // A plain message, without JSON around it or a stack trace after it.
         assert!(
             ended.cause.starts_with("InvalidInputError: "),
             "{name}: {}",

@@ -1,5 +1,5 @@
-//! Up to AWS's limits and one further: room on the load balancer, the history and the data of an
-//! execution, and the time of a function.
+//! AWS's limits, and one more than they allow: rules and target groups of a load balancer, history and
+//! data of an execution, and the time of a function.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -15,21 +15,18 @@ use scenarios::machines::{BY_HAND, outcome};
 use scenarios::{Execution, TestEnvironment};
 use serde_json::json;
 
-/// Events that an execution may have, and bytes that a state may take or give:
+/// The events of an execution, and the bytes of a state's input or output:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
 const MAX_EVENTS: usize = 25_000;
 const MAX_BYTES: usize = 262_144;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_last_room_is_given_out_once_and_what_has_none_is_refused_with_what_to_do() -> Result<()>
-{
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let parameters = [("PIPELINE_PARAMETERS", parameters.as_str())];
-    let env = TestEnvironment::deploy_as(Options::default(), &parameters).await?;
+async fn a_deployment_over_a_quota_is_refused_with_advice() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let mut ours = vec![env.deploy_live(&[]).await?.name];
     let mut others = Others::on(&env, &ours[0]).await?;
 
-    // 98 of 100 rules: room for one.
+    // 98 of 100 rules: one more deployment fits.
     others.fill_up_to(98).await?;
     ours.push(env.deploy_live(&[]).await?.name);
     assert_eq!(rules(&env).await?.len(), 100);
@@ -48,10 +45,10 @@ async fn the_last_room_is_given_out_once_and_what_has_none_is_refused_with_what_
     )
     .await?;
     others.remove_rules(1).await?;
-    ours.push(race_for_the_last_room(&env).await?);
+    ours.push(race_for_the_last_rules(&env).await?);
     assert_eq!(rules(&env).await?.len(), 100);
 
-    // 99 of 100 target groups: room for one.
+    // 99 of 100 target groups: one more deployment fits.
     others.remove_rules(usize::MAX).await?;
     others.route_to_groups(99 - ours.len()).await?;
     assert_eq!(groups(&rules(&env).await?).len(), 99);
@@ -62,14 +59,14 @@ async fn the_last_room_is_given_out_once_and_what_has_none_is_refused_with_what_
     is_refused(&env, why, &advice).await?;
     others.remove_rules(usize::MAX).await?;
 
-    ours.push(a_function_that_is_short_of_time_is_tried_again(&env).await?);
-    ours.push(the_largest_environment_goes_through_the_machine(&env).await?);
+    ours.push(a_function_that_runs_out_of_time_is_retried(&env).await?);
+    ours.push(the_largest_environment_passes_the_machine(&env).await?);
     a_thousand_rules(&env, &mut others, ours).await?;
     env.tear_down().await;
     Ok(())
 }
 
-/// A deployment ends as refused, with this reason and this advice, and changed nothing.
+/// A deployment is refused with this reason and advice, and changes nothing.
 async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result<()> {
     let id = env.new_id();
     let active = env.active().await?;
@@ -96,14 +93,14 @@ async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result
     Ok(())
 }
 
-/// Two deployments come for the room of one; gives the one that is live.
-async fn race_for_the_last_room(env: &TestEnvironment) -> Result<String> {
+/// Two deployments race for the last two rules; returns the one that is live.
+async fn race_for_the_last_rules(env: &TestEnvironment) -> Result<String> {
     let ids = [env.new_id(), env.new_id()];
     for id in &ids {
         env.push_without_event(id, &[]).await?;
     }
-    // Both find room before either takes it: the newer is held up until the older has taken half, and
-    // takes the other half while the older is held up in turn.
+    // Both find two rules free. The newer is delayed until the older has created one, and creates the
+    // other one while the older is delayed in turn.
     let [older, newer] = &ids;
     let faults = env.cloud.faults();
     let slow = |milliseconds| Fault::Slow { milliseconds };
@@ -147,13 +144,13 @@ async fn race_for_the_last_room(env: &TestEnvironment) -> Result<String> {
         );
         assert_eq!(env.remaining(id).await?, Vec::<String>::new());
     }
-    ensure!(live.len() == 1, "not one but these are live: {live:?}");
+    ensure!(live.len() == 1, "these are live instead of one: {live:?}");
     assert_eq!(env.active().await?.as_ref(), live.first());
     env.reaches_visitors(&live[0]).await?;
     Ok(live.remove(0))
 }
 
-/// With the quota raised to 1,000 rules: priorities, pages, deploying, undoing and cleaning up.
+/// Deploys, undoes and cleans up with a quota of 1,000 rules.
 async fn a_thousand_rules(
     env: &TestEnvironment,
     others: &mut Others<'_>,
@@ -161,7 +158,7 @@ async fn a_thousand_rules(
 ) -> Result<()> {
     const RAISED: usize = 1_000;
     env.cloud.set_rules_per_load_balancer(RAISED);
-    // Somebody else's stand where ours would be, from the first of each kind on.
+    // Foreign rules take the priorities that ours would get.
     let taken = rules(env).await?;
     let taken: BTreeSet<u32> = taken.iter().filter_map(priority).collect();
     let free = |from: u32| (from..).filter(|priority| !taken.contains(priority));
@@ -174,7 +171,7 @@ async fn a_thousand_rules(
     let began = std::time::Instant::now();
     let last = env.deploy_live(&[]).await?;
     println!(
-        "deployed beside 998 rules in {:.1} s",
+        "deployed among 998 rules in {:.1} s",
         began.elapsed().as_secs_f64()
     );
     assert_eq!(priorities(&last)?, (header, cookie));
@@ -182,14 +179,14 @@ async fn a_thousand_rules(
     let why = "needs 2 more rules, and the load balancer has 1000 of 1000";
     is_refused(env, why, &["run the cleanup machine"]).await?;
 
-    // In the gaps that others leave, and undone from there.
+    // A deployment takes free priorities in between, and its undo frees them.
     others.remove_rules_at(&[300, 20_300]).await?;
     let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
     assert_eq!(crashed.ending(), "Failed", "{}", crashed.cause);
     assert_eq!(priorities(&crashed)?, (Some(300), Some(20_300)));
     assert_eq!(env.remaining(&crashed.name).await?, Vec::<String>::new());
 
-    // A cleanup began with all the others of ours and died.
+    // An earlier cleanup began to delete all other deployments, and died.
     for id in &ours {
         env.tag(id, "pulse:deleting-since", "2026-01-01T00:00:00Z")
             .await?;
@@ -200,7 +197,7 @@ async fn a_thousand_rules(
     let pages = calls
         .iter()
         .filter(|call| call.operation == "DescribeRules" && !call.caller.ends_with(":root"));
-    // The two that crashed are gone, and the default rule is a rule.
+    // The two rules of the crashed one are gone, and the default rule is a rule too.
     assert_eq!(pages.count(), (RAISED - 2 + 1usize).div_ceil(400));
     let sweep = env.clean_up().await?;
     for id in &ours {
@@ -212,9 +209,9 @@ async fn a_thousand_rules(
     Ok(())
 }
 
-/// The priorities that the deployment's rules got.
+/// The priorities of the rules that the execution created.
 fn priorities(execution: &Execution) -> Result<(Option<u32>, Option<u32>)> {
-    let made = execution.given_by("CreateListenerRule")?;
+    let made = execution.output_of("CreateListenerRule")?;
     let of = |rule: &str| {
         let priority = made["Payload"][rule]["priority"].as_u64();
         priority.and_then(|priority| u32::try_from(priority).ok())
@@ -222,8 +219,8 @@ fn priorities(execution: &Execution) -> Result<(Option<u32>, Option<u32>)> {
     Ok((of("headerRule"), of("cookieRule")))
 }
 
-/// A function waits for a call longer than it may run, and another is stuck until Lambda kills it.
-async fn a_function_that_is_short_of_time_is_tried_again(env: &TestEnvironment) -> Result<String> {
+/// A function waits for a call longer than its timeout, and another hangs until Lambda kills it.
+async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> Result<String> {
     let function = format!("{}-create-target-group", env.name);
     let path = format!("/2015-03-31/functions/{function}/configuration");
     let timeout = Bytes::from(json!({"Timeout": 3}).to_string());
@@ -238,7 +235,7 @@ async fn a_function_that_is_short_of_time_is_tried_again(env: &TestEnvironment) 
     let fault = FaultRule::next("elasticloadbalancing", "CreateTargetGroup", slow);
     env.cloud.faults().add(fault);
     let waited = env.deploy_live(&[]).await?;
-    // Once, or again on a machine on which the next try is short of time too.
+    // On a slow machine, the retry may run out of time as well.
     let errors = BTreeSet::from_iter(waited.task_errors());
     assert_eq!(errors, BTreeSet::from(["TransientError"]));
     let why = waited
@@ -248,7 +245,7 @@ async fn a_function_that_is_short_of_time_is_tried_again(env: &TestEnvironment) 
     let why = why.unwrap_or_default();
     assert!(why.contains("stopped before Lambda's timeout"), "{why}");
 
-    // It is idle now, and stays so whatever it is sent.
+    // The idle process is stopped, and does not react to its next event.
     let frozen = process_of(env, &function)?;
     let stop = tokio::process::Command::new("kill")
         .args(["-STOP", &frozen])
@@ -257,7 +254,7 @@ async fn a_function_that_is_short_of_time_is_tried_again(env: &TestEnvironment) 
     let stuck = env.deploy_live(&[]).await?;
     let errors = BTreeSet::from_iter(stuck.task_errors());
     assert!(errors.contains("Sandbox.Timedout"), "{errors:?}");
-    // Both are there, and each once.
+    // Both exist, each once.
     for id in [&waited.name, &stuck.name] {
         let all = rules(env).await?;
         let own = all
@@ -265,11 +262,11 @@ async fn a_function_that_is_short_of_time_is_tried_again(env: &TestEnvironment) 
             .filter(|rule| groups([*rule]).iter().any(|arn| arn.contains(id.as_str())));
         assert_eq!(own.count(), 2, "{id}");
     }
-    // The caller cleans up the newest; the other goes here.
+    // The caller deletes the newest one, and this cleanup deletes the other one.
     env.tag(&waited.name, "pulse:deleting-since", "2026-01-01T00:00:00Z")
         .await?;
     let sweep = env.clean_up().await?;
-    ensure!(!sweep.output.is_null(), "the cleanup says nothing");
+    ensure!(!sweep.output.is_null(), "the cleanup has no output");
     Ok(stuck.name)
 }
 
@@ -293,15 +290,15 @@ fn process_of(env: &TestEnvironment, function: &str) -> Result<String> {
         .with_context(|| format!("no process runs {function}"))
 }
 
-/// The longest variable that is taken; one more byte is refused by the name of the field.
-async fn the_largest_environment_goes_through_the_machine(env: &TestEnvironment) -> Result<String> {
+/// The longest variable that is accepted. One more byte is refused, and the field is named.
+async fn the_largest_environment_passes_the_machine(env: &TestEnvironment) -> Result<String> {
     let start = async |length| -> Result<Execution> {
         let id = env.new_id();
         env.push_without_event(&id, &[]).await?;
         let input = json!({"deploymentId": id, "environment": {"LONG": "x".repeat(length)}});
         env.start_by_hand(&id, &input.to_string()).await
     };
-    // What ECS writes around the text takes 27 bytes.
+    // ECS adds 27 bytes around the text.
     let refused = start(32_742).await?;
     assert_eq!(refused.ending(), "Refused");
     assert!(
@@ -318,7 +315,7 @@ async fn the_largest_environment_goes_through_the_machine(env: &TestEnvironment)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution_may_hold()
+async fn the_longest_wait_and_the_longest_input_stay_far_below_the_limits_of_an_execution()
 -> Result<()> {
     let options = Options {
         time_scale: TimeScale(0.02),
@@ -326,7 +323,7 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution
     };
     let env = TestEnvironment::deploy_as(options, &[("PIPELINE_PARAMETERS", BY_HAND)]).await?;
 
-    // As much as Step Functions lets in, echoed by the function that refuses it.
+    // Almost as much input as Step Functions accepts, which the refusal quotes.
     let id = env.new_id();
     for (name, input) in [
         (
@@ -356,7 +353,7 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution
         assert!(ended.cause.len() < 4_200, "{name}: {}", ended.cause.len());
     }
 
-    // The image never comes, so that tasks are pending for as long as anybody waits.
+    // The image pull never ends, so that the tasks stay pending.
     let event = env.push_without_event(&id, &[]).await?;
     let pull = format!("GET /v2/{}/manifests/{}", env.name, event.digest);
     let slow = Fault::Slow {
@@ -387,8 +384,7 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_what_an_execution
     Ok(())
 }
 
-/// Rules and target groups of somebody else's, made past the gateway, where a thousand take
-/// little time.
+/// Foreign rules and target groups, created past the gateway, where a thousand take little time.
 struct Others<'a> {
     env: &'a TestEnvironment,
     listener: String,
@@ -399,7 +395,7 @@ struct Others<'a> {
 }
 
 impl Others<'_> {
-    /// None yet; `like` is a deployment in whose network they are.
+    /// Creates none yet. They will be in the network of the deployment `like`.
     async fn on<'a>(env: &'a TestEnvironment, like: &str) -> Result<Others<'a>> {
         let described = env.elb.describe_target_groups().names(like).send().await?;
         let vpc = described
@@ -415,7 +411,7 @@ impl Others<'_> {
         })
     }
 
-    /// Makes rules until the listener has so many, ours among them.
+    /// Creates rules until the listener has `number` rules, including ours.
     async fn fill_up_to(&mut self, number: usize) -> Result<()> {
         let more = number - rules(self.env).await?.len();
         let at: Vec<u32> = (30_000..).take(more).collect();
@@ -435,7 +431,7 @@ impl Others<'_> {
         Ok(())
     }
 
-    /// Makes so many target groups and routes to them, five a rule, which is the most that AWS allows.
+    /// Creates `number` target groups, and rules to five of them each, the most that AWS allows.
     async fn route_to_groups(&mut self, number: usize) -> Result<()> {
         let mut groups = Vec::new();
         for _ in 0..number {
@@ -489,7 +485,7 @@ impl Others<'_> {
         Ok(())
     }
 
-    /// Removes so many rules, the newest first.
+    /// Deletes up to `number` rules, the newest first.
     async fn remove_rules(&mut self, number: usize) -> Result<()> {
         for _ in 0..number.min(self.rules.len()) {
             let (_, arn) = self.rules.pop().context("no rule")?;
@@ -501,7 +497,9 @@ impl Others<'_> {
     async fn remove_rules_at(&mut self, priorities: &[u32]) -> Result<()> {
         for priority in priorities {
             let position = self.rules.iter().position(|(at, _)| at == priority);
-            let (_, arn) = self.rules.remove(position.context("no rule there")?);
+            let (_, arn) = self
+                .rules
+                .remove(position.context("no rule with this priority")?);
             self.delete(&arn).await?;
         }
         Ok(())
@@ -516,7 +514,7 @@ impl Others<'_> {
         Ok(())
     }
 
-    /// Gives the first value of a field in the answer.
+    /// Calls Elastic Load Balancing; returns the first value of a field in the answer.
     async fn call(&self, action: &str, parameters: &[(&str, &str)], field: &str) -> Result<String> {
         let mut all = vec![("Action", action)];
         all.extend(parameters);
@@ -534,7 +532,7 @@ impl Others<'_> {
     }
 }
 
-/// The listener's rules but for the default one, past every page.
+/// The listener's rules on all pages, without the default rule.
 async fn rules(env: &TestEnvironment) -> Result<Vec<Rule>> {
     let listener = env.listener_arn().await?;
     let list = env

@@ -1,6 +1,6 @@
-//! What happens at the same time, in the orders that matter: pushes, cleanups, rollbacks, and updates
-//! of the stacks. A race is placed by holding an AWS call up, and whichever order it then takes, what
-//! people and operators are told has to be so.
+//! Pushes, cleanups, rollbacks and updates of the stacks at the same time, in the orders that matter.
+//! Delayed AWS calls bring a race about. In any order that it then takes, what the executions report
+//! must be true.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -15,11 +15,11 @@ use scenarios::websocket::Socket;
 use scenarios::{Execution, Observers, TestEnvironment};
 use serde_json::{Value, json};
 
-/// Of a deployment that is whole: two rules, target group, service, two tasks, task definition.
+/// The parts of a whole deployment: two rules, target group, service, two tasks and task definition.
 const PARTS: usize = 7;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither_it_nor_each_other()
+async fn the_newest_push_goes_live_and_concurrent_cleanups_disturb_neither_it_nor_each_other()
 -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let seed = match std::env::var("RACES_SEED") {
@@ -45,9 +45,9 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
     println!("pushes: {} requests answered", observers.finish().await?);
 
     let [first, second, third] = &live[..] else {
-        panic!("three were live: {live:?}");
+        panic!("not three were live: {live:?}");
     };
-    // None of the old ones is kept warm. Somebody stays on two; on the other nobody has been for long.
+    // No old one is kept warm. Two of them have a visitor, and the other one is long idle.
     for id in [&base, first, second] {
         env.tag(id, "pulse:rolled-back-at", LONG_AGO).await?;
     }
@@ -66,7 +66,7 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
     }
     socket.talk("after both").await?;
 
-    // One of them is past its deadline while an image is pushed.
+    // The drain deadline of one of them passes while an image is pushed.
     env.tag(&base, "pulse:draining-since", LONG_AGO).await?;
     let fourth = pushed_during_a_cleanup(&env, third).await?;
     observers.also_on(&fourth);
@@ -76,7 +76,7 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
     socket.close().await?;
     is_left(&env, second).await?;
 
-    // One that is held up after it has read the resources, until the other one has done what both plan.
+    // One cleanup is delayed after it has read the resources, until the other one has done what both plan.
     env.tag(second, "pulse:idle-since", LONG_AGO).await?;
     let late = env.delay_call("states", "ListExecutions", 1, DELAY_PAST_TIMEOUT);
     env.delay_call("states", "ListExecutions", 3, DELAY_PAST_TIMEOUT);
@@ -98,13 +98,13 @@ async fn the_newest_push_goes_live_and_cleanups_at_the_same_time_disturb_neither
     Ok(())
 }
 
-/// So long ago that a drain deadline is over, and a sweep that found nobody was another one.
+/// A time so long ago that a drain deadline has passed, and that an idle task was found in an earlier sweep.
 const LONG_AGO: &str = "2026-01-01T00:00:00Z";
 
-/// Delivers the events of pushes in this order, one right after the other. Gives the newest, which is
-/// live then.
+/// Delivers the events of pushes in this order, one right after the other. Returns the newest, which is
+/// live afterwards.
 async fn pushed_at_once(env: &TestEnvironment, ids: &[String]) -> Result<String> {
-    // Packing takes longer than a second, so the images are there before the events are.
+    // The images are pushed before the first event, because a push takes time.
     let mut pushed = Vec::new();
     for id in ids {
         pushed.push(env.push_without_event(id, &[]).await?);
@@ -120,7 +120,7 @@ async fn pushed_at_once(env: &TestEnvironment, ids: &[String]) -> Result<String>
         let Execution { name, cause, .. } = execution;
         let left = parts(env, name).await?;
         println!("{name}: {}, {} parts", execution.ending(), left.len());
-        // One that was live for a moment is whole, whatever its execution heard of that.
+        // One that was live for a moment is whole, even if its execution does not know that.
         let was_live = !left.is_empty() && env.tags(name).await?.contains_key(LIVE_SINCE);
         match execution.ending() {
             "Succeeded" => assert!(was_live, "{name}: {left:?}"),
@@ -146,14 +146,14 @@ async fn parts(env: &TestEnvironment, id: &str) -> Result<Vec<String>> {
     Ok(parts)
 }
 
-/// A cleanup reads what there is while the candidate has half of its parts, and looks which executions
-/// run when this one's may be over: neither the candidate nor what is active is touched.
+/// A cleanup reads the resources while the candidate has half of its parts, and lists the running
+/// executions when the candidate's may have ended. It changes neither the candidate nor what is active.
 async fn pushed_during_a_cleanup(env: &TestEnvironment, active: &str) -> Result<String> {
     let candidate = env.new_id();
     let group = env.delay_call("elasticloadbalancing", "CreateRule", 1, DELAY / 4);
     env.push(&candidate, &[]).await?;
     env.call_arrived(&group).await?;
-    // Twice, which is longer than a deployment takes.
+    // Two delays take longer than a deployment.
     for nth in 1..=2 {
         env.delay_call("states", "ListExecutions", nth, DELAY_PAST_TIMEOUT);
     }
@@ -172,7 +172,7 @@ async fn pushed_during_a_cleanup(env: &TestEnvironment, active: &str) -> Result<
     Ok(candidate)
 }
 
-/// The ends of both cleanups, which are good ones.
+/// Waits for both cleanups, which must succeed.
 async fn both_clean_up(env: &TestEnvironment, arns: &[String]) -> Result<[Execution; 2]> {
     let ended = try_join_all(arns.iter().map(|arn| env.wait_for_execution(arn))).await?;
     env.cloud.faults().clear();
@@ -188,25 +188,25 @@ async fn both_clean_up(env: &TestEnvironment, arns: &[String]) -> Result<[Execut
     ended.try_into().ok().context("not two cleanups")
 }
 
-/// Whether the cleanup says that the deployment is deleted.
+/// Whether the cleanup reports that it deleted the deployment.
 fn is_deleted(cleanup: &Execution, id: &str) -> bool {
     outcome(cleanup, id).is_ok_and(|(what, _)| what == "deleted")
 }
 
-/// Waits until every task of the deployment has noticed that nobody is on it any more.
+/// Waits until no task of the deployment has a session.
 async fn is_left(env: &TestEnvironment, id: &str) -> Result<()> {
     for task in env.tasks(id).await? {
         env.wait_until(Duration::from_secs(60), async || {
-            let page = task.ask("/").await?;
+            let page = task.get("/").await?;
             Ok(page["activeSessions"] == 0)
         })
         .await
-        .with_context(|| format!("somebody is on {task:?}"))?;
+        .with_context(|| format!("{task:?} still has a session"))?;
     }
     Ok(())
 }
 
-/// Two tasks run, and nobody asked them to drain.
+/// Two tasks run, and have received no drain request.
 async fn is_not_drained(env: &TestEnvironment, id: &str) -> Result<()> {
     for task in env.tasks_running(id, 2).await? {
         assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
@@ -215,14 +215,14 @@ async fn is_not_drained(env: &TestEnvironment, id: &str) -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins_and_says_so()
--> Result<()> {
+async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_report_it() -> Result<()>
+{
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let old = env.deploy_live(&[]).await?.name;
     let bad = env.deploy_live(&[]).await?.name;
     let observers = Observers::on(&env, &[&old, &bad]).await?;
 
-    // The candidate gets ready when the rollback has begun, and the rollback switches after it.
+    // The candidate becomes ready after the rollback has begun, and the rollback switches after it.
     let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
@@ -231,7 +231,8 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     let race = rollback_against(&env, json!({}), &candidate).await?;
     println!("ready after the rollback began: {race:?}");
 
-    // Now the rollback overwrites the switch of the candidate, which got ready after its marks.
+    // The rollback overwrites the switch of the candidate, which became ready after the rollback had set
+    // its tags.
     live_beside(&env, &old).await?;
     let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
     let candidate = env.new_id();
@@ -241,7 +242,7 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     let race = rollback_against(&env, json!({}), &candidate).await?;
     println!("ready before the rollback's switch: {race:?}");
 
-    // Now the candidate overwrites the switch of a rollback that began and ended within its own.
+    // The candidate overwrites the switch of a rollback that began and ended during its own.
     live_beside(&env, &old).await?;
     let switch = env.delay_call("elasticloadbalancing", "ModifyListener", 1, DELAY);
     let candidate = env.new_id();
@@ -251,21 +252,21 @@ async fn of_rollbacks_pushes_and_updates_of_the_stacks_at_the_same_time_one_wins
     let race = rollback_against(&env, back, &candidate).await?;
     println!("a rollback within the switch: {race:?}");
 
-    // Two at once, to the same deployment and to two.
+    // Two rollbacks at once, first to the same deployment, then to different ones.
     let live = env.deploy_live(&[]).await?.name;
     two_rollbacks(&env, [json!({}), json!({})]).await?;
     assert_ne!(env.active().await?.as_ref(), Some(&live));
     let named = [&live, &bad].map(|id| json!({"deploymentId": id}));
     two_rollbacks(&env, named).await?;
 
-    // Whatever was rolled back, the next one goes live, even while both stacks are updated.
+    // After all these rollbacks the next push goes live, even while both stacks are updated.
     pushed_during_an_update(&env).await?;
     println!("{} requests answered", observers.finish().await?);
     env.tear_down().await;
     Ok(())
 }
 
-/// Sees to it that another one than `old` is active, so that there is one to go back to.
+/// Makes sure that another deployment than `old` is active, so that a rollback can go back to `old`.
 async fn live_beside(env: &TestEnvironment, old: &str) -> Result<()> {
     if env.active().await?.as_deref() == Some(old) {
         env.deploy_live(&[]).await?;
@@ -273,17 +274,16 @@ async fn live_beside(env: &TestEnvironment, old: &str) -> Result<()> {
     Ok(())
 }
 
-/// How a deployment and a rollback at the same time ended.
+/// Which of a deployment and a concurrent rollback won.
 #[derive(Debug)]
 enum Won {
-    /// The candidate, which was ready after the rollback had begun.
+    /// The candidate, which became ready after the rollback had begun.
     Newer,
-    /// The rollback: the candidate was ready when it began.
+    /// The rollback, because the candidate was ready before it began.
     Rollback,
 }
 
-/// Starts the rollback and waits for both ends. What was active when it began is not active any more,
-/// and what both say is so.
+/// Starts the rollback, waits for both executions, and checks that what both report is true.
 async fn rollback_against(env: &TestEnvironment, input: Value, candidate: &str) -> Result<Won> {
     let rollback = env.start("rollback", &input).await?;
     let (rollback, deployed) = tokio::try_join!(
@@ -314,7 +314,7 @@ async fn rollback_against(env: &TestEnvironment, input: Value, candidate: &str) 
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
     assert_eq!(rollback.output["deploymentId"], active.as_str());
     match deployed.ending() {
-        // It was live first, and that is what the rollback left.
+        // It was live first, and the rollback replaced it.
         "Succeeded" => assert_eq!(rollback.output["replacedDeploymentId"], candidate),
         ending => {
             assert!(["Failed", "UndoFailed"].contains(&ending));
@@ -325,7 +325,7 @@ async fn rollback_against(env: &TestEnvironment, input: Value, candidate: &str) 
     Ok(Won::Rollback)
 }
 
-/// Two rollbacks at the same moment, each held up before its switch.
+/// Starts two rollbacks at once, each delayed before its switch.
 async fn two_rollbacks(env: &TestEnvironment, inputs: [Value; 2]) -> Result<()> {
     for nth in 1..=2 {
         env.delay_call("elasticloadbalancing", "ModifyListener", nth, DELAY / 3);
@@ -359,7 +359,7 @@ async fn two_rollbacks(env: &TestEnvironment, inputs: [Value; 2]) -> Result<()> 
     env.reaches_visitors(&active).await
 }
 
-/// Two pushes while the stacks are updated: one with the baseline, one with the machines.
+/// Pushes twice while the stacks are updated: once with the baseline, once with the machines.
 async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
     let mut live = BTreeSet::from([env.active().await?.context("nothing is active")?]);
     let changed = [
@@ -387,7 +387,7 @@ async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
                 Ok(updates.count() > number)
             })
             .await
-            .context("no such stack was updated")?;
+            .context("the stack was not updated")?;
             env.cloud.push_events().deliver(event).await?;
         }
         tokio::try_join!(
@@ -404,7 +404,7 @@ async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
                 live.insert(name.clone());
             }
             "Superseded" => assert_eq!(*name, with_baseline, "{}", deployed.output),
-            // Refused or undone, and no harm done.
+            // Refused or undone, and nothing remains.
             _ => {
                 assert!(["Failed", "Refused"].contains(&ending), "{ending}");
                 assert_eq!(env.remaining(name).await?, Vec::<String>::new());

@@ -1,26 +1,22 @@
-//! A right that a role lacks is noticed by who needs it, and told by its name; traffic stays where it
-//! is.
+//! A missing permission is reported by its name where it is needed, and moves no traffic.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use localcloud::Options;
 use localcloud::time_scale::TimeScale;
-use scenarios::machines::BY_HAND;
 use scenarios::queues::{dead_letters, messages, take};
 use scenarios::{Execution, TestEnvironment};
 use serde_json::json;
 
-/// Whether the execution says which right was missed.
+/// Whether the cause names the missing permission.
 fn names_permission(execution: &Execution, action: &str) -> bool {
     execution.cause.contains("is not authorized to perform") && execution.cause.contains(action)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() -> Result<()> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let variables = [("PIPELINE_PARAMETERS", parameters.as_str())];
-    let env = TestEnvironment::deploy_as(Options::default(), &variables).await?;
+async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let old = env.deploy_live(&[]).await?.name;
     let live = env.deploy_live(&[]).await?.name;
     let id = env.new_id();
@@ -128,27 +124,27 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
     assert_eq!(denied.ending(), "CleanupFailed", "{}", denied.cause);
     assert!(names_permission(&denied, action), "{}", denied.cause);
     assert!(!env.remaining(&old).await?.is_empty());
-    // With the right it goes on where it stopped.
+    // With the permission, the next cleanup continues.
     env.clean_up().await?;
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
 
-    // What cannot be published fails no deployment, and is in its history.
+    // An event that cannot be published fails no deployment, and is in the history.
     let permission = env
         .revoke_permission("DeployStateMachineRole", "events:PutEvents")
         .await?;
     let input = json!({"deploymentId": id}).to_string();
-    let untold = env.start_by_hand("untold", &input).await?;
+    let unpublished = env.start_by_hand("unpublished", &input).await?;
     permission.restore().await?;
-    assert_eq!(untold.ending(), "Succeeded", "{}", untold.cause);
+    assert_eq!(unpublished.ending(), "Succeeded", "{}", unpublished.cause);
     assert_eq!(env.active().await?, Some(id));
-    let failed = untold
+    let failed = unpublished
         .history
         .iter()
         .filter_map(|event| event.task_failed_event_details()?.cause())
         .find(|cause| cause.contains("events:PutEvents"));
-    assert!(failed.is_some(), "no event says so: {:?}", untold.path());
+    assert!(failed.is_some(), "not in {:?}", unpublished.path());
 
-    // Who cannot start an execution leaves the push in the dead-letter queue.
+    // A push that cannot start an execution ends in the dead-letter queue.
     let permission = env
         .revoke_permission("StartDeploymentRole", "states:StartExecution")
         .await?;
@@ -169,8 +165,8 @@ async fn a_right_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves() ->
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_it() -> Result<()> {
-    // Five minutes are 6 s then.
+async fn a_schedule_without_permission_leaves_dead_letters_until_it_has_it() -> Result<()> {
+    // The five minutes of the schedule are 6 s.
     let options = Options {
         time_scale: TimeScale(0.02),
         ..Options::default()
@@ -187,7 +183,7 @@ async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_
             .send();
         anyhow::Ok(listed.await?.executions.len())
     };
-    // One that was on its way when the right was taken may still begin.
+    // A cleanup that was on its way before the permission was revoked may still start.
     let queue = dead_letters(&env).await?;
     let dead = async |number| {
         env.wait_until(Duration::from_secs(120), async || {
@@ -210,7 +206,7 @@ async fn a_schedule_without_the_right_to_start_leaves_dead_letters_until_it_has_
         Ok(cleanups().await? > begun)
     })
     .await
-    .context("the schedule starts nothing although it may again")?;
+    .context("the schedule starts nothing although it has the permission again")?;
     env.tear_down().await;
     Ok(())
 }

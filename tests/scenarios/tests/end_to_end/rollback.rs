@@ -1,4 +1,4 @@
-//! Back to a deployment that was live before.
+//! Rollbacks to deployments that were live before.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,9 @@ use scenarios::{TestEnvironment, Traffic};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_by_an_old_event()
--> Result<()> {
+async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_it() -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
-    // One that goes live first, so that there is nothing to go back to.
+    // The first deployment has nothing to go back to.
     let first = env.deploy_live(&[]).await?.name;
     let nowhere = env.run("rollback", &json!({})).await?;
     assert_eq!(nowhere.ending(), "Refused");
@@ -41,7 +40,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert_eq!(ended.output["deploymentId"], first);
     assert_eq!(ended.output["replacedDeploymentId"], second);
-    // Seconds on AWS, because it waits for nothing: one look, no wait, no second try.
+    // It takes seconds on AWS, because it checks once, does not wait and does not retry.
     let (path, count) = (ended.path(), |path: &[&str], state| {
         path.iter().filter(|entered| **entered == state).count()
     });
@@ -50,7 +49,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
     assert_eq!(ended.task_errors(), Vec::<&str>::new());
     env.reaches_visitors(&first).await?;
 
-    // Whatever tells of the one that was left, it does not come back.
+    // No event of the replaced deployment makes it active again.
     let before = env.cloud.calls().newest();
     let events = env.cloud.push_events().clone();
     let emitted = events.emitted();
@@ -61,7 +60,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(env.executions().await?.len(), 2);
     assert_eq!(env.changes_since(before), Vec::<String>::new());
-    // Nor by hand, under another name.
+    // Nor does an execution that is started by hand with another name.
     let by_hand = env
         .start_by_hand("again", &json!({"deploymentId": second}).to_string())
         .await?;
@@ -70,7 +69,7 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     assert_eq!(env.active().await?.as_ref(), Some(&first));
 
-    // To undo the rollback, name the one that was left.
+    // A rollback to the replaced deployment reverts the rollback.
     let back = env
         .run("rollback", &json!({"deploymentId": second}))
         .await?;
@@ -83,11 +82,11 @@ async fn a_rollback_takes_seconds_to_a_warm_deployment_and_is_never_taken_back_b
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_draining_deployment_gets_fresh_tasks_before_a_rollback_and_one_that_is_gone_is_refused()
+async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted_one_is_refused()
 -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let first = env.deploy_live(&[("SESSION_IDLE_SECONDS", "301")]).await?;
-    // Somebody is on it, so that it drains and does not end.
+    // A visitor is on it, so that it keeps draining.
     let mut socket = scenarios::websocket::Socket::open(&env, &first.name).await?;
     let first = first.name;
     let second = env.deploy_live(&[]).await?.name;
@@ -111,7 +110,7 @@ async fn a_draining_deployment_gets_fresh_tasks_before_a_rollback_and_one_that_i
     })
     .await?;
     println!("to a draining one: {:.1} s", begun.elapsed().as_secs_f64());
-    // At the moment of the switch already.
+    // The tasks at the moment of the switch.
     let fresh = env.tasks(&first).await?;
     let ended = env.wait_for_execution(&execution).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
@@ -122,14 +121,14 @@ async fn a_draining_deployment_gets_fresh_tasks_before_a_rollback_and_one_that_i
     );
     assert_eq!(fresh.len(), 2, "{fresh:?}");
     for task in &fresh {
-        assert!(!drained.contains(task), "{task:?} is of before");
+        assert!(!drained.contains(task), "{task:?} is not fresh");
         assert_eq!(drain_record(task).await?["draining"], false, "{task:?}");
     }
     env.reaches_visitors(&first).await?;
     let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
 
-    // What was left drains like anything else, and is then too late to go back to.
+    // What was replaced drains, and cannot be gone back to once it is deleted.
     let sweep = env.clean_up().await?;
     for id in [&second, &third] {
         assert_eq!(outcome(&sweep, id)?.0, "draining");

@@ -1,5 +1,5 @@
-//! The drain secret goes from Secrets Manager to the tasks and to the function that drains them, and
-//! is nowhere else to be read, whatever the machines do.
+//! The drain secret goes from Secrets Manager to the tasks and to the function that drains them. It
+//! cannot be read anywhere else.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -10,25 +10,22 @@ use base64::Engine;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use http::Method;
-use localcloud::Options;
 use percent_encoding::percent_decode_str;
-use scenarios::machines::{BY_HAND, drain_record, outcome};
+use scenarios::machines::{drain_record, outcome};
 use scenarios::queues::{dead_letters, messages, subscribe, subscribe_to_failures};
 use scenarios::traces::{Trace, drain_secret, read};
 use scenarios::{Execution, TestEnvironment};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do() -> Result<()> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let variables = [("PIPELINE_PARAMETERS", parameters.as_str())];
-    let env = TestEnvironment::deploy_as(Options::default(), &variables).await?;
+async fn the_drain_secret_cannot_be_read_anywhere_after_all_machines_ran() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let events = subscribe(&env).await?;
     let failures = subscribe_to_failures(&env).await?;
     let secret = drain_secret(&env).await?;
     assert!(secret.len() >= 32, "a secret of {}", secret.len());
 
-    // Two deployments, a rollback, and what was left is drained and deleted.
+    // Two deployments and a rollback. What it replaced is drained and deleted.
     let first = env.deploy_live(&[]).await?.name;
     let second = env.deploy_live(&[]).await?.name;
     let rollback = env.run("rollback", &json!({})).await?;
@@ -37,26 +34,26 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
     let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "draining");
     for task in &tasks {
-        // They took the secret that Secrets Manager has.
+        // They accepted the secret from Secrets Manager.
         assert_eq!(drain_record(task).await?["draining"], true, "{task:?}");
     }
     let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &second)?.0, "deleted");
-    // One that is refused, one that crashes, and one whose event reaches nobody.
+    // One that is refused, one that crashes, and one whose event is not delivered.
     let refused = env.start_by_hand("refused", r#"{"drainSecret": 1}"#);
     assert_eq!(refused.await?.ending(), "Refused");
     let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
     assert_eq!(crashed.ending(), "Failed", "{}", crashed.cause);
-    let unheard = push_that_starts_nothing(&env).await?;
+    let undelivered = push_that_starts_nothing(&env).await?;
     env.wait_until(Duration::from_secs(60), async || {
         Ok(messages(&env, &failures).await? >= 1)
     })
     .await
-    .context("nobody was told of the failure")?;
+    .context("the failure was not published to the topic")?;
 
     let found = read(&env, &[("event", &events), ("failure", &failures)]).await?;
     println!("{} places", found.len());
-    // Something is found in each sort of place, so that the search is known to look there.
+    // A known text is found in each kind of place, which proves that the search reads it.
     let Execution { name: crashed, .. } = crashed;
     let expected = [
         ("machine", "DrainDeployment"),
@@ -69,7 +66,7 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
         ("log", &crashed),
         ("event", &second),
         ("failure", &crashed),
-        ("dead letter", &unheard),
+        ("dead letter", &undelivered),
         ("dead letter", "NO_PERMISSIONS"),
         ("push event", &first),
         ("task definition", &first),
@@ -88,7 +85,7 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
             found
                 .iter()
                 .any(|trace| trace.kind == kind && trace.text.contains(marker)),
-            "no {marker} in any {kind}"
+            "{marker} is in no {kind}"
         );
     }
     let kinds: BTreeSet<_> = found.iter().map(|trace| trace.kind).collect();
@@ -103,26 +100,26 @@ async fn the_drain_secret_is_nowhere_to_be_read_after_everything_the_machines_do
 
     let search = Search::of(&secret);
     assert_eq!(search.in_all(&found), Vec::<String>::new());
-    // And it would have been found, in any of these places and in any form.
+    // A secret in any of these places and forms would have been found.
     for (form, text) in written(&secret) {
         for kind in &kinds {
             let mut planted = found.clone();
             let place = planted
                 .iter_mut()
                 .find(|trace| trace.kind == *kind)
-                .context("no such place")?;
+                .context("no place of this kind")?;
             let middle = place.text.len() / 2;
             let middle = (middle..).find(|at| place.text.is_char_boundary(*at));
             place.text.insert_str(middle.unwrap_or_default(), &text);
-            let told = search.in_all(&planted);
-            assert_eq!(told.len(), 1, "{form} in {kind}: {told:?}");
+            let places = search.in_all(&planted);
+            assert_eq!(places.len(), 1, "{form} in {kind}: {places:?}");
         }
     }
     env.tear_down().await;
     Ok(())
 }
 
-/// Takes away the rule's right to invoke start-deployment and pushes: the event ends in the
+/// Revokes the rule's permission to invoke start-deployment and pushes. The event ends in the
 /// dead-letter queue.
 async fn push_that_starts_nothing(env: &TestEnvironment) -> Result<String> {
     let path = "/2015-03-31/functions/test-start-deployment/policy";
@@ -147,15 +144,15 @@ async fn push_that_starts_nothing(env: &TestEnvironment) -> Result<String> {
         Ok(messages(env, &queue).await? >= 1)
     })
     .await
-    .context("the event that nobody could take is in no dead-letter queue")?;
+    .context("the undelivered event is not in the dead-letter queue")?;
     ensure!(
         env.executions().await?.len() == started,
-        "it was started without the right to"
+        "it was started without permission"
     );
     Ok(id)
 }
 
-/// Finds a secret as it is and in base64, both of them percent-encoded or not.
+/// Finds a secret in plain text and in base64, percent-encoded or not.
 struct Search {
     forms: Vec<String>,
 }
@@ -163,8 +160,8 @@ struct Search {
 impl Search {
     fn of(secret: &str) -> Search {
         let mut forms = vec![secret.to_owned()];
-        // In base64 three bytes are four characters, so that the same text looks different wherever
-        // it begins; the characters at its edges are left out, because they hold bits of what is beside.
+        // In base64, three bytes are four characters, so that a text has three forms. The characters at
+        // its ends are left out, because they contain bits of the neighbouring bytes.
         for before in 0..3 {
             let bytes = [&vec![0; before], secret.as_bytes()].concat();
             for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
@@ -182,7 +179,7 @@ impl Search {
             .any(|text| self.forms.iter().any(|form| text.contains(form)))
     }
 
-    /// The places that it is in.
+    /// The places that contain the secret.
     fn in_all(&self, traces: &[Trace]) -> Vec<String> {
         traces
             .iter()
@@ -192,7 +189,7 @@ impl Search {
     }
 }
 
-/// Ways in which somebody might write a secret down without meaning to.
+/// Forms in which a secret may be written by mistake.
 fn written(secret: &str) -> Vec<(&'static str, String)> {
     let percent: String = secret.bytes().map(|b| format!("%{b:02x}")).collect();
     let header = format!("Bearer {secret}");
@@ -211,7 +208,7 @@ fn written(secret: &str) -> Vec<(&'static str, String)> {
 }
 
 #[test]
-fn a_secret_is_found_in_every_form_and_nothing_else_is_taken_for_it() {
+fn a_secret_is_found_in_every_form_and_other_texts_are_not() {
     for secret in ["8f3kQzR1vWx7", "a secret/with+more?", "xyz"] {
         let search = Search::of(secret);
         for (form, text) in written(secret) {

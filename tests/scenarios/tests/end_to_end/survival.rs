@@ -1,23 +1,22 @@
-//! Whatever is killed, removed or run at the same time: what is active stays and answers.
+//! What is active stays and answers when executions are killed, tags are removed and machines overlap.
 
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use localcloud::Options;
 use localcloud::gateway::faults::{Fault, FaultRule};
-use scenarios::machines::{BY_HAND, drain_record, planned};
+use scenarios::machines::{drain_record, planned};
 use scenarios::visitors::Pin;
 use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_removed_and_cleanups()
+async fn the_active_one_survives_a_killed_execution_removed_tags_and_concurrent_cleanups()
 -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let first = env.deploy_live(&[]).await?.name;
     let traffic = Traffic::start(&env, 50, vec![Pin::None, Pin::Cookie(first.clone())])?;
 
-    // Killed when it has switched and does not know it: the answer is lost, and asking again is slow.
+    // Killed after the switch, before it knows: the answer is lost, and the retry is slow.
     let slow = Fault::Slow { milliseconds: 4000 };
     for (nth, fault) in [(1, Fault::AnswerLost), (2, slow)] {
         let rule = FaultRule::next("elasticloadbalancing", "ModifyListener", fault);
@@ -46,7 +45,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
     env.reaches_visitors(&second).await?;
     assert_eq!(env.tasks(&second).await?.len(), 2);
 
-    // Somebody removes every tag of its target group.
+    // An operator removes every tag of its target group.
     let tags = env.tags(&second).await?;
     let group = env.target_group(&second).await?;
     env.elb
@@ -68,7 +67,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
         assert_eq!(drain_record(&task).await?["draining"], false);
     }
 
-    // The next image goes live all the same, with cleanups running all the while it does.
+    // The next image still goes live, while cleanups run all the time.
     let third = env.new_id();
     env.push(&third, &[("SESSION_IDLE_SECONDS", "302")]).await?;
     let arn = env.execution_arn(&third);
@@ -88,7 +87,7 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
     assert_eq!(env.active().await?.as_ref(), Some(&third));
     assert_eq!(env.tasks(&third).await?.len(), 2);
 
-    // What has no tags any more is nobody's to delete, and the plan says what to do.
+    // A deployment without tags is kept, and the plan says what to do.
     let plan = env.plan().await?;
     let (_, action, why) = planned(&plan, &second)?;
     println!("{why}");
@@ -104,22 +103,16 @@ async fn the_active_one_survives_an_execution_killed_after_the_switch_tags_remov
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_is_never_drained()
--> Result<()> {
-    let parameters = format!("{BY_HAND} KeepPrevious=0");
-    let env = TestEnvironment::deploy_as(
-        Options::default(),
-        &[("PIPELINE_PARAMETERS", parameters.as_str())],
-    )
-    .await?;
+async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
     let first = env.deploy_live(&[]).await?.name;
-    let mut left = env.deploy_live(&[]).await?.name;
+    let mut replaced = env.deploy_live(&[]).await?.name;
     let mut back = first;
     let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
 
-    // The one that starts first is held up, the cleanup where it is about to drain or the rollback
-    // where it is about to switch, and the other one overtakes it.
-    for (held_up, service, operation) in [
+    // The first one to start is delayed, the cleanup before it drains or the rollback before it
+    // switches, and the other one overtakes it.
+    for (delayed, service, operation) in [
         ("cleanup", "ecs", "ListTasks"),
         ("cleanup", "secretsmanager", "GetSecretValue"),
         ("rollback", "elasticloadbalancing", "ModifyListener"),
@@ -129,7 +122,7 @@ async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_
             .faults()
             .add(FaultRule::next(service, operation, slow));
         let to = json!({"deploymentId": back});
-        let (cleanup, rollback) = if held_up == "cleanup" {
+        let (cleanup, rollback) = if delayed == "cleanup" {
             let cleanup = env.start("cleanup", &json!({})).await?;
             tokio::time::sleep(Duration::from_millis(700)).await;
             (cleanup, env.start("rollback", &to).await?)
@@ -157,8 +150,8 @@ async fn of_a_rollback_and_a_cleanup_at_the_same_time_the_one_that_people_reach_
         for task in &tasks {
             assert_eq!(drain_record(task).await?["draining"], false, "{task:?}");
         }
-        assert!(!env.remaining(&left).await?.is_empty());
-        std::mem::swap(&mut back, &mut left);
+        assert!(!env.remaining(&replaced).await?.is_empty());
+        std::mem::swap(&mut back, &mut replaced);
     }
     let (tally, rate) = traffic.stop().await?;
     println!("{} requests at {rate:.0}/s", tally.sent);

@@ -1,4 +1,4 @@
-//! No request fails while deployments come and go, and nobody is moved who asked to stay.
+//! No request fails during deployments, and pinned visitors stay on their version.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -7,45 +7,45 @@ use anyhow::Result;
 use scenarios::visitors::Pin;
 use scenarios::{TestEnvironment, Traffic, Visitor};
 
-/// What is sent, and what is promised to be held, in requests per second.
+/// The rate at which requests are sent, and the rate that must be reached, in requests per second.
 const SENT: u32 = 240;
-const HELD: f64 = 200.0;
+const REACHED: f64 = 200.0;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned() -> Result<()> {
+async fn two_deployments_in_a_row_fail_no_request_and_move_no_pinned_visitor() -> Result<()> {
     let env = TestEnvironment::deploy().await?;
     let first = env.deploy_live(&[]).await?.name;
-    // A browser keeps the cookie that its first answer set; a script sends the header.
+    // A browser keeps the cookie that its first answer set, and a script sends the header.
     let browser = |id: &str| Pin::Cookie(id.to_owned());
     let script = |id: &str| Pin::Header(id.to_owned());
     let cookie = Visitor::of(&env)?.visit(&Pin::None).await?.cookie;
     assert_eq!(cookie.as_ref(), Some(&first));
 
-    // Chapter 0: the first is live and the second is deployed. Half of the requests are new visitors'.
+    // Phase 0: the first is live and the second is deployed. Half of the requests come from new visitors.
     let pins = vec![Pin::None, script(&first), Pin::None, browser(&first)];
     let traffic = Traffic::start(&env, SENT, pins)?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     let second = env.deploy_live(&[]).await?.name;
 
-    // Chapter 1: the second is live.
+    // Phase 1: the second is live.
     traffic.next_phase();
-    everyone_new_meets(&env, &second).await?;
+    new_visitors_reach(&env, &second).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
 
-    // Chapter 2: visitors of the second come too, and the third is deployed.
+    // Phase 2: visitors of the second come too, and the third is deployed.
     traffic.also(script(&second));
     traffic.also(browser(&second));
     traffic.also(Pin::None);
     traffic.next_phase();
     let third = env.deploy_live(&[]).await?.name;
 
-    // Chapter 3: the third is live.
+    // Phase 3: the third is live.
     traffic.next_phase();
-    everyone_new_meets(&env, &third).await?;
+    new_visitors_reach(&env, &third).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
-    // Where others kept this machine busy, what was late is made up for.
-    let holds = async || Ok(traffic.rate() >= HELD);
-    let _ = env.wait_until(Duration::from_secs(120), holds).await;
+    // On a busy machine, late requests are caught up on.
+    let reached = async || Ok(traffic.rate() >= REACHED);
+    let _ = env.wait_until(Duration::from_secs(120), reached).await;
     let (tally, rate) = traffic.stop().await?;
 
     println!(
@@ -59,7 +59,7 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     }
     assert_eq!(tally.failed, Vec::<String>::new());
     assert_eq!(tally.answers(), tally.sent);
-    assert!(rate >= HELD, "only {rate:.0} requests per second");
+    assert!(rate >= REACHED, "only {rate:.0} requests per second");
     let only = |id| BTreeSet::from([id]);
     for pin in [script(&first), browser(&first)] {
         assert_eq!(
@@ -75,12 +75,12 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
             "{pin:?}"
         );
     }
-    // During a switch a new visitor meets the old one and may meet the new one (the phase can end
-    // before a new visitor came), afterwards the new one only.
+    // During a switch, the old one answers new visitors, and the new one may (the phase can end before).
+    // Afterwards only the new one does.
     for (phase, old, new) in [(0, &first, &second), (2, &second, &third)] {
-        let met = tally.answered_by(&Pin::None, phase, phase);
-        assert!(met.contains(&**old), "{met:?} lacks {old}");
-        assert!(met.iter().all(|id| id == old || id == new), "{met:?}");
+        let by = tally.answered_by(&Pin::None, phase, phase);
+        assert!(by.contains(&**old), "{by:?} lacks {old}");
+        assert!(by.iter().all(|id| id == old || id == new), "{by:?}");
         assert_eq!(
             tally.answered_by(&Pin::None, phase + 1, phase + 1),
             only(new.as_str())
@@ -91,8 +91,8 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_nobody_who_is_pinned(
     Ok(())
 }
 
-/// New visitors on connections of their own all meet that deployment and are given its cookie.
-async fn everyone_new_meets(env: &TestEnvironment, id: &str) -> Result<()> {
+/// The deployment answers all new visitors, and sets its cookie.
+async fn new_visitors_reach(env: &TestEnvironment, id: &str) -> Result<()> {
     for _ in 0..10 {
         let answer = Visitor::of(env)?.visit(&Pin::None).await?;
         assert_eq!(answer.deployment, id);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::faults::plan::{Injection, Point};
 
-/// A deployment with that fault at one of its calls.
+/// A deployment with this fault at one of its calls.
 fn failing(fault: Fault) -> Case {
     let point = Point {
         function: "create-service".into(),
@@ -54,7 +54,7 @@ fn sound() -> Observation {
     }
 }
 
-/// What the judge finds in a sound run that was changed in one way.
+/// The invariants that do not hold after a change to a run in which everything held.
 fn found(change: impl FnOnce(&mut Observation)) -> Vec<Invariant> {
     let mut observation = sound();
     change(&mut observation);
@@ -65,7 +65,7 @@ fn found(change: impl FnOnce(&mut Observation)) -> Vec<Invariant> {
 }
 
 #[test]
-fn a_run_that_broke_nothing_is_not_blamed() {
+fn a_run_in_which_everything_held_violates_nothing() {
     assert_eq!(found(|_| {}), []);
     let failed = |run: &mut Observation| {
         run.case = failing(Fault::AccessDenied);
@@ -76,14 +76,14 @@ fn a_run_that_broke_nothing_is_not_blamed() {
 }
 
 #[test]
-fn a_default_action_that_nobody_healthy_serves_is_caught() {
+fn a_default_action_without_a_healthy_target_is_detected() {
     let caught = [Invariant::Routed];
     assert_eq!(found(|run| run.watched.wrong.push("x".into())), caught);
     assert_eq!(found(|run| run.watched.checks = 0), caught);
 }
 
 #[test]
-fn a_failed_request_and_a_client_that_lost_its_version_are_caught() {
+fn a_failed_request_and_a_visitor_who_lost_their_version_are_detected() {
     let caught = [Invariant::Unnoticed];
     assert_eq!(found(|run| run.tally.failed.push("503".into())), caught);
     assert_eq!(found(|run| run.tally.answered.clear()), caught);
@@ -99,14 +99,14 @@ fn a_failed_request_and_a_client_that_lost_its_version_are_caught() {
 }
 
 #[test]
-fn an_ending_that_does_not_keep_what_it_promises_is_caught() {
+fn an_ending_that_is_not_true_is_detected() {
     let caught = [Invariant::Ended];
     assert_eq!(found(|run| run.first.ending.clear()), caught);
     assert_eq!(
         found(|run| run.first.active = Some(run.before.clone())),
         caught
     );
-    // A fault that passes costs nobody a deployment.
+    // A transient fault fails no deployment.
     let gave_up = |run: &mut Observation| {
         run.first.ending = "Failed".into();
         run.first.active = Some(run.before.clone());
@@ -126,7 +126,7 @@ fn an_ending_that_does_not_keep_what_it_promises_is_caught() {
         run.first.active = Some(run.after.clone());
     };
     assert_eq!(found(switched_yet_failed), caught);
-    // An undo that was denied something may leave things, but not move traffic or go live.
+    // An undo without a permission may leave resources, but may not move traffic.
     let undo_denied = |run: &mut Observation| {
         littered(run);
         run.case.workflow = Workflow::Undo;
@@ -148,14 +148,14 @@ fn an_ending_that_does_not_keep_what_it_promises_is_caught() {
 }
 
 #[test]
-fn a_change_to_what_is_not_ours_is_caught() {
+fn a_change_to_a_foreign_resource_is_detected() {
     let caught = [Invariant::Foreign];
     assert_eq!(found(|run| run.foreign.1.clear()), caught);
     assert_eq!(found(|run| run.foreign = Default::default()), caught);
 }
 
 #[test]
-fn a_second_run_that_does_not_get_there_is_caught() {
+fn a_second_run_that_does_not_succeed_is_detected() {
     let caught = [Invariant::Converged];
     assert_eq!(found(|run| run.again.ending = "Failed".into()), caught);
     assert_eq!(
@@ -166,7 +166,7 @@ fn a_second_run_that_does_not_get_there_is_caught() {
 }
 
 #[test]
-fn what_a_cleanup_leaves_to_do_is_caught() {
+fn what_a_cleanup_leaves_to_do_is_detected() {
     let caught = [Invariant::Converged];
     assert_eq!(found(|run| run.due.push("delete x".into())), caught);
     let cleanup = |run: &mut Observation| {
@@ -192,7 +192,7 @@ fn what_a_cleanup_leaves_to_do_is_caught() {
 }
 
 #[test]
-fn a_rollback_that_does_not_move_what_it_says_is_caught() {
+fn a_rollback_that_does_not_move_traffic_as_its_ending_says_is_detected() {
     let rollback = |run: &mut Observation| run.case.workflow = Workflow::Rollback;
     assert_eq!(found(rollback), []);
     let stayed = |run: &mut Observation| {

@@ -1,7 +1,7 @@
 use super::*;
 
 #[test]
-fn the_same_seed_draws_the_same_cases_and_another_seed_others() {
+fn the_same_seed_draws_the_same_cases_and_another_seed_draws_others() {
     let points: Vec<_> = (1..=5)
         .flat_map(|nth| {
             ["DescribeRules", "CreateRule"].map(|operation| Point {
@@ -13,7 +13,7 @@ fn the_same_seed_draws_the_same_cases_and_another_seed_others() {
         })
         .collect();
     let cases = super::cases(Workflow::Push, &points);
-    // Ten kinds for a call that reads, no stale answer for one that writes, a panic, two events.
+    // Ten faults at a read, nine at a write, one panic, and two faults of an event.
     assert_eq!(cases.len(), 5 * 10 + 5 * 9 + 1 + 2);
     let drawn = sample(cases.clone(), 7, 10);
     assert_eq!(drawn, sample(cases.clone(), 7, 10));
@@ -22,7 +22,7 @@ fn the_same_seed_draws_the_same_cases_and_another_seed_others() {
 }
 
 #[test]
-fn pairs_are_of_two_calls_of_one_workflow_and_the_same_from_the_same_seed() {
+fn pairs_are_two_calls_of_one_workflow_and_the_same_for_the_same_seed() {
     let point = |function: &str, operation: &str| Point {
         function: function.into(),
         service: "ecs".into(),
@@ -49,7 +49,7 @@ fn pairs_are_of_two_calls_of_one_workflow_and_the_same_from_the_same_seed() {
 }
 
 #[test]
-fn what_depends_on_the_time_is_no_point() {
+fn reads_whose_number_depends_on_time_are_not_points() {
     let call = |function: &str, operation: &str| Call {
         number: 0,
         service: "ecs".into(),

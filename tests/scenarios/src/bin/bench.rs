@@ -7,13 +7,10 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
-use aws_sdk_ecs::types::{LaunchType, LoadBalancer};
-use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition,
-    TargetHealthStateEnum, TargetTypeEnum,
-};
+use anyhow::ensure;
+use aws_sdk_elasticloadbalancingv2::types::TargetHealthStateEnum;
 use localcloud::time_scale::TimeScale;
+use scenarios::blueprint::{forward, header};
 use scenarios::{Blueprint, Execution, TestEnvironment};
 
 /// How many deployments of each kind are measured. Odd, so that the median is one of them.
@@ -117,76 +114,18 @@ impl Script {
         let id = env.new_id();
         let begun = Instant::now();
         env.push_without_event(&id, &[]).await?;
-        let definition = &self.0.definition;
-        let registered = env
-            .ecs
-            .register_task_definition()
-            .family("script")
-            .set_container_definitions(definition.container_definitions.clone())
-            .set_cpu(definition.cpu.clone())
-            .set_memory(definition.memory.clone())
-            .set_network_mode(definition.network_mode.clone())
-            .set_requires_compatibilities(definition.requires_compatibilities.clone())
-            .set_execution_role_arn(definition.execution_role_arn.clone())
-            .send()
-            .await?;
-        let definition = registered
-            .task_definition
-            .and_then(|definition| definition.task_definition_arn);
-        let created = env
-            .elb
-            .create_target_group()
-            .name(format!("script-{}", &id[id.len() - 8..id.len() - 1]))
-            .target_type(TargetTypeEnum::Ip)
-            .protocol(ProtocolEnum::Http)
-            .port(8000)
-            .vpc_id(&self.0.vpc)
-            .health_check_path("/_health")
-            .send()
-            .await?;
-        let group = created
-            .target_groups()
-            .first()
-            .and_then(|group| group.target_group_arn())
-            .context("no group")?;
-        let forward = Action::builder()
-            .r#type(ActionTypeEnum::Forward)
-            .target_group_arn(group)
-            .build();
-        let condition = RuleCondition::builder()
-            .field("http-header")
-            .http_header_config(
-                HttpHeaderConditionConfig::builder()
-                    .http_header_name("X-Script")
-                    .values(&id)
-                    .build(),
-            )
-            .build();
+        let Script(blueprint) = self;
+        let definition = blueprint.register(env, "script", &[]).await?;
+        let name = format!("script-{}", &id[id.len() - 8..id.len() - 1]);
+        let group = blueprint.target_group(env, &name, &[]).await?;
         let priority = 40_000 + i32::try_from(begun.elapsed().subsec_nanos() % 9_000)?;
-        env.elb
-            .create_rule()
-            .listener_arn(&self.0.listener)
-            .priority(priority)
-            .conditions(condition)
-            .actions(forward.clone())
-            .send()
+        let condition = header("X-Script", &id);
+        blueprint
+            .rule(env, priority, condition, forward(&group), &[])
             .await?;
-        env.ecs
-            .create_service()
-            .cluster(&env.name)
-            .service_name(format!("script-{id}"))
-            .set_task_definition(definition)
-            .desired_count(2)
-            .launch_type(LaunchType::Fargate)
-            .network_configuration(self.0.network.clone())
-            .load_balancers(
-                LoadBalancer::builder()
-                    .target_group_arn(group)
-                    .container_name("app")
-                    .container_port(8000)
-                    .build(),
-            )
-            .send()
+        let name = format!("script-{id}");
+        blueprint
+            .service(env, &name, (&definition, 2), Some(&group), &[])
             .await?;
         env.wait_until(Duration::from_secs(120), async || {
             // As often as the state machine polls.
@@ -194,7 +133,7 @@ impl Script {
             let health = env
                 .elb
                 .describe_target_health()
-                .target_group_arn(group)
+                .target_group_arn(&group)
                 .send()
                 .await?;
             let healthy = health
@@ -207,8 +146,8 @@ impl Script {
         .await?;
         env.elb
             .modify_listener()
-            .listener_arn(&self.0.listener)
-            .default_actions(forward)
+            .listener_arn(&blueprint.listener)
+            .default_actions(forward(&group))
             .send()
             .await?;
         Ok(begun.elapsed().as_secs_f64())

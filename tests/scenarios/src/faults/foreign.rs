@@ -1,14 +1,9 @@
 //! Resources that do not belong to the environment, on the same listener and in the same cluster.
 
-use anyhow::Context;
-use aws_sdk_ecs::types::{
-    Compatibility, ContainerDefinition, LaunchType, NetworkMode, ServiceField,
-};
-use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, HttpHeaderConditionConfig, ProtocolEnum, RuleCondition, TargetTypeEnum,
-};
+use aws_sdk_ecs::types::{Compatibility, ContainerDefinition, NetworkMode, ServiceField};
 
-use crate::TestEnvironment;
+use crate::blueprint::{forward, header};
+use crate::{Blueprint, TestEnvironment};
 
 /// The name of all foreign resources.
 const NAME: &str = "foreign";
@@ -28,50 +23,16 @@ impl Foreign {
     /// # Errors
     /// When AWS refuses one of them.
     pub async fn make(env: &TestEnvironment, like: &str) -> anyhow::Result<Foreign> {
-        let ours = env.elb.describe_target_groups().names(like).send().await?;
-        let vpc = ours.target_groups().first().and_then(|g| g.vpc_id());
-        let created = env
-            .elb
-            .create_target_group()
-            .name(NAME)
-            .target_type(TargetTypeEnum::Ip)
-            .protocol(ProtocolEnum::Http)
-            .port(8000)
-            .set_vpc_id(vpc.map(str::to_owned))
-            .send()
-            .await?;
-        let group = created.target_groups().first();
-        let group = group
-            .and_then(|g| g.target_group_arn())
-            .context("no group")?;
-        let header = HttpHeaderConditionConfig::builder()
-            .http_header_name("X-Foreign")
-            .values("yes");
-        let condition = RuleCondition::builder()
-            .field("http-header")
-            .http_header_config(header.build());
-        let forward = Action::builder()
-            .r#type(ActionTypeEnum::Forward)
-            .target_group_arn(group);
-        let rule = env
-            .elb
-            .create_rule()
-            .listener_arn(env.listener_arn().await?)
-            .priority(45_000)
-            .conditions(condition.build())
-            .actions(forward.build())
-            .send()
-            .await?;
-        let rule = rule.rules().first().and_then(|rule| rule.rule_arn());
-        Self::make_service(env, like).await?;
-        Ok(Foreign {
-            rule: rule.context("no rule")?.to_owned(),
-            group: group.to_owned(),
-        })
+        let blueprint = Blueprint::of(env, like).await?;
+        let group = blueprint.target_group(env, NAME, &[]).await?;
+        let condition = header("X-Foreign", "yes");
+        let rule = blueprint.rule(env, 45_000, condition, forward(&group), &[]);
+        let rule = rule.await?;
+        Self::make_service(env, &blueprint).await?;
+        Ok(Foreign { rule, group })
     }
 
-    async fn make_service(env: &TestEnvironment, like: &str) -> anyhow::Result<()> {
-        let ours = env.service(like).await?;
+    async fn make_service(env: &TestEnvironment, blueprint: &Blueprint) -> anyhow::Result<()> {
         let container = ContainerDefinition::builder()
             .name("app")
             .image("foreign/image");
@@ -85,17 +46,7 @@ impl Foreign {
             .requires_compatibilities(Compatibility::Fargate)
             .send()
             .await?;
-        env.ecs
-            .create_service()
-            .cluster(&env.name)
-            .service_name(NAME)
-            .task_definition(NAME)
-            .desired_count(0)
-            .launch_type(LaunchType::Fargate)
-            .set_network_configuration(ours.network_configuration)
-            .send()
-            .await?;
-        Ok(())
+        blueprint.service(env, NAME, (NAME, 0), None, &[]).await
     }
 
     /// Describes their current state, in a text to compare with another one.

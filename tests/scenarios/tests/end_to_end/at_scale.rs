@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
-use aws_sdk_ecs::types::{LaunchType, LoadBalancer, ServiceField};
+use aws_sdk_ecs::types::ServiceField;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, FixedResponseActionConfig, HttpHeaderConditionConfig,
-    PathPatternConditionConfig, ProtocolEnum, RuleCondition, Tag, TargetTypeEnum,
+    Action, ActionTypeEnum, FixedResponseActionConfig, PathPatternConditionConfig, RuleCondition,
 };
+use scenarios::blueprint::{Tags, forward, header};
 use scenarios::visitors::AFFINITY;
 use scenarios::{Blueprint, TestEnvironment};
 use serde_json::json;
@@ -192,32 +192,22 @@ impl Maker {
             ("pulse:live-since", "2026-01-01T00:00:00Z"),
             ("pulse:protected", "yes"),
         ];
-        let definition = self.register(env, "test-app", &tags).await?;
-        let group = self
-            .group(env, &id, &[tags.as_slice(), &state].concat())
-            .await?;
-        for (from, header, value) in [
-            (100, AFFINITY, id.clone()),
-            (20_100, "Cookie", format!("*{AFFINITY}={id}*")),
+        let Maker { blueprint, .. } = self;
+        let definition = blueprint.register(env, "test-app", &tags).await?;
+        let all = [tags.as_slice(), &state].concat();
+        let group = blueprint.target_group(env, &id, &all).await?;
+        // After those of the live one.
+        let offset = 10 + i32::try_from(number)?;
+        for (from, condition) in [
+            (100, header(AFFINITY, &id)),
+            (20_100, header("Cookie", &format!("*{AFFINITY}={id}*"))),
         ] {
-            let condition = RuleCondition::builder()
-                .field("http-header")
-                .http_header_config(
-                    HttpHeaderConditionConfig::builder()
-                        .http_header_name(header)
-                        .values(value)
-                        .build(),
-                )
-                .build();
-            let forward = Action::builder()
-                .r#type(ActionTypeEnum::Forward)
-                .target_group_arn(&group)
-                .build();
-            // After those of the live one.
-            let priority = from + 10 + i32::try_from(number)?;
-            self.rule(env, priority, condition, forward, &tags).await?;
+            blueprint
+                .rule(env, from + offset, condition, forward(&group), &tags)
+                .await?;
         }
-        self.service(env, &id, &definition, Some(&group), &tags)
+        blueprint
+            .service(env, &id, (&definition, 0), Some(&group), &tags)
             .await?;
         Ok(id)
     }
@@ -229,9 +219,10 @@ impl Maker {
         Ok(())
     }
 
-    /// Creates foreign services, target groups and rules. Some of them look much like ours.
+    /// Creates foreign services, target groups and rules. Some of them resemble ours.
     async fn make_foreign(&self, env: &TestEnvironment) -> Result<()> {
-        let definition = self.register(env, "other-app", &[]).await?;
+        let Maker { blueprint, .. } = self;
+        let definition = blueprint.register(env, "other-app", &[]).await?;
         let theirs = [
             ("pulse:deployment-id", "test2-20260101-000000Z"),
             ("pulse:environment", "test2"),
@@ -239,7 +230,7 @@ impl Maker {
         let mut groups = Vec::new();
         for number in 0..FOREIGN_GROUPS {
             let (name, tags) = foreign_name(number, &theirs);
-            groups.push(self.group(env, &name, tags).await?);
+            groups.push(blueprint.target_group(env, &name, tags).await?);
         }
         for number in 0..FOREIGN_RULES {
             let condition = RuleCondition::builder()
@@ -251,140 +242,36 @@ impl Maker {
                 )
                 .build();
             let action = match groups.get(number) {
-                Some(group) => Action::builder()
-                    .r#type(ActionTypeEnum::Forward)
-                    .target_group_arn(group),
+                Some(group) => forward(group),
                 None => Action::builder()
                     .r#type(ActionTypeEnum::FixedResponse)
                     .fixed_response_config(
                         FixedResponseActionConfig::builder()
                             .status_code("404")
                             .build(),
-                    ),
+                    )
+                    .build(),
             };
             let priority = 30_000 + i32::try_from(number)?;
             let (_, tags) = foreign_name(number, &theirs);
-            self.rule(env, priority, condition, action.build(), tags)
+            blueprint
+                .rule(env, priority, condition, action, tags)
                 .await?;
         }
         for number in 0..FOREIGN_SERVICES {
             let (name, tags) = foreign_name(number, &theirs);
             let group = groups.get(number).map(String::as_str);
-            self.service(env, &name, &definition, group, tags).await?;
+            blueprint
+                .service(env, &name, (&definition, 0), group, tags)
+                .await?;
         }
-        Ok(())
-    }
-
-    async fn register(
-        &self,
-        env: &TestEnvironment,
-        family: &str,
-        tags: &[(&str, &str)],
-    ) -> Result<String> {
-        let registered = env
-            .ecs
-            .register_task_definition()
-            .family(family)
-            .set_container_definitions(self.blueprint.definition.container_definitions.clone())
-            .set_requires_compatibilities(
-                self.blueprint.definition.requires_compatibilities.clone(),
-            )
-            .set_network_mode(self.blueprint.definition.network_mode.clone())
-            .set_cpu(self.blueprint.definition.cpu.clone())
-            .set_memory(self.blueprint.definition.memory.clone())
-            .set_execution_role_arn(self.blueprint.definition.execution_role_arn.clone())
-            .set_tags(ecs_tags(tags))
-            .send()
-            .await?;
-        let definition = registered.task_definition();
-        Ok(definition
-            .and_then(|definition| definition.task_definition_arn())
-            .context("not registered")?
-            .to_owned())
-    }
-
-    async fn group(
-        &self,
-        env: &TestEnvironment,
-        name: &str,
-        tags: &[(&str, &str)],
-    ) -> Result<String> {
-        let created = env
-            .elb
-            .create_target_group()
-            .name(name)
-            .protocol(ProtocolEnum::Http)
-            .port(8000)
-            .vpc_id(&self.blueprint.vpc)
-            .target_type(TargetTypeEnum::Ip)
-            .health_check_path("/_health")
-            .set_tags(elb_tags(tags))
-            .send()
-            .await?;
-        let group = created.target_groups().first();
-        Ok(group
-            .and_then(|group| group.target_group_arn())
-            .context("not created")?
-            .to_owned())
-    }
-
-    async fn rule(
-        &self,
-        env: &TestEnvironment,
-        priority: i32,
-        condition: RuleCondition,
-        action: Action,
-        tags: &[(&str, &str)],
-    ) -> Result<()> {
-        env.elb
-            .create_rule()
-            .listener_arn(&self.blueprint.listener)
-            .priority(priority)
-            .conditions(condition)
-            .actions(action)
-            .set_tags(elb_tags(tags))
-            .send()
-            .await?;
-        Ok(())
-    }
-
-    async fn service(
-        &self,
-        env: &TestEnvironment,
-        name: &str,
-        definition: &str,
-        group: Option<&str>,
-        tags: &[(&str, &str)],
-    ) -> Result<()> {
-        let balanced = group.map(|group| {
-            let balancer = LoadBalancer::builder()
-                .target_group_arn(group)
-                .container_name("app")
-                .container_port(8000);
-            vec![balancer.build()]
-        });
-        env.ecs
-            .create_service()
-            .cluster(&self.environment)
-            .service_name(name)
-            .task_definition(definition)
-            .desired_count(0)
-            .launch_type(LaunchType::Fargate)
-            .set_load_balancers(balanced)
-            .network_configuration(self.blueprint.network.clone())
-            .set_tags(ecs_tags(tags))
-            .send()
-            .await?;
         Ok(())
     }
 }
 
 /// The name and the tags of a foreign resource. The first ones are named like deployments but have no
 /// tags; the next ones have the tags of another environment.
-fn foreign_name<'a>(
-    number: usize,
-    theirs: &'a [(&'a str, &'a str)],
-) -> (String, &'a [(&'a str, &'a str)]) {
+fn foreign_name(number: usize, theirs: Tags) -> (String, Tags) {
     match number {
         0..NAMED_LIKE_OURS => (format!("test-20250101-0000{number:02}Z"), &[]),
         NAMED_LIKE_OURS..10 => (format!("test2-20250101-0000{number:02}Z"), theirs),
@@ -462,25 +349,4 @@ async fn foreign(
         }
     }
     Ok(found)
-}
-
-fn elb_tags(tags: &[(&str, &str)]) -> Option<Vec<Tag>> {
-    let tags: Vec<_> = tags
-        .iter()
-        .map(|(key, value)| Tag::builder().key(*key).value(*value).build())
-        .collect();
-    (!tags.is_empty()).then_some(tags)
-}
-
-fn ecs_tags(tags: &[(&str, &str)]) -> Option<Vec<aws_sdk_ecs::types::Tag>> {
-    let tags: Vec<_> = tags
-        .iter()
-        .map(|(key, value)| {
-            aws_sdk_ecs::types::Tag::builder()
-                .key(*key)
-                .value(*value)
-                .build()
-        })
-        .collect();
-    (!tags.is_empty()).then_some(tags)
 }

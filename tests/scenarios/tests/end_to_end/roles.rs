@@ -148,8 +148,8 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
     let permission = env
         .revoke_permission("StartDeploymentRole", "states:StartExecution")
         .await?;
-    let unheard = env.new_id();
-    env.push(&unheard, &[]).await?;
+    let pushed = env.new_id();
+    env.push(&pushed, &[]).await?;
     let queue = dead_letters(&env).await?;
     env.wait_until(Duration::from_secs(120), async || {
         Ok(messages(&env, &queue).await? >= 1)
@@ -158,8 +158,8 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
     .context("the push that started nothing left no dead letter")?;
     permission.restore().await?;
     let letters = take(&env, &queue).await?;
-    assert!(json!(letters).to_string().contains(&unheard), "{letters:?}");
-    assert!(!env.executions().await?.contains(&unheard));
+    assert!(json!(letters).to_string().contains(&pushed), "{letters:?}");
+    assert!(!env.executions().await?.contains(&pushed));
     env.tear_down().await;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Replaces the code of a function by code that does not do its work.
+//! Replaces the code of a function with code that does not do its work.
 
 use std::io::{Cursor, Write};
 
@@ -17,7 +17,7 @@ pub const PANICKING: &str = "panicking-function";
 /// The binary of this crate that switches without checking health.
 pub const UNCHECKED_SWITCH: &str = "unchecked-switch";
 
-/// Replaces the function's code by that of the binary.
+/// Replaces the function's code with that of the binary.
 ///
 /// # Errors
 /// When the binary is not built, or Lambda refuses it.
@@ -38,7 +38,7 @@ pub async fn break_function(
 ///
 /// # Errors
 /// When the function is not built, or Lambda refuses it.
-pub async fn mend_function(env: &TestEnvironment, function: &str) -> anyhow::Result<()> {
+pub async fn restore_function(env: &TestEnvironment, function: &str) -> anyhow::Result<()> {
     let path = built(&format!("lambda/{function}/bootstrap.zip"))?;
     update(env, function, &std::fs::read(path)?).await
 }

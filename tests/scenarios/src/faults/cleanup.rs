@@ -10,7 +10,7 @@ use super::plan::{Case, Point};
 use super::run::{Recorded, Run, RunResult};
 use crate::visitors::Pin;
 
-/// How long the deployment that is to be deleted has been idle: longer than two sweeps are apart.
+/// How long the deployment that is to be deleted has been idle: longer than the time between two sweeps.
 const IDLE_FOR: Duration = Duration::minutes(1);
 
 /// The deployments that a cleanup finds, besides the active one.

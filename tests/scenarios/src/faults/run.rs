@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::broken_function::{PANICKING, break_function, mend_function};
+use super::broken_function::{PANICKING, break_function, restore_function};
 use super::first_checks::FirstChecks;
 use super::invariants::{AllowedAnswers, End, NEVER_STARTED, Observation};
 use super::plan::{self, Case, Point};
@@ -83,7 +83,7 @@ impl<'a> Run<'a> {
         self.first_checks = None;
         self.env.cloud.faults().clear();
         if let Some(function) = self.case.panicking() {
-            mend_function(self.env, function).await?;
+            restore_function(self.env, function).await?;
         }
         let TestEnvironment { cloud, name, .. } = self.env;
         let points = plan::points(self.case.workflow, name, &cloud.calls().since(self.before));

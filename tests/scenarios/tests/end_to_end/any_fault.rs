@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use localcloud::gateway::faults::Fault;
-use scenarios::faults::broken_function::{UNCHECKED_SWITCH, break_function, mend_function};
+use scenarios::faults::broken_function::{UNCHECKED_SWITCH, break_function, restore_function};
 use scenarios::faults::invariants::{Invariant, Observation};
 use scenarios::faults::plan::{Case, Injection, Point, Workflow};
 use scenarios::faults::{FaultRunner, Summary};
@@ -189,9 +189,9 @@ async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
 /// The cleanup machine keeps what it should delete.
 async fn a_cleanup_that_does_not_delete_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let keep = (r#""Next": "DeleteDeployment""#, r#""Next": "Kept""#);
-    let mended = replace(runner, "cleanup", keep).await?;
+    let original = replace(runner, "cleanup", keep).await?;
     let observation = runner.run(&with(Cleanup, [])).await;
-    mend(runner, "cleanup", mended).await?;
+    update_machine(runner, "cleanup", original).await?;
     let caught = caught(&observation?);
     for invariant in [Invariant::Ended, Invariant::Converged] {
         assert!(caught.contains(&invariant), "{invariant:?}: {caught:?}");
@@ -217,7 +217,7 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
     let mut broken: Value = serde_json::from_str(&machine)?;
     let unread = broken.pointer_mut("/States/CheckTargetHealth/Catch/0/Next");
     *unread.context("no catch")? = "SwitchTraffic".into();
-    mend(runner, "deploy", broken.to_string()).await?;
+    update_machine(runner, "deploy", broken.to_string()).await?;
     break_function(&runner.env, "switch-traffic", UNCHECKED_SWITCH).await?;
     let unreadable = (
         Deploy,
@@ -232,8 +232,8 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
         Ok(timeout(Duration::from_secs(60), failed).await?)
     };
     let observation = runner.run_while(&at(unreadable), request_fails).await;
-    mend_function(&runner.env, "switch-traffic").await?;
-    mend(runner, "deploy", machine).await?;
+    restore_function(&runner.env, "switch-traffic").await?;
+    update_machine(runner, "deploy", machine).await?;
     let caught = caught(&observation?);
     for invariant in [Invariant::Routed, Invariant::Unnoticed] {
         assert!(caught.contains(&invariant), "{invariant:?}: {caught:?}");
@@ -244,14 +244,14 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
 /// The deploy machine says that it has undone the deployment, but has not.
 async fn a_machine_that_does_not_undo_is_detected(runner: &mut FaultRunner) -> Result<()> {
     let pretend = (r#""Next": "UndoDeployment""#, r#""Next": "PublishFailed""#);
-    let mended = replace(runner, "deploy", pretend).await?;
+    let original = replace(runner, "deploy", pretend).await?;
     let denied = (
         Deploy,
         "create-service ecs:CreateService #1",
         Fault::AccessDenied,
     );
     let observation = runner.run(&at(denied)).await;
-    mend(runner, "deploy", mended).await?;
+    update_machine(runner, "deploy", original).await?;
     let observation = observation?;
     assert_eq!(observation.first.ending, "Failed");
     let caught = caught(&observation);
@@ -264,7 +264,7 @@ async fn replace(runner: &FaultRunner, machine: &str, (part, by): (&str, &str)) 
     let definition = definition(runner, machine).await?;
     let broken = definition.replace(part, by);
     assert_ne!(broken, definition);
-    mend(runner, machine, broken).await?;
+    update_machine(runner, machine, broken).await?;
     Ok(definition)
 }
 
@@ -274,7 +274,7 @@ async fn definition(runner: &FaultRunner, machine: &str) -> Result<String> {
     Ok(described.send().await?.definition)
 }
 
-async fn mend(runner: &FaultRunner, machine: &str, definition: String) -> Result<()> {
+async fn update_machine(runner: &FaultRunner, machine: &str, definition: String) -> Result<()> {
     let (sfn, arn) = (&runner.env.sfn, runner.env.machine(machine));
     let update = sfn.update_state_machine().state_machine_arn(arn);
     update.definition(definition).send().await?;

@@ -74,7 +74,7 @@ async fn the_newest_push_goes_live_and_concurrent_cleanups_disturb_neither_it_no
     assert_eq!(env.remaining(&base).await?, Vec::<String>::new());
     socket.talk("after the push").await?;
     socket.close().await?;
-    is_left(&env, second).await?;
+    has_no_sessions(&env, second).await?;
 
     // One cleanup is delayed after it has read the resources, until the other one has done what both plan.
     env.tag(second, "pulse:idle-since", LONG_AGO).await?;
@@ -194,7 +194,7 @@ fn is_deleted(cleanup: &Execution, id: &str) -> bool {
 }
 
 /// Waits until no task of the deployment has a session.
-async fn is_left(env: &TestEnvironment, id: &str) -> Result<()> {
+async fn has_no_sessions(env: &TestEnvironment, id: &str) -> Result<()> {
     for task in env.tasks(id).await? {
         env.wait_until(Duration::from_secs(60), async || {
             let page = task.get("/").await?;
@@ -233,7 +233,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
 
     // The rollback overwrites the switch of the candidate, which became ready after the rollback had set
     // its tags.
-    live_beside(&env, &old).await?;
+    ensure_another_is_active(&env, &old).await?;
     let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
@@ -243,7 +243,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     println!("ready before the rollback's switch: {race:?}");
 
     // The candidate overwrites the switch of a rollback that began and ended during its own.
-    live_beside(&env, &old).await?;
+    ensure_another_is_active(&env, &old).await?;
     let switch = env.delay_call("elasticloadbalancing", "ModifyListener", 1, DELAY);
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
@@ -267,7 +267,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
 }
 
 /// Makes sure that another deployment than `old` is active, so that a rollback can go back to `old`.
-async fn live_beside(env: &TestEnvironment, old: &str) -> Result<()> {
+async fn ensure_another_is_active(env: &TestEnvironment, old: &str) -> Result<()> {
     if env.active().await?.as_deref() == Some(old) {
         env.deploy_live(&[]).await?;
     }

@@ -16,7 +16,7 @@ async fn the_active_one_survives_a_killed_execution_removed_tags_and_concurrent_
     let first = env.deploy_live(&[]).await?.name;
     let traffic = Traffic::start(&env, 50, vec![Pin::None, Pin::Cookie(first.clone())])?;
 
-    // Killed after the switch, before it knows: the answer is lost, and the retry is slow.
+    // Killed after the switch, before it learns of it: the answer is lost, and the retry is slow.
     let slow = Fault::Slow { milliseconds: 4000 };
     for (nth, fault) in [(1, Fault::AnswerLost), (2, slow)] {
         let rule = FaultRule::next("elasticloadbalancing", "ModifyListener", fault);

@@ -1,13 +1,10 @@
 use super::*;
-use aws_sdk_elasticloadbalancingv2::operation::describe_rules::DescribeRulesOutput;
-use aws_smithy_mocks::{RuleMode, mock, mock_client};
+use memory_aws::{LISTENER_ARN, MemoryAws, group_arn, own_tags, rule_arn};
 
 fn default_action(groups: &[(&str, Option<i32>)]) -> DefaultAction {
     let tuple = |(name, weight): &(&str, Option<i32>)| {
         TargetGroupTuple::builder()
-            .target_group_arn(format!(
-                "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{name}/abc"
-            ))
+            .target_group_arn(group_arn(name))
             .set_weight(*weight)
             .build()
     };
@@ -71,28 +68,16 @@ fn a_forward_without_weights_counts_as_weight_one() {
 
 #[tokio::test]
 async fn rules_are_read_past_the_first_page() {
-    let page = |marker: Option<&str>, arn: &str| {
-        DescribeRulesOutput::builder()
-            .rules(Rule::builder().rule_arn(arn).build())
-            .set_next_marker(marker.map(str::to_owned))
-            .build()
-    };
-    let first = mock!(Client::describe_rules)
-        .match_requests(|request| request.marker().is_none())
-        .then_output(move || page(Some("more"), "one"));
-    let second = mock!(Client::describe_rules)
-        .match_requests(|request| request.marker() == Some("more"))
-        .then_output(move || page(None, "two"));
-    let elb = mock_client!(
-        aws_sdk_elasticloadbalancingv2,
-        RuleMode::MatchAny,
-        [&first, &second]
-    );
-    let arns: Vec<_> = rules(&elb, "listener")
-        .await
-        .unwrap()
-        .into_iter()
-        .filter_map(|r| r.rule_arn)
-        .collect();
-    assert_eq!(arns, ["one", "two"]);
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.page_size = 1;
+        for priority in [1, 2] {
+            state.add_rule(priority, "one", own_tags("one"));
+        }
+    });
+    let elb = Client::new(&aws.config());
+    let rules = rules(&elb, LISTENER_ARN).await.unwrap();
+    let arns: Vec<_> = rules.into_iter().filter_map(|rule| rule.rule_arn).collect();
+    assert_eq!(arns, ["rule-1", "rule-2", "default"].map(rule_arn));
+    assert_eq!(aws.count("DescribeRules"), 3);
 }

@@ -1,88 +1,42 @@
 use super::*;
-use aws_sdk_elasticloadbalancingv2::operation::describe_tags::{
-    DescribeTagsError, DescribeTagsOutput,
-};
-use aws_sdk_elasticloadbalancingv2::types::TagDescription;
-use aws_sdk_elasticloadbalancingv2::types::error::TargetGroupNotFoundException;
-use aws_smithy_mocks::{MockResponse, RuleMode, mock, mock_client};
-
-fn arn(name: &str) -> String {
-    format!("arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/{name}/abc")
-}
+use memory_aws::{MemoryAws, group_arn, own_tags};
 
 #[test]
 fn the_name_is_read_from_the_arn() {
-    assert_eq!(name(&arn("test-1")), Some("test-1"));
+    assert_eq!(name(&group_arn("test-1")), Some("test-1"));
     assert_eq!(name("arn:aws:s3:::bucket"), None);
 }
 
+fn with_groups(names: &[String]) -> (MemoryAws, Client) {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        for name in names {
+            state.add_target_group(name, own_tags(name));
+        }
+    });
+    let elb = Client::new(&aws.config());
+    (aws, elb)
+}
+
 #[tokio::test]
-async fn tags_are_read_by_twenty_and_only_of_what_may_be_ours() {
-    let described = mock!(Client::describe_tags)
-        .match_requests(|request| request.resource_arns().len() <= 20)
-        .then_compute_output(|request| {
-            let descriptions = request
-                .resource_arns()
-                .iter()
-                .map(|arn| {
-                    let id = name(arn).unwrap();
-                    TagDescription::builder()
-                        .resource_arn(arn)
-                        .tags(Tag::builder().key(tags::DEPLOYMENT_ID).value(id).build())
-                        .tags(Tag::builder().key(tags::ENVIRONMENT).value("test").build())
-                        .build()
-                })
-                .collect();
-            DescribeTagsOutput::builder()
-                .set_tag_descriptions(Some(descriptions))
-                .build()
-        });
-    let elb = mock_client!(
-        aws_sdk_elasticloadbalancingv2,
-        RuleMode::MatchAny,
-        [&described]
-    );
-    let mut arns: Vec<String> = (0..45)
-        .map(|second| arn(&format!("test-20251027-1221{second:02}Z")))
+async fn tags_are_read_by_twenty_and_only_of_groups_named_like_ours() {
+    let mut names: Vec<String> = (0..45)
+        .map(|second| format!("test-20251027-1221{second:02}Z"))
         .collect();
-    arns.push(arn("somebody-elses"));
-    arns.push(arn("prod-20251027-122112Z"));
+    names.extend(["an-operators", "prod-20251027-122112Z"].map(str::to_owned));
+    let (aws, elb) = with_groups(&names);
+    let arns: Vec<String> = names.iter().map(|name| group_arn(name)).collect();
     let environment = "test".parse().unwrap();
-    let found = of_environment(&elb, &environment, arns.iter().map(String::as_str))
-        .await
-        .unwrap();
-    assert_eq!(found.len(), 45);
-    assert_eq!(described.num_calls(), 3);
+    let found = of_environment(&elb, &environment, arns.iter().map(String::as_str)).await;
+    assert_eq!(found.unwrap().len(), 45);
+    assert_eq!(aws.count("DescribeTags"), 3);
 }
 
 #[tokio::test]
 async fn a_group_that_is_deleted_in_the_meantime_does_not_hide_the_tags_of_the_others() {
-    let described = mock!(Client::describe_tags).then_compute_response(|request| {
-        if request.resource_arns().contains(&arn("gone")) {
-            return MockResponse::Error(DescribeTagsError::TargetGroupNotFoundException(
-                TargetGroupNotFoundException::builder().build(),
-            ));
-        }
-        let descriptions = request
-            .resource_arns()
-            .iter()
-            .map(|arn| TagDescription::builder().resource_arn(arn).build())
-            .collect();
-        MockResponse::Output(
-            DescribeTagsOutput::builder()
-                .set_tag_descriptions(Some(descriptions))
-                .build(),
-        )
-    });
-    let elb = mock_client!(
-        aws_sdk_elasticloadbalancingv2,
-        RuleMode::MatchAny,
-        [&described]
-    );
-    let found = tags::read(&elb, &[arn("one"), arn("gone"), arn("two")])
-        .await
-        .unwrap();
-    let mut found: Vec<_> = found.into_keys().collect();
+    let (_, elb) = with_groups(&["one", "two"].map(str::to_owned));
+    let found = tags::read(&elb, &["one", "gone", "two"].map(group_arn)).await;
+    let mut found: Vec<_> = found.unwrap().into_keys().collect();
     found.sort();
-    assert_eq!(found, [arn("one"), arn("two")]);
+    assert_eq!(found, ["one", "two"].map(group_arn));
 }

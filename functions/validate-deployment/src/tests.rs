@@ -1,6 +1,6 @@
 use super::*;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{DIGEST, MemoryAws, State, own_tags, tags as pairs};
+use memory_aws::{DIGEST, MemoryAws, State, forward, own_tags, tags as pairs};
 use serde_json::json;
 
 const OLD: &str = "test-20251027-122112Z";
@@ -154,4 +154,15 @@ async fn a_missing_image_is_named() {
     assert!(error.message.contains(&format!("test:{ID}")), "{error}");
     let asked = json!({"repositoryName": "test", "imageIds": [{"imageTag": ID}]});
     assert_eq!(aws.calls_to("DescribeImages"), [asked]);
+}
+
+#[tokio::test]
+async fn a_deployment_that_the_default_action_names_with_weight_zero_is_not_active() {
+    let aws = aws();
+    aws.with(|state| {
+        state.deploy(ID, &[]);
+        state.listeners[0].default_actions = vec![forward(&[(OLD, 100), (ID, 0)])];
+    });
+    let output = validate(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Proceed, "{}", output.reason);
 }

@@ -13,7 +13,7 @@ fn variable(name: &str) -> Option<String> {
 }
 
 #[test]
-fn an_empty_input_is_a_real_run_of_the_usual_kind() {
+fn an_empty_input_is_an_ordinary_run_with_changes() {
     let input: Input = input::decode(json!({})).unwrap();
     assert!(!input.dry_run && !input.remove_everything);
 }
@@ -40,7 +40,7 @@ fn the_policy_has_defaults_and_can_be_set() {
 }
 
 #[test]
-fn a_policy_that_is_no_number_is_refused_by_name() {
+fn a_policy_that_is_not_a_number_is_refused_by_name() {
     let error = Settings::read(|name| match name {
         "KEEP_PREVIOUS" => Some("all".into()),
         _ => variable(name),

@@ -1,4 +1,4 @@
-//! The secret is in no log line, error or answer, however much is logged and whatever tasks say.
+//! No log line, error or answer contains the secret, at any log level and for any answer of a task.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,7 @@ impl MakeWriter<'_> for Log {
     }
 }
 
-/// Secrets Manager itself, so that what the SDK logs of the real answer is seen as well.
+/// Secrets Manager itself, so that the lines that the SDK logs of the real answer are checked as well.
 async fn secrets_manager() -> aws_sdk_secretsmanager::Client {
     let socket = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let endpoint = format!("http://{}", socket.local_addr().unwrap());

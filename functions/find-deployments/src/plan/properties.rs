@@ -1,4 +1,4 @@
-//! What holds of every plan, for any facts.
+//! Properties that hold for the plan of any facts.
 
 use super::tests::{arn, id};
 use super::*;
@@ -24,13 +24,13 @@ const MARKS: [&str; 7] = [
     RESTORING_SINCE,
 ];
 
-/// Marks as the steps, time and people leave them: of any age, some in the future, some no times.
+/// Marks as steps and operators set them: of any age, some in the future, some without a valid time.
 fn marks() -> impl Strategy<Value = Tags> {
     let value = prop_oneof![
         9 => (-60_i64..200_000).prop_map(|age| tags::timestamp(NOW - Duration::seconds(age))),
         1 => Just("yesterday".to_owned()),
     ];
-    // Live ones are what there is most to decide about.
+    // Live deployments need the most decisions.
     let usual = subsequence(vec![READY_AT, LIVE_SINCE], 0..=2);
     (usual, btree_map(select(&MARKS[..]), value, 0..4)).prop_map(|(usual, others)| {
         let long_ago = tags::timestamp(NOW - Duration::DAY);
@@ -125,7 +125,7 @@ fn has(deployment: &Deployment, mark: &str) -> bool {
     super::marks(deployment).is_some_and(|marks| marks.contains_key(mark))
 }
 
-/// The facts as they are once the plan has been carried out.
+/// The facts after the plan was carried out.
 fn applied(facts: &Facts, plan: &Plan) -> Facts {
     let mut after = facts.clone();
     after.deployments.retain_mut(|deployment| {
@@ -194,7 +194,7 @@ proptest! {
         for planned in &plan.deployments {
             prop_assert!(!planned.reason.is_empty());
             prop_assert!(!planned.force || planned.action == Action::Delete);
-            // The drain step is given the target group.
+            // The drain step needs the target group.
             prop_assert!(planned.action != Action::Drain || planned.target_group_arn.is_some());
         }
     }
@@ -247,9 +247,9 @@ proptest! {
         for (deployment, planned) in warm {
             prop_assert_eq!(planned.action, Action::Keep, "{}", deployment.id);
         }
-        // Once everything has settled, and but for those with a reason of their own, no more stay.
+        // After the settling time, no others stay, except those with a reason of their own.
         let settled = Facts { moved: false, ..facts.clone() };
-        // No mark is younger by then than any of the times that protect.
+        // By then every mark is older than all the times that protect a deployment.
         let later = NOW + Duration::DAY;
         for (deployment, _) in older {
             let due = plan(&settled, &policy, later).deployments.into_iter()
@@ -259,8 +259,8 @@ proptest! {
         }
     }
 
-    /// The settling time is left out: deleting a deployment takes with it what its tags told of the
-    /// last switch.
+    /// Without a settling time: the tags of a deleted deployment may have held the time of the last
+    /// switch.
     #[test]
     fn the_plan_after_a_plan_keeps_what_was_kept_and_goes_on_with_what_was_begun(
         facts in facts(), policy in policy(),
@@ -270,7 +270,7 @@ proptest! {
             deployments: facts.deployments.into_iter().map(|mut it| {
                 if let TargetGroup::Ours { tags, .. } = &mut it.target_group {
                     for mark in [LIVE_SINCE, ROLLED_BACK_AT] {
-                        // A switch in the future would be unsettled even so.
+                        // A switch in the future would still be unsettled.
                         if let Some(at) = tags.get_mut(mark) {
                             *at = tags::timestamp(NOW - Duration::DAY);
                         }

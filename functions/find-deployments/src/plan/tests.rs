@@ -22,7 +22,7 @@ fn ago(seconds: i64) -> String {
     tags::timestamp(NOW - Duration::seconds(seconds))
 }
 
-/// A whole deployment of that day in October with these marks, each so many seconds old.
+/// A complete deployment of that day in October with these marks and their ages in seconds.
 fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
     let id = id(day);
     let tags = tags::for_deployment(&id)
@@ -48,7 +48,7 @@ fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
     }
 }
 
-/// One that was switched to so many hours ago, and has these marks besides.
+/// A deployment that was switched to this many hours ago, with these other marks.
 fn live(day: u8, hours: i64, marks: &[(&str, i64)]) -> Deployment {
     let mut all = vec![(READY_AT, hours * HOUR), (LIVE_SINCE, hours * HOUR)];
     all.extend(marks);
@@ -144,7 +144,7 @@ fn as_many_previous_deployments_stay_warm_as_the_operator_wants() {
 }
 
 #[test]
-fn the_active_deployment_is_kept_whatever_its_tags_say() {
+fn the_active_deployment_is_kept_with_any_tags() {
     let spoilt = live(
         2,
         90,
@@ -174,14 +174,14 @@ fn the_active_deployment_is_kept_whatever_its_tags_say() {
 }
 
 #[test]
-fn a_share_of_the_new_visitors_is_traffic_too() {
+fn a_deployment_that_gets_a_share_of_the_new_visitors_is_kept() {
     let mut facts = facts(Some(3), [live(3, 1, &[]), live(2, 2, &[]), live(1, 3, &[])]);
     facts.named.push(id(1));
     let plan = planned_with(&facts);
     assert_eq!(plan.active_deployment_id, Some(id(3)));
     assert_eq!(due(&plan, 1), (State::Active, Action::Keep));
     assert_eq!(due(&plan, 2), (State::Previous, Action::Keep));
-    // It takes no warm place either.
+    // It does not take a warm place either.
     facts.named = vec![id(3), id(2)];
     let plan = planned_with(&facts);
     assert_eq!(due(&plan, 2), (State::Active, Action::Keep));
@@ -189,7 +189,7 @@ fn a_share_of_the_new_visitors_is_traffic_too() {
 }
 
 #[test]
-fn a_draining_deployment_whose_mark_of_being_live_is_gone_is_no_candidate() {
+fn a_draining_deployment_that_lost_its_live_mark_is_not_a_candidate() {
     let plan = planned_with(&facts(
         Some(2),
         [live(2, 9, &[]), deployment(1, &[(DRAINING_SINCE, HOUR)])],
@@ -243,7 +243,7 @@ fn a_candidate_is_swept_once_its_execution_is_gone() {
 }
 
 #[test]
-fn a_candidate_that_was_just_made_waits_for_its_execution_to_be_listed() {
+fn a_new_candidate_is_kept_until_its_execution_can_be_listed() {
     let mut young = deployment(2, &[]);
     young.made_at = Some(NOW - Duration::seconds(59));
     let mut part = deployment(3, &[]);
@@ -263,7 +263,7 @@ fn a_candidate_that_was_just_made_waits_for_its_execution_to_be_listed() {
 }
 
 #[test]
-fn a_candidate_that_was_rolled_back_before_it_was_live_is_swept_like_any() {
+fn a_candidate_that_was_rolled_back_before_it_was_live_is_swept_like_any_other() {
     let facts = facts(
         Some(1),
         [
@@ -278,7 +278,7 @@ fn a_candidate_that_was_rolled_back_before_it_was_live_is_swept_like_any() {
 }
 
 #[test]
-fn no_candidate_and_no_orphan_is_swept_while_an_execution_does_not_say_what_it_is_for() {
+fn no_candidate_and_no_orphan_is_swept_while_the_deployment_of_an_execution_is_unknown() {
     let orphan = Deployment {
         target_group: TargetGroup::Absent,
         ..deployment(2, &[])
@@ -327,7 +327,7 @@ fn a_rolled_back_deployment_is_drained_once_the_rollback_has_settled() {
 }
 
 #[test]
-fn a_switch_that_was_tried_again_has_to_settle_anew() {
+fn a_repeated_switch_has_to_settle_again() {
     let tried_again = |age| {
         let rolled_back = live(2, 2, &[(ROLLED_BACK_AT, HOUR)]);
         facts(Some(1), [live(1, 9, &[(READY_AT, age)]), rolled_back])
@@ -339,7 +339,7 @@ fn a_switch_that_was_tried_again_has_to_settle_anew() {
 }
 
 #[test]
-fn a_rolled_back_deployment_takes_no_warm_place() {
+fn a_rolled_back_deployment_does_not_take_a_warm_place() {
     let plan = planned_with(&facts(
         Some(3),
         [
@@ -353,7 +353,7 @@ fn a_rolled_back_deployment_takes_no_warm_place() {
 }
 
 #[test]
-fn what_is_newer_than_the_active_one_takes_no_warm_place() {
+fn a_deployment_newer_than_the_active_one_does_not_take_a_warm_place() {
     let plan = planned_with(&facts(
         Some(2),
         [live(3, 2, &[]), live(2, 3, &[]), live(1, 4, &[])],
@@ -417,7 +417,7 @@ fn the_deadline_counts_from_the_start_of_draining_not_of_being_live() {
 }
 
 #[test]
-fn a_start_of_draining_that_is_no_time_never_forces() {
+fn a_start_of_draining_that_is_not_a_time_never_forces() {
     let mut facts = facts(Some(2), [live(2, 1, &[]), live(1, 900, &[])]);
     if let TargetGroup::Ours { tags, .. } = &mut facts.deployments[1].target_group {
         tags.insert(DRAINING_SINCE.into(), "long ago".into());
@@ -428,7 +428,7 @@ fn a_start_of_draining_that_is_no_time_never_forces() {
 }
 
 #[test]
-fn a_deletion_that_was_begun_is_finished() {
+fn a_deletion_that_has_begun_is_finished() {
     let mut facts = facts(
         Some(5),
         [
@@ -488,7 +488,7 @@ fn a_deployment_that_a_rollback_brings_back_is_left_alone_as_long_as_the_rollbac
 }
 
 #[test]
-fn parts_without_a_target_group_are_deleted_when_no_execution_is_at_work_on_them() {
+fn resources_without_a_target_group_are_deleted_when_no_execution_works_on_them() {
     let orphan = |day, has_service| Deployment {
         target_group: TargetGroup::Absent,
         has_service,
@@ -517,12 +517,12 @@ fn parts_without_a_target_group_are_deleted_when_no_execution_is_at_work_on_them
 }
 
 #[test]
-fn parts_beside_a_target_group_without_our_tags_are_kept_and_the_reason_says_what_to_do() {
-    let beside = Deployment {
+fn resources_whose_target_group_lacks_our_tags_are_kept_and_the_reason_says_what_to_do() {
+    let untagged = Deployment {
         target_group: TargetGroup::NotOurs { arn: arn(&id(1)) },
         ..deployment(1, &[])
     };
-    let facts = facts(Some(2), [live(2, 1, &[]), beside]);
+    let facts = facts(Some(2), [live(2, 1, &[]), untagged]);
     for remove_everything in [false, true] {
         let policy = Policy {
             remove_everything,
@@ -567,7 +567,7 @@ fn without_an_active_deployment_nothing_that_was_live_is_touched() {
 }
 
 #[test]
-fn a_lost_default_action_is_repaired_with_the_newest_that_may_carry_it() {
+fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
     let not_in_a_rule = |day| {
         let mut deployment = live(day, 9, &[]);
         if let TargetGroup::Ours { in_use, .. } = &mut deployment.target_group {
@@ -606,7 +606,7 @@ fn a_lost_default_action_is_repaired_with_the_newest_that_may_carry_it() {
 }
 
 #[test]
-fn a_default_action_that_a_person_chose_is_not_repaired() {
+fn a_default_action_that_an_operator_chose_is_not_repaired() {
     let mut facts = facts(None, [live(1, 9, &[])]);
     for chosen in [DefaultActionKind::Other, DefaultActionKind::Forward] {
         facts.default_action = chosen;
@@ -615,7 +615,7 @@ fn a_default_action_that_a_person_chose_is_not_repaired() {
 }
 
 #[test]
-fn parts_of_the_deployment_that_a_lost_default_action_names_are_kept() {
+fn resources_of_the_deployment_that_a_lost_default_action_names_are_kept() {
     let mut facts = facts(
         Some(1),
         [Deployment {
@@ -655,7 +655,8 @@ fn everything_is_removed_when_asked_except_what_the_default_action_names() {
     }
 }
 
-/// So many task definitions without anything else, newest last, all older than the others here.
+/// This many task definitions without any other resource, newest last, all older than the other
+/// deployments.
 fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
     (0..number).map(|number| Deployment {
         id: format!(
@@ -675,7 +676,7 @@ fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
 }
 
 #[test]
-fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_goes_first() {
+fn one_run_plans_as_many_as_a_state_machine_can_hold_and_those_with_visitors_come_first() {
     let live = [live(4, 1, &[]), live(3, 2, &[]), live(2, 3, &[])];
     let all = facts(Some(4), live.into_iter().chain(orphans(230)));
     let plan = planned_with(&all);
@@ -688,7 +689,7 @@ fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_g
         plan.deployments
             .is_sorted_by(|one, other| one.deployment_id > other.deployment_id)
     );
-    // The oldest of what was left behind; when they are gone, the others have their turn.
+    // The oldest orphans come first; the next run takes the others.
     let planned: Vec<_> = plan.deployments[3..].iter().rev().collect();
     let oldest: Vec<_> = orphans(197).map(|it| it.id).collect();
     assert!(planned.iter().map(|it| &it.deployment_id).eq(&oldest));
@@ -698,7 +699,7 @@ fn one_run_takes_as_many_as_a_state_machine_can_hold_and_what_people_may_be_on_g
 
 #[test]
 fn the_longest_plan_takes_less_than_half_of_what_a_state_machine_can_hold() {
-    // The longest ids and reasons there are.
+    // The longest possible ids and reasons.
     let mut all = facts(None, []);
     all.deployments = orphans(defaults::MAX_PLANNED + 50)
         .map(|orphan| {

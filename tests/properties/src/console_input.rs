@@ -49,9 +49,6 @@ pub fn validated(body: &[u8]) -> Result<Deployment, StepError> {
 
 /// Every input is accepted or refused. What the first step of the deploy machine accepts can be
 /// deployed.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(body: &[u8]) {
     for (_, decode) in STEPS {
         if let Err(error) = decode(body) {

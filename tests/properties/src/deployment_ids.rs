@@ -13,9 +13,6 @@ const TIME: StaticFormatDescription = format_description!(
 
 /// An id is accepted if and only if its grammar and its time are valid. It then has the properties that
 /// the code relies on.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(text: &str) {
     match text.parse::<DeploymentId>() {
         Ok(id) => {
@@ -58,9 +55,6 @@ fn assert_id_properties(id: &DeploymentId, text: &str) {
 }
 
 /// Two ids of one environment have the same order by time as their texts.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn assert_order_as_text(one: &DeploymentId, other: &DeploymentId) {
     assert_eq!(one.environment(), other.environment());
     assert_eq!(

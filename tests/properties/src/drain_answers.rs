@@ -7,9 +7,6 @@ use crate::messages::assert_printable;
 
 /// A response reports a number of sessions or is unexpected, no text of the application is repeated, and
 /// the task is idle only if the number is 0.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(body: &[u8]) {
     let (answer, active_sessions, detail) = read(body);
     assert_printable(&detail);

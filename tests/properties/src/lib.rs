@@ -1,10 +1,10 @@
 //! The properties of everything that reads input from outside. For any input there is no panic, the result
 //! is a valid value or one of the documented errors, and its message is printable.
 //!
-//! Each module has the properties of one parser, as assertions over bytes or text. They are checked with
-//! known edge cases in `tests/examples.rs`, with generated cases in `tests/hostile.rs`, and with the
-//! cases of a fuzzer in `src/bin/fuzz.rs` (`make fuzz`). The cases that the fuzzer found are in `seeds/`
-//! and are part of every test run.
+//! Each module has the properties of one parser, as assertions over bytes or text, which panic if they do
+//! not hold. They are checked with known edge cases in `tests/examples.rs`, with generated cases in
+//! `tests/hostile.rs`, and with the cases of a fuzzer in `src/bin/fuzz.rs` (`make fuzz`). The cases that
+//! the fuzzer found are in `seeds/` and are part of every test run.
 
 pub mod console_input;
 pub mod deployment_ids;

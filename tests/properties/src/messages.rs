@@ -9,9 +9,6 @@ const MAX_CHARACTERS: usize = 2100;
 
 /// The text is short, and contains no character that moves the cursor, is invisible, or changes the
 /// direction.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn assert_printable(text: &str) {
     let length = text.chars().count();
     assert!(length <= MAX_CHARACTERS, "{length} characters: {text}");
@@ -23,9 +20,6 @@ pub fn assert_printable(text: &str) {
 }
 
 /// The step refuses the input with `InvalidInput` and a printable message.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn assert_input_refused(error: &StepError) {
     assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
     assert!(error.message.starts_with("invalid input: "), "{error}");
@@ -33,9 +27,6 @@ pub fn assert_input_refused(error: &StepError) {
 }
 
 /// Every text can be made printable, and a second conversion does not change it.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(text: &str) {
     for limit in [0, 1, 64, 400] {
         let shown = printable(text, limit);

@@ -14,9 +14,6 @@ pub fn settings() -> Settings {
 }
 
 /// An event starts an execution whose input the deploy machine accepts, starts nothing, or is refused.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(body: &[u8]) {
     let settings = settings();
     match payload::decode(body).and_then(|event| start_deployment::read(&settings, event)) {

@@ -23,9 +23,6 @@ const TIMES: [&str; 7] = [
 
 /// For any text in a tag, a time is read as it was written, an id belongs to the environment, and the
 /// plan of a cleanup does not delete a deployment that was live because of it.
-///
-/// # Panics
-/// If the property does not hold.
 pub fn check(text: &str) {
     times(text);
     ids(text);

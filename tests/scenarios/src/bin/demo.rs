@@ -218,7 +218,11 @@ async fn push_and_watch(
                 "CheckTargetHealth" | "AreTargetsHealthy" | "UndoDeployment"
                 | "IsDeploymentUndone"
                     if path[..shown].contains(state) => {}
-                state if state.starts_with("Is") || state.starts_with("Are") => {}
+                // Choices, and what explains a failure to the machine.
+                state
+                    if ["Is", "Are", "Choose", "Explain"]
+                        .iter()
+                        .any(|it| state.starts_with(it)) => {}
                 state => print!("\n    {:>5.1} s  {state}", begun.elapsed().as_secs_f64()),
             }
             shown += 1;

@@ -188,7 +188,10 @@ async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
 
 /// The cleanup machine keeps what it should delete.
 async fn a_cleanup_that_does_not_delete_is_detected(runner: &mut FaultRunner) -> Result<()> {
-    let keep = (r#""Next": "DeleteDeployment""#, r#""Next": "Kept""#);
+    let keep = (
+        r#""Next": "DeleteDeployment""#,
+        r#""Next": "StillDeleting""#,
+    );
     let original = replace(runner, "cleanup", keep).await?;
     let observation = runner.run(&with(Cleanup, [])).await;
     update_machine(runner, "cleanup", original).await?;
@@ -243,8 +246,15 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
 
 /// The deploy machine says that it has undone the deployment, but has not.
 async fn a_machine_that_does_not_undo_is_detected(runner: &mut FaultRunner) -> Result<()> {
-    let pretend = (r#""Next": "UndoDeployment""#, r#""Next": "PublishFailed""#);
-    let original = replace(runner, "deploy", pretend).await?;
+    let original = definition(runner, "deploy").await?;
+    let broken = original
+        .replace(r#""Next": "UndoDeployment""#, r#""Next": "ExplainFailure""#)
+        .replace(
+            r#""Default": "PublishUndoFailed""#,
+            r#""Default": "PublishFailed""#,
+        );
+    assert_ne!(broken, original);
+    update_machine(runner, "deploy", broken).await?;
     let denied = (
         Deploy,
         "create-service ecs:CreateService #1",

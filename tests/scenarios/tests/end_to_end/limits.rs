@@ -375,7 +375,8 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_the_limits_of_an_
         .iter()
         .filter(|state| **state == "CheckTargetHealth")
         .count();
-    assert_eq!(checks, 600 / 5);
+    // One every five seconds. The time that the checks themselves take counts as well.
+    assert!((100..=600 / 5 + 1).contains(&checks), "{checks}");
     let (events, (bytes, whose)) = (ended.events_on_aws(), ended.largest_data());
     println!("| {checks} checks and the undo | {events} events | {bytes} bytes, {whose} |");
     assert!(events > 9 * checks && events < MAX_EVENTS / 10, "{events}");

@@ -7,9 +7,6 @@ use lifecycle::printable::printable;
 use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
 
 /// The deployment's stopped tasks, newest first. ECS shows them for at least an hour.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn stopped_tasks(
     ecs: &aws_sdk_ecs::Client,
     settings: &Settings,

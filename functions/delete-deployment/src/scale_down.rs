@@ -11,9 +11,6 @@ use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
 ///
 /// The new count follows from the one that ECS reports, so a call whose answer was lost asks for the same
 /// count again.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn stop_next(
     ecs: &Client,
     settings: &Settings,

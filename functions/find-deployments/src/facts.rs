@@ -123,9 +123,6 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 /// For N deployments that need nothing, each with its two rules, and nothing else in the region and the
 /// cluster, that is 3 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 9 calls for
 /// 10, 12 for 30 and 16 for 60.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepError> {
     let (elb, baseline) = (&clients.elb, &settings.baseline);
     let default_before = DefaultAction::read(elb, baseline).await?;

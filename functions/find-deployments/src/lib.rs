@@ -84,9 +84,6 @@ pub struct Clients {
 }
 
 /// Reads what exists and plans what is due.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,

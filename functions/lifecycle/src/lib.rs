@@ -1,6 +1,8 @@
 //! What every lifecycle step shares: the vocabulary, the errors that the state machines match, a module
 //! for each resource of a deployment, and how a step is served as a Lambda function.
 //!
+//! A function that calls AWS fails as [`aws_error::CODES`] say; its `# Errors` list what it adds to that.
+//!
 //! A resource's module looks it up and changes it; it decides nothing. The decisions are in the steps'
 //! crates: `run` looks up, adopts what carries our tags, or creates; where a step makes something, `undo`
 //! deletes it. Waiting belongs to the state machines.

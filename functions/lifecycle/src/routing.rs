@@ -119,9 +119,6 @@ impl Routing {
     ///
     /// The default action is read last: a deployment is tagged before another run switches to it, so
     /// a run that sees the switch has seen the tag (`docs/adr/0002-newest-wins-without-a-lock.md`).
-    ///
-    /// # Errors
-    /// As [`DefaultAction::read`].
     pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
         let rules = rules(elb, &settings.listener_arn).await?;
         let arns: Vec<String> = rules
@@ -183,9 +180,6 @@ impl Routing {
 }
 
 /// All rules of a listener, the default rule among them.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn rules(elb: &Client, listener_arn: &str) -> Result<Vec<Rule>, StepError> {
     let rules = elb
         .describe_rules()
@@ -234,9 +228,6 @@ pub fn forwards_to(rule: &Rule, deployment: &DeploymentId) -> bool {
 }
 
 /// The rules of the deployment: on the listener, forwarding to its target group, and with its tags.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn rules_of(
     elb: &Client,
     settings: &Settings,
@@ -248,9 +239,6 @@ pub async fn rules_of(
 }
 
 /// Those of the rules that carry the deployment's tags, in the same order, without the default rule.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn with_tags_of<'a>(
     elb: &Client,
     deployment: &DeploymentId,

@@ -28,9 +28,6 @@ pub enum Found {
 
 /// The service that is named after the deployment, with its tags and in any status. ECS describes one
 /// that was deleted for a while, as `INACTIVE`.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn describe(
     ecs: &Client,
     settings: &Settings,
@@ -54,9 +51,6 @@ pub async fn describe(
 }
 
 /// Looks up the service that is named after the deployment, with its tags.
-///
-/// # Errors
-/// As [`describe`].
 pub async fn look_up(
     ecs: &Client,
     settings: &Settings,
@@ -77,9 +71,6 @@ pub async fn look_up(
 
 /// The deployment's active service, with its tags. `None` when there is none, when it is being
 /// deleted, or when the service of that name does not carry the deployment's tags.
-///
-/// # Errors
-/// As [`describe`].
 pub async fn find(
     ecs: &Client,
     settings: &Settings,

@@ -67,9 +67,6 @@ impl Settings {
     }
 
     /// Reads the settings from the process's environment.
-    ///
-    /// # Errors
-    /// As [`Settings::read`].
     pub fn from_env() -> Result<Self, StepError> {
         Self::read(|name| std::env::var(name).ok())
     }

@@ -91,9 +91,6 @@ pub fn from_ecs(tags: &[ecs::Tag]) -> Tags {
 }
 
 /// The tags of these target groups and rules, by ARN. A resource that no longer exists is left out.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn read(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     arns: &[String],
@@ -117,9 +114,6 @@ pub async fn read(
 }
 
 /// The tags of one resource, or `None` when it no longer exists.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn read_one(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     arn: &str,

@@ -43,9 +43,6 @@ pub enum Found {
 }
 
 /// Looks up the target group that is named after the deployment, with its tags.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn look_up(elb: &Client, deployment: &DeploymentId) -> Result<Found, StepError> {
     let request = elb.describe_target_groups().names(deployment.as_str());
     let answer = found(
@@ -79,9 +76,6 @@ pub async fn look_up(elb: &Client, deployment: &DeploymentId) -> Result<Found, S
 
 /// The deployment's target group with its tags. `None` when there is none, or when the group of that
 /// name does not carry the deployment's tags.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn find(
     elb: &Client,
     deployment: &DeploymentId,
@@ -96,9 +90,6 @@ pub async fn find(
 ///
 /// The names are checked first, because that costs nothing: tags are only read of groups that may be
 /// the environment's.
-///
-/// # Errors
-/// As [`tags::read`].
 pub async fn of_environment<'a>(
     elb: &Client,
     environment: &Environment,
@@ -127,9 +118,6 @@ pub async fn of_environment<'a>(
 }
 
 /// Sets a tag to the time `now`.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn tag(elb: &Client, arn: &str, key: &str, now: UtcDateTime) -> Result<(), StepError> {
     elb.add_tags()
         .resource_arns(arn)
@@ -141,9 +129,6 @@ pub async fn tag(elb: &Client, arn: &str, key: &str, now: UtcDateTime) -> Result
 }
 
 /// Removes tags. A tag that is not there is not an error.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepError> {
     elb.remove_tags()
         .resource_arns(arn)
@@ -158,9 +143,6 @@ pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepErr
 }
 
 /// The health of every target, or `None` when the group does not exist.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>, StepError> {
     // Not paginated: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html
     let answer = found(

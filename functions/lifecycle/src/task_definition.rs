@@ -14,9 +14,6 @@ pub fn family(settings: &Settings) -> String {
 }
 
 /// A revision and its tags, or `None` when it does not exist any more.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn describe(
     ecs: &Client,
     arn: &str,

@@ -11,9 +11,6 @@ use crate::{DeploymentId, Settings, StepError};
 /// tasks that are stopping are among them.
 ///
 /// A service that was deleted has no tasks. A task that expired after it was listed is left out.
-///
-/// # Errors
-/// As [`crate::aws_error::CODES`] say.
 pub async fn list(
     ecs: &Client,
     settings: &Settings,

@@ -127,9 +127,6 @@ fn register_error(
 ///
 /// Reads back to the time in the deployment's id less [`defaults::CLOCK_SKEW`]. An id may lie at most that
 /// far in the future, so no revision of this deployment can be older.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn registered(
     ecs: &Client,
     settings: &Settings,

@@ -19,9 +19,6 @@ pub struct Usage {
 }
 
 /// Counts what the load balancer has, over all its listeners.
-///
-/// # Errors
-/// As [`lifecycle::aws_error::CODES`] say.
 pub async fn usage(
     elb: &Client,
     settings: &Settings,

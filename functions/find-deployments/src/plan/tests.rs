@@ -313,6 +313,17 @@ fn nothing_is_drained_before_the_last_switch_has_settled() {
 }
 
 #[test]
+fn a_switch_of_the_far_future_does_not_stop_the_draining_of_the_others() {
+    let century = -100 * 365 * 24 * HOUR;
+    for mark in [READY_AT, LIVE_SINCE, ROLLED_BACK_AT] {
+        let by_hand = live(1, 9, &[(DRAINING_SINCE, HOUR), (mark, century)]);
+        let others = [live(2, 8, &[]), live(3, 7, &[]), live(4, 6, &[])];
+        let plan = planned_with(&facts(Some(4), others.into_iter().chain([by_hand])));
+        assert_eq!(due(&plan, 2), (State::Previous, Action::Drain), "{mark}");
+    }
+}
+
+#[test]
 fn a_rolled_back_deployment_is_drained_once_the_rollback_has_settled() {
     let rolled_back = |age| {
         facts(

@@ -87,6 +87,29 @@ pub fn shape(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
+/// The only files that read the weights of a forward action: what is active, and what replaces it, is decided
+/// there and nowhere else.
+const WEIGHTS: [&str; 2] = [
+    "functions/lifecycle/src/actions.rs",
+    "functions/lifecycle/src/routing.rs",
+];
+
+/// One place decides which deployment is active.
+///
+/// # Errors
+/// None.
+pub fn active(repository: &Repository) -> Result<Vec<String>> {
+    let weighs = |text: &str| text.contains(".weight") || text.contains("TargetGroupTuple");
+    Ok(repository
+        .below("functions/")
+        .filter(|(path, _)| path.contains("/src/") && !path.contains("tests"))
+        .filter(|(path, text)| !WEIGHTS.contains(path) && weighs(text))
+        .map(|(path, _)| {
+            format!("{path} weighs target groups; ask lifecycle::routing what is active")
+        })
+        .collect())
+}
+
 /// The step whose undo is composed of the undos of other steps.
 const COMPOSED: &str = "delete-deployment";
 

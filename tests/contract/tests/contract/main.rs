@@ -44,6 +44,7 @@ contract! {
     directory_package_and_binary_have_one_name: functions::names;
     every_step_has_a_run_and_a_small_main: functions::shape;
     no_step_depends_on_another_one: functions::dependencies;
+    one_place_decides_what_is_active: functions::active;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;

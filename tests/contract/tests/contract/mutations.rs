@@ -55,6 +55,8 @@ mistakes! {
         "[dependencies]" => "[[bin]]\nname = \"x\"\n[dependencies]", "another name";
     a_step_that_depends_on_another_one: functions::dependencies, "functions/create-service/Cargo.toml",
         "[dependencies]" => "[dependencies]\nswitch-traffic = { path = \"../switch-traffic\" }", "create-service depends on the step switch-traffic";
+    a_step_that_decides_by_itself_what_is_active: functions::active, "functions/validate-deployment/src/lib.rs",
+        "default_action.active()" => "groups.iter().max_by_key(|it| it.weight())", "weighs target groups";
     a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
         "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
     a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",

@@ -69,7 +69,7 @@ impl TestEnvironment {
     /// Waits for the end of an execution, as long as it makes progress.
     ///
     /// # Errors
-    /// When it has no new event for [`EVENT_TIMEOUT`], or does not end within [`MAX_EVENT_TIMEOUTS`] of them.
+    /// When it has no new event for `EVENT_TIMEOUT`, or does not end within `MAX_EVENT_TIMEOUTS` of them.
     pub async fn wait_for_execution(&self, arn: &str) -> anyhow::Result<Execution> {
         let mut newest = 0;
         for _ in 0..MAX_EVENT_TIMEOUTS {

@@ -201,7 +201,7 @@ pub fn calls(repository: &Repository) -> Result<Vec<String>> {
     ))
 }
 
-/// [`calls`] for a template and code that was read before.
+/// [`calls()`] for a template and code that was read before.
 pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
     let statements = template.statements();
     let mut problems = Vec::new();

@@ -231,7 +231,7 @@ pub async fn undo(
         // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
         // which may delete only by tag, is denied the SDK's next attempt.
         let left = routing::rules_of(elb, settings, deployment).await?;
-        if left.contains(&rule) {
+        if left.iter().any(|still| still.arn == rule.arn) {
             return Err(failed(format_args!("delete rule {}", rule.arn), error));
         }
         deleted += 1;

@@ -9,6 +9,7 @@ use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use lifecycle::aws_error::causes;
 use lifecycle::defaults;
 use serde::{Deserialize, Serialize};
 
@@ -196,16 +197,4 @@ pub fn read(body: &[u8]) -> Outcome {
                 .to_owned(),
         ),
     }
-}
-
-/// The error with its causes, because the outermost one says next to nothing.
-fn causes(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut texts = vec![error.to_string()];
-    let mut source = error.source();
-    while let Some(cause) = source {
-        texts.push(cause.to_string());
-        source = cause.source();
-    }
-    texts.dedup();
-    texts.join(": ")
 }

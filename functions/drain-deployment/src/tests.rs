@@ -201,7 +201,7 @@ async fn an_idle_mark_that_no_sweep_can_have_written_is_written_again() {
         "long ago",
         "",
         "2025-02-30T12:00:00Z",
-        "2025-10-27T12:31:01Z",
+        "2025-10-27T12:35:01Z",
         "9999-12-31T23:59:59Z",
     ] {
         let aws = with(&[application.address()]);

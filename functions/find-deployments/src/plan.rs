@@ -326,7 +326,7 @@ impl<'a> Planner<'a> {
                 )),
                 None => drain(format!(
                     "draining; it is deleted when two sweeps in a row find no session. Its tag {} is `{since}`, which is not \
-                     a time, so it has no deadline",
+                     a time in the past, so it has no deadline",
                     tags::DRAINING_SINCE
                 )),
             };

@@ -2,7 +2,6 @@
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::{ErrorName, StepError};
@@ -87,10 +86,22 @@ where
     let cause = match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
-        // The source chain, because the outermost Display of a connection error says nothing.
-        _ => DisplayErrorContext(&error).to_string(),
+        _ => causes(&error),
     };
     StepError::new(name, format!("could not {attempt}: {cause}{advice}"))
+}
+
+/// The error with its causes, because the outermost one of a connection says next to nothing. Without their
+/// Debug form, which would contain the body of an answer, and so perhaps a secret.
+pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts = vec![error.to_string()];
+    let mut source = error.source();
+    while let Some(cause) = source {
+        texts.push(cause.to_string());
+        source = cause.source();
+    }
+    texts.dedup();
+    texts.join(": ")
 }
 
 /// The code that AWS answered with, if it answered.
@@ -198,6 +209,18 @@ mod tests {
     fn a_call_that_never_arrived_is_transient() {
         let error: SdkError<CreateRuleError, HttpResponse> = SdkError::timeout_error("too slow");
         assert_eq!(failed("do it", error).name, ErrorName::Transient);
+    }
+
+    #[test]
+    fn a_message_contains_nothing_of_a_body_that_cannot_be_read() {
+        let body = SdkBody::from("{\"SecretString\": \"open-sesame");
+        let response = HttpResponse::new(StatusCode::try_from(200).unwrap(), body);
+        let error: SdkError<CreateRuleError, HttpResponse> =
+            SdkError::response_error("the body broke off", response);
+        let error = failed("read it", error);
+        assert_eq!(error.name, ErrorName::Transient);
+        assert!(error.message.contains("the body broke off"), "{error}");
+        assert!(!error.message.contains("sesame"), "{error}");
     }
 
     #[test]

@@ -72,9 +72,9 @@ pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
 /// How long a rollback's target is neither drained nor deleted: as long as the rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
-/// How far the clocks of two functions may differ. Lambda's hosts keep theirs within a fraction of a
-/// second.
-pub const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(1);
+/// How far ahead of a function's time a tag may be that another function wrote. Clocks differ by a fraction
+/// of a second, but a function reads the time once, at its start, and may run for a minute.
+pub const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(5);
 /// Sweeps closer together than this count as one. A step that is run again because its answer was lost must
 /// not count its own sweep twice, and a session that reconnects is gone for some seconds.
 pub const SWEEPS_APART: time::Duration = time::Duration::seconds(10);

@@ -117,8 +117,7 @@ pub struct Routing {
 impl Routing {
     /// Reads the rules, then the tags of the target groups that they name, then the default action.
     ///
-    /// The default action is read last: a deployment is tagged before another run switches to it, so
-    /// a run that sees the switch has seen the tag (`docs/adr/0002-newest-wins-without-a-lock.md`).
+    /// `docs/adr/0002-newest-wins-without-a-lock.md` says why the switch converges with this order.
     pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
         let rules = rules(elb, &settings.listener_arn).await?;
         let arns: Vec<String> = rules

@@ -165,17 +165,21 @@ pub fn timestamp(time: UtcDateTime) -> String {
 /// The point in time that a tag holds, never later than `now`. `None` when the tag is absent or its
 /// value is not a time that a function can have written.
 ///
-/// The clocks of two functions differ, so a time up to [`defaults::CLOCK_TOLERANCE`] ahead counts as
-/// now. A time further ahead was written by hand. If it were believed, a single tag of the year 2099
-/// would stop all draining of an environment.
+/// A time up to [`defaults::CLOCK_TOLERANCE`] ahead counts as now. A time further ahead was written by
+/// hand. If it were believed, a single tag of the year 2099 would stop all draining of an environment.
 pub fn time(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
+    let tolerated = now.saturating_add(defaults::CLOCK_TOLERANCE);
+    let written = written(tags, key).filter(|written| *written <= tolerated)?;
+    Some(written.min(now))
+}
+
+/// The point in time that a tag holds, as it was written.
+fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
     // With its offset first: parsed as UTC at once, the last hours of the year 9999 in a western offset
     // make the library panic.
-    let written = OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
+    OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
         .ok()?
-        .checked_to_utc()?;
-    let tolerated = now.saturating_add(defaults::CLOCK_TOLERANCE);
-    (written <= tolerated).then(|| written.min(now))
+        .checked_to_utc()
 }
 
 /// How much later than it says a tag may have been written, since [`timestamp`] drops the fraction.
@@ -183,9 +187,10 @@ pub const PRECISION: Duration = Duration::SECOND;
 
 /// Whether a rollback to the deployment with these tags is under way.
 ///
-/// A rollback that died leaves its tag behind, which expires after [`defaults::RESTORE_TIME`].
+/// A rollback that died leaves its tag behind, which expires after [`defaults::RESTORE_TIME`]. A time ahead
+/// is believed here, because the tag protects: an operator who wrote it has to remove it.
 pub fn is_being_restored(tags: &Tags, now: UtcDateTime) -> bool {
-    time(tags, RESTORING_SINCE, now).is_some_and(|since| now - since < defaults::RESTORE_TIME)
+    written(tags, RESTORING_SINCE).is_some_and(|since| now - since < defaults::RESTORE_TIME)
 }
 
 #[cfg(test)]
@@ -266,6 +271,7 @@ mod tests {
         let marked = tags(&[(RESTORING_SINCE, &timestamp(began))]);
         assert!(is_being_restored(&marked, began));
         assert!(!is_being_restored(&marked, began + defaults::RESTORE_TIME));
+        assert!(is_being_restored(&marked, began - Duration::days(30)));
         assert!(!is_being_restored(&tags(&[]), began));
     }
 }

@@ -107,8 +107,8 @@ pub async fn of_environment<'a>(
         .into_iter()
         .filter_map(|arn| {
             let tags = tags.remove(&arn)?;
-            let deployment = tags::deployment(&tags, environment)?;
-            Some(TargetGroup {
+            let deployment = deployment_from_name(&arn, environment)?;
+            tags::belong_to(&tags, &deployment).then_some(TargetGroup {
                 deployment,
                 arn,
                 tags,

@@ -30,9 +30,10 @@ pub struct Input {
     #[serde(default)]
     pub roll_back: bool,
     /// What the rollback replaces, as it was when the rollback began. Nothing else is marked, so that a
-    /// newer deployment that became ready since then wins. A machine of an earlier version does not send
-    /// it; then what is active or ready and newer now is replaced.
-    #[serde(default)]
+    /// newer deployment that became ready since then wins. The machine of an earlier version, which may be
+    /// running during an update, calls it `leaves`. Without it, what is active or ready and newer now is
+    /// replaced.
+    #[serde(default, alias = "leaves")]
     pub replaced: Option<Vec<DeploymentId>>,
 }
 

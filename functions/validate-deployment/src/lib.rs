@@ -105,8 +105,10 @@ async fn check_the_listener(
     id: &DeploymentId,
 ) -> Result<(Verdict, String), StepError> {
     let usage = quota::usage(elb, settings, id).await?;
-    refuse_if_rolled_back(elb, &usage, id).await?;
+    // Before the tags: a rollback tags what it replaces before it switches, so that the tag is seen whenever
+    // the switch is.
     let default_action = DefaultAction::read(elb, settings).await?;
+    refuse_if_rolled_back(elb, &usage, id).await?;
     let reason = match default_action.active() {
         Some(active) if active == id => {
             return Ok((Verdict::AlreadyActive, format!("{id} is active already")));

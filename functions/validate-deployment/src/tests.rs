@@ -95,6 +95,27 @@ async fn a_deployment_that_was_rolled_back_is_refused() {
 }
 
 #[tokio::test]
+async fn a_rollback_during_the_reads_is_seen() {
+    let roll_back = |state: &mut memory_aws::State| {
+        state.tag(ID, tags::ROLLED_BACK_AT, "2025-10-27T12:30:00Z");
+        state.activate(OLD);
+    };
+    for read in ["DescribeRules", "DescribeListeners", "DescribeTags"] {
+        let aws = aws();
+        aws.with(|state| {
+            state.deploy(OLD, &[]);
+            state.deploy(ID, &[]);
+            state.activate(ID);
+        });
+        aws.on(read).once().after(move |state, _| roll_back(state));
+        match validate(&aws).await {
+            Ok(output) => assert_eq!(output.verdict, Verdict::AlreadyActive, "{read}"),
+            Err(error) => assert_eq!(error.name, ErrorName::DeploymentRolledBack, "{read}"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn two_rules_must_fit() {
     let same = |count| (0..count).map(|_| "other".to_owned());
     assert!(

@@ -40,3 +40,16 @@ async fn a_group_that_is_deleted_in_the_meantime_does_not_hide_the_tags_of_the_o
     found.sort();
     assert_eq!(found, ["one", "two"].map(group_arn));
 }
+
+#[tokio::test]
+async fn a_group_with_the_tags_of_another_deployment_is_not_ours() {
+    let (name, other) = ("test-20251027-122112Z", "test-20251027-122113Z");
+    let aws = MemoryAws::default();
+    aws.with(|state| drop(state.add_target_group(name, own_tags(other))));
+    let elb = Client::new(&aws.config());
+    let (environment, arn) = ("test".parse().unwrap(), group_arn(name));
+    let found = of_environment(&elb, &environment, [arn.as_str()]).await;
+    assert_eq!(found.unwrap(), []);
+    let found = look_up(&elb, &name.parse().unwrap()).await;
+    assert_eq!(found.unwrap(), Found::NotOurs { arn });
+}

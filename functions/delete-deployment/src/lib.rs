@@ -206,7 +206,7 @@ impl Delete<'_> {
             // A rollback that saw our mark has given way and removed its own. While our mark stays, a
             // switch passes the deployment over, and a drain takes its deletion for begun.
             if group.has(tags::DELETING_SINCE) {
-                self.unmark(&group.arn).await?;
+                self.untag(&group.arn).await?;
             }
             return Err(refusal);
         }
@@ -227,7 +227,7 @@ impl Delete<'_> {
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
         let refusal = Intent::Delete.refuse_active(self.id, &default_action);
         if let (Err(_), Some(group)) = (&refusal, group) {
-            self.unmark(&group.arn).await?;
+            self.untag(&group.arn).await?;
         }
         refusal
     }
@@ -270,7 +270,7 @@ impl Delete<'_> {
     /// died.
     async fn may_be_switched_to(&self, group: &TargetGroup) -> Result<bool, StepError> {
         if !group.has(tags::DELETING_SINCE) {
-            self.mark(&group.arn, tags::DELETING_SINCE).await?;
+            self.tag(&group.arn, tags::DELETING_SINCE).await?;
             return Ok(group.has(tags::READY_AT));
         }
         let since = tags::time(&group.tags, tags::DELETING_SINCE, self.now);
@@ -291,18 +291,18 @@ impl Delete<'_> {
         match tags::time(&group.tags, tags::UNROUTED_SINCE, self.now) {
             Some(since) if deleted == 0 => Ok(self.now - since >= self.settle + tags::PRECISION),
             _ => {
-                self.mark(&group.arn, tags::UNROUTED_SINCE).await?;
+                self.tag(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)
             }
         }
     }
 
-    async fn unmark(&self, target_group_arn: &str) -> Result<(), StepError> {
-        let marks = [tags::DELETING_SINCE, tags::UNROUTED_SINCE];
-        target_group::untag(&self.clients.elb, target_group_arn, &marks).await
+    async fn untag(&self, target_group_arn: &str) -> Result<(), StepError> {
+        let keys = [tags::DELETING_SINCE, tags::UNROUTED_SINCE];
+        target_group::untag(&self.clients.elb, target_group_arn, &keys).await
     }
 
-    async fn mark(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
+    async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
         target_group::tag(&self.clients.elb, target_group_arn, key, self.now).await
     }
 }

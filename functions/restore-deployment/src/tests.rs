@@ -346,9 +346,12 @@ async fn a_first_deployment_has_nothing_to_go_back_to() {
 async fn one_whose_service_is_gone_or_not_ours_is_refused_before_it_is_marked() {
     for gone in [true, false] {
         let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
-        aws.with(|state| match gone {
-            true => drop(state.services.remove(0)),
-            false => state.service(OLD)["tags"] = json!([]),
+        aws.with(|state| {
+            if gone {
+                drop(state.services.remove(0))
+            } else {
+                state.service(OLD)["tags"] = json!([])
+            }
         });
         let error = to_previous(&aws).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NoRollbackTarget);

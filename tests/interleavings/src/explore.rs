@@ -479,9 +479,10 @@ impl Exploration<'_> {
         }
         let ending = match self.learned.next(point) {
             Next::Calls(_) => {
-                state.executions[execution].stage = match switches {
-                    true => Stage::Switching(point),
-                    false => Stage::Undoing(point),
+                state.executions[execution].stage = if switches {
+                    Stage::Switching(point)
+                } else {
+                    Stage::Undoing(point)
                 };
                 return Ok(());
             }
@@ -491,9 +492,12 @@ impl Exploration<'_> {
         if switches {
             state.executions[execution].switch = Some(ending);
         }
-        let start_again = |learned: &mut Learned| match switches {
-            true => Stage::Switching(learned.begin(plan.switch(&self.scenario.world))),
-            false => Stage::Undoing(learned.begin(plan.delete())),
+        let start_again = |learned: &mut Learned| {
+            if switches {
+                Stage::Switching(learned.begin(plan.switch(&self.scenario.world)))
+            } else {
+                Stage::Undoing(learned.begin(plan.delete()))
+            }
         };
         state.executions[execution].stage = match ending {
             Ending::Failed("TransientError") if self.learned.met_a_failure(point) => {
@@ -502,9 +506,10 @@ impl Exploration<'_> {
             Ending::Failed("TransientError" | "UnexpectedError") => {
                 return Err(format!("execution {execution} fails with {ending:?}"));
             }
-            Ending::Deleting => Stage::Waiting(match self.scenario.undo_waits {
-                true => self.in_flight(state, execution),
-                false => 0,
+            Ending::Deleting => Stage::Waiting(if self.scenario.undo_waits {
+                self.in_flight(state, execution)
+            } else {
+                0
             }),
             Ending::Deleted => {
                 let was_live = state.named & (1 << plan.deployment()) != 0;

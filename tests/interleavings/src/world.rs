@@ -90,10 +90,13 @@ impl World {
                 group if group.exists => Answer::Healthy(group.healthy()),
                 _ => NO_GROUP,
             },
-            Call::DescribeTargetGroups(deployment) => match self.group(*deployment).exists {
-                true => Answer::Group,
-                false => NO_GROUP,
-            },
+            Call::DescribeTargetGroups(deployment) => {
+                if self.group(*deployment).exists {
+                    Answer::Group
+                } else {
+                    NO_GROUP
+                }
+            }
             Call::AddTags(deployment, marks) => match self.group_mut(*deployment) {
                 group if group.exists => {
                     group.marks |= marks;
@@ -108,21 +111,22 @@ impl World {
                 }
                 _ => NO_GROUP,
             },
-            Call::ModifyListener(deployment) => match self.group(*deployment).exists {
-                true => {
-                    self.default = Some(*deployment);
-                    Answer::Done
+            Call::ModifyListener(deployment) => {
+                if !self.group(*deployment).exists {
+                    return NO_GROUP;
                 }
-                false => NO_GROUP,
-            },
+                self.default = Some(*deployment);
+                Answer::Done
+            }
             Call::DeleteRule(deployment, number) => {
                 let group = self.group_mut(*deployment);
                 let bit = 1 << number;
                 let there = group.rules & bit != 0;
                 group.rules &= !bit;
-                match there {
-                    true => Answer::Done,
-                    false => Answer::Error("RuleNotFound"),
+                if there {
+                    Answer::Done
+                } else {
+                    Answer::Error("RuleNotFound")
                 }
             }
             Call::DeleteTargetGroup(deployment) => {

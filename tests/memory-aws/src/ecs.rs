@@ -27,9 +27,10 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
     let is_known_cluster = operation.ends_with("TaskDefinition")
         || operation.ends_with("TaskDefinitions")
         || params["cluster"] == "test";
-    Some(match is_known_cluster {
-        true => known(state, params),
-        false => Err(Error::new("ClusterNotFoundException", "Cluster not found.")),
+    Some(if is_known_cluster {
+        known(state, params)
+    } else {
+        Err(Error::new("ClusterNotFoundException", "Cluster not found."))
     })
 }
 

@@ -230,9 +230,10 @@ fn create_target_group(state: &mut State, params: &Value) -> Answer {
     let name = text(&params["Name"]);
     if let Some(existing) = state.target_groups.iter().find(|it| it.name == name) {
         // The same call again is answered with the same group.
-        return match existing.settings == *params {
-            true => Ok(json!({"TargetGroups": [shown_group(existing)]})),
-            false => Err(Error::new("DuplicateTargetGroupName", "the name is in use")),
+        return if existing.settings == *params {
+            Ok(json!({"TargetGroups": [shown_group(existing)]}))
+        } else {
+            Err(Error::new("DuplicateTargetGroupName", "the name is in use"))
         };
     }
     let group = state.add_target_group(name, read_tags(&params["Tags"]));
@@ -282,9 +283,10 @@ fn delete_rule(state: &mut State, params: &Value) -> Answer {
     let arn = text(&params["RuleArn"]);
     let before = state.rules.len();
     state.rules.retain(|rule| rule.arn != arn);
-    match state.rules.len() < before {
-        true => Ok(json!({})),
-        false => Err(not_found("Rule", arn)),
+    if state.rules.len() < before {
+        Ok(json!({}))
+    } else {
+        Err(not_found("Rule", arn))
     }
 }
 

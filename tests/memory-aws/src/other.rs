@@ -49,13 +49,13 @@ fn describe_images(state: &mut State, params: &Value) -> Answer {
 }
 
 fn check_machine(params: &Value) -> Result<(), Error> {
-    match params["stateMachineArn"] == DEPLOY_MACHINE_ARN {
-        true => Ok(()),
-        false => Err(Error::new(
-            "StateMachineDoesNotExist",
-            "no such state machine",
-        )),
+    if params["stateMachineArn"] == DEPLOY_MACHINE_ARN {
+        return Ok(());
     }
+    Err(Error::new(
+        "StateMachineDoesNotExist",
+        "no such state machine",
+    ))
 }
 
 fn start_execution(state: &mut State, params: &Value) -> Answer {
@@ -97,9 +97,10 @@ fn get_log_events(state: &mut State, params: &Value) -> Answer {
         ));
     };
     let limit = params["limit"].as_u64().unwrap_or(10_000) as usize;
-    let lines = match params["startFromHead"] == true {
-        true => &lines[..limit.min(lines.len())],
-        false => &lines[lines.len().saturating_sub(limit)..],
+    let lines = if params["startFromHead"] == true {
+        &lines[..limit.min(lines.len())]
+    } else {
+        &lines[lines.len().saturating_sub(limit)..]
     };
     let events: Vec<_> = lines.iter().map(|line| json!({"message": line})).collect();
     Ok(json!({"events": events}))

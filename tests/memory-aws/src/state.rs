@@ -377,9 +377,10 @@ impl State {
         show: impl Fn(T) -> Value,
     ) -> Result<Value, Error> {
         let is_json = field.starts_with(char::is_lowercase);
-        let [size, token, next] = match is_json {
-            true => ["maxResults", "nextToken", "nextToken"],
-            false => ["PageSize", "Marker", "NextMarker"],
+        let [size, token, next] = if is_json {
+            ["maxResults", "nextToken", "nextToken"]
+        } else {
+            ["PageSize", "Marker", "NextMarker"]
         };
         let asked = match &params[size] {
             Value::Null => default,

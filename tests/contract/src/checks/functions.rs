@@ -232,12 +232,9 @@ fn variables(function: &Value) -> BTreeSet<String> {
 fn reads_elsewhere(repository: &Repository, step: &Step, own_settings: bool) -> Vec<String> {
     let mut problems = Vec::new();
     for (path, text) in repository.below(&step.path("src/")) {
-        let allowed = match path.ends_with("/src/main.rs") && own_settings {
-            true => text
-                .matches("Settings::read(|name| std::env::var(name).ok())")
-                .count(),
-            false => 0,
-        };
+        let is_allowed = path.ends_with("/src/main.rs") && own_settings;
+        let reads = text.matches("Settings::read(|name| std::env::var(name).ok())");
+        let allowed = if is_allowed { reads.count() } else { 0 };
         if text.matches("env::var").count() > allowed {
             problems.push(format!("{path} reads the environment past Settings"));
         }

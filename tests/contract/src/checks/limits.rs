@@ -151,12 +151,14 @@ pub fn history(repository: &Repository) -> Result<Vec<String>> {
                 None => (1, 1),
                 Some(map) => (defaults::MAX_PLANNED as u64, at_once(machine, map)),
             };
-            let own = |_: &str, state: &Value| match state["Type"] == "Task" {
-                true if scope.inside.is_none() => {
+            let own = |_: &str, state: &Value| {
+                if state["Type"] != "Task" {
+                    EVENTS_OF_A_STATE
+                } else if scope.inside.is_none() {
                     EVENTS_OF_A_TASK + EVENTS_OF_A_RETRY * retries_of(state)
+                } else {
+                    EVENTS_OF_A_TASK
                 }
-                true => EVENTS_OF_A_TASK,
-                false => EVENTS_OF_A_STATE,
             };
             // An iteration of a Map has a beginning and an end of its own.
             events += turns * (longest(scope, own).unwrap_or(0) + EVENTS_OF_A_STATE);
@@ -257,13 +259,11 @@ pub fn drain(repository: &Repository) -> Result<Vec<String>> {
     let rounds = (defaults::MAX_TASKS as usize).div_ceil(defaults::TASKS_ASKED_AT_ONCE) as u32;
     let asking = rounds * defaults::DRAIN_TIMEOUT;
     let needed = (asking + defaults::CALL_TIMEOUT + defaults::STOP_BEFORE_TIMEOUT).as_secs();
-    Ok(match timeout < needed {
-        false => Vec::new(),
-        true => vec![format!(
-            "drain-deployment times out after {timeout} s, and asking {} tasks may take {needed} s",
-            defaults::MAX_TASKS
-        )],
-    })
+    let problem = format!(
+        "drain-deployment times out after {timeout} s, and asking {} tasks may take {needed} s",
+        defaults::MAX_TASKS
+    );
+    Ok(Vec::from_iter((timeout < needed).then_some(problem)))
 }
 
 /// A function gives up after its own calls do, and before the state that waits for it does. So the

@@ -139,9 +139,10 @@ impl Run<'_> {
                 variables[variable] = self.filled(value, variables);
             }
             let Some(next) = rule["Next"].as_str().or(rule["Default"].as_str()) else {
-                let output = match state["Type"] == "Fail" {
-                    true => &json!({"Error": state["Error"], "Cause": state["Cause"]}),
-                    false => &state["Output"],
+                let output = if state["Type"] == "Fail" {
+                    &json!({"Error": state["Error"], "Cause": state["Cause"]})
+                } else {
+                    &state["Output"]
                 };
                 return (name.to_owned(), self.filled(output, variables));
             };
@@ -241,9 +242,10 @@ fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
             assert_eq!((ending.as_str(), run.events.len()), ("Refused", 0));
             continue;
         }
-        let (expected, failed, field) = match is_undo {
-            true => ("UndoFailed", "CreateService", "undoReason"),
-            false => ("Failed", step, "reason"),
+        let (expected, failed, field) = if is_undo {
+            ("UndoFailed", "CreateService", "undoReason")
+        } else {
+            ("Failed", step, "reason")
         };
         assert_eq!(ending, expected, "{answers}");
         assert!(run.taken.contains(&format!("{failed} to UndoDeployment")));

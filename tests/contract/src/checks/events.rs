@@ -113,7 +113,7 @@ pub fn states(repository: &Repository) -> Result<Vec<String>> {
 }
 
 /// `docs/events.md` lists each detail type with its fields and an example, and marks those that the
-/// topic of failures gets.
+/// failure topic gets.
 ///
 /// # Errors
 /// When the document, a machine or the template cannot be read.
@@ -213,7 +213,7 @@ pub fn documented(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The detail types that a rule sends to the topic of failures.
+/// The detail types that a rule sends to the failure topic.
 fn reported(repository: &Repository) -> Result<BTreeSet<String>> {
     Ok(repository
         .template("pipeline")?

@@ -97,7 +97,7 @@ pub async fn run(
         return judged(Verdict::Failed, reason.to_owned());
     }
     let Some(service) = service::describe(&clients.ecs, settings, id).await? else {
-        // ECS may not show a new service for some seconds. One that was deleted it shows for long.
+        // ECS may not show a new service for some seconds. It shows a deleted one for a long time.
         return judged(
             Verdict::Waiting,
             format!("ECS does not show service {id} (yet)"),
@@ -178,7 +178,7 @@ impl Found {
             .failed_rollout()
             .and_then(Deployment::rollout_state_reason);
         parts.extend(rollout_reason.map(str::to_owned));
-        // The newest failure stands for all. Their number says whether it is the rule.
+        // The newest failure represents all of them. Their number shows whether it is an exception.
         if let Some(task) = self.failures.first() {
             let number = self.failures.len();
             let logs = &clients.logs;
@@ -193,7 +193,7 @@ impl Found {
         let (running, pending) = (self.service.running_count(), self.service.pending_count());
         let mut parts = vec![
             self.counts(),
-            format!("{running} tasks are running and {pending} are pending"),
+            format!("tasks: {running} running, {pending} pending"),
         ];
         parts.extend(unhealthy_reasons(&self.targets));
         parts.extend(self.failures.first().map(failed_tasks::stop_reason));

@@ -112,7 +112,7 @@ async fn an_empty_target_group_is_not_healthy() {
     assert_eq!(output.verdict, Verdict::Waiting);
     assert_eq!(
         output.reason,
-        "0 of 2 targets are healthy; 1 tasks are running and 1 are pending"
+        "0 of 2 targets are healthy; tasks: 1 running, 1 pending"
     );
 }
 

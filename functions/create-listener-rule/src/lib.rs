@@ -114,8 +114,8 @@ async fn adopt_or_create(
     Err(StepError::new(
         ErrorName::Transient,
         format!(
-            "{MAX_ATTEMPTS} priorities in a row were taken by other deployments before the {affinity} rule of \
-             {deployment} could have one"
+            "other deployments took {MAX_ATTEMPTS} priorities in a row before the {affinity} rule of {deployment} \
+             could have one"
         ),
     ))
 }
@@ -179,7 +179,9 @@ fn quota_exceeded(deployment: &DeploymentId, rules: &[Rule], mut error: StepErro
         && other < deployment
     {
         error.name = ErrorName::Transient;
-        error.message += &format!("; {other} is older, lacks a rule too and gives way");
+        error.message += &format!(
+            "; the older {other} lacks a rule too and gives way, so this step tries again"
+        );
     }
     error
 }
@@ -195,7 +197,7 @@ async fn existing(
         affinity.is_condition_of(rule, &input.deployment_id)
             && routing::forwarded_to(rule.actions()).contains(&input.target_group_arn)
     });
-    // Two runs at once may have made one each. All later runs have to agree on which to name.
+    // Two concurrent runs may have created one each. All later runs must name the same one.
     let ours = routing::with_tags_of(elb, &input.deployment_id, candidates).await?;
     Ok(ours.into_iter().min_by_key(|rule| rule.priority))
 }

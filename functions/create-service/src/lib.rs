@@ -53,8 +53,8 @@ pub enum Undone {
 /// Adopts the deployment's service when it is as the input says, else creates it.
 ///
 /// A service of the deployment that runs something else, because an earlier run was started with other
-/// sizes, is a conflict. To go on would make live what this run did not ask for, and to change the service
-/// would replace tasks that may have visitors. So nothing is changed. If it was never live, the undo
+/// sizes, is a conflict. To continue would make live what this run did not ask for, and to change the
+/// service would replace tasks that may have visitors. So nothing is changed. If it was never live, the undo
 /// deletes it, and the next start creates it again.
 ///
 /// # Errors
@@ -89,8 +89,8 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     {
         return Ok(adopted(arn));
     }
-    // A name that was taken a moment ago and is not there now is transient too: the next attempt sees one
-    // or the other.
+    // A name that was taken a moment ago but is free now is transient too: the next attempt finds either
+    // the service or the free name.
     if known.is_some() {
         error.name = ErrorName::Transient;
     }
@@ -144,10 +144,7 @@ fn desired_count(input: &Input) -> Result<i32, StepError> {
     i32::try_from(input.desired_count).map_err(|_| {
         StepError::new(
             ErrorName::InvalidInput,
-            format!(
-                "field `desiredCount`: {} is more than can be",
-                input.desired_count
-            ),
+            format!("field `desiredCount`: {} is too large", input.desired_count),
         )
     })
 }

@@ -72,7 +72,7 @@ async fn adopt_or_create(
         if let Some(arn) = adopt(target_group::look_up(elb, deployment).await?, deployment)? {
             return Ok((Origin::Adopted, arn));
         }
-        // Taken a moment ago and not there now: the next attempt sees one or the other.
+        // The name was taken a moment ago but is free now. The next attempt finds either.
         error.name = ErrorName::Transient;
     }
     Err(error)
@@ -120,7 +120,7 @@ async fn set_deregistration_delay(elb: &Client, arn: &str) -> Result<(), StepErr
 fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, StepError> {
     match found {
         Found::Nothing => Ok(None),
-        // If it were adopted, nothing would switch to it. Left alone, it is gone soon.
+        // If it were adopted, no switch would choose it. Left alone, it is soon deleted.
         Found::Ours(group) if group.has(tags::DELETING_SINCE) => Err(StepError::new(
             ErrorName::Transient,
             format!(
@@ -142,7 +142,7 @@ fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, Step
 ///
 /// # Errors
 /// `ResourceConflict` when a rule or the default action of the listener still names it, `Transient` when
-/// none does and AWS reports it in use all the same, else as [`lifecycle::aws_error::CODES`] say.
+/// none does but AWS still reports it in use, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn undo(
     elb: &Client,
     settings: &Settings,
@@ -190,7 +190,7 @@ async fn in_use(elb: &Client, settings: &Settings, arn: &str) -> Result<StepErro
             ErrorName::Transient,
             format!(
                 "could not delete {arn}: AWS reports it in use, but nothing on {listener_arn} names it any \
-                 more; if this lasts, look for another listener that does"
+                 more; if this lasts, check whether another listener does"
             ),
         )
     } else {

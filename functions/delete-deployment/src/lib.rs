@@ -1,4 +1,4 @@
-//! Deletes a deployment: the undo of every step, composed, in the order in which no visitor is cut off.
+//! Deletes a deployment: the undo of every step, in an order that cuts off no visitor.
 //!
 //! One call does what can be done now and reports whether anything is left. The state machine calls again
 //! until nothing is. The listener is read again right before each destructive part.
@@ -65,7 +65,7 @@ pub struct Clients {
 pub struct Settings {
     /// The baseline's resources.
     pub baseline: lifecycle::Settings,
-    /// How long the load balancer may go on routing by rules after they are deleted.
+    /// How long the load balancer may keep routing by rules after they are deleted.
     pub settle: Duration,
 }
 
@@ -189,7 +189,7 @@ impl Delete<'_> {
         Ok(Output {
             verdict: Verdict::Deleted,
             reason: format!(
-                "nothing is left of {}; {revisions} task definitions were deregistered last",
+                "nothing is left of {}; the last call deregistered its task definitions ({revisions})",
                 self.id
             ),
         })
@@ -203,8 +203,8 @@ impl Delete<'_> {
             .refuse_restored(self.id, &group.tags, self.now)
             .and_then(|()| self.refuse_if_was_live(group, input));
         if let Err(refusal) = refusal {
-            // A rollback that saw our mark has given way and removed its own. While our mark stays, a
-            // switch passes the deployment over, and a drain takes its deletion for begun.
+            // A rollback that saw our tag has given way and removed its own. As long as our tag stays, no
+            // switch chooses the deployment, and a drain assumes that its deletion has begun.
             if group.has(tags::DELETING_SINCE) {
                 self.untag(&group.arn).await?;
             }
@@ -214,7 +214,7 @@ impl Delete<'_> {
             return Ok(());
         }
         self.refuse_unless_draining(group, input)?;
-        // A candidate is undone all the same: its execution has ended, and it was never live.
+        // A candidate is undone even if it is protected: it has failed, and it was never live.
         if input.only_if_never_live {
             return Ok(());
         }
@@ -222,7 +222,7 @@ impl Delete<'_> {
     }
 
     /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
-    /// call began, or later switches would pass a live deployment over.
+    /// call began. Otherwise no later switch would choose the deployment, although it is live.
     async fn refuse_if_active(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
         let refusal = Intent::Delete.refuse_active(self.id, &default_action);
@@ -237,7 +237,7 @@ impl Delete<'_> {
             Some(since) if input.only_if_never_live => Err(StepError::new(
                 ErrorName::DeploymentWasLive,
                 format!(
-                    "{} has been live since {since}; visitors may be on it, so it is drained instead of undone",
+                    "{} went live at {since}; visitors may be on it, so it is drained instead of undone",
                     self.id
                 ),
             )),
@@ -261,12 +261,12 @@ impl Delete<'_> {
         ))
     }
 
-    /// Marks the deployment as being deleted, unless it is. Returns whether a switch that read the tags
-    /// before the mark may still act on them.
+    /// Tags the deployment as being deleted, unless it has the tag. Returns whether a switch that read the
+    /// tags before that may still act on them.
     ///
     /// Such a switch has acted by the next call, and then the listener shows it. A deployment that was
-    /// live is not what a switch goes forward to, and its tasks outlive its rules anyway, so the time of
-    /// one call is enough. For a candidate the time is measured, because the call that marked it may have
+    /// live is not one that a switch chooses as newer, and its tasks outlive its rules anyway, so the time
+    /// of one call is enough. For a candidate the time is measured, because the call that tagged it may have
     /// died.
     async fn may_be_switched_to(&self, group: &TargetGroup) -> Result<bool, StepError> {
         if !group.has(tags::DELETING_SINCE) {
@@ -279,10 +279,10 @@ impl Delete<'_> {
     }
 
     /// Whether the load balancer has stopped routing by the rules, `deleted` of which this call deleted.
-    /// It goes on routing by them for some seconds, and the tasks must outlive that.
+    /// It keeps routing by them for some seconds, and the tasks must outlive that.
     ///
-    /// The time counts from the first call that found no rule and wrote that on the target group, because
-    /// the call that deleted the rules may have died.
+    /// The time counts from the first call that found no rule and recorded that in a tag, because the call
+    /// that deleted the rules may have died.
     async fn are_rules_forgotten(
         &self,
         group: &TargetGroup,

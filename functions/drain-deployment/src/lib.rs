@@ -1,10 +1,10 @@
 //! Drains a deployment: asks every task, by its private address, to take no new visitors, and reports
 //! whether any are left.
 //!
-//! A task that was asked to drain drains for as long as it runs. So the mark on the target group is
-//! written before the first task is asked, and a rollback that wants the deployment back sees the mark
-//! and starts fresh tasks. After the mark, this step checks once more what a rollback or a switch did in
-//! the meantime: of the two, at least one sees the other.
+//! A task that was asked to drain drains for as long as it runs. So the tag on the target group is
+//! written before the first task is asked, and a rollback that wants the deployment back sees the tag
+//! and starts fresh tasks. After it has set the tag, this step checks once more what a rollback or a switch
+//! did in the meantime. Of the two, at least one sees the other.
 //!
 //! Asking again is harmless, and it drains the tasks that were started since.
 
@@ -110,7 +110,7 @@ struct Drain<'a> {
 
 impl Drain<'_> {
     /// Sweeps, unless another cleanup has drained the deployment and deleted it since this one's plan was
-    /// made. Then a failure of the sweep does not matter.
+    /// made. In that case a failure of the sweep does not matter.
     async fn run(&self) -> Result<Output, StepError> {
         let swept = self.sweep().await;
         let may_be_gone = |error: &StepError| {
@@ -165,7 +165,7 @@ impl Drain<'_> {
         }
         let secret = secret::read(secrets, self.settings).await?;
 
-        // The last moment before something happens that cannot be taken back.
+        // The last check before a change that cannot be undone.
         let tags = self.tags().await?;
         if let Err(refusal) = self.refuse_if_kept(&tags).await {
             self.give_way(begins).await?;
@@ -184,7 +184,7 @@ impl Drain<'_> {
         Ok(output)
     }
 
-    /// The verdict, with the mark that the next sweep judges by.
+    /// The verdict. Sets or removes the tag by which the next sweep decides.
     async fn judge(&self, tags: &Tags, tasks: Vec<Report>) -> Result<Output, StepError> {
         let number = tasks.len();
         if !tasks.iter().all(Report::is_idle) {

@@ -36,7 +36,7 @@ pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, 
         StepError::new(
             ErrorName::Configuration,
             format!(
-                "the drain secret {arn} {why}; is the baseline stack of this environment deployed and whole?"
+                "the drain secret {arn} {why}; check that the baseline stack of this environment is deployed and complete"
             ),
         )
     };

@@ -20,8 +20,8 @@ pub struct Facts {
     pub default_action: DefaultActionKind,
     /// The deployments that the default action names, as [`DefaultAction::named`] orders them.
     pub named: Vec<DeploymentId>,
-    /// Whether the default action changed while the rest was read, so that some of it is from before the
-    /// change and some from after.
+    /// Whether the default action changed while the rest was read. If so, some facts date from before the
+    /// change and some from after it.
     pub moved: bool,
     /// Every deployment of the environment of which something carries our tags, and those that the
     /// default action names; newest first.
@@ -141,7 +141,7 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
     // After the resources: an execution that created any of them is still running, or has ended, or is too
     // young to be listed, which the plan allows for.
     let executions = executions::running(&clients.sfn, &settings.state_machine_arn).await?;
-    // Last of all, and compared with the first read: marks are set before the default action is modified,
+    // Last of all, and compared with the first read: tags are set before the default action is modified,
     // so if it did not change, the tags show every switch there was.
     let default_now = DefaultAction::read(elb, baseline).await?;
     let named: Vec<DeploymentId> = default_now.named().cloned().collect();
@@ -297,7 +297,7 @@ impl Found {
                 let tags = tags::from_ecs(service.tags());
                 let named_by_its_tags = tags::deployment(&tags, environment)
                     .filter(|id| service.service_name() == Some(id.as_str()));
-                // It is described after it was listed, and an inactive service is gone.
+                // It may have been deleted after it was listed; an inactive service is gone.
                 if let (Some(id), true) = (named_by_its_tags, service.status() != Some("INACTIVE"))
                 {
                     let deployment = self.part(&id, &tags);

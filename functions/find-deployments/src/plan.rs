@@ -288,7 +288,7 @@ impl<'a> Planner<'a> {
                 if moved {
                     return keep(MOVED);
                 }
-                delete("it was never live and its execution is gone")
+                delete("it was never live, and no execution is working on it")
             }),
         }
     }
@@ -332,7 +332,7 @@ impl<'a> Planner<'a> {
             };
         }
         if self.warm.contains(&deployment.id) {
-            return keep("ready for a rollback at once");
+            return keep("kept warm for an instant rollback");
         }
         let why = match marks.get(tags::ROLLED_BACK_AT) {
             Some(at) => format!("it was rolled back at {at}"),
@@ -423,7 +423,7 @@ fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String>
         .iter()
         .filter_map(marks)
         .flat_map(|marks| {
-            // A switch that is tried again keeps the mark of the first try, but writes again that it is ready.
+            // A switch that is retried keeps the live tag of its first attempt and writes the ready tag again.
             [tags::LIVE_SINCE, tags::READY_AT, tags::ROLLED_BACK_AT]
                 .map(|mark| tags::time(marks, mark, now))
         })
@@ -432,7 +432,7 @@ fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String>
         .filter(|last| now - *last < policy.settle)
         .map(|last| {
             format!(
-                "the switch of {} has to settle until {}",
+                "the switch at {} settles until {}",
                 tags::timestamp(last),
                 tags::timestamp(last.saturating_add(policy.settle))
             )
@@ -447,8 +447,8 @@ fn marks(deployment: &Deployment) -> Option<&Tags> {
     }
 }
 
-/// Whether it may have visitors. Draining begins only after it was live, so its mark shows that too if an
-/// operator removed the other one.
+/// Whether it may have visitors. Draining begins only after a deployment was live, so the tag of draining
+/// shows that even if an operator removed the other one.
 fn was_live(marks: &Tags) -> bool {
     marks.contains_key(tags::LIVE_SINCE) || marks.contains_key(tags::DRAINING_SINCE)
 }

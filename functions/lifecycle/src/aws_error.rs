@@ -1,4 +1,4 @@
-//! From AWS's error codes to our error names: one table.
+//! The table from AWS's error codes to our error names.
 
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
@@ -11,7 +11,7 @@ use crate::{ErrorName, StepError};
 ///
 /// Common errors: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.
 pub const CODES: &[(&str, ErrorName)] = &[
-    // Throttled: every service has its own word for it.
+    // Throttled: every service has its own name for it.
     ("Throttling", ErrorName::Transient),
     ("ThrottlingException", ErrorName::Transient),
     ("ThrottledException", ErrorName::Transient),
@@ -20,7 +20,7 @@ pub const CODES: &[(&str, ErrorName)] = &[
     ("RequestLimitExceeded", ErrorName::Transient),
     ("TooManyRequestsException", ErrorName::Transient),
     ("SlowDown", ErrorName::Transient),
-    // AWS's own trouble.
+    // Failures inside AWS.
     ("InternalFailure", ErrorName::Transient),
     ("InternalError", ErrorName::Transient),
     ("InternalServiceError", ErrorName::Transient),
@@ -49,7 +49,7 @@ pub const CODES: &[(&str, ErrorName)] = &[
     ("TargetGroupAssociationLimit", ErrorName::QuotaExceeded),
     ("LimitExceededException", ErrorName::QuotaExceeded),
     ("ServiceQuotaExceededException", ErrorName::QuotaExceeded),
-    // Names taken.
+    // Names that are in use.
     ("DuplicateTargetGroupName", ErrorName::ResourceConflict),
     ("PriorityInUse", ErrorName::ResourceConflict),
     ("ResourceInUse", ErrorName::ResourceConflict),
@@ -78,7 +78,7 @@ where
             "; allow the action in the function's role (infra/pipeline.yaml)"
         }
         ErrorName::Configuration => {
-            "; is the baseline stack of this environment deployed and whole?"
+            "; check that the baseline stack of this environment is deployed and complete"
         }
         ErrorName::QuotaExceeded => "; clean up older deployments or raise the quota",
         _ => "",
@@ -156,7 +156,7 @@ fn name_of<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> ErrorN
             .raw_response()
             .map(|response| response.status().as_u16())
         {
-            // 5xx: AWS's trouble. 2xx and unreadable: the answer was lost on the way.
+            // 5xx: a failure inside AWS. 2xx and unreadable: the answer was lost on the way.
             Some(500..=599) | Some(200..=299) => ErrorName::Transient,
             _ => ErrorName::Unexpected,
         },

@@ -68,7 +68,7 @@ pub const SETTLE_SECONDS: u32 = 60;
 /// The listener's answer before the first deployment, with status 503 (`infra/baseline.yaml`).
 pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
 /// How long the deletion of a ready candidate waits for switches that read its tags before the deletion
-/// marked it. A switch goes on within a second; this allows for calls that are tried again.
+/// tagged it. A switch acts on them within a second; this allows for calls that are retried.
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
 /// How long a rollback's target is neither drained nor deleted: as long as the rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
@@ -86,7 +86,7 @@ pub const TASKS_ASKED_AT_ONCE: usize = 250;
 /// How many tasks the answer of a sweep lists. The data of a state has 256 KiB at most, and a thousand tasks
 /// would exceed that.
 pub const MAX_REPORTED_TASKS: usize = 100;
-/// The grace period of a service that drains, in seconds: the most that ECS takes, so that a task
+/// The grace period of a service that drains, in seconds: the most that ECS accepts, so that a task
 /// which answers 503 is not replaced by a fresh one that does not drain.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>
 pub const DRAINING_GRACE_PERIOD_SECONDS: i32 = i32::MAX;
@@ -96,8 +96,8 @@ pub const DRAINING_GRACE_PERIOD_SECONDS: i32 = i32::MAX;
 /// left behind wait for the next run.
 pub const MAX_PLANNED: usize = 200;
 
-/// How far in the future the time in a deployment id may lie, for a clock that runs fast. A later one would
-/// stay the newest, and no other deployment could go live until then.
+/// How far in the future the time in a deployment id may lie, to allow for a clock that runs fast. A later
+/// id would remain the newest, and no other deployment could go live until that time.
 pub const CLOCK_SKEW: time::Duration = time::Duration::hours(24);
 
 /// A step is stopped this long before Lambda's timeout would kill the function, so that the state machine

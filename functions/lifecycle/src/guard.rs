@@ -23,7 +23,7 @@ impl Intent {
         deployment: &DeploymentId,
         default_action: &DefaultAction,
     ) -> Result<(), StepError> {
-        let advice = "carries the default traffic; switch to another deployment first";
+        let advice = "is named by the default action; make another deployment live first";
         let is_active = default_action.is_named(deployment);
         self.refuse_if(is_active, deployment, ErrorName::DeploymentActive, advice)
     }

@@ -1,4 +1,4 @@
-//! How a step came by its resource.
+//! Whether a step created or adopted its resource.
 
 use serde::Serialize;
 
@@ -6,8 +6,8 @@ use serde::Serialize;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Origin {
-    /// It did.
+    /// The step created it.
     Created,
-    /// It found the resource of an earlier run, or of another run at the same time.
+    /// The step found the resource of an earlier or a concurrent run.
     Adopted,
 }

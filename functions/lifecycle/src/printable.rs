@@ -1,4 +1,4 @@
-//! Text from outside as a message, a log line or a tag's echo can carry it.
+//! Makes text from outside safe to show in a message or a log line.
 
 use std::iter::once;
 
@@ -39,7 +39,7 @@ pub fn first_of<'a>(words: impl IntoIterator<Item = &'a str>, max: usize) -> Str
     }
 }
 
-/// As many characters, each as it is shown, as have room.
+/// As many characters, each as it is shown, as fit.
 fn within(characters: impl Iterator<Item = char>, room: usize) -> Vec<String> {
     characters
         .map(|character| shown(character).collect::<String>())

@@ -69,7 +69,7 @@ impl DefaultAction {
 
     /// The deployments that it names, whatever their tags: the heaviest first, of equals the newest.
     ///
-    /// Judged by name, because an operator may have removed the tags. The traffic is there all the same.
+    /// Judged by name, because an operator may have removed the tags, which does not move the traffic.
     pub fn named(&self) -> impl Iterator<Item = &DeploymentId> {
         self.named.iter().map(|(id, _)| id)
     }
@@ -161,7 +161,7 @@ impl Routing {
     }
 
     /// What a rollback to `target` replaces: what is active, and what is ready and newer than the target.
-    /// The active one comes last, because it is marked last.
+    /// The active one comes last, because it is tagged last.
     pub fn replaced_by(&self, target: &DeploymentId) -> Vec<&TargetGroup> {
         let newer = self.ready().filter(|group| group.deployment > *target);
         newer

@@ -24,7 +24,7 @@ type Step<'a> = dyn Fn(Value) -> Pin<Box<dyn Future<Output = Result<Value, StepE
 /// distinguish a dead process from a passing fault.
 ///
 /// # Errors
-/// What ends the loop itself, such as a runtime API that does not answer.
+/// An error that ends the loop itself, such as a runtime API that does not answer.
 pub async fn serve<Input, Output>(
     step: impl AsyncFn(Input) -> Result<Output, StepError>,
 ) -> Result<(), Error>
@@ -81,7 +81,7 @@ fn time_until(deadline: SystemTime) -> Duration {
 
 /// Runs a step to its end, or stops it at its current wait when its time is over.
 ///
-/// Stopping is as safe as a death between two calls: the next try looks up first and goes on.
+/// Stopping is as safe as a death between two calls: the next attempt looks up first, then continues.
 async fn within<Output>(
     time: Duration,
     step: impl Future<Output = Result<Output, StepError>>,
@@ -101,7 +101,7 @@ async fn within<Output>(
         Err(_) => Err(StepError::new(
             ErrorName::Transient,
             format!(
-                "the step was not done after {:.0} s and was stopped before Lambda's timeout; its calls to AWS \
+                "the step had not finished after {:.0} s and was stopped before Lambda's timeout; its calls to AWS \
                  were slow or throttled",
                 time.as_secs_f64()
             ),
@@ -114,7 +114,7 @@ tokio::task_local! {
     static PANIC: Cell<Option<String>>;
 }
 
-/// Keeps a step's panic for the line of its invocation, in place of lines of its own on standard error.
+/// Keeps the message of a step's panic for the log line of its invocation, instead of printing it.
 fn keep_panic_messages() {
     let default = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {

@@ -12,14 +12,14 @@ use crate::{DeploymentId, Settings, StepError, tags};
 pub enum Found {
     /// There is no service, or it was deleted and its name is free again.
     Nothing,
-    /// It carries the deployment's tags.
+    /// A service that carries the deployment's tags.
     Ours(Box<Service>),
-    /// It does not, so it is neither changed nor deleted.
+    /// A service without the deployment's tags, which is neither changed nor deleted.
     NotOurs {
         /// Its ARN.
         arn: String,
     },
-    /// It is being deleted, and its name is not free yet.
+    /// A service that is being deleted; its name is not free yet.
     Draining {
         /// Its ARN.
         arn: String,

@@ -46,7 +46,7 @@ pub const IDLE_SINCE: &str = "pulse:idle-since";
 /// and other runs read it after they have written those, so that of two runs at least one sees the other.
 pub const RESTORING_SINCE: &str = "pulse:restoring-since";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
-/// deletion has begun. A candidate that fails is undone all the same.
+/// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";
 
 /// The tags of one resource, by key.

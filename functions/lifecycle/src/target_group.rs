@@ -33,9 +33,9 @@ impl TargetGroup {
 pub enum Found {
     /// There is no target group of that name.
     Nothing,
-    /// It carries the deployment's tags.
+    /// A target group that carries the deployment's tags.
     Ours(TargetGroup),
-    /// It does not, so it is neither changed nor deleted.
+    /// A target group without the deployment's tags, which is neither changed nor deleted.
     NotOurs {
         /// Its ARN.
         arn: String,

@@ -168,7 +168,7 @@ pub async fn registered(
 
 /// Deregisters every active revision of the deployment. Returns how many there were.
 ///
-/// A service that runs one goes on running it:
+/// A service that runs one keeps running it:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeregisterTaskDefinition.html>.
 ///
 /// # Errors

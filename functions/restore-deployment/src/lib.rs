@@ -1,12 +1,12 @@
 //! Finds the deployment that a rollback goes to and makes it ready to be switched to.
 //!
 //! A warm deployment is ready as it is. One that drains gets fresh tasks, because an application that
-//! drains cannot be asked to stop draining. One without tasks gets some. A mark on its target group keeps
-//! other runs from draining or deleting it in the meantime. This step writes its mark before it reads
+//! drains cannot be asked to stop draining. One without tasks gets tasks. A tag on its target group keeps
+//! other runs from draining or deleting it in the meantime. This step writes its tag before it reads
 //! theirs, and they write theirs before they read this one, so at least one of two runs gives way.
 //!
-//! Run again, the step starts nothing twice: the time of the mark says which rollout of the service is
-//! this rollback's.
+//! If the step runs again, it starts nothing twice: the time of the tag shows which rollout of the service
+//! belongs to this rollback.
 
 mod target;
 
@@ -58,7 +58,7 @@ pub struct Clients {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
-/// Chooses the deployment, marks it, and starts fresh tasks where they are needed.
+/// Chooses the deployment, tags it, and starts fresh tasks where they are needed.
 ///
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
@@ -164,7 +164,7 @@ impl Restore<'_> {
         Ok(earlier)
     }
 
-    /// The tags as they are with ours among them.
+    /// The tags as they are after ours was written.
     ///
     /// # Errors
     /// `NoRollbackTarget` when the deployment's deletion has begun since it was chosen. Our tag is removed
@@ -212,7 +212,7 @@ impl Restore<'_> {
             .cluster(&self.settings.cluster)
             .service(id.as_str())
             .force_new_deployment(true)
-            // It came from ECS, which keeps it as such a number.
+            // The count came from ECS, where it is an i32.
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
             .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS);
         let attempt = format_args!("start fresh tasks of service {id}");

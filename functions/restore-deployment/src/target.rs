@@ -22,11 +22,11 @@ pub fn choose<'r>(
 fn choose_named<'r>(routing: &'r Routing, id: &DeploymentId) -> Result<&'r TargetGroup, StepError> {
     let refuse = |why: String| Err(refused(routing, why));
     if routing.default_action.active() == Some(id) {
-        return refuse(format!("{id} is active already"));
+        return refuse(format!("{id} is already active"));
     }
     let Some(group) = routing.deployment(id) else {
         return refuse(format!(
-            "{id} is gone: no listener rule names a target group of it; push its image again under a new deployment id"
+            "{id} is gone: no listener rule names its target group; push its image again under a new deployment id"
         ));
     };
     if group.has(tags::DELETING_SINCE) {
@@ -49,7 +49,7 @@ fn choose_previous(routing: &Routing) -> Result<&TargetGroup, StepError> {
         .ok_or_else(|| {
             refused(routing, match active {
                 Some(active) => format!(
-                    "there is no deployment older than {active} to go back to that was live and not rolled back"
+                    "there is no deployment to go back to: none that is older than {active} was live and was not rolled back"
                 ),
                 None => "there is no deployment to go back to".to_owned(),
             })
@@ -70,7 +70,7 @@ pub fn refused(routing: &Routing, why: String) -> StepError {
     choices.reverse();
     let choices: Vec<_> = choices.into_iter().map(DeploymentId::as_str).collect();
     let advice = match choices.as_slice() {
-        [] => "no deployment is left that was live before".to_owned(),
+        [] => "no other deployment that was live is left".to_owned(),
         choices => format!("a rollback can go to: {}", choices.join(", ")),
     };
     StepError::new(ErrorName::NoRollbackTarget, format!("{why}; {advice}"))

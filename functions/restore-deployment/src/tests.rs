@@ -301,7 +301,7 @@ async fn what_cannot_be_gone_back_to_is_refused_with_the_reason_and_nothing_is_c
         (json!({"deploymentId": "test-20200101-000000Z"}), "is gone"),
         (json!({"deploymentId": NEWEST}), "being deleted"),
         (json!({"deploymentId": OLDEST}), "never live"),
-        (json!({"deploymentId": NEW}), "active already"),
+        (json!({"deploymentId": NEW}), "already active"),
     ] {
         let aws = with_active(
             NEW,

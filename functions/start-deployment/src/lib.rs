@@ -1,4 +1,4 @@
-//! An image was pushed: start its deployment, once.
+//! Starts the deployment of an image that was pushed, once.
 
 use aws_lambda_events::event::eventbridge::EventBridgeEvent;
 use aws_sdk_sfn::Client;
@@ -61,9 +61,9 @@ const MAX_SHOWN: usize = 64;
 pub enum Outcome {
     /// An execution was started.
     Started,
-    /// The deployment has an execution already; the event came again.
+    /// The deployment already has an execution; the event arrived again.
     AlreadyStarted,
-    /// The event asks for nothing.
+    /// The event calls for nothing.
     Ignored,
 }
 
@@ -83,7 +83,7 @@ pub struct Output {
 /// that a redelivered event starts nothing twice.
 ///
 /// # Errors
-/// `InvalidInput` when the payload is no ECR event, else as AWS answers StartExecution.
+/// `InvalidInput` when the payload is not an ECR event, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Output, StepError> {
     let execution = match read(settings, event)? {
         Asked::For(execution) => execution,
@@ -116,7 +116,7 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
                 .as_service_error()
                 .is_some_and(StartExecutionError::is_execution_already_exists) =>
         {
-            (Outcome::AlreadyStarted, "it has an execution already")
+            (Outcome::AlreadyStarted, "it already has an execution")
         }
         Err(error) => {
             let attempt = format_args!("start the deployment of {deployment_id}");
@@ -130,7 +130,7 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
     })
 }
 
-/// What an event asks for.
+/// What an event calls for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Asked {
     /// An execution of the deploy machine.
@@ -159,7 +159,7 @@ pub struct Execution {
 /// Reads an event.
 ///
 /// # Errors
-/// `InvalidInput` when it is no ECR event.
+/// `InvalidInput` when it is not an ECR event.
 pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
     // serde would take a list for the fields in the order of their declaration.
     if event.get("detail").is_some_and(Value::is_array) {
@@ -182,7 +182,7 @@ pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
     }
 }
 
-/// The deployment that the event asks for, or why it asks for none.
+/// The deployment that the event calls for, or why it calls for none.
 fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, String> {
     let shown = |text: &str| printable(text, MAX_SHOWN);
     if action.action_type != "PUSH" {

@@ -1,9 +1,9 @@
 //! Points the listener's default action at the newest ready deployment, converging without a lock.
 //!
-//! The deployment is marked as ready. Then each round reads the listener, chooses the newest ready
+//! The deployment is tagged as ready. Then each round reads the listener, chooses the newest ready
 //! deployment, and modifies the default action if it names another one. The last thing that a run sees
 //! is always a default action that names its own choice. So of several concurrent runs, the one that
-//! modifies last also reads last, and sees every mark that was set before.
+//! modifies last also reads last, and sees every tag that was set before.
 
 mod rollback;
 
@@ -25,7 +25,7 @@ pub struct Input {
     pub deployment_id: DeploymentId,
     /// The ARN of its target group.
     pub target_group_arn: String,
-    /// Whether this is a rollback: what it replaces is marked as rolled back first, so that nothing
+    /// Whether this is a rollback: what it replaces is tagged as rolled back first, so that nothing
     /// switches forward to it again.
     #[serde(default)]
     pub roll_back: bool,
@@ -45,7 +45,7 @@ pub enum Outcome {
     Switched,
     /// A newer deployment is active.
     Superseded,
-    /// The deployment has no healthy target, so the default action was left as it was.
+    /// The deployment has no healthy target, so the default action was not changed.
     Unhealthy,
 }
 
@@ -64,10 +64,11 @@ pub struct Output {
 }
 
 /// How often the choice may change during one run. Each change means that another deployment became
-/// ready or was rolled back in the meantime, so only something that works against us gets this far.
+/// ready or was rolled back in the meantime, so only a process that keeps changing the listener can reach
+/// this number.
 const MAX_ROUNDS: usize = 10;
 
-/// Marks the deployment as ready and converges the default action.
+/// Tags the deployment as ready and converges the default action.
 ///
 /// # Errors
 /// `ResourceConflict` when a rollback goes to a deployment that is being deleted; `Transient` when no
@@ -97,7 +98,7 @@ struct Switch<'a> {
 
 impl Switch<'_> {
     async fn run(&self) -> Result<Output, StepError> {
-        // Before anything is marked: another run may act on a mark at any time.
+        // Before anything is tagged: another run may act on a tag at any time.
         if !self
             .has_healthy_target(&self.input.target_group_arn)
             .await?
@@ -116,7 +117,7 @@ impl Switch<'_> {
 
     /// Reads, chooses and modifies until the default action names the choice.
     ///
-    /// `replaced` are the ARNs of the target groups that this rollback has marked.
+    /// `replaced` are the ARNs of the target groups that this rollback has tagged.
     async fn converge(&self, replaced: &[String]) -> Result<Output, StepError> {
         let mut previous = None;
         for _ in 0..MAX_ROUNDS {
@@ -194,8 +195,8 @@ impl Switch<'_> {
 
     /// Points the default action at the choice.
     async fn switch_to(&self, choice: &TargetGroup, routing: &Routing) -> Result<(), StepError> {
-        // Before the switch, so that a deployment that carried traffic is never taken for a candidate
-        // that may be undone, whenever this run dies.
+        // Before the switch: wherever this run dies, a deployment that carried traffic is never mistaken
+        // for a candidate that may be undone.
         let is_first_time = !choice.has(tags::LIVE_SINCE);
         if is_first_time {
             self.tag(&choice.arn, tags::LIVE_SINCE).await?;
@@ -215,25 +216,25 @@ impl Switch<'_> {
             format_args!("point the default action at {}", choice.deployment),
             error,
         );
-        // Unless AWS refused it, the call may have taken effect all the same, and another run may have
-        // switched on since then, so the listener does not show that.
+        // Unless AWS refused the call, it may have taken effect, and another run may have switched further
+        // since then. So the listener does not show whether it did.
         if is_first_time
             && error.name != ErrorName::Transient
             && let Err(second) = self.remove_live_mark(choice).await
         {
-            // The mark only keeps the deployment longer, so the first error decides.
+            // The tag only keeps the deployment longer, so the first error decides.
             error.message += &format!("; {}", second.message);
         }
         Err(error)
     }
 
-    /// Removes the mark of a switch that did not happen, so that the candidate can be undone.
+    /// Removes the tag of a switch that did not happen, so that the candidate can be undone.
     async fn remove_live_mark(&self, choice: &TargetGroup) -> Result<(), StepError> {
         if self.is_named(choice).await? {
             return Ok(());
         }
         target_group::untag(self.elb, &choice.arn, &[tags::LIVE_SINCE]).await?;
-        // Another run that had read the mark may have switched in the meantime without setting its own.
+        // Another run that had read the tag may have switched in the meantime without setting its own.
         match self.is_named(choice).await {
             Ok(false) => Ok(()),
             Ok(true) | Err(_) => self.tag(&choice.arn, tags::LIVE_SINCE).await,
@@ -252,8 +253,8 @@ impl Switch<'_> {
         choice: &TargetGroup,
         previous: Option<DeploymentId>,
     ) -> Result<Output, StepError> {
-        // A modification that failed in another run may have taken effect after that run had removed its
-        // mark. A group that lost our tags is left as it is.
+        // A change that failed in another run may have taken effect after that run had removed its tag.
+        // A group that lost our tags is left as it is.
         if !choice.has(tags::LIVE_SINCE) && tags::belong_to(&choice.tags, &choice.deployment) {
             self.tag(&choice.arn, tags::LIVE_SINCE).await?;
         }
@@ -282,7 +283,7 @@ impl Switch<'_> {
         })
     }
 
-    /// The answer when the default action was left as it was.
+    /// The answer when the default action was not changed.
     async fn unhealthy(&self) -> Result<Output, StepError> {
         let default_action = DefaultAction::read(self.elb, self.settings).await?;
         Ok(Output {
@@ -290,7 +291,7 @@ impl Switch<'_> {
             active_deployment_id: default_action.active().cloned(),
             previous_deployment_id: None,
             reason: format!(
-                "{} has no healthy target any more; the default action was left as it was",
+                "{} has no healthy target any more; the default action was not changed",
                 self.input.deployment_id
             ),
         })

@@ -1,4 +1,4 @@
-//! What a rollback does in addition to the switch: it marks what it replaces, and releases its target.
+//! What a rollback does in addition to the switch: it tags what it replaces, and releases its target.
 
 use lifecycle::routing::Routing;
 use lifecycle::target_group::{self, TargetGroup};
@@ -7,14 +7,14 @@ use lifecycle::{ErrorName, StepError, tags};
 use crate::Switch;
 
 impl Switch<'_> {
-    /// Marks what the rollback replaces as rolled back: the active deployment, and every one that is
+    /// Tags what the rollback replaces as rolled back: the active deployment, and every one that is
     /// ready and newer, unless the input does not list it. Returns the ARNs of their target groups.
     ///
     /// Whatever other runs switch in the meantime, traffic stays where it was or goes to the target,
-    /// because the target's own mark is removed first and the active deployment is marked last.
+    /// because the target's own tag is removed first and the active deployment is tagged last.
     ///
     /// # Errors
-    /// `ResourceConflict`, before anything is marked, when the target is being deleted; `Transient` when
+    /// `ResourceConflict`, before anything is tagged, when the target is being deleted; `Transient` when
     /// no rule names it.
     pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
         let target = &self.input.deployment_id;
@@ -42,11 +42,11 @@ impl Switch<'_> {
             .collect())
     }
 
-    /// Marks what the rollback replaces once more where the mark was removed since. Returns whether it
-    /// marked anything.
+    /// Tags what the rollback replaces again, where the tag has been removed since. Returns whether it
+    /// tagged anything.
     ///
-    /// Another rollback that goes to one of them at the same time removes the mark. If this rollback's
-    /// switch is the one that stays, no other run may go there again.
+    /// A concurrent rollback to one of them removes its tag. If the switch of this rollback is the one that
+    /// lasts, no other run may switch there again.
     pub(crate) async fn mark_again(
         &self,
         routing: &Routing,
@@ -63,7 +63,7 @@ impl Switch<'_> {
         Ok(marked)
     }
 
-    /// Marks a deployment as rolled back unless it is. Returns whether it did.
+    /// Tags a deployment as rolled back, unless it has the tag. Returns whether it did.
     async fn mark_as_rolled_back(&self, group: &TargetGroup) -> Result<bool, StepError> {
         // A group without our tags is left as it is. This run does not choose it either way.
         let is_ours = tags::belong_to(&group.tags, &group.deployment);
@@ -74,11 +74,11 @@ impl Switch<'_> {
         Ok(true)
     }
 
-    /// Removes the mark that kept the target from being drained or deleted, now that the default action
-    /// does so. What a drain wrote that gave way to the rollback is removed with it.
+    /// Removes the tag that kept the target from being drained or deleted, now that the default action
+    /// protects it. Also removes what a drain wrote before it gave way to the rollback.
     ///
-    /// Traffic is where it should be and the mark expires by itself, so a failure here does not fail the
-    /// rollback. It is returned as a clause to add to the answer.
+    /// Traffic is where it should be and the tag expires by itself, so a failure here does not fail the
+    /// rollback. It is returned as text to append to the reason.
     pub(crate) async fn finish_restoring(&self, target: &TargetGroup) -> String {
         let restoring = [tags::RESTORING_SINCE].into_iter();
         let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE].into_iter();
@@ -92,7 +92,7 @@ impl Switch<'_> {
         }
         match target_group::untag(self.elb, &target.arn, &marks).await {
             Ok(()) => String::new(),
-            Err(error) => format!(", but {}", error.message),
+            Err(error) => format!("; however, {}", error.message),
         }
     }
 }

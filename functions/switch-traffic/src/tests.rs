@@ -388,7 +388,7 @@ async fn a_rollback_whose_target_loses_its_health_does_not_go_to_an_older_one() 
         .after(|state, _| state.fail_health_checks(NEW));
     let output = roll_back_from(&aws, &[NEWEST], NEW).await.unwrap();
     assert_eq!(output.outcome, Outcome::Unhealthy);
-    assert!(output.reason.contains("was left as it was"), "{output:?}");
+    assert!(output.reason.contains("was not changed"), "{output:?}");
     assert_eq!(active(&aws), [NEWEST]);
     assert!(switches(&aws).is_empty());
 }

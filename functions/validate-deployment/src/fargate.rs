@@ -2,7 +2,7 @@
 //!
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/fargate-tasks-services.html>
 
-/// CPU units, then the memory in MiB that goes with them: from, to, and the step between.
+/// CPU units, then the memory in MiB that Fargate offers with them: from, to, and the increment.
 const SIZES: [(u32, u32, u32, usize); 8] = [
     (256, 512, 2048, 512),
     (512, 1024, 4096, 1024),
@@ -17,14 +17,14 @@ const SIZES: [(u32, u32, u32, usize); 8] = [
 fn memories(cpu: u32) -> Option<Vec<u32>> {
     let (_, from, to, step) = *SIZES.iter().find(|(size, ..)| *size == cpu)?;
     Some(match cpu {
-        // The smallest and the largest size do not go up in even steps.
+        // The memory of the smallest and of the largest size does not grow in even increments.
         256 => vec![512, 1024, 2048],
         32768 => vec![61440, 122_880, 249_856],
         _ => (from..=to).step_by(step).collect(),
     })
 }
 
-/// The least memory in MiB that goes with a CPU size, if Fargate offers that size.
+/// The least memory in MiB that Fargate offers with a CPU size, if it offers that size.
 pub fn least_memory(cpu: u32) -> Option<u32> {
     memories(cpu)?.first().copied()
 }
@@ -46,7 +46,7 @@ pub fn check(cpu: u32, memory: u32) -> Result<(), (&'static str, String)> {
         return Err((
             "cpu",
             format!(
-                "{cpu} is not a size of Fargate; it offers {}",
+                "Fargate does not offer {cpu} CPU units; it offers {}",
                 listed(sizes)
             ),
         ));
@@ -57,7 +57,7 @@ pub fn check(cpu: u32, memory: u32) -> Result<(), (&'static str, String)> {
         Err((
             "memory",
             format!(
-                "{memory} MiB does not go with cpu {cpu}; it may be {}",
+                "Fargate does not offer {memory} MiB with cpu {cpu}; it offers {}",
                 listed(memories)
             ),
         ))

@@ -94,7 +94,7 @@ impl Input {
         let cpu = self.cpu.unwrap_or(defaults::CPU);
         let memory = match (self.memory, self.cpu) {
             (Some(memory), _) => memory,
-            // With a CPU size of one's own, the least memory that goes with it.
+            // With a given CPU size, the least memory that Fargate offers with it.
             (None, Some(cpu)) => fargate::least_memory(cpu).unwrap_or(defaults::MEMORY),
             (None, None) => defaults::MEMORY,
         };
@@ -137,7 +137,7 @@ fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepE
             return Err(refused(
                 "environment",
                 format!(
-                    "the value of `{shown}` contains the character NUL, which a variable cannot"
+                    "the value of `{shown}` contains the character NUL, which a variable cannot hold"
                 ),
             ));
         }
@@ -147,15 +147,15 @@ fn check_environment(environment: &BTreeMap<String, String>) -> Result<(), StepE
         return Err(refused(
             "environment",
             format!(
-                "takes {bytes} bytes of the task definition; {MAX_ENVIRONMENT_BYTES} are left for it"
+                "takes {bytes} bytes of the task definition; at most {MAX_ENVIRONMENT_BYTES} are allowed"
             ),
         ));
     }
     Ok(())
 }
 
-/// ECS writes `{"name":"A","value":"x"},` for each. Much is longer there than it looks: a line break
-/// takes two bytes, other control characters take six.
+/// ECS writes `{"name":"A","value":"x"},` for each. Some characters are longer there: a line break takes
+/// two bytes, other control characters take six.
 fn bytes_in_a_task_definition(environment: &BTreeMap<String, String>) -> usize {
     environment
         .iter()

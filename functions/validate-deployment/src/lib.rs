@@ -14,13 +14,13 @@ use time::UtcDateTime;
 
 pub use input::{Deployment, Input};
 
-/// Whether the deployment goes on.
+/// Whether the deployment continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// It goes on.
+    /// It continues.
     Proceed,
-    /// It is active already; there is nothing to do.
+    /// It is already active, so nothing is to be done.
     AlreadyActive,
     /// A newer deployment is active; nothing was created.
     Superseded,
@@ -30,7 +30,7 @@ pub enum Verdict {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// Whether it goes on.
+    /// Whether it continues.
     pub verdict: Verdict,
     /// Why, in a sentence.
     pub reason: String,
@@ -93,7 +93,7 @@ async fn find_image(
         .ok_or_else(|| {
             StepError::new(
                 ErrorName::ImageNotFound,
-                format!("there is no image {shown}"),
+                format!("there is no image {shown}; push it, or correct the deployment id"),
             )
         })
 }
@@ -111,7 +111,7 @@ async fn check_the_listener(
     refuse_if_rolled_back(elb, &usage, id).await?;
     let reason = match default_action.active() {
         Some(active) if active == id => {
-            return Ok((Verdict::AlreadyActive, format!("{id} is active already")));
+            return Ok((Verdict::AlreadyActive, format!("{id} is already active")));
         }
         Some(active) if active > id => {
             return Ok((Verdict::Superseded, format!("{active} is newer and active")));
@@ -137,8 +137,8 @@ async fn refuse_if_rolled_back(
         Some(when) => Err(StepError::new(
             ErrorName::DeploymentRolledBack,
             format!(
-                "{id} was rolled back at {when} and is not switched to again; push the image under a new deployment id, \
-                 or start the rollback machine with {id} if that is what you want"
+                "{id} was rolled back at {when}, so only a rollback can make it live again; push the image under a new \
+                 deployment id, or start the rollback machine with {id}"
             ),
         )),
         None => Ok(()),

@@ -139,7 +139,7 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
     let before = env.cloud.calls().newest();
     for (input, word) in [
         (json!({"deploymentId": third}), "is gone"),
-        (json!({"deploymentId": first}), "is active already"),
+        (json!({"deploymentId": first}), "is already active"),
         (json!({"deploymentId": "latest"}), "InvalidInputError"),
         (json!({"to": third}), "InvalidInputError"),
     ] {

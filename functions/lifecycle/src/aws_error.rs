@@ -81,6 +81,7 @@ where
             "; check that the baseline stack of this environment is deployed and complete"
         }
         ErrorName::QuotaExceeded => "; clean up older deployments or raise the quota",
+        ErrorName::ImageNotFound => "; push the image, or correct the deployment id",
         _ => "",
     };
     let cause = match (error.code(), error.message()) {

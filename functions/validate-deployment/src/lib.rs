@@ -93,7 +93,7 @@ async fn find_image(
         .ok_or_else(|| {
             StepError::new(
                 ErrorName::ImageNotFound,
-                format!("there is no image {shown}; push it, or correct the deployment id"),
+                format!("there is no image {shown}; push the image, or correct the deployment id"),
             )
         })
 }

@@ -213,7 +213,9 @@ impl Drain<'_> {
         if since.is_none() {
             self.tag(tags::IDLE_SINCE).await?;
         }
-        let reason = format!("no session on {number} tasks; it is drained if the next sweep finds none either");
+        let reason = format!(
+            "no session on {number} tasks; it is drained if the next sweep finds none either"
+        );
         Ok(Output {
             verdict: Verdict::Draining,
             reason,

@@ -87,7 +87,7 @@ fn container(task: &Task) -> Option<&Container> {
         .find(|container| container.name() == Some(defaults::CONTAINER))
 }
 
-/// The most characters of one log line that are shown.
+/// The maximum number of characters of a log line that are shown.
 const MAX_LINE: usize = 300;
 
 async fn last_log_lines(

@@ -44,7 +44,7 @@ pub enum Verdict {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// What follows from them.
+    /// The verdict, by which the state machine decides.
     pub verdict: Verdict,
     /// How many targets are healthy.
     pub healthy: usize,

@@ -50,7 +50,7 @@ pub enum Undone {
     Draining,
 }
 
-/// Adopts the deployment's service when it is as the input says, else creates it.
+/// Adopts the deployment's service if it matches the input, else creates it.
 ///
 /// A service of the deployment that runs something else, because an earlier run was started with other
 /// sizes, is a conflict. To continue would make live what this run did not ask for, and to change the
@@ -58,7 +58,7 @@ pub enum Undone {
 /// deletes it, and the next start creates it again.
 ///
 /// # Errors
-/// `ResourceConflict` when the name is taken by a service that is not ours or not as the input says,
+/// `ResourceConflict` when the name is taken by a service that is not ours or does not match the input,
 /// `Transient` while an earlier service of that name is being deleted or the listener rule is not in
 /// force yet, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {

@@ -18,7 +18,7 @@ use crate::secret::DrainSecret;
 
 /// The path of the request.
 const PATH: &str = "/drain";
-/// The most bytes of an answer that are read. The contract needs some fifty.
+/// The maximum number of bytes of an answer that are read. The contract needs about fifty.
 const MAX_ANSWER: usize = 16 * 1024;
 
 /// Plain HTTP without proxies, redirects or kept connections. The secret goes to the task's address and

@@ -132,8 +132,8 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
 
 /// The deployments that one run lists, newest first, and how many it leaves to the next.
 ///
-/// What may have visitors comes first, and parts that were left behind wait, so that parts that cannot be
-/// deleted at all do not block the others. The oldest wait least.
+/// Deployments that may have visitors are preferred to leftover parts, so that parts that cannot be deleted
+/// at all do not block the others. Otherwise the oldest are preferred.
 fn as_many_as_one_run_takes(mut all: Vec<Planned>) -> (Vec<Planned>, usize) {
     let left_out = all.len().saturating_sub(defaults::MAX_PLANNED);
     if left_out > 0 {
@@ -154,7 +154,7 @@ struct Due {
     force: bool,
 }
 
-/// The most characters of a reason. It contains tags and names of executions, which operators write, and
+/// The maximum number of characters of a reason. It contains tags and names of executions, which operators write, and
 /// the reasons of all deployments have to fit into one state's output.
 const MAX_REASON: usize = 500;
 

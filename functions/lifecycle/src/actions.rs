@@ -12,10 +12,10 @@ const MAX_WEIGHT: i32 = 999;
 /// The actions that forward to a deployment's target group, in place of `current`. For a rule that does
 /// not exist yet, `current` is empty.
 ///
-/// What else `current` holds stays: target groups that are not ours with their weights, the group
-/// stickiness, an authentication before the forward. The new entry gets the weight that ours had
-/// together. Where `current` forwards to nothing of ours, as the fixed 503 before the first deployment,
-/// its routing is replaced as a whole.
+/// Everything else in `current` stays: target groups that are not ours with their weights, the group
+/// stickiness, an authentication before the forward. The new entry gets the total weight of the entries
+/// that it replaces. If `current` forwards to nothing of ours, as with the fixed 503 before the first
+/// deployment, its routing is replaced as a whole.
 pub fn forwarding_to(
     target_group_arn: &str,
     current: &[Action],
@@ -27,7 +27,7 @@ pub fn forwarding_to(
         .cloned()
         .map(with_its_secret)
         .collect();
-    // The routing action comes last. Alone, it needs no order.
+    // The routing action comes last. If it is the only action, it needs no order.
     let order = kept
         .iter()
         .map(|action| action.order().unwrap_or_default())
@@ -63,7 +63,7 @@ fn target_groups(
         others.clear();
     }
     let weight: i32 = replaced.iter().filter_map(TargetGroupTuple::weight).sum();
-    // Alone, a weight of 0 would be an outage, and any other means everything.
+    // For a single target group, a weight of 0 is an outage, and any other weight sends it all requests.
     let least = i32::from(others.is_empty());
     let ours = TargetGroupTuple::builder()
         .target_group_arn(target_group_arn)

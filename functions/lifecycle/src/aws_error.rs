@@ -6,8 +6,8 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::{ErrorName, StepError};
 
-/// AWS error codes that decide by themselves. A code that is not here is `Transient` when it came
-/// with a 5xx status or never arrived, else `Unexpected`.
+/// The AWS error codes that determine a name. Without one of them, an error is `Transient` if the status
+/// is 5xx or no answer arrived, else `Unexpected`.
 ///
 /// Common errors: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.
 pub const CODES: &[(&str, ErrorName)] = &[

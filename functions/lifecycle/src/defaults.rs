@@ -4,7 +4,7 @@ use std::time::Duration;
 
 /// Tasks of a deployment: one per availability zone of the baseline.
 pub const DESIRED_COUNT: u32 = 2;
-/// The most tasks of a deployment: Elastic Load Balancing's quota of targets per target group.
+/// The maximum number of tasks of a deployment: Elastic Load Balancing's quota of targets per target group.
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>.
 pub const MAX_TASKS: u32 = 1000;
 /// Fargate CPU units: the smallest size there is.
@@ -91,7 +91,7 @@ pub const MAX_REPORTED_TASKS: usize = 100;
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>
 pub const DRAINING_GRACE_PERIOD_SECONDS: i32 = i32::MAX;
 
-/// The most deployments in one cleanup's plan. Each takes up to a kilobyte of the 256 KiB that the data of a
+/// The maximum number of deployments in a plan. Each takes up to a kilobyte of the 256 KiB that the data of a
 /// state may have. A load balancer routes to 100 target groups, so only large numbers of parts that were
 /// left behind wait for the next run.
 pub const MAX_PLANNED: usize = 200;

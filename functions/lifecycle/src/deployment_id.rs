@@ -63,7 +63,7 @@ pub struct DeploymentId {
     text: String,
 }
 
-/// The most characters of a text that is not an id which the error message shows.
+/// The maximum number of characters of an invalid id that the error message shows.
 const MAX_SHOWN: usize = 64;
 /// The characters of `-YYYYMMDD-HHMMSSZ`.
 const SUFFIX_LENGTH: usize = 17;

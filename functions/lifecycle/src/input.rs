@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::printable::printable;
 use crate::{ErrorName, StepError};
 
-/// The most characters of a refusal that come from the payload.
+/// The maximum number of characters of the payload that a refusal shows.
 const MAX_SHOWN: usize = 400;
-/// The most characters of a field's path that are shown.
+/// The maximum number of characters of a field's path that are shown.
 const MAX_PATH: usize = 100;
 
 /// A payload as it arrived, whether it can be read as JSON or not.
@@ -44,7 +44,7 @@ impl<'de> Deserialize<'de> for Payload {
     }
 }
 
-/// Decodes a payload. Of a field that occurs twice the last counts, as everywhere in JSON.
+/// Decodes a payload. If a field occurs twice, the last value counts, as is usual in JSON.
 ///
 /// # Errors
 /// `InvalidInput`, naming the field by its path and what it should have been.

@@ -2,7 +2,7 @@
 
 use std::iter::once;
 
-/// The most characters of a message or a reason that a function hands to a state machine.
+/// The maximum number of characters of a message or a reason that a function returns to a state machine.
 ///
 /// The cause of an error may have 32,768 characters. A cause that is cut off is not JSON, so the machine
 /// could not parse it. An answer of more than 256 KiB ends the execution with

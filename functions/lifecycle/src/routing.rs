@@ -49,7 +49,7 @@ impl DefaultAction {
         Ok(DefaultAction::new(actions, &settings.environment))
     }
 
-    /// The default action made of these actions.
+    /// The default action that consists of these actions.
     pub fn new(actions: Vec<Action>, environment: &Environment) -> Self {
         let mut named: Vec<_> = forwards(&actions)
             .into_iter()
@@ -67,14 +67,15 @@ impl DefaultAction {
         DefaultAction { actions, named }
     }
 
-    /// The deployments that it names, whatever their tags: the heaviest first, of equals the newest.
+    /// The deployments that it names, whatever their tags: the heaviest first, and the newest first among
+    /// equals.
     ///
     /// Judged by name, because an operator may have removed the tags, which does not move the traffic.
     pub fn named(&self) -> impl Iterator<Item = &DeploymentId> {
         self.named.iter().map(|(id, _)| id)
     }
 
-    /// The active deployment: the heaviest that is named, of equals the newest.
+    /// The active deployment: the heaviest that is named, and among equals the newest.
     pub fn active(&self) -> Option<&DeploymentId> {
         self.named().next()
     }

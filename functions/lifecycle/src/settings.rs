@@ -138,7 +138,7 @@ pub fn number(
 /// The environment that a function serves.
 ///
 /// # Errors
-/// `Configuration` when `PULSE_ENVIRONMENT` is missing or no environment's name.
+/// `Configuration` when `PULSE_ENVIRONMENT` is missing or not the name of an environment.
 pub fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Environment, StepError> {
     required(variable, "PULSE_ENVIRONMENT")?
         .parse()

@@ -182,7 +182,7 @@ fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
         .checked_to_utc()
 }
 
-/// How much later than it says a tag may have been written, since [`timestamp`] drops the fraction.
+/// How much later a tag may have been written than its value says, because [`timestamp`] drops fractions.
 pub const PRECISION: Duration = Duration::SECOND;
 
 /// Whether a rollback to the deployment with these tags is under way.

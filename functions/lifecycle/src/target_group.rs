@@ -86,10 +86,10 @@ pub async fn find(
     })
 }
 
-/// Those of these target groups that carry the tags of a deployment of the environment, by ARN.
+/// The target groups among these ARNs that carry the tags of a deployment of the environment.
 ///
-/// The names are checked first, because that costs nothing: tags are only read of groups that may be
-/// the environment's.
+/// The names are checked first, because that costs nothing: tags are read only for groups that may belong
+/// to the environment.
 pub async fn of_environment<'a>(
     elb: &Client,
     environment: &Environment,

@@ -22,7 +22,7 @@ pub async fn describe(
         .describe_task_definition()
         .task_definition(arn)
         .include(TaskDefinitionField::Tags);
-    // All that can be wrong with an ARN that AWS itself listed is that it is gone.
+    // AWS itself listed the ARN, so this error can only mean that the revision is gone.
     let is_gone = DescribeTaskDefinitionError::is_client_exception;
     let attempt = format_args!("read task definition {arn}");
     let answer = found(attempt, request.send().await, is_gone)?;

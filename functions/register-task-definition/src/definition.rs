@@ -1,4 +1,4 @@
-//! What a deployment's container looks like, and when a revision is as the input says.
+//! What a deployment's container looks like, and whether a revision matches the input.
 
 use std::collections::BTreeMap;
 

@@ -45,7 +45,7 @@ pub struct Output {
     pub outcome: Origin,
 }
 
-/// Adopts the deployment's revision when it is as the input says, else registers one.
+/// Adopts the deployment's revision if one matches the input, else registers one.
 ///
 /// Other revisions of the deployment, as an earlier run with other sizes leaves them, stay as they are,
 /// because a service may run them.

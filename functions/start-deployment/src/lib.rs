@@ -52,7 +52,7 @@ struct ImageAction {
     image_tag: Option<String>,
 }
 
-/// The most characters of an event's field that a reason shows; ECR's own are shorter.
+/// The maximum number of characters of an event's field that a reason shows; those of ECR are shorter.
 const MAX_SHOWN: usize = 64;
 
 /// What became of the event.

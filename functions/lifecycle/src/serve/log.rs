@@ -13,7 +13,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use crate::printable::printable;
 use crate::{DeploymentId, StepError};
 
-/// The most characters of a decision in words, which of a plan has a sentence for every deployment.
+/// The maximum number of characters of a decision in words. That of a plan has a sentence for every
+/// deployment.
 /// CloudWatch Logs takes a line of 256 KiB.
 const MAX_WORDS: usize = 50_000;
 

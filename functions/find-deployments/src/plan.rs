@@ -154,8 +154,8 @@ struct Due {
     force: bool,
 }
 
-/// The maximum number of characters of a reason. It contains tags and names of executions, which operators write, and
-/// the reasons of all deployments have to fit into one state's output.
+/// The maximum number of characters of a reason. It contains tags and names of executions, which operators
+/// write, and the reasons of all deployments have to fit into one state's output.
 const MAX_REASON: usize = 500;
 
 fn due(action: Action, reason: impl Into<String>) -> Due {

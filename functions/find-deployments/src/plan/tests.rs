@@ -305,7 +305,7 @@ fn nothing_is_drained_before_the_last_switch_has_settled() {
     assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
     assert_eq!(
         planned(&plan, 1).reason,
-        "only the newest previous deployment is kept warm; not drained yet: the switch of \
+        "only the newest previous deployment is kept warm; not drained yet: the switch at \
          2025-10-27T11:59:01Z settles until 2025-10-27T12:00:01Z"
     );
     let plan = super::plan(&facts, &policy(), NOW + Duration::SECOND);

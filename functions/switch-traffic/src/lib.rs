@@ -29,7 +29,7 @@ pub struct Input {
     /// switches forward to it again.
     #[serde(default)]
     pub roll_back: bool,
-    /// What the rollback replaces, as it was when the rollback began. Nothing else is marked, so that a
+    /// What the rollback replaces, as it was when the rollback began. Nothing else is tagged, so that a
     /// newer deployment that became ready since then wins. The machine of an earlier version, which may be
     /// running during an update, calls it `leaves`. Without it, what is active or ready and newer now is
     /// replaced.

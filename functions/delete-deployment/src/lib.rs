@@ -125,7 +125,7 @@ impl Delete<'_> {
                 ));
             }
         } else {
-            self.refuse_if_active(None).await?;
+            self.refuse_if_named(None).await?;
         }
         if let Some(waiting) = self.delete_rules(group.as_ref()).await? {
             return Ok(waiting);
@@ -138,7 +138,7 @@ impl Delete<'_> {
 
     /// Deletes the rules. Returns what to wait for before the tasks may be stopped.
     async fn delete_rules(&self, group: Option<&TargetGroup>) -> Result<Option<Output>, StepError> {
-        self.refuse_if_active(group).await?;
+        self.refuse_if_named(group).await?;
         let deleted = create_listener_rule::undo(&self.clients.elb, self.settings, self.id).await?;
         match was_live(group) {
             Some(group) if !self.are_rules_forgotten(group, deleted).await? => Ok(Some(
@@ -155,7 +155,7 @@ impl Delete<'_> {
         group: Option<&TargetGroup>,
         input: &Input,
     ) -> Result<Option<Output>, StepError> {
-        self.refuse_if_active(group).await?;
+        self.refuse_if_named(group).await?;
         let ecs = &self.clients.ecs;
         if input.force
             && was_live(group).is_some()
@@ -198,7 +198,7 @@ impl Delete<'_> {
     /// Refuses a deployment that has to stay as it is, and takes back a deletion that an earlier call
     /// began.
     async fn refuse_if_kept(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
-        self.refuse_if_active(Some(group)).await?;
+        self.refuse_if_named(Some(group)).await?;
         let refusal = Intent::Delete
             .refuse_restored(self.id, &group.tags, self.now)
             .and_then(|()| self.refuse_if_was_live(group, input));
@@ -223,9 +223,9 @@ impl Delete<'_> {
 
     /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
     /// call began. Otherwise no later switch would choose the deployment, although it is live.
-    async fn refuse_if_active(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
+    async fn refuse_if_named(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
-        let refusal = Intent::Delete.refuse_active(self.id, &default_action);
+        let refusal = Intent::Delete.refuse_named(self.id, &default_action);
         if let (Err(_), Some(group)) = (&refusal, group) {
             self.untag(&group.arn).await?;
         }

@@ -401,6 +401,6 @@ async fn a_deployment_that_the_default_action_names_with_weight_zero_is_kept() {
         state.listeners[0].default_actions = vec![memory_aws::forward(&[(OTHER, 100), (ID, 0)])];
     });
     let error = force(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert_eq!(error.name, ErrorName::DeploymentKept);
     assert!(aws.with(|state| state.service(ID)["desiredCount"] == 2));
 }

@@ -227,7 +227,7 @@ impl Drain<'_> {
         Intent::Drain.refuse_protected(self.id, tags)?;
         Intent::Drain.refuse_restored(self.id, tags, self.now)?;
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
-        Intent::Drain.refuse_active(self.id, &default_action)
+        Intent::Drain.refuse_named(self.id, &default_action)
     }
 
     /// Takes back what this sweep did before it met a rollback or a switch. No task was asked yet.

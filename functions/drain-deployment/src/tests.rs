@@ -561,6 +561,6 @@ async fn a_deployment_that_the_default_action_names_with_weight_zero_is_not_drai
         state.listeners[0].default_actions = vec![memory_aws::forward(&[(OTHER, 100), (ID, 0)])];
     });
     let error = sweep(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert_eq!(error.name, ErrorName::DeploymentKept);
     assert!(done(&aws).is_empty(), "{aws:?}");
 }

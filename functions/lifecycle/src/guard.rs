@@ -16,16 +16,27 @@ pub enum Intent {
 }
 
 impl Intent {
-    /// Refuses a deployment that the default action names, with `DeploymentActive`. The listener is the
-    /// truth, whatever tags or callers say.
-    pub fn refuse_active(
+    /// Refuses a deployment that the default action names: with `DeploymentActive` if it is active, and with
+    /// `DeploymentKept` if another one has more weight. The listener is the truth, whatever tags or callers
+    /// say.
+    pub fn refuse_named(
         self,
         deployment: &DeploymentId,
         default_action: &DefaultAction,
     ) -> Result<(), StepError> {
+        let is_active = default_action.active() == Some(deployment);
+        let name = if is_active {
+            ErrorName::DeploymentActive
+        } else {
+            ErrorName::DeploymentKept
+        };
         let advice = "is named by the default action; make another deployment live first";
-        let is_active = default_action.is_named(deployment);
-        self.refuse_if(is_active, deployment, ErrorName::DeploymentActive, advice)
+        self.refuse_if(
+            default_action.is_named(deployment),
+            deployment,
+            name,
+            advice,
+        )
     }
 
     /// Refuses a deployment that a rollback is bringing back, with `DeploymentKept`.

@@ -45,7 +45,9 @@ async fn a_group_that_is_deleted_in_the_meantime_does_not_hide_the_tags_of_the_o
 async fn a_group_with_the_tags_of_another_deployment_is_not_ours() {
     let (name, other) = ("test-20251027-122112Z", "test-20251027-122113Z");
     let aws = MemoryAws::default();
-    aws.with(|state| drop(state.add_target_group(name, own_tags(other))));
+    aws.with(|state| {
+        state.add_target_group(name, own_tags(other));
+    });
     let elb = Client::new(&aws.config());
     let (environment, arn) = ("test".parse().unwrap(), group_arn(name));
     let found = of_environment(&elb, &environment, [arn.as_str()]).await;

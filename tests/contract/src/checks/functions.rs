@@ -116,19 +116,23 @@ const COMPOSED: &str = "delete-deployment";
 /// No step depends on another one: they share only the library.
 ///
 /// # Errors
-/// When a manifest is not TOML.
+/// None.
 pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
     let steps = repository.steps();
     let mut problems = Vec::new();
-    for step in steps.iter().filter(|step| step.name != COMPOSED) {
-        let path = step.path("Cargo.toml");
-        let text = repository.file(&path).unwrap_or_default();
-        let manifest: toml::Table = text.parse().with_context(|| path)?;
-        let dependencies = manifest.get("dependencies").and_then(|it| it.as_table());
-        for name in dependencies.into_iter().flat_map(|table| table.keys()) {
-            if steps.iter().any(|other| other.name == *name) {
-                problems.push(format!("{} depends on the step {name}", step.name));
-            }
+    let folders = steps
+        .iter()
+        .map(|step| step.name.as_str())
+        .chain(["lifecycle"]);
+    for folder in folders.filter(|folder| *folder != COMPOSED) {
+        // A dependency can have another name, and can be in several tables. The folder is always named.
+        let manifest = repository.file(&format!("functions/{folder}/Cargo.toml"));
+        let names = |other: &str| manifest.is_some_and(|text| text.contains(other));
+        for other in steps
+            .iter()
+            .filter(|other| other.name != folder && names(&other.name))
+        {
+            problems.push(format!("{folder} depends on the step {}", other.name));
         }
     }
     Ok(problems)

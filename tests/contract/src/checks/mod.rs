@@ -11,6 +11,7 @@ pub mod functions;
 pub mod inputs;
 pub mod limits;
 pub mod machines;
+pub mod payloads;
 pub mod permissions;
 pub mod pipeline;
 pub mod references;

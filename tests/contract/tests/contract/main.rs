@@ -6,8 +6,8 @@ mod mutations;
 
 use contract::Repository;
 use contract::checks::{
-    Check, baseline, documents, events, functions, inputs, limits, machines, permissions, pipeline,
-    references, variables,
+    Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
+    pipeline, references, variables,
 };
 
 /// Fails with all problems, not only with the first.
@@ -45,6 +45,8 @@ contract! {
     every_step_has_a_run_and_a_small_main: functions::shape;
     no_step_depends_on_another_one: functions::dependencies;
     one_place_decides_what_is_active: functions::active;
+    functions_know_the_fields_that_machines_send: payloads::fields;
+    machines_compare_only_words_that_exist: payloads::words;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;

@@ -2,8 +2,8 @@
 //! repository in memory.
 
 use contract::checks::{
-    Check, baseline, documents, events, functions, inputs, limits, machines, permissions, pipeline,
-    references, variables,
+    Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
+    pipeline, references, variables,
 };
 use contract::{Repository, Template, calls};
 
@@ -57,6 +57,14 @@ mistakes! {
         "[dependencies]" => "[dependencies]\nswitch-traffic = { path = \"../switch-traffic\" }", "create-service depends on the step switch-traffic";
     a_step_that_decides_by_itself_what_is_active: functions::active, "functions/validate-deployment/src/lib.rs",
         "default_action.active()" => "groups.iter().max_by_key(|it| it.weight())", "weighs target groups";
+    a_step_under_another_name: functions::dependencies, "functions/create-service/Cargo.toml",
+        "[dependencies]" => "[dependencies]\nother = { package = \"switch-traffic\", path = \"../switch-traffic\" }", "depends on the step switch-traffic";
+    a_field_that_is_misspelt: payloads::fields, "statemachine/deploy.asl.json",
+        "\"onlyIfNeverLive\": true" => "\"onlyIfNeverLived\": true", "has no field onlyIfNeverLived";
+    a_verdict_that_nothing_answers: payloads::words, "statemachine/cleanup.asl.json",
+        "$drained.verdict = 'gone'" => "$drained.verdict = 'vanished'", "nothing answers vanished";
+    a_state_that_a_plan_does_not_have: payloads::words, "statemachine/cleanup.asl.json",
+        "['draining', 'deleting']" => "['draining', 'drained_']", "nothing answers drained_";
     a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
         "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
     a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",

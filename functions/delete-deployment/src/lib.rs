@@ -8,6 +8,7 @@ mod scale_down;
 use create_service::Undone;
 use lifecycle::guard::Intent;
 use lifecycle::routing::DefaultAction;
+use lifecycle::sdk::Clients;
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{DeploymentId, ErrorName, StepError, defaults, settings, tags};
 use serde::{Deserialize, Serialize};
@@ -51,15 +52,6 @@ pub struct Output {
     pub reason: String,
 }
 
-/// The clients that the step works with.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For services and task definitions.
-    pub ecs: aws_sdk_ecs::Client,
-    /// For rules and target groups.
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
-}
-
 /// What the function knows of its environment, read once at start.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -75,10 +67,9 @@ impl Settings {
     /// # Errors
     /// `Configuration`, naming the first variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
-        let settle = settings::number(&variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?;
         Ok(Settings {
             baseline: lifecycle::Settings::read(&variable)?,
-            settle: Duration::seconds(i64::from(settle)),
+            settle: settings::seconds(&variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
         })
     }
 }

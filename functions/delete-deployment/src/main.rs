@@ -1,17 +1,14 @@
 //! The Lambda function of this step.
 
-use delete_deployment::{Clients, Settings};
-use lifecycle::{sdk, serve::serve};
+use delete_deployment::Settings;
+use lifecycle::sdk::{self, Clients};
+use lifecycle::serve::serve;
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::read(|name| std::env::var(name).ok())?;
-    let config = sdk::config().await;
-    let clients = Clients {
-        ecs: aws_sdk_ecs::Client::new(&config),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    };
+    let clients = Clients::new(&sdk::config().await);
     serve(async |input| {
         delete_deployment::run(&clients, &settings, UtcDateTime::now(), input).await
     })

@@ -38,10 +38,7 @@ async fn call(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
     for (key, value) in more.as_object().unwrap() {
         input[key] = value.clone();
     }
-    let clients = Clients {
-        ecs: aws_sdk_ecs::Client::new(&aws.config()),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
-    };
+    let clients = Clients::new(&aws.config());
     let settings = Settings {
         baseline: lifecycle::Settings::for_tests(),
         settle: SETTLE,

@@ -58,14 +58,12 @@ impl Settings {
     /// # Errors
     /// `Configuration`, naming the first variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
-        let number = |name, default| settings::number(&variable, name, default);
-        let seconds = |name, default| {
-            number(name, default).map(|seconds| Duration::seconds(i64::from(seconds)))
-        };
+        let seconds = |name, default| settings::seconds(&variable, name, default);
+        let keep_previous = settings::number(&variable, "KEEP_PREVIOUS", defaults::KEEP_PREVIOUS)?;
         Ok(Settings {
             baseline: lifecycle::Settings::read(&variable)?,
             state_machine_arn: settings::required(&variable, "STATE_MACHINE_ARN")?,
-            keep_previous: number("KEEP_PREVIOUS", defaults::KEEP_PREVIOUS)? as usize,
+            keep_previous: keep_previous as usize,
             drain_deadline: seconds("DRAIN_DEADLINE_SECONDS", defaults::DRAIN_DEADLINE_SECONDS)?,
             settle: seconds("SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
         })

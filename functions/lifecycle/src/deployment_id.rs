@@ -4,7 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use time::{Date, Month, PrimitiveDateTime, Time, UtcDateTime};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
+use time::{PrimitiveDateTime, UtcDateTime};
 
 use crate::printable::printable;
 
@@ -65,8 +67,10 @@ pub struct DeploymentId {
 
 /// The maximum number of characters of an invalid id that the error message shows.
 const MAX_SHOWN: usize = 64;
-/// The characters of `-YYYYMMDD-HHMMSSZ`.
-const SUFFIX_LENGTH: usize = 17;
+/// What follows the environment, with a 0 for each digit.
+const SUFFIX: &str = "-00000000-000000Z";
+const CREATED: &[BorrowedFormatItem] =
+    format_description!("-[year][month][day]-[hour][minute][second]Z");
 
 impl DeploymentId {
     /// The whole id, which is also the name of its target group and service and its image's tag.
@@ -100,43 +104,27 @@ impl FromStr for DeploymentId {
                 printable(text, MAX_SHOWN)
             )
         };
-        let split = text
-            .len()
-            .checked_sub(SUFFIX_LENGTH)
+        let split = text.len().checked_sub(SUFFIX.len());
+        let (environment, suffix) = split
+            .and_then(|split| text.split_at_checked(split))
             .ok_or_else(malformed)?;
-        let (environment, suffix) = text.split_at_checked(split).ok_or_else(malformed)?;
-        let bytes = suffix.as_bytes();
-        let number = |range: std::ops::Range<usize>| -> Option<u16> {
-            let digits = suffix.get(range)?;
-            digits.bytes().all(|b| b.is_ascii_digit()).then_some(())?;
-            digits.parse().ok()
-        };
-        if bytes[0] != b'-' || bytes[9] != b'-' || bytes[16] != b'Z' {
+        let has_the_shape = suffix
+            .bytes()
+            .zip(SUFFIX.bytes())
+            .all(|(byte, like)| match like {
+                b'0' => byte.is_ascii_digit(),
+                other => byte == other,
+            });
+        if !has_the_shape {
             return Err(malformed());
         }
-        let fields = [1..5, 5..7, 7..9, 10..12, 12..14, 14..16].map(number);
-        let [
-            Some(year),
-            Some(month),
-            Some(day),
-            Some(hour),
-            Some(minute),
-            Some(second),
-        ] = fields
-        else {
-            return Err(malformed());
-        };
         let environment: Environment = environment.parse()?;
-        let date = Month::try_from(month as u8)
-            .ok()
-            .and_then(|month| Date::from_calendar_date(year.into(), month, day as u8).ok());
-        let time = Time::from_hms(hour as u8, minute as u8, second as u8).ok();
-        let (Some(date), Some(time)) = (date, time) else {
-            return Err(format!("`{text}` names a date or time that does not exist"));
-        };
+        let created = PrimitiveDateTime::parse(suffix, CREATED)
+            .map_err(|_| format!("`{text}` names a date or time that does not exist"))?
+            .as_utc();
         Ok(DeploymentId {
             environment,
-            created: PrimitiveDateTime::new(date, time).as_utc(),
+            created,
             text: text.to_owned(),
         })
     }

@@ -9,6 +9,25 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 
 use crate::defaults;
 
+/// The clients of a step that works with both services.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// For services, tasks and task definitions.
+    pub ecs: aws_sdk_ecs::Client,
+    /// For the listener, its rules and the target groups.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+}
+
+impl Clients {
+    /// The clients of this configuration.
+    pub fn new(config: &SdkConfig) -> Self {
+        Clients {
+            ecs: aws_sdk_ecs::Client::new(config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(config),
+        }
+    }
+}
+
 /// Region, credentials and endpoint from the environment; time limits and retries from
 /// [`defaults`].
 ///

@@ -1,5 +1,7 @@
 //! What a function knows of its environment, read once at start.
 
+use time::Duration;
+
 use crate::{Environment, ErrorName, StepError};
 
 /// The baseline's resources, handed to every function by `infra/pipeline.yaml`.
@@ -133,6 +135,18 @@ pub fn number(
             )
         }),
     }
+}
+
+/// The value of a variable that is a number of seconds, or `default` seconds when it is not set.
+///
+/// # Errors
+/// As [`number`].
+pub fn seconds(
+    variable: impl Fn(&str) -> Option<String>,
+    name: &str,
+    default: u32,
+) -> Result<Duration, StepError> {
+    number(variable, name, default).map(|seconds| Duration::seconds(seconds.into()))
 }
 
 /// The environment that a function serves.

@@ -75,7 +75,7 @@ pub fn to_ecs(deployment: &DeploymentId) -> Vec<ecs::Tag> {
 }
 
 /// Tags as Elastic Load Balancing describes them. A tag without a value is an empty one.
-pub fn from_elb(tags: &[elb::Tag]) -> Tags {
+fn from_elb(tags: &[elb::Tag]) -> Tags {
     let value = |tag: &elb::Tag| tag.value().unwrap_or_default().to_owned();
     tags.iter()
         .filter_map(|tag| Some((tag.key()?.to_owned(), value(tag))))

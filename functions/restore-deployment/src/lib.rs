@@ -13,6 +13,7 @@ mod target;
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 use lifecycle::aws_error::found;
 use lifecycle::routing::Routing;
+use lifecycle::sdk::Clients;
 use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::TargetGroup;
@@ -47,15 +48,6 @@ pub struct Output {
     pub replaced: Vec<DeploymentId>,
     /// What the target needs, in a sentence.
     pub reason: String,
-}
-
-/// The clients that the step works with.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For the service.
-    pub ecs: aws_sdk_ecs::Client,
-    /// For the listener and the target groups' tags.
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
 /// Chooses the deployment, tags it, and starts fresh tasks where they are needed.

@@ -1,17 +1,13 @@
 //! The Lambda function of this step.
 
-use lifecycle::{Settings, sdk, serve::serve};
-use restore_deployment::Clients;
+use lifecycle::sdk::{self, Clients};
+use lifecycle::{Settings, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::from_env()?;
-    let config = sdk::config().await;
-    let clients = Clients {
-        ecs: aws_sdk_ecs::Client::new(&config),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    };
+    let clients = Clients::new(&sdk::config().await);
     serve(async |input| {
         restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await
     })

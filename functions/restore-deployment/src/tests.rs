@@ -39,10 +39,7 @@ fn with_active(active: &str, deployments: &[(&str, &[&str])]) -> MemoryAws {
 /// Calls the step once, with this as the execution's input; the calls before are forgotten.
 async fn restore(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
     aws.forget_calls();
-    let clients = Clients {
-        ecs: aws_sdk_ecs::Client::new(&aws.config()),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
-    };
+    let clients = Clients::new(&aws.config());
     let now = UtcDateTime::from_unix_timestamp(aws.with(|state| state.now)).unwrap();
     let input = lifecycle::input::decode(input)?;
     run(&clients, &Settings::for_tests(), now, input).await

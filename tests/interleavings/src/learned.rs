@@ -9,8 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
-use delete_deployment::{Clients, Verdict};
+use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
+use lifecycle::sdk::Clients;
 use lifecycle::{Settings, StepError};
 use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
@@ -336,11 +337,7 @@ impl Wire {
 
     fn clients(&self) -> Clients {
         // Retries wait for a random time, so a run with them could not be replayed.
-        let config = memory_aws::config(self.clone(), RetryConfig::disabled());
-        Clients {
-            ecs: aws_sdk_ecs::Client::new(&config),
-            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-        }
+        Clients::new(&memory_aws::config(self.clone(), RetryConfig::disabled()))
     }
 }
 

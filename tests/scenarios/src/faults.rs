@@ -108,9 +108,12 @@ impl FaultRunner {
     ) -> anyhow::Result<(Observation, Vec<Point>)> {
         let workflow = case.workflow;
         if workflow != self.workflow {
+            // A rollback that failed after its switch leaves this tag on what is active now and is replaced
+            // later, where it would keep a deployment for two hours.
+            for id in self.others.iter().chain([&self.active]) {
+                self.env.untag(id, "pulse:restoring-since").await?;
+            }
             for other in std::mem::take(&mut self.others) {
-                // A rollback that failed after its switch leaves this tag, which would keep it for two hours.
-                self.env.untag(&other, "pulse:restoring-since").await?;
                 let left = self.delete(&other).await?;
                 ensure!(left.is_empty(), "{other} still has {left:?}");
             }

@@ -270,6 +270,15 @@ impl TestEnvironment {
     /// # Errors
     /// When the deployment has no service.
     pub async fn service(&self, id: &str) -> anyhow::Result<Service> {
+        let service = self.find_service(id).await?;
+        service.with_context(|| format!("{id} has no service"))
+    }
+
+    /// The deployment's ECS service as ECS describes it, if it does.
+    ///
+    /// # Errors
+    /// When ECS does not answer.
+    pub async fn find_service(&self, id: &str) -> anyhow::Result<Option<Service>> {
         let described = self
             .ecs
             .describe_services()
@@ -277,8 +286,7 @@ impl TestEnvironment {
             .services(id)
             .send()
             .await?;
-        let service = described.services.unwrap_or_default().pop();
-        service.with_context(|| format!("{id} has no service"))
+        Ok(described.services.unwrap_or_default().pop())
     }
 }
 

@@ -35,18 +35,8 @@ impl TestEnvironment {
                 left.push("target group".to_owned());
             }
         }
-        let services = self
-            .ecs
-            .describe_services()
-            .cluster(&self.name)
-            .services(id)
-            .send()
-            .await?;
-        for service in services
-            .services()
-            .iter()
-            .filter(|service| service.status() != Some("INACTIVE"))
-        {
+        let service = self.find_service(id).await?;
+        if let Some(service) = service.filter(|it| it.status() != Some("INACTIVE")) {
             left.push(format!("service {}", service.status().unwrap_or_default()));
         }
         let mut tasks = self

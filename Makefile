@@ -79,6 +79,11 @@ faults: build sample-app ## Fail every AWS call in every way (FAULTS_SEED, FAULT
 	cargo build --quiet --locked --package scenarios --bins
 	target/debug/faults
 
+.PHONY: life
+life: build sample-app ## Let an environment live at random and check what visitors see (LIFE_SECONDS=600, LIFE_SEED)
+	cargo build --quiet --locked --package scenarios --bins
+	target/debug/life
+
 # Coverage for libFuzzer works with stable Rust. Only sanitizers need nightly, and code without `unsafe` hardly needs them.
 FUZZ_SECONDS ?= 300
 FUZZ_COVERAGE := -Cpasses=sancov-module $(addprefix -Cllvm-args=-sanitizer-coverage-,level=4 inline-8bit-counters pc-table trace-compares)

@@ -30,6 +30,10 @@ page that it follows:
     https://docs.jsonata.org/date-time-functions#millis
 11. A function finds the format of its LoggingConfig in its environment.
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+12. Each execution environment of a function has credentials of its own, and ends when it is idle.
+    `POST /_localcloud/kill/{environment}` kills one, as when it is out of memory.
+    https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
+13. Of histories, logs, metrics and events the newest are kept, where AWS forgets by age.
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -51,9 +55,10 @@ SOCKET = os.dup(sys.stdout.fileno())
 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 from ministack import app as gateway
-from ministack.core import iam_actions, iam_evaluator
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import get_account_id, get_region
-from ministack.services import alb, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, tagging
+from ministack.services import (
+    alb, cloudwatch, cloudwatch_logs, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
 from ministack.services.cloudformation import provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
@@ -487,6 +492,11 @@ async def application(scope, receive, send):
                     "headers": [(b"content-type", b"application/json")]})
         await send({"type": "http.response.body", "body": body})
         return
+    if scope["type"] == "http" and scope["path"].startswith("/_localcloud/kill/"):
+        kill_environment(int(scope["path"].rpartition("/")[2]))
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body"})
+        return
     await gateway.app(scope, receive, send)
 
 
@@ -645,12 +655,102 @@ stepfunctions._register_sfn_jsonata_functions = register_functions_with_millis
 
 # --- 11. The log format of a function -------------------------------------------------------------
 
+def log_format(config):
+    return {"AWS_LAMBDA_LOG_FORMAT": (config.get("LoggingConfig") or {}).get("LogFormat") or "Text"}
+
+
+# --- 12. The execution environments of functions --------------------------------------------------
+
+# AWS gives no time; it is observed to be five to fifteen minutes.
+IDLE_SECONDS = max(5, 600 * TIME_SCALE)
+
+release_worker, shutdown_server = lambda_svc.release_worker, lambda_runtime.ProvidedWorker._shutdown_server
+# The sessions of the environments that run, by the ports on which the functions find their Runtime API.
+sessions = {}
+
+
 def worker_environment(config, code_dir, port, without=lambda_svc._provided_worker_env):
-    log_format = (config.get("LoggingConfig") or {}).get("LogFormat") or "Text"
-    return {**without(config, code_dir, port), "AWS_LAMBDA_LOG_FORMAT": log_format}
+    """The token of the credentials tells the gateway which environment of which function calls."""
+    environment = {**without(config, code_dir, port), **log_format(config)}
+    secret = os.urandom(16).hex()
+    token = f"localcloud/{config['FunctionName']}/{port}/{secret}"
+    session = {**sts._sessions[environment["AWS_ACCESS_KEY_ID"]], "SessionToken": token}
+    sessions[port] = session
+    sts.register_session(f"ASIA{secret[:16].upper()}", session)
+    return {**environment, "AWS_ACCESS_KEY_ID": f"ASIA{secret[:16].upper()}", "AWS_SESSION_TOKEN": token}
+
+
+def shutdown_server_of_environment(worker):
+    if worker._server:
+        # Calls on their way may still be answered.
+        sessions.pop(worker._server.server_address[1], {})["Expiration"] = time.time() + 60
+    shutdown_server(worker)
+
+
+def release_worker_now(worker):
+    if worker:
+        worker.last_used = time.time()
+    release_worker(worker)
+
+
+def kill_environment(port):
+    with lambda_runtime._lock:
+        workers = [worker for pool in lambda_runtime._workers.values() for worker in pool]
+    for worker in workers:
+        server, process = worker._server, worker._proc
+        if server and process and server.server_address[1] == port:
+            process.kill()
+
+
+def end_idle_environments():
+    while True:
+        time.sleep(IDLE_SECONDS / 10)
+        idle = []
+        with lambda_runtime._lock:
+            for key, pool in list(lambda_runtime._workers.items()):
+                idle += [worker for worker in pool
+                         if not worker.in_use and time.time() - worker.last_used > IDLE_SECONDS]
+                lambda_runtime._workers[key] = [worker for worker in pool if worker not in idle]
+        lambda_runtime.kill_workers(idle)
 
 
 lambda_svc._provided_worker_env = worker_environment
+lambda_svc.release_worker = release_worker_now
+lambda_runtime.ProvidedWorker._shutdown_server = shutdown_server_of_environment
+
+
+# --- 13. What is kept -----------------------------------------------------------------------------
+
+# The histories of executions that have ended, the streams of a log group and the events of a stream, the points of
+# a metric, the events of the bus.
+HISTORIES, STREAMS, LINES, POINTS, EVENTS = 200, 200, 2000, 500, 500
+
+
+def forget_the_oldest():
+    ended = [execution for execution in stepfunctions._executions.all_values()
+             if execution["status"] != "RUNNING" and execution["events"]]
+    ended.sort(key=lambda execution: str(execution.get("stopDate")))
+    for execution in ended[:-HISTORIES]:
+        # The execution can still be described, and its name stays taken.
+        execution["events"] = []
+    for group in cloudwatch_logs._log_groups.all_values():
+        streams = group["streams"]
+        by_age = sorted(list(streams), key=lambda name: streams[name]["lastEventTimestamp"] or time.time() * 1000)
+        for name in by_age[:-STREAMS]:
+            streams.pop(name, None)
+        with cloudwatch_logs._log_events_lock:
+            for stream in list(streams.values()):
+                del stream["events"][:-LINES]
+    for points in cloudwatch._metrics.all_values():
+        del points[:-POINTS]
+    for entries in eventbridge._events_log.all_values():
+        del entries[:-EVENTS]
+
+
+def forget_the_oldest_from_time_to_time():
+    while True:
+        time.sleep(10)
+        forget_the_oldest()
 
 
 # --- The process --------------------------------------------------------------------------------
@@ -690,5 +790,7 @@ if __name__ == "__main__":
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     threading.Thread(target=end_when_standard_input_ends, daemon=True).start()
+    threading.Thread(target=end_idle_environments, daemon=True).start()
+    threading.Thread(target=forget_the_oldest_from_time_to_time, daemon=True).start()
     signal.signal(signal.SIGTERM, end_process_group)
     asyncio.run(serve())

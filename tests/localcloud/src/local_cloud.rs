@@ -21,7 +21,7 @@ use crate::{
         faults::Faults,
         forward::Forward,
     },
-    load_balancer::{LoadBalancer, targets::Targets},
+    load_balancer::{LoadBalancer, targets::Targets, threads::Threads},
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
@@ -49,6 +49,8 @@ pub struct LocalCloud {
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
+    // The load balancer and the health checks run on these.
+    _threads: Threads,
     // Images, function code and logs. Removed when this is dropped.
     _state_dir: TempDir,
 }
@@ -75,9 +77,19 @@ impl LocalCloud {
         })
         .await?;
         let client = ministack.client().clone();
-        let targets = Targets::new(options.time_scale);
-        let load_balancer =
-            LoadBalancer::start(options.http_port, options.https_port, targets.clone()).await?;
+        let threads = Threads::start()?;
+        let targets = {
+            let _on_these_threads = threads.enter();
+            Targets::new(options.time_scale)
+        };
+        let load_balancer = threads
+            .handle()
+            .spawn(LoadBalancer::start(
+                options.http_port,
+                options.https_port,
+                targets.clone(),
+            ))
+            .await??;
         let load_balancer = Arc::new(load_balancer);
         let feed = ControlPlaneFeed::new(client.clone(), targets.clone());
         let elbv2 = Elbv2::new(client.clone(), targets.clone(), feed.clone());
@@ -104,6 +116,7 @@ impl LocalCloud {
             load_balancer,
             targets,
             ecs,
+            _threads: threads,
             _state_dir: state_dir,
         })
     }

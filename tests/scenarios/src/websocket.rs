@@ -18,24 +18,44 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use crate::visitors::{AFFINITY, Visitor};
 use crate::{Execution, TestEnvironment};
 
+/// Where WebSockets go through the load balancer.
+pub struct Door {
+    tls: TlsConnector,
+    port: u16,
+}
+
 /// An open WebSocket through the load balancer.
 pub struct Socket(WebSocketStream<TlsStream<TcpStream>>);
 
-impl Socket {
+impl Door {
+    /// The HTTPS listener of the environment.
+    ///
+    /// # Errors
+    /// When its certificate cannot be read.
+    pub fn of(env: &TestEnvironment) -> anyhow::Result<Door> {
+        let balancer = env.cloud.load_balancer();
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(
+            balancer.certificate_pem().as_bytes(),
+        )?)?;
+        let config = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        Ok(Door {
+            tls: TlsConnector::from(Arc::new(config)),
+            port: balancer.https_port(),
+        })
+    }
+
     /// Opens a WebSocket to the deployment, as a browser with its cookie does.
     ///
     /// # Errors
     /// When the connection is refused.
-    pub async fn open(env: &TestEnvironment, id: &str) -> anyhow::Result<Socket> {
-        let pem = env.cloud.load_balancer().certificate_pem();
-        let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_slice(pem.as_bytes())?)?;
-        let config = ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let port = env.cloud.load_balancer().https_port();
+    pub async fn open(&self, id: &str) -> anyhow::Result<Socket> {
+        let port = self.port;
         let stream = TcpStream::connect(("127.0.0.1", port)).await?;
-        let tls = TlsConnector::from(Arc::new(config))
+        let tls = self
+            .tls
             .connect(ServerName::try_from("127.0.0.1")?, stream)
             .await?;
         let mut request = format!("wss://127.0.0.1:{port}/ws").into_client_request()?;
@@ -43,6 +63,16 @@ impl Socket {
         request.headers_mut().insert("cookie", cookie.parse()?);
         let (socket, _) = tokio_tungstenite::client_async(request, tls).await?;
         Ok(Socket(socket))
+    }
+}
+
+impl Socket {
+    /// As [`Door::open`].
+    ///
+    /// # Errors
+    /// As [`Door::of`] and [`Door::open`].
+    pub async fn open(env: &TestEnvironment, id: &str) -> anyhow::Result<Socket> {
+        Door::of(env)?.open(id).await
     }
 
     /// Sends a text and waits for its echo.

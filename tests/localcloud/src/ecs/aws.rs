@@ -254,13 +254,14 @@ impl Backends for Aws {
                 .await
                 .map_err(|error| error.of(reference).to_string())?;
             Ok(Image {
-                root: image.root,
-                entrypoint: image.entrypoint,
-                command: image.cmd,
-                environment: image.env,
-                working_dir: image.working_dir,
-                digest: image.digest,
-                stop_signal: image.stop_signal,
+                root: image.root.clone(),
+                entrypoint: image.entrypoint.clone(),
+                command: image.cmd.clone(),
+                environment: image.env.clone(),
+                working_dir: image.working_dir.clone(),
+                digest: image.digest.clone(),
+                stop_signal: image.stop_signal.clone(),
+                folder: Some(image.folder),
             })
         }
         .boxed()

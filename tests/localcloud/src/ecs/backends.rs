@@ -4,12 +4,14 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 
 use super::answer::Refusal;
 use super::model::TaskDefinition;
 use super::names::ClusterName;
+use crate::image::Folder;
 
 /// How a target group is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,7 +24,7 @@ pub enum TargetGroupUse {
 }
 
 /// An image that was pulled and unpacked.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct Image {
     /// The folder that is the container's `/`.
     pub root: PathBuf,
@@ -36,6 +38,8 @@ pub struct Image {
     pub digest: String,
     /// The image's `STOPSIGNAL`.
     pub stop_signal: Option<String>,
+    /// Keeps the image on the disk. Absent for one that stays there anyway.
+    pub folder: Option<Arc<Folder>>,
 }
 
 /// The health of a target as the load balancer reports it.

@@ -17,7 +17,7 @@ use crate::time_scale::TimeScale;
 /// Seconds on AWS between two reconciliations.
 const RECONCILE_INTERVAL: f64 = 1.0;
 
-/// How many seconds stopped tasks are kept: "Currently, stopped tasks appear in the returned results
+/// How many seconds on AWS stopped tasks are kept: "Currently, stopped tasks appear in the returned results
 /// for at least one hour."
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
 const STOPPED_TASKS_ARE_KEPT: f64 = 3600.0;
@@ -41,7 +41,7 @@ pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
                 tokio::spawn(task_life::live(Arc::clone(&shared), task_arn));
             }
         }
-        remove_old_tasks(&mut shared.state(), Timestamp::now());
+        forget(&mut shared.state(), time_scale, Timestamp::now());
     }
 }
 
@@ -437,10 +437,24 @@ fn complete(service: &mut Service, tasks: &[&mut Task]) {
     }
 }
 
-fn remove_old_tasks(state: &mut State, now: Timestamp) {
+/// Removes stopped tasks after their time, and with its last task a service that is INACTIVE: "in the
+/// future, INACTIVE services may be cleaned up and purged from Amazon ECS record keeping".
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html>
+fn forget(state: &mut State, time_scale: TimeScale, now: Timestamp) {
+    let kept = time_scale.seconds(STOPPED_TASKS_ARE_KEPT).as_secs_f64();
+    let before = state.tasks.len();
     state.tasks.retain(|_, task| {
-        task.times.stopped_at.is_none_or(|Timestamp(at)| {
-            task.status != TaskStatus::Stopped || now.0 - at < STOPPED_TASKS_ARE_KEPT
-        })
+        task.times
+            .stopped_at
+            .is_none_or(|Timestamp(at)| task.status != TaskStatus::Stopped || now.0 - at < kept)
     });
+    if state.tasks.len() < before {
+        let State {
+            services, tasks, ..
+        } = state;
+        services.retain(|arn, service| {
+            service.status != ServiceStatus::Inactive
+                || tasks.values().any(|task| task.service_arn == *arn)
+        });
+    }
 }

@@ -17,6 +17,7 @@ use super::names::ClusterName;
 use super::process::{CommandLine, Control, Process};
 use super::references;
 use super::shared::Shared;
+use crate::image::Folder;
 
 /// The durations of a task's steps, in seconds on AWS. AWS takes longer (about 30 s from PROVISIONING to
 /// RUNNING), but guarantees no durations, so that no caller may depend on them.
@@ -130,6 +131,7 @@ struct Prepared {
     stop_signal: String,
     stop_timeout: f64,
     logs: Option<Destination>,
+    folder: Option<Arc<Folder>>,
 }
 
 /// PROVISIONING and PENDING: address, role, secrets, images, log streams.
@@ -279,6 +281,7 @@ async fn prepare_container(
             .as_f64()
             .unwrap_or(steps::STOP_TIMEOUT),
         logs,
+        folder: image.folder,
     })
 }
 
@@ -313,6 +316,8 @@ struct RunningContainer {
     stop_timeout: f64,
     control: Control,
     exited: bool,
+    /// The image stays on the disk while the process may run.
+    _folder: Option<Arc<Folder>>,
 }
 
 impl Running {
@@ -344,6 +349,7 @@ impl Running {
                 stop_timeout: prepared.stop_timeout,
                 control,
                 exited: false,
+                _folder: prepared.folder,
             });
         }
         let controls = containers.iter().map(|one| one.control.clone()).collect();

@@ -192,6 +192,7 @@ impl Backends for Fake {
                 working_dir: None,
                 digest: "sha256:1".to_owned(),
                 stop_signal: None,
+                folder: None,
             })
         } else {
             Err(format!(
@@ -931,5 +932,25 @@ async fn ministack_keeps_clusters_and_task_definitions_but_a_cluster_in_use_cann
         "ClusterContainsServicesException: The Cluster cannot be deleted while Services are \
          active."
     );
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_deleted_service_and_its_tasks_are_forgotten_after_some_time() {
+    let fake = Fake::new();
+    let ecs = start_at(&fake, TimeScale(0.0001));
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    steady(&ecs).await;
+    let stopping = tasks(&ecs, "RUNNING").await;
+    let delete = json!({"cluster": "test", "service": "app", "force": true});
+    ok(&ecs, "DeleteService", delete).await;
+    let describe = json!({"cluster": "test", "services": ["app"]});
+    while ok(&ecs, "DescribeServices", describe.clone()).await["failures"] == json!([]) {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let arns: Vec<&Value> = stopping.iter().map(|task| &task["taskArn"]).collect();
+    let described = json!({"cluster": "test", "tasks": arns});
+    let described = ok(&ecs, "DescribeTasks", described).await;
+    assert_eq!(described["tasks"], json!([]));
     ecs.shutdown().await;
 }

@@ -27,7 +27,7 @@ const HOP_BY_HOP: [&str; 5] = [
 /// Passes requests on to one MiniStack.
 #[derive(Clone)]
 pub struct Forward {
-    client: Client,
+    pub(super) client: Client,
 }
 
 impl Forward {

@@ -29,7 +29,7 @@ pub(crate) mod forward;
 mod operation;
 
 use answer::Answer;
-use caller::{Connection, FunctionProcess, Peer};
+use caller::Environment;
 use calls::{Call, Calls};
 use ecr::Ecr;
 use elbv2::Elbv2;
@@ -40,8 +40,8 @@ use operation::{Operation, Protocol};
 /// The limit on the size of a request, such as an image layer or the zip file of a function, in bytes.
 const BODY_LIMIT: usize = 512 * 1024 * 1024;
 
-/// The limits on the answers that are kept for stale reads: their number, and their size in bytes.
-const ANSWERS_KEPT: usize = 2_000;
+/// The limits on the answers that are kept for stale reads, in bytes: of all together, and of each.
+const ANSWERS_KEPT: usize = 32 * 1024 * 1024;
 const ANSWER_KEPT_LIMIT: usize = 256 * 1024;
 
 /// A request that was read to its end.
@@ -84,7 +84,14 @@ struct State {
     services: Services,
     calls: Calls,
     faults: Faults,
-    answers: Mutex<HashMap<(String, String, Bytes), Answer>>,
+    answers: Mutex<Answers>,
+}
+
+/// Answers to calls that only read, with the size of all together.
+#[derive(Default)]
+struct Answers {
+    kept: HashMap<(String, String, Bytes), Answer>,
+    bytes: usize,
 }
 
 /// The connection is closed without an answer.
@@ -167,14 +174,7 @@ async fn accept(listener: TcpListener, state: Arc<State>) {
 
 async fn serve_connection(stream: TcpStream, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
-    let (Ok(from), Ok(to)) = (stream.peer_addr(), stream.local_addr()) else {
-        return; // The client has disconnected.
-    };
-    let peer = Arc::new(Peer::new(Connection { from, to }));
-    let service = service_fn(move |request| {
-        let (state, peer) = (state.clone(), peer.clone());
-        async move { state.respond(request, peer).await }
-    });
+    let service = service_fn(move |request| state.clone().respond(request));
     // An error means that the client disconnected, or that a fault closes the connection.
     let _ = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -186,7 +186,6 @@ impl State {
     async fn respond(
         self: Arc<Self>,
         request: Request<IncomingBody>,
-        peer: Arc<Peer>,
     ) -> Result<Response<Full<Bytes>>, Dropped> {
         let (parts, body) = request.into_parts();
         let Ok(body) = Limited::new(body, BODY_LIMIT).collect().await else {
@@ -194,7 +193,7 @@ impl State {
         };
         let body = body.to_bytes();
         // A call runs to its end even if the caller disconnects, as on AWS.
-        let call = tokio::spawn(self.call(Incoming::new(parts, body), peer));
+        let call = tokio::spawn(self.call(Incoming::new(parts, body)));
         match call.await {
             Ok(Some(answer)) => Ok(answer.map(Full::new)),
             _ => Err(Dropped),
@@ -202,11 +201,16 @@ impl State {
     }
 
     /// Answers a call, with the fault that hits it, and records it. `None` closes the connection.
-    async fn call(self: Arc<Self>, incoming: Incoming, peer: Arc<Peer>) -> Option<Answer> {
-        let process = peer.function().await;
-        let function = process.map(|process| process.function.as_str());
+    async fn call(self: Arc<Self>, incoming: Incoming) -> Option<Answer> {
+        let environment = Environment::of(&incoming.parts);
+        let function = environment.as_ref().map(|it| it.function.as_str());
         let fault = self.faults.fault_for(&incoming.operation, function);
-        let kill = || process.map(FunctionProcess::kill);
+        let kill = async || {
+            if let Some(environment) = &environment {
+                // An error means that MiniStack has ended, and its functions with it.
+                let _ = self.services.forward.client.kill(environment).await;
+            }
+        };
         let answer = match fault {
             None => Some(self.answer(&incoming).await),
             Some(Fault::ConnectionReset) => None,
@@ -215,12 +219,12 @@ impl State {
                 None
             }
             Some(Fault::KilledBeforeCall) => {
-                kill();
+                kill().await;
                 None
             }
             Some(Fault::KilledAfterCall) => {
                 self.answer(&incoming).await;
-                kill();
+                kill().await;
                 None
             }
             Some(Fault::Slow { milliseconds }) => {
@@ -275,7 +279,7 @@ impl State {
 
     fn earlier_answer(&self, incoming: &Incoming) -> Option<Answer> {
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        answers.get(&answer_key(incoming)).cloned()
+        answers.kept.get(&answer_key(incoming)).cloned()
     }
 
     fn keep(&self, incoming: &Incoming, answer: &Answer) {
@@ -283,10 +287,11 @@ impl State {
             return;
         }
         let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
-        if answers.len() >= ANSWERS_KEPT {
-            answers.clear();
+        if answers.bytes >= ANSWERS_KEPT {
+            *answers = Answers::default();
         }
-        answers.insert(answer_key(incoming), answer.clone());
+        answers.bytes += incoming.body.len() + answer.body().len();
+        answers.kept.insert(answer_key(incoming), answer.clone());
     }
 }
 

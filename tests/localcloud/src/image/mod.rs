@@ -5,6 +5,7 @@ use std::sync::Once;
 use oci_client::Client;
 use oci_client::client::{ClientConfig, ClientProtocol, linux_amd64_resolver};
 
+mod folder;
 mod pack;
 mod pull;
 mod push;
@@ -14,8 +15,9 @@ mod registry;
 mod tests;
 mod unpack;
 
+pub use folder::Folder;
 pub use pack::{Config, File, Layer, PackedImage, pack};
-pub use pull::{PullError, UnpackedImage, pull};
+pub use pull::{PullError, Pulled, UnpackedImage, pull};
 pub use push::push;
 
 /// A client for a registry over plain HTTP, such as the gateway. From a multi-architecture image it

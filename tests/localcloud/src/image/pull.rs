@@ -1,8 +1,8 @@
 //! Pulls an image and unpacks it into a folder that all tasks of the image share.
 
-use std::collections::HashMap;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::Arc;
 
 use anyhow::Context;
 use oci_client::Reference;
@@ -13,7 +13,7 @@ use oci_spec::image::ImageConfiguration;
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncWriteExt;
 
-use super::{client, unpack};
+use super::{Folder, client, unpack};
 
 /// An image that is unpacked on this machine's disk.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,22 @@ pub struct UnpackedImage {
     pub stop_signal: Option<String>,
     /// The digest of the manifest. For a multi-architecture image, the digest of its index.
     pub digest: String,
+}
+
+/// A pulled image. It is on the disk until the last one of the same image is dropped.
+#[derive(Debug)]
+pub struct Pulled {
+    image: UnpackedImage,
+    /// Keeps the image on the disk.
+    pub folder: Arc<Folder>,
+}
+
+impl Deref for Pulled {
+    type Target = UnpackedImage;
+
+    fn deref(&self) -> &UnpackedImage {
+        &self.image
+    }
 }
 
 /// The reason why an image could not be pulled. `Display` gives the text that ECS reports as the
@@ -128,17 +144,13 @@ impl From<anyhow::Error> for Cause {
 ///
 /// # Errors
 /// If the image does not exist, has no linux/amd64 variant, or cannot be fetched or unpacked.
-pub async fn pull(
-    registry: &str,
-    reference: &str,
-    into: &Path,
-) -> Result<UnpackedImage, PullError> {
+pub async fn pull(registry: &str, reference: &str, into: &Path) -> Result<Pulled, PullError> {
     let image = format!("{registry}/{reference}");
     let pulled = pull_into(&image, into).await;
     pulled.map_err(|cause| PullError { image, cause })
 }
 
-async fn pull_into(image: &str, into: &Path) -> Result<UnpackedImage, Cause> {
+async fn pull_into(image: &str, into: &Path) -> Result<Pulled, Cause> {
     let reference: Reference = image
         .parse()
         .map_err(|error| Cause::Other(format!("invalid reference format: {error}")))?;
@@ -146,24 +158,16 @@ async fn pull_into(image: &str, into: &Path) -> Result<UnpackedImage, Cause> {
     let (manifest, digest, index) = client
         .pull_image_manifest_and_list_digest(&reference, &RegistryAuth::Anonymous)
         .await?;
-    let name = digest.replace(':', "-");
-    let lock = lock_of(into.join(&name));
-    let _alone = lock.lock().await;
-    let folder = into.join(&name);
-    let mut unpacked = match read(&folder).await {
-        Some(unpacked) => unpacked,
-        None => unpack_into(&client, &reference, &manifest, &digest, &folder).await?,
+    let folder = Folder::of(into.join(digest.replace(':', "-")));
+    let alone = folder.unpacking.lock().await;
+    let path = folder.path();
+    let mut image = match read(path).await {
+        Some(image) => image,
+        None => unpack_into(&client, &reference, &manifest, &digest, path).await?,
     };
-    unpacked.digest = index.unwrap_or(digest);
-    Ok(unpacked)
-}
-
-/// One lock for each image folder of this process.
-fn lock_of(folder: PathBuf) -> Arc<tokio::sync::Mutex<()>> {
-    static LOCKS: LazyLock<Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<()>>>>> =
-        LazyLock::new(Mutex::default);
-    let mut locks = LOCKS.lock().unwrap_or_else(|p| p.into_inner());
-    locks.entry(folder).or_default().clone()
+    drop(alone);
+    image.digest = index.unwrap_or(digest);
+    Ok(Pulled { image, folder })
 }
 
 /// Reads what `unpack_into` wrote. `None` if the image was not unpacked yet.

@@ -72,7 +72,7 @@ async fn an_image_is_pulled_by_tag_and_by_digest_as_it_was_pushed() {
     let by_digest = pull(&registry.host, &format!("test@{digest}"), folder.path())
         .await
         .unwrap();
-    assert_eq!(by_tag, by_digest);
+    assert_eq!(*by_tag, *by_digest);
     assert_eq!(by_tag.digest, digest);
     assert_eq!(by_tag.entrypoint, ["/bin/app", "--serve"]);
     assert_eq!(by_tag.cmd, Vec::<String>::new());
@@ -102,21 +102,24 @@ async fn a_second_push_uploads_no_blob_again_and_moves_the_tag() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn concurrent_pulls_fetch_and_unpack_an_image_once() {
+async fn concurrent_pulls_fetch_and_unpack_an_image_once_and_it_is_removed_with_its_last_user() {
     let registry = Registry::start().await;
     push(&registry.host, "test", "v1", &packed("a"))
         .await
         .unwrap();
     let before = registry.blob_reads();
     let folder = tempfile::tempdir().unwrap();
+    let in_folder = || std::fs::read_dir(folder.path()).unwrap().count();
     let pulls = (0..8).map(|_| pull(&registry.host, "test:v1", folder.path()));
-    for pulled in futures_util::future::join_all(pulls).await {
-        let app = pulled.unwrap().root.join("bin/app");
+    let pulled = futures_util::future::join_all(pulls).await;
+    for image in &pulled {
+        let app = image.as_ref().unwrap().root.join("bin/app");
         assert_eq!(std::fs::read_to_string(app).unwrap(), "a");
     }
     assert_eq!(registry.blob_reads() - before, 2);
-    let left = std::fs::read_dir(folder.path()).unwrap().count();
-    assert_eq!(left, 1);
+    assert_eq!(in_folder(), 1);
+    drop(pulled);
+    assert_eq!(in_folder(), 0, "the image is removed with its last user");
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ pub mod targets;
 mod test_support;
 #[cfg(test)]
 mod tests;
+pub mod threads;
 mod tls;
 mod tunnel;
 

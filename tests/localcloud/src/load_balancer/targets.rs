@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -75,6 +76,8 @@ type Probe = Arc<
 pub struct Targets(Arc<Inner>);
 
 struct Inner {
+    /// The runtime of the health checks and timers.
+    runtime: Handle,
     time_scale: TimeScale,
     probe: Probe,
     state: Mutex<State>,
@@ -119,7 +122,11 @@ impl Drop for Task {
 }
 
 impl Targets {
-    /// An empty registry. `time_scale` shortens intervals, timeouts and deregistration delays.
+    /// An empty registry, whose health checks run on the current Tokio runtime. `time_scale` shortens
+    /// intervals, timeouts and deregistration delays.
+    ///
+    /// # Panics
+    /// Outside of a Tokio runtime.
     pub fn new(time_scale: TimeScale) -> Self {
         Self::with_probe(
             time_scale,
@@ -131,6 +138,7 @@ impl Targets {
 
     fn with_probe(time_scale: TimeScale, probe: Probe) -> Self {
         Targets(Arc::new(Inner {
+            runtime: Handle::current(),
             time_scale,
             probe,
             state: Mutex::default(),
@@ -139,9 +147,6 @@ impl Targets {
 
     /// `RegisterTargets` for one address. A target that is already registered stays unchanged, unless it
     /// is draining: then it starts again as a new target.
-    ///
-    /// # Panics
-    /// Outside of a Tokio runtime, on which the health checks run.
     pub fn register(&self, group_arn: &str, ip: IpAddr, port: u16, zone: &str) {
         let mut state = self.state();
         state.next_number += 1;
@@ -207,7 +212,7 @@ impl Targets {
         let delay = self.0.time_scale.seconds(delay.into());
         let registry = Arc::downgrade(&self.0);
         let arn = group_arn.to_string();
-        target.removal = Some(Task(tokio::spawn(async move {
+        target.removal = Some(Task(self.0.runtime.spawn(async move {
             tokio::time::sleep(delay).await;
             if let Some(registry) = registry.upgrade() {
                 lock(&registry).remove(&arn, number);
@@ -294,7 +299,7 @@ impl Targets {
                         target.number,
                         target.address,
                     );
-                    target.checker = Some(Task(tokio::spawn(check)));
+                    target.checker = Some(Task(self.0.runtime.spawn(check)));
                 }
             }
         }

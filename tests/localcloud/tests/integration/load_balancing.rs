@@ -1,5 +1,9 @@
 //! The control plane of ELBv2, called with the SDK through the gateway.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use crate::cloud::{self, Balancer, code, forward, header_condition, listener};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, Tag, TargetDescription, TargetGroupTuple,
@@ -437,5 +441,26 @@ async fn a_target_is_unused_until_a_rule_names_its_group_and_is_checked_then() {
         code(&missing.send().await.expect_err("it does not exist")),
         "TargetGroupNotFound"
     );
+    cloud.stop().await;
+}
+
+#[tokio::test]
+async fn a_request_is_answered_while_all_other_work_is_held_up() {
+    let cloud = cloud::start().await;
+    Balancer::create(&cloud).await;
+    let url = format!("http://127.0.0.1:{}", cloud.load_balancer().http_port());
+    while cloud::http().get(&url).send().await.is_err() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // From here on the test blocks the only thread of its runtime, on which the local cloud does its other work.
+    let address = ("127.0.0.1", cloud.load_balancer().http_port());
+    let mut stream = TcpStream::connect(address).expect("connected");
+    let timeout = Some(Duration::from_secs(30));
+    stream.set_read_timeout(timeout).expect("set");
+    let request = "GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("answered");
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     cloud.stop().await;
 }

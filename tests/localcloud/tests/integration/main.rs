@@ -9,6 +9,7 @@ mod cloud;
 mod data_limit;
 mod deadlines;
 mod foreground;
+mod functions;
 mod load_balancing;
 mod push_events;
 mod schedules;

@@ -7,13 +7,12 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::env::VarError;
-use std::str::FromStr;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use futures_util::future::join_all;
 use scenarios::faults::plan::{self, Case, Workflow};
 use scenarios::faults::{FaultRunner, Summary};
+use scenarios::settings::setting;
 
 struct Settings {
     seed: u64,
@@ -101,15 +100,4 @@ async fn work(queue: &RefCell<VecDeque<(usize, Case)>>, number: usize) -> anyhow
 
 fn next(queue: &RefCell<VecDeque<(usize, Case)>>) -> Option<(usize, Case)> {
     queue.borrow_mut().pop_front()
-}
-
-/// The value of an environment variable, if it is set.
-fn setting<T: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
-    name: &'static str,
-) -> anyhow::Result<Option<T>> {
-    match std::env::var(name) {
-        Ok(text) => Ok(Some(text.parse().context(name)?)),
-        Err(VarError::NotPresent) => Ok(None),
-        Err(error) => Err(error).context(name),
-    }
 }

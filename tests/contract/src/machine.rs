@@ -122,10 +122,7 @@ pub fn assigned_by(state: &Value) -> impl Iterator<Item = &str> {
         .map(|(variable, _)| variable.as_str())
 }
 
-/// All transitions out of a state. The first is the ordinary one.
-///
-/// The `Assign` of a choice itself applies to its `Default` only:
-/// <https://docs.aws.amazon.com/step-functions/latest/dg/state-choice.html>.
+/// All transitions out of a state. The first is the ordinary one, if there is one.
 pub fn transitions(state: &Value) -> Vec<Transition<'_>> {
     let ordinary = [&state["Next"], &state["Default"]]
         .into_iter()

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::pipeline::timeout_of;
 use crate::Repository;
 use crate::machine::{Machine, Scope, assigned_by, function_of, transitions};
+use crate::template::strings;
 
 /// Events that an execution may have:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
@@ -26,6 +27,8 @@ const EVENTS_OF_A_RETRY: u64 = 3;
 /// Iterations that a Map runs at once when it does not set a number:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/state-map-inline.html>.
 const ITERATIONS_AT_ONCE: u64 = 40;
+/// Seconds in which Lambda refuses to call a function that is not ready.
+const REFUSAL: u64 = 5;
 
 /// A Wait state that leads back to a task, until a deadline.
 struct Loop<'a> {
@@ -38,14 +41,22 @@ struct Loop<'a> {
 }
 
 impl Loop<'_> {
-    /// Rounds that begin before the deadline.
-    fn rounds(&self) -> u64 {
-        self.deadline / self.wait.max(1) + 1
-    }
-
-    /// Events of one round whose task needs every try: the wait, the task and the choice.
+    /// Events until the deadline, when each round needs the number of tries that makes most of them. A
+    /// round has the wait, the task and the choice, and takes at least its waits.
     fn events(&self) -> u64 {
-        2 * EVENTS_OF_A_STATE + EVENTS_OF_A_TASK + EVENTS_OF_A_RETRY * retries_of(self.task)
+        let mut seconds = self.wait as f64;
+        let mut events = 2 * EVENTS_OF_A_STATE + EVENTS_OF_A_TASK;
+        let whole = |events: u64, seconds: f64| events * ((self.deadline as f64 / seconds) as u64 + 1);
+        let mut most = whole(events, seconds);
+        for retrier in retriers(self.task) {
+            for wait in waits_of(retrier) {
+                // Full jitter waits half as long on average.
+                seconds += wait / 2.0;
+                events += EVENTS_OF_A_RETRY;
+                most = most.max(whole(events, seconds));
+            }
+        }
+        most
     }
 }
 
@@ -163,7 +174,7 @@ pub fn history(repository: &Repository) -> Result<Vec<String>> {
             // An iteration of a Map has a beginning and an end of its own.
             events += turns * (longest(scope, own).unwrap_or(0) + EVENTS_OF_A_STATE);
             for found in loops(repository, machine, scope)?.into_iter().flatten() {
-                events += at_once * found.rounds() * found.events();
+                events += at_once * found.events();
             }
         }
         if events >= MAX_EVENTS {
@@ -224,28 +235,34 @@ pub fn deadlines(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// AWS's own defaults, for fields that a retrier does not set:
-/// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
-fn retries_of(state: &Value) -> u64 {
-    let retriers = state["Retry"].as_array().into_iter().flatten();
-    retriers
-        .map(|retrier| retrier["MaxAttempts"].as_u64().unwrap_or(3))
-        .sum()
+fn retriers(state: &Value) -> impl Iterator<Item = &Value> {
+    state["Retry"].as_array().into_iter().flatten()
 }
 
-/// Each retrier has its own number of tries.
+/// The longest waits before each try of a retrier, in seconds. AWS's own defaults are for fields that are
+/// not set: <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
+fn waits_of(retrier: &Value) -> impl Iterator<Item = f64> {
+    let number = |field: &str, default: f64| retrier[field].as_f64().unwrap_or(default);
+    let (first, rate) = (number("IntervalSeconds", 1.0), number("BackoffRate", 2.0));
+    let longest = number("MaxDelaySeconds", f64::MAX);
+    let tries = retrier["MaxAttempts"].as_i64().unwrap_or(3) as i32;
+    (0..tries).map(move |earlier| (first * rate.powi(earlier)).min(longest))
+}
+
+fn retries_of(state: &Value) -> u64 {
+    retriers(state).map(|it| waits_of(it).count() as u64).sum()
+}
+
+/// Each retrier has its own number of tries. A try after a timeout may take as long again, and one after
+/// a refusal only as long as the refusal.
 fn seconds_of_all_tries(state: &Value) -> u64 {
     let once = state["TimeoutSeconds"].as_u64().unwrap_or(0);
-    let mut all = once;
-    for retrier in state["Retry"].as_array().into_iter().flatten() {
-        let number = |field: &str, default: f64| retrier[field].as_f64().unwrap_or(default);
-        let mut wait = number("IntervalSeconds", 1.0);
-        for _ in 0..retrier["MaxAttempts"].as_u64().unwrap_or(3) {
-            all += once + wait.min(number("MaxDelaySeconds", f64::MAX)).ceil() as u64;
-            wait *= number("BackoffRate", 2.0);
-        }
-    }
-    all
+    let tries = retriers(state).flat_map(|retrier| {
+        let times_out = strings(&retrier["ErrorEquals"]).iter().any(|it| it == "States.Timeout");
+        let each = if times_out { once } else { REFUSAL };
+        waits_of(retrier).map(move |wait| each + wait.ceil() as u64)
+    });
+    once + tries.sum::<u64>()
 }
 
 /// The drain function has time to ask every task of the largest deployment when none answers, and for

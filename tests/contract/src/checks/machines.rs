@@ -15,8 +15,8 @@ use crate::machine::{Scope, function_of, is_ending, transitions};
 use crate::template::strings;
 use crate::{Repository, expression};
 
-/// The errors after which the same call of a function may succeed. Every state that runs a function
-/// retries all of these, and no others unless the function is in a VPC.
+/// The errors after which the same call of a function may succeed at once. Every state that runs a
+/// function retries all of these and those of `NOT_READY`, and no others.
 ///
 /// Lambda's and Step Functions' names:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>,
@@ -36,14 +36,26 @@ const TRANSIENT: [&str; 10] = [
     "States.Timeout",
 ];
 
-/// The further errors of that kind for a function in a VPC: Lambda removes the network interfaces of a
-/// function that was not called for weeks, and creates them again at the next call.
+/// The errors of a function that Lambda has to make ready first, so that retries have to wait longer. A
+/// function that was not called for weeks becomes inactive, whether it is in a VPC or not.
 ///
 /// <https://docs.aws.amazon.com/lambda/latest/dg/functions-states.html>,
 /// <https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors>.
-const NOT_READY: [&str; 2] = [
+const NOT_READY: [&str; 6] = [
     "Lambda.ResourceNotReadyException",
     "Lambda.ResourceConflictException",
+    "Lambda.CodeArtifactUserPendingException",
+    "Lambda.ENINotReadyException",
+    "Lambda.EC2ThrottledException",
+    "Lambda.EC2UnexpectedException",
+];
+
+/// How every state retries these: for about four minutes.
+const UNTIL_READY: [(&str, f64); 4] = [
+    ("IntervalSeconds", 20.0),
+    ("MaxAttempts", 6.0),
+    ("BackoffRate", 1.5),
+    ("MaxDelaySeconds", 60.0),
 ];
 
 /// Further names that Step Functions documents.
@@ -184,7 +196,11 @@ pub fn ways(repository: &Repository) -> Result<Vec<String>> {
             if ends != transitions(state).is_empty() {
                 problems.push(format!("{machine}: {name} must either end or lead on"));
             }
-            if state["Type"] == "Choice" && state["Default"].is_null() {
+            let last = state["Choices"].as_array().and_then(|rules| rules.last());
+            if state["Type"] == "Choice"
+                && state["Default"].is_null()
+                && !last.is_some_and(is_otherwise)
+            {
                 problems.push(format!(
                     "{machine}: {name} has no Default, so an unexpected answer ends the execution"
                 ));
@@ -192,6 +208,33 @@ pub fn ways(repository: &Repository) -> Result<Vec<String>> {
         }
         problems
     })
+}
+
+/// A choice assigns by its rules only. AWS's page says of an `Assign` beside `Choices` both that it applies
+/// to `Default` alone and that it applies always, and interpreters differ. What comes otherwise is a last
+/// rule with the condition `true` instead of a `Default`.
+///
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/state-choice.html>
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn choices(repository: &Repository) -> Result<Vec<String>> {
+    states(repository, |_, state| {
+        let mut problems = Vec::new();
+        if state["Type"] == "Choice" && state["Assign"].is_object() {
+            problems.push("assigns beside its rules".to_owned());
+        }
+        let rules = state["Choices"].as_array().into_iter().flatten();
+        let after_it: Vec<_> = rules.skip_while(|rule| !is_otherwise(rule)).collect();
+        if !after_it.is_empty() && (after_it.len() > 1 || state.get("Default").is_some()) {
+            problems.push("has ways after the rule that is always true".to_owned());
+        }
+        problems
+    })
+}
+
+fn is_otherwise(rule: &Value) -> bool {
+    rule["Condition"] == "{% true %}"
 }
 
 /// On every path the target group is attached before the service is created: ECS refuses a target
@@ -232,17 +275,9 @@ pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
 /// # Errors
 /// When a machine cannot be read.
 pub fn retries(repository: &Repository) -> Result<Vec<String>> {
-    let template = repository.template("pipeline")?;
+    let transient = [&TRANSIENT[..], &NOT_READY].concat();
     states(repository, |_, state| {
         let mut problems = Vec::new();
-        let mut transient = TRANSIENT.to_vec();
-        let is_in_vpc = |function| {
-            let properties = template.properties(&format!("{function}Function"));
-            properties.get("VpcConfig").is_some()
-        };
-        if function_of(state).is_some_and(is_in_vpc) {
-            transient.extend(NOT_READY);
-        }
         let mut retried = BTreeSet::new();
         for retry in state["Retry"].as_array().into_iter().flatten() {
             retried.extend(strings(&retry["ErrorEquals"]));
@@ -258,6 +293,13 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
                 problems.push(
                     "retries without a limit, backoff, a maximum delay or full jitter".to_owned(),
                 );
+            }
+            let names = strings(&retry["ErrorEquals"]);
+            let waits = |(field, value): &(&str, f64)| retry[*field].as_f64() == Some(*value);
+            if names.iter().any(|name| NOT_READY.contains(&name.as_str()))
+                && !UNTIL_READY.iter().all(waits)
+            {
+                problems.push("does not wait until a function is ready".to_owned());
             }
         }
         for name in retried

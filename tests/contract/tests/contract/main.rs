@@ -72,6 +72,7 @@ contract! {
     the_query_language_is_set_once_at_the_top: machines::query_language;
     every_state_has_a_comment_with_its_reason: machines::comments;
     every_transition_leads_to_a_state_and_every_state_is_reached: machines::ways;
+    choices_assign_by_their_rules_only: machines::choices;
     the_listener_rule_comes_before_the_service: machines::rule_before_service;
     only_transient_errors_are_retried: machines::retries;
     every_failure_is_caught_by_a_name_that_exists: machines::error_names;

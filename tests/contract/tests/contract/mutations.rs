@@ -196,8 +196,14 @@ mistakes! {
         "\"TransientError\"," => "\"States.ALL\",", "retries States.ALL";
     a_transient_error_that_is_not_retried: machines::retries, MACHINE,
         "\"Lambda.TooManyRequestsException\"," => "", "does not retry Lambda.TooManyRequestsException";
-    a_function_in_a_vpc_that_is_not_waited_for: machines::retries, CLEANUP,
-        "\"Lambda.ResourceNotReadyException\"," => "", "does not retry Lambda.ResourceNotReadyException";
+    a_function_that_is_not_waited_for: machines::retries, MACHINE,
+        "\"Lambda.ENINotReadyException\"," => "", "does not retry Lambda.ENINotReadyException";
+    a_function_that_is_not_waited_for_long_enough: machines::retries, MACHINE,
+        "\"IntervalSeconds\": 20" => "\"IntervalSeconds\": 2", "does not wait until a function is ready";
+    a_choice_that_assigns_beside_its_rules: machines::choices, MACHINE,
+        "\"Default\": \"WaitForTargets\"" => "\"Assign\": {\"failure\": null}, \"Default\": \"WaitForTargets\"", "AreTargetsHealthy assigns beside its rules";
+    a_choice_with_a_way_that_is_never_taken: machines::choices, MACHINE,
+        "\"Choices\": [" => "\"Choices\": [{\"Condition\": \"{% true %}\", \"Next\": \"Succeeded\"},", "has ways after the rule that is always true";
     retries_in_step: machines::retries, MACHINE,
         "\"JitterStrategy\": \"FULL\"" => "\"JitterStrategy\": \"NONE\"", "full jitter";
     an_error_that_does_not_occur: machines::error_names, MACHINE,

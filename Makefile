@@ -1,6 +1,7 @@
 # The verbs that people and CI use. `make help` lists them.
 
-# Tools that come as Python packages go into the project's virtual environment, at the versions in requirements.txt.
+# Tools that come as Python packages go into the project's virtual environment. requirements.in names them, and
+# requirements.txt has the versions and hashes of everything that is installed.
 PYTHON ?= python3
 VENV := .venv
 VENV_READY := $(VENV)/ready
@@ -29,12 +30,12 @@ help: ## List the verbs
 
 $(VENV_READY): requirements.txt
 	$(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
 	@touch $@
 
 $(LINT_VENV_READY): requirements-lint.txt
 	$(PYTHON) -m venv $(LINT_VENV)
-	$(LINT_VENV)/bin/pip install --quiet --disable-pip-version-check --requirement requirements-lint.txt
+	$(LINT_VENV)/bin/pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements-lint.txt
 	@touch $@
 
 .PHONY: build

@@ -46,7 +46,8 @@ impl Loop<'_> {
     fn events(&self) -> u64 {
         let mut seconds = self.wait as f64;
         let mut events = 2 * EVENTS_OF_A_STATE + EVENTS_OF_A_TASK;
-        let whole = |events: u64, seconds: f64| events * ((self.deadline as f64 / seconds) as u64 + 1);
+        let whole =
+            |events: u64, seconds: f64| events * ((self.deadline as f64 / seconds) as u64 + 1);
         let mut most = whole(events, seconds);
         for retrier in retriers(self.task) {
             for wait in waits_of(retrier) {
@@ -126,8 +127,14 @@ fn longest(scope: Scope<'_>, weight: impl Fn(&str, &Value) -> u64) -> Option<u64
     let mut graph: DiGraphMap<&str, ()> = DiGraphMap::new();
     for (name, state) in scope.states {
         graph.add_node(name.as_str());
-        if state["Type"] != "Wait" {
-            for way in transitions(state) {
+        for way in transitions(state) {
+            // A loop goes back from a choice to its Wait state.
+            let goes_back = state["Type"] == "Choice"
+                && scope
+                    .states
+                    .get(way.to)
+                    .is_some_and(|to| to["Type"] == "Wait");
+            if !goes_back {
                 graph.add_edge(name.as_str(), way.to, ());
             }
         }
@@ -258,7 +265,9 @@ fn retries_of(state: &Value) -> u64 {
 fn seconds_of_all_tries(state: &Value) -> u64 {
     let once = state["TimeoutSeconds"].as_u64().unwrap_or(0);
     let tries = retriers(state).flat_map(|retrier| {
-        let times_out = strings(&retrier["ErrorEquals"]).iter().any(|it| it == "States.Timeout");
+        let times_out = strings(&retrier["ErrorEquals"])
+            .iter()
+            .any(|it| it == "States.Timeout");
         let each = if times_out { once } else { REFUSAL };
         waits_of(retrier).map(move |wait| each + wait.ceil() as u64)
     });

@@ -130,9 +130,9 @@ mistakes! {
     a_step_that_is_tried_past_the_end_of_its_machine: limits::deadlines, MACHINE,
         "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 1200,", "deploy: an execution may take";
     a_deployment_that_checks_too_often: limits::history, MACHINE,
-        "\"Seconds\": 5," => "\"Seconds\": 4,", "deploy: an execution may have";
+        "\"Seconds\": 5," => "\"Seconds\": 1,", "deploy: an execution may have";
     a_cleanup_that_checks_too_often: limits::history, CLEANUP,
-        "\"Seconds\": 20," => "\"Seconds\": 15,", "cleanup: an execution may have";
+        "\"Seconds\": 20," => "\"Seconds\": 1,", "cleanup: an execution may have";
     a_cleanup_of_too_many_at_once: limits::history, CLEANUP,
         "\"MaxConcurrency\": 5," => "", "cleanup: an execution may have";
 

@@ -7,7 +7,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::target_group::{self, Found};
-use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, routing, tags};
+use lifecycle::{
+    DeploymentId, ErrorName, Origin, Settings, StepError, defaults, executions, routing, tags,
+};
 use serde::{Deserialize, Serialize};
 
 /// The deployment that needs a target group.
@@ -16,6 +18,9 @@ use serde::{Deserialize, Serialize};
 pub struct Input {
     /// The deployment.
     pub deployment_id: DeploymentId,
+    /// The ARN of the execution that needs it. A machine of an earlier version does not send it.
+    #[serde(default)]
+    pub execution: Option<String>,
 }
 
 /// The target group, created or adopted.
@@ -31,11 +36,19 @@ pub struct Output {
 /// Adopts the deployment's target group when there is one, else creates it.
 ///
 /// # Errors
-/// `ResourceConflict` when the name is taken by a group that is not ours, else as
-/// [`lifecycle::aws_error::CODES`] say.
+/// `ResourceConflict` when the name is taken by a group that is not ours, `Transient` while an earlier group is
+/// being deleted, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
     let (outcome, arn) = adopt_or_create(elb, settings, deployment).await?;
+    if let Some(execution) = &input.execution {
+        let tag = format!("{}{}", tags::EXECUTION, executions::name(execution));
+        target_group::set_tag(elb, &arn, &tag, execution).await?;
+        // An undo tags the group before it reads this tag, so at least one of the two sees the other.
+        if adopt(target_group::look_up(elb, deployment).await?, deployment)?.is_none() {
+            return Err(being_deleted(deployment));
+        }
+    }
     // Also on a group that was found: the run that created it may have died before this call.
     set_deregistration_delay(elb, &arn).await?;
     Ok(Output {
@@ -121,12 +134,7 @@ fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, Step
     match found {
         Found::Nothing => Ok(None),
         // If it were adopted, no switch would choose it. Left alone, it is soon deleted.
-        Found::Ours(group) if group.has(tags::DELETING_SINCE) => Err(StepError::new(
-            ErrorName::Transient,
-            format!(
-                "the target group of {deployment} is still being deleted; start again when it is gone"
-            ),
-        )),
+        Found::Ours(group) if group.has(tags::DELETING_SINCE) => Err(being_deleted(deployment)),
         Found::Ours(group) => Ok(Some(group.arn)),
         Found::NotOurs { arn } => Err(StepError::new(
             ErrorName::ResourceConflict,
@@ -136,6 +144,15 @@ fn adopt(found: Found, deployment: &DeploymentId) -> Result<Option<String>, Step
             ),
         )),
     }
+}
+
+fn being_deleted(deployment: &DeploymentId) -> StepError {
+    StepError::new(
+        ErrorName::Transient,
+        format!(
+            "the target group of {deployment} is still being deleted; start again when it is gone"
+        ),
+    )
 }
 
 /// Deletes the deployment's target group, if there is one. Its rules must be gone.

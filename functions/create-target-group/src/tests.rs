@@ -243,3 +243,31 @@ async fn a_deletion_whose_answer_was_lost_succeeds_though_the_next_attempt_is_de
     let error = undo_step(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::AccessDenied);
 }
+
+const EXECUTION: &str = "arn:aws:states:us-east-1:1:execution:test-deploy:test-20251027-122112Z-2";
+const EXECUTION_TAG: &str = "pulse:execution:test-20251027-122112Z-2";
+
+async fn run_in_execution(aws: &MemoryAws) -> Result<Output, StepError> {
+    let input = json!({"deploymentId": ID, "execution": EXECUTION});
+    let input = serde_json::from_value(input).unwrap();
+    run(&Client::new(&aws.config()), &Settings::for_tests(), input).await
+}
+
+#[tokio::test]
+async fn the_execution_that_creates_or_adopts_the_target_group_is_in_its_tags() {
+    for aws in [MemoryAws::default(), with_ours()] {
+        run_in_execution(&aws).await.unwrap();
+        let tags = aws.with(|state| state.group(ID).tags.clone());
+        assert_eq!(tags[EXECUTION_TAG], EXECUTION);
+    }
+}
+
+#[tokio::test]
+async fn an_undo_that_begins_while_the_target_group_is_adopted_is_waited_for() {
+    let aws = with_ours();
+    aws.on("AddTags").before(|state, _| {
+        state.tag(ID, "pulse:deleting-since", "2025-10-27T12:25:00Z");
+    });
+    let error = run_in_execution(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+}

@@ -7,11 +7,11 @@ mod scale_down;
 
 use create_service::Undone;
 use lifecycle::guard::Intent;
-use lifecycle::routing::{self, DefaultAction};
+use lifecycle::routing::DefaultAction;
 use lifecycle::sdk::Clients;
+use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{DeploymentId, ErrorName, StepError, defaults, settings, tags};
-use scale_down::Next;
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, executions, settings};
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
 
@@ -24,6 +24,10 @@ pub struct Input {
     /// Refuse a deployment that was ever live: for the undo of a candidate, which has no visitors.
     #[serde(default)]
     pub only_if_never_live: bool,
+    /// The ARN of the execution of the deploy machine that undoes its own deployment. What another running
+    /// execution of the deployment uses is left to that one.
+    #[serde(default)]
+    pub execution: Option<String>,
     /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
@@ -79,7 +83,7 @@ impl Settings {
 ///
 /// # Errors
 /// `DeploymentActive` when the default action names the deployment; `DeploymentKept` when a rollback to it
-/// is under way or an operator protects it; `DeploymentWasLive` when it was live and only candidates are
+/// is under way, an operator protects it, or another execution uses the candidate to be undone; `DeploymentWasLive` when it was live and only candidates are
 /// to be deleted, or when it does not drain and only what drains is to be deleted; else as
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
@@ -109,10 +113,12 @@ struct Delete<'a> {
 impl Delete<'_> {
     async fn run(&self, input: &Input) -> Result<Output, StepError> {
         let group = target_group::find(&self.clients.elb, self.id).await?;
+        self.refuse_if_used(group.as_ref(), input).await?;
         if let Some(group) = &group {
             self.refuse_if_kept(group, input).await?;
-            self.refuse_if_others_forward(group).await?;
-            if self.may_be_switched_to(group).await? {
+            let may_be_switched_to = self.may_be_switched_to(group).await?;
+            self.refuse_if_adopted(group, input).await?;
+            if may_be_switched_to {
                 return Ok(waiting_for(
                     "switches in flight to see that it is being deleted",
                 ));
@@ -149,13 +155,13 @@ impl Delete<'_> {
         input: &Input,
     ) -> Result<Option<Output>, StepError> {
         self.refuse_if_named(group).await?;
+        let ecs = &self.clients.ecs;
         if input.force
-            && let Some(group) = was_live(group)
-            && let Some(what) = self.stop_next_task(group).await?
+            && was_live(group).is_some()
+            && let Some(what) = scale_down::stop_next(ecs, self.settings, self.id).await?
         {
             return Ok(Some(waiting_for(&what)));
         }
-        let ecs = &self.clients.ecs;
         Ok(
             match create_service::undo(ecs, self.settings, self.id).await? {
                 Undone::Draining => Some(waiting_for("ECS to stop the tasks")),
@@ -166,7 +172,7 @@ impl Delete<'_> {
 
     /// Deletes the target group and the task definitions.
     async fn delete_the_rest(&self) -> Result<Output, StepError> {
-        let Clients { ecs, elb } = self.clients;
+        let Clients { ecs, elb, .. } = self.clients;
         match create_target_group::undo(elb, self.settings, self.id).await {
             Ok(_) => {}
             // A stale list may have hidden the rules that still forward to it.
@@ -186,23 +192,6 @@ impl Delete<'_> {
                 self.id
             ),
         })
-    }
-
-    /// Refuses a deployment to which a rule forwards that is not its own: the rule's visitors would lose their
-    /// tasks, and the target group could not be deleted.
-    async fn refuse_if_others_forward(&self, group: &TargetGroup) -> Result<(), StepError> {
-        let others = routing::rules_of_others(&self.clients.elb, self.settings, group).await?;
-        let Some(rule) = others.first() else {
-            return Ok(());
-        };
-        Err(StepError::new(
-            ErrorName::ResourceConflict,
-            format!(
-                "{} is not deleted: rule {} with priority {} forwards to its target group and does not carry its tags; \
-                 delete that rule or let it forward elsewhere",
-                self.id, rule.arn, rule.priority
-            ),
-        ))
     }
 
     /// Refuses a deployment that has to stay as it is, and takes back a deletion that an earlier call
@@ -229,6 +218,72 @@ impl Delete<'_> {
             return Ok(());
         }
         Intent::Delete.refuse_protected(self.id, &group.tags)
+    }
+
+    /// Refuses to undo a candidate that another running execution has created or adopted. The list of executions
+    /// shows one that has no target group yet, and the tags show one that is not listed yet.
+    async fn refuse_if_used(
+        &self,
+        group: Option<&TargetGroup>,
+        input: &Input,
+    ) -> Result<(), StepError> {
+        if !input.only_if_never_live {
+            return Ok(());
+        }
+        // What an earlier call has begun.
+        let begun = group.filter(|group| group.has(tags::DELETING_SINCE));
+        if let Some(group) = group {
+            self.refuse_user(&group.tags, input, begun).await?;
+        }
+        let Some(own) = input.execution.as_deref() else {
+            return Ok(());
+        };
+        let machine = executions::state_machine_arn(own);
+        let running = executions::running_for(&self.clients.sfn, &machine, self.id).await?;
+        let mut others = running.iter().filter(|it| it.execution_arn != own);
+        match others.next() {
+            Some(other) => self.leave_to(&other.execution_arn, begun).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses as [`Delete::refuse_if_used`], after our tag was written to `group`. An execution that adopts the
+    /// group writes its tag before it reads ours, so at least one of the two sees the other.
+    async fn refuse_if_adopted(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+        if !input.only_if_never_live || group.has(tags::DELETING_SINCE) {
+            return Ok(());
+        }
+        match tags::read_one(&self.clients.elb, &group.arn).await? {
+            Some(tags) => self.refuse_user(&tags, input, Some(group)).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn refuse_user(
+        &self,
+        tags: &Tags,
+        input: &Input,
+        begun: Option<&TargetGroup>,
+    ) -> Result<(), StepError> {
+        let own = input.execution.as_deref();
+        match executions::other_user(&self.clients.sfn, tags, own).await? {
+            Some(other) => self.leave_to(&other, begun).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Takes back an undo that has begun, and refuses to go on with it.
+    async fn leave_to(&self, other: &str, begun: Option<&TargetGroup>) -> Result<(), StepError> {
+        if let Some(group) = begun {
+            self.untag(&group.arn).await?;
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentKept,
+            format!(
+                "{} is not deleted: another execution works on it, and undoes it if it fails: {other}",
+                self.id
+            ),
+        ))
     }
 
     /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
@@ -303,26 +358,6 @@ impl Delete<'_> {
             _ => {
                 self.tag(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)
-            }
-        }
-    }
-
-    /// Lets ECS stop the next task of a deployment whose rules are gone. Returns what to wait for, or `None` when
-    /// the service has no tasks or the last one has not stopped in time.
-    async fn stop_next_task(&self, group: &TargetGroup) -> Result<Option<String>, StepError> {
-        let ecs = &self.clients.ecs;
-        match scale_down::next(ecs, self.settings, self.id).await? {
-            Next::Nothing => Ok(None),
-            Next::Waits(what) => {
-                let marks = [tags::UNROUTED_SINCE, tags::STOPPING_SINCE];
-                let since = marks.map(|mark| tags::time(&group.tags, mark, self.now));
-                let since = since.into_iter().max().flatten();
-                let is_late = |since| self.now - since >= self.settle + defaults::TASK_STOPS_WITHIN;
-                Ok(Some(what).filter(|_| !since.is_some_and(is_late)))
-            }
-            Next::Stops(left) => {
-                self.tag(&group.arn, tags::STOPPING_SINCE).await?;
-                scale_down::lower(ecs, self.settings, self.id, left).await
             }
         }
     }

@@ -6,44 +6,30 @@ use aws_sdk_ecs::types::{DesiredStatus, Service};
 use lifecycle::aws_error::failed;
 use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
 
-/// What the next step is.
-pub enum Next {
-    /// The service wants no tasks any more, or there is none.
-    Nothing,
-    /// A task has to stop before the next one. Contains what the deletion waits for.
-    Waits(String),
-    /// One more task can stop, so that the service wants this many.
-    Stops(i32),
-}
-
-/// Decides the next step from what ECS reports, so a call whose answer was lost leads to the same step again.
-pub async fn next(
+/// Lets ECS stop the next task, if the one before has stopped. Returns what the deletion waits for, or
+/// `None` when the service wants no more tasks.
+///
+/// The new count follows from the one that ECS reports, so a call whose answer was lost asks for the same
+/// count again.
+pub async fn stop_next(
     ecs: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
-) -> Result<Next, StepError> {
+) -> Result<Option<String>, StepError> {
     let Some(service) = service::find(ecs, settings, deployment).await? else {
-        return Ok(Next::Nothing);
+        return Ok(None);
     };
     let wanted = service.desired_count();
     if wanted <= 0 {
-        return Ok(Next::Nothing);
+        return Ok(None);
     }
     // ECS chooses the task to stop some time after the count was lowered.
     if surplus(&service) > 0 || is_stopping(ecs, settings, deployment).await? {
-        let what = format!("a task to stop before the next one; {wanted} are left");
-        return Ok(Next::Waits(what));
+        return Ok(Some(format!(
+            "a task to stop before the next one; {wanted} are left"
+        )));
     }
-    Ok(Next::Stops(wanted - 1))
-}
-
-/// Lowers the number of tasks. Returns what the deletion waits for, or `None` when the tasks stop together.
-pub async fn lower(
-    ecs: &Client,
-    settings: &Settings,
-    deployment: &DeploymentId,
-    left: i32,
-) -> Result<Option<String>, StepError> {
+    let left = wanted - 1;
     let answer = ecs
         .update_service()
         .cluster(&settings.cluster)

@@ -135,10 +135,7 @@ async fn rules_that_an_old_list_hid_are_deleted_when_the_target_group_is_in_use(
     aws.with(|state| state.services.clear());
     let mut without_rules = aws.with(|state| state.clone());
     without_rules.rules.clear();
-    for read in [1, 2] {
-        let list = without_rules.clone();
-        aws.on("DescribeRules").nth(read).shows(list);
-    }
+    aws.on("DescribeRules").once().shows(without_rules);
     assert_deleting(delete(&aws)).await;
     assert_eq!(
         done(&aws),
@@ -316,9 +313,9 @@ async fn forced_tasks_stop_one_after_another() {
             assert_eq!(
                 calls,
                 [
-                    "AddTags pulse:stopping-since, UpdateService desiredCount=1",
+                    "UpdateService desiredCount=1",
                     "", // the first task stops
-                    "AddTags pulse:stopping-since, UpdateService desiredCount=0",
+                    "UpdateService desiredCount=0",
                     // Without tasks, the service is gone at once.
                     "DeleteService, DeleteTargetGroup, DeregisterTaskDefinition test-app:1"
                 ]
@@ -349,77 +346,11 @@ async fn a_lost_answer_does_not_stop_a_second_task() {
         .loses_the_answer("ServerException");
     let error = force(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::Transient);
-    let lowered = "UpdateService desiredCount=1";
-    assert_eq!(done(&aws), ["AddTags pulse:stopping-since", lowered]);
+    assert_eq!(done(&aws), ["UpdateService desiredCount=1"]);
     let output = force(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Deleting);
     assert!(output.reason.contains("task to stop"), "{output:?}");
     assert!(done(&aws).is_empty(), "{aws:?}");
-}
-
-#[tokio::test]
-async fn a_task_that_does_not_stop_in_time_lets_all_stop_together() {
-    let patience = SETTLE + defaults::TASK_STOPS_WITHIN;
-    let aws = without_rules();
-    // It is protected from scale-in, or ECS does not act on the lower count: no task stops.
-    assert_deleting(force(&aws)).await;
-    mark_since(&aws, tags::UNROUTED_SINCE, Duration::hours(3));
-    for (task_stops_since, expected) in [
-        (Duration::ZERO, &[][..]),
-        (patience - Duration::SECOND, &[]),
-        (patience, &["DeleteService"]),
-    ] {
-        mark_since(&aws, tags::STOPPING_SINCE, task_stops_since);
-        assert_deleting(force(&aws)).await;
-        assert_eq!(done(&aws), expected, "{task_stops_since}");
-    }
-}
-
-#[tokio::test]
-async fn the_mark_of_an_earlier_deletion_says_nothing_of_this_one() {
-    let aws = without_rules();
-    mark_since(&aws, tags::STOPPING_SINCE, Duration::hours(3));
-    aws.with(add_stopping_task);
-    assert_deleting(force(&aws)).await;
-    assert!(done(&aws).is_empty(), "{aws:?}");
-}
-
-#[tokio::test]
-async fn one_that_a_rule_of_others_forwards_to_is_refused_before_anything_is_deleted() {
-    for marks in [&[tags::LIVE_SINCE][..], DELETING, &[]] {
-        for forced in [false, true] {
-            let aws = marked(marks);
-            let theirs = aws.with(|state| state.add_rule(50, ID, Tags::new()).arn.clone());
-            let error = call(&aws, json!({"force": forced})).await.unwrap_err();
-            assert_eq!(error.name, ErrorName::ResourceConflict);
-            for words in [ID, &theirs, "priority 50", "delete that rule"] {
-                assert!(error.message.contains(words), "{error}");
-            }
-            assert!(done(&aws).is_empty(), "{aws:?}");
-            // The operator deletes the rule.
-            aws.with(|state| state.rules.retain(|rule| rule.arn != theirs));
-            assert_deleting(call(&aws, json!({"force": forced}))).await;
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_rule_that_is_deleted_while_it_is_looked_at_is_not_one_of_others() {
-    let aws = marked(DELETING);
-    let theirs = aws.with(|state| state.add_rule(50, ID, Tags::new()).arn.clone());
-    let delete_rule = move |state: &mut memory_aws::State, _: &memory_aws::Call| {
-        state.rules.retain(|rule| rule.arn != theirs);
-    };
-    aws.on("DescribeRules").once().after(delete_rule);
-    assert_deleting(delete(&aws)).await;
-    assert_eq!(
-        done(&aws),
-        [
-            "DeleteRule rule-1",
-            "DeleteRule rule-2",
-            "AddTags pulse:unrouted-since"
-        ]
-    );
 }
 
 #[tokio::test]
@@ -469,4 +400,95 @@ async fn a_deployment_that_the_default_action_names_with_weight_zero_is_kept() {
     let error = force(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::DeploymentKept);
     assert!(aws.with(|state| state.service(ID)["desiredCount"] == 2));
+}
+
+fn execution_arn(name: &str) -> String {
+    format!("arn:aws:states:us-east-1:1:execution:test-deploy:{name}")
+}
+
+/// Undoes a candidate in the execution that is named after it.
+async fn undo_as_execution(aws: &MemoryAws) -> Result<Output, StepError> {
+    let execution = execution_arn(ID);
+    call(
+        aws,
+        json!({"onlyIfNeverLive": true, "execution": execution}),
+    )
+    .await
+}
+
+/// A candidate that the execution of its name and this other one have created or adopted.
+fn used_by(other: &str) -> MemoryAws {
+    let aws = marked(&[]);
+    let own = [ID, other].map(str::to_owned);
+    aws.with(|state| {
+        for name in own {
+            let tag = format!("{}{name}", tags::EXECUTION);
+            state.tag(ID, &tag, &execution_arn(&name));
+            state.add_execution(&name, &json!({"deploymentId": ID}).to_string());
+        }
+    });
+    aws
+}
+
+#[tokio::test]
+async fn an_undo_leaves_what_another_running_execution_has_adopted() {
+    let other = format!("{ID}-2");
+    let aws = used_by(&other);
+    // The list lags.
+    let nothing = memory_aws::State::default();
+    aws.on("ListExecutions").shows(nothing);
+    let error = undo_as_execution(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentKept);
+    assert!(error.message.contains(&execution_arn(&other)), "{error}");
+    assert!(done(&aws).is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn an_undo_leaves_a_deployment_to_another_execution_that_is_listed() {
+    let aws = marked(&[]);
+    aws.with(|state| {
+        state.target_groups.retain(|group| group.name != ID);
+        state.add_execution("by-hand", &json!({"deploymentId": ID}).to_string());
+    });
+    let error = undo_as_execution(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentKept);
+    assert!(done(&aws).is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn an_undo_deletes_what_only_ended_executions_have_used_besides_itself() {
+    for ended in ["FAILED", "ABORTED", "gone"] {
+        let aws = used_by("by-hand");
+        aws.with(|state| match ended {
+            "gone" => state.executions.retain(|it| it["name"] == ID),
+            _ => state.executions[1]["status"] = ended.into(),
+        });
+        undo_as_execution(&aws).await.unwrap();
+        assert!(aws.with(|state| state.rules.is_empty()), "{ended}");
+    }
+}
+
+#[tokio::test]
+async fn an_undo_gives_way_to_an_execution_that_adopts_the_candidate_while_it_begins() {
+    let aws = marked(&[]);
+    let tag = format!("{}{ID}-2", tags::EXECUTION);
+    aws.on("AddTags").once().before(move |state, _| {
+        state.add_execution(&format!("{ID}-2"), "{}");
+        state.tag(ID, &tag, &execution_arn(&format!("{ID}-2")));
+    });
+    let error = undo_as_execution(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentKept);
+    assert!(!tags_of(&aws).contains_key(tags::DELETING_SINCE));
+    assert!(aws.with(|state| !state.rules.is_empty()));
+}
+
+#[tokio::test]
+async fn a_cleanup_leaves_a_candidate_that_an_execution_has_adopted_since_the_plan() {
+    let aws = used_by("by-hand");
+    assert_eq!(
+        undo(&aws).await.unwrap_err().name,
+        ErrorName::DeploymentKept
+    );
+    // A deployment that was live is drained first, and not made again.
+    assert!(delete(&aws).await.is_ok());
 }

@@ -43,6 +43,8 @@ pub const STOP_TIMEOUT_SECONDS: i32 = 60;
 /// never blocks a request.
 pub const LOG_BUFFER: &str = "25m";
 
+/// Up to here, the priorities of listener rules are the operator's.
+pub const OPERATORS_RULES_UP_TO: u32 = 98;
 /// Listener rules by header are numbered from here.
 pub const HEADER_RULES_FROM: u32 = 100;
 /// Listener rules by cookie are numbered from here, so that any header beats any cookie.
@@ -67,10 +69,6 @@ pub const DRAIN_DEADLINE_SECONDS: u32 = 86_400;
 pub const SETTLE_SECONDS: u32 = 60;
 /// The listener's answer before the first deployment, with status 503 (`infra/baseline.yaml`).
 pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
-/// How long a deletion by force waits for one task to stop before it lets all others stop together. A task needs
-/// [`DEREGISTRATION_DELAY_SECONDS`] and [`STOP_TIMEOUT_SECONDS`]; one that is protected from scale-in never stops, and
-/// ECS may not act on a lower count once the rules are gone.
-pub const TASK_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
 /// How long the deletion of a ready candidate waits for switches that read its tags before the deletion
 /// tagged it. A switch acts on them within a second; this allows for calls that are retried.
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
@@ -102,7 +100,7 @@ pub const MAX_PLANNED: usize = 200;
 
 /// How far in the future the time in a deployment id may lie, to allow for a clock that runs fast. A later
 /// id would remain the newest, and no other deployment could go live until that time.
-pub const CLOCK_SKEW: time::Duration = time::Duration::hours(24);
+pub const CLOCK_SKEW: time::Duration = time::Duration::HOUR;
 
 /// A step is stopped this long before Lambda's timeout would kill the function, so that the state machine
 /// gets a `TransientError` with the reason, and the process stays for the next try.

@@ -87,6 +87,19 @@ impl DeploymentId {
     pub fn created(&self) -> UtcDateTime {
         self.created
     }
+
+    /// The sentence that this deployment, which is active, is newer than another one. An id in the future also
+    /// wins over pushes that are newer in truth, until its time has come.
+    pub fn supersedes(&self, now: UtcDateTime) -> String {
+        if self.created <= now {
+            return format!("{self} is newer and active");
+        }
+        let minutes = (self.created - now).whole_minutes() + 1;
+        format!(
+            "WARNING: {self} is active, and its time lies in the future: for {minutes} more minutes it wins over every \
+             deployment with a correct time; correct the clock that made this id, and roll back or push again then"
+        )
+    }
 }
 
 impl FromStr for DeploymentId {

@@ -35,13 +35,15 @@ pub enum ErrorName {
     DeploymentWasLive,
     /// There is no deployment to roll back to, or the given one cannot be rolled back to.
     NoRollbackTarget,
+    /// An operator set the listener's default action, as for a maintenance page, so it is left as it is.
+    DefaultActionNotOurs,
     /// A bug, or an answer of AWS that the code does not know.
     Unexpected,
 }
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 13] = [
+    pub const ALL: [ErrorName; 14] = [
         ErrorName::InvalidInput,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
@@ -54,6 +56,7 @@ impl ErrorName {
         ErrorName::DeploymentKept,
         ErrorName::DeploymentWasLive,
         ErrorName::NoRollbackTarget,
+        ErrorName::DefaultActionNotOurs,
         ErrorName::Unexpected,
     ];
 
@@ -72,6 +75,7 @@ impl ErrorName {
             ErrorName::DeploymentKept => "DeploymentKeptError",
             ErrorName::DeploymentWasLive => "DeploymentWasLiveError",
             ErrorName::NoRollbackTarget => "NoRollbackTargetError",
+            ErrorName::DefaultActionNotOurs => "DefaultActionNotOursError",
             ErrorName::Unexpected => "UnexpectedError",
         }
     }

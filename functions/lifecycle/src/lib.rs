@@ -12,6 +12,7 @@ pub mod aws_error;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;
+pub mod executions;
 pub mod guard;
 mod image_digest;
 pub mod input;

@@ -91,6 +91,34 @@ impl DefaultAction {
         named.next() == Some(deployment) && named.next().is_none()
     }
 
+    /// Refuses what an operator put there, such as a maintenance page: anything but the fixed answer of the
+    /// baseline stack and a forward to a deployment of the environment, whether it exists or is gone.
+    ///
+    /// # Errors
+    /// `DefaultActionNotOurs`, with the command that puts the fixed answer back.
+    pub fn refuse_others(&self, settings: &Settings) -> Result<(), StepError> {
+        if self.active().is_some() || self.is_nothing_deployed() {
+            return Ok(());
+        }
+        let found: Vec<&str> = self
+            .actions
+            .iter()
+            .filter_map(|action| action.r#type().map(ActionTypeEnum::as_str))
+            .collect();
+        Err(StepError::new(
+            ErrorName::DefaultActionNotOurs,
+            format!(
+                "the default action of {listener} ({}) was set by an operator, and is left as it is; to deploy again, put \
+                 the fixed 503 back, and the next cleanup makes the newest live deployment active: aws elbv2 \
+                 modify-listener --listener-arn {listener} --default-actions \
+                 'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}'",
+                found.join(", "),
+                defaults::NOTHING_DEPLOYED,
+                listener = settings.listener_arn,
+            ),
+        ))
+    }
+
     /// Whether it is the fixed answer of the baseline stack: no deployment is active, or the one that was
     /// is lost.
     pub fn is_nothing_deployed(&self) -> bool {
@@ -236,27 +264,6 @@ pub async fn rules_of(
     let rules = rules(elb, &settings.listener_arn).await?;
     let candidates = rules.iter().filter(|rule| forwards_to(rule, deployment));
     with_tags_of(elb, deployment, candidates).await
-}
-
-/// The rules of the listener that forward to the target group and do not carry the tags of its deployment.
-pub async fn rules_of_others(
-    elb: &Client,
-    settings: &Settings,
-    group: &TargetGroup,
-) -> Result<Vec<ListenerRule>, StepError> {
-    let rules = rules(elb, &settings.listener_arn).await?;
-    let forwarding = rules
-        .iter()
-        .filter(|rule| forwarded_to(rule.actions()).contains(&group.arn));
-    let mut forwarding: Vec<_> = forwarding.filter_map(ListenerRule::of).collect();
-    let arns: Vec<String> = forwarding.iter().map(|rule| rule.arn.clone()).collect();
-    let tags = tags::read(elb, &arns).await?;
-    // A rule without a description was deleted after it was listed.
-    forwarding.retain(|rule| {
-        tags.get(&rule.arn)
-            .is_some_and(|tags| !tags::belong_to(tags, &group.deployment))
-    });
-    Ok(forwarding)
 }
 
 /// Those of the rules that carry the deployment's tags, in the same order, without the default rule.

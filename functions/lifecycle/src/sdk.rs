@@ -9,13 +9,15 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 
 use crate::defaults;
 
-/// The clients of a step that works with both services.
+/// The clients of a step that works with all three services.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// For services, tasks and task definitions.
     pub ecs: aws_sdk_ecs::Client,
     /// For the listener, its rules and the target groups.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// For the executions of the deploy machine.
+    pub sfn: aws_sdk_sfn::Client,
 }
 
 impl Clients {
@@ -24,6 +26,7 @@ impl Clients {
         Clients {
             ecs: aws_sdk_ecs::Client::new(config),
             elb: aws_sdk_elasticloadbalancingv2::Client::new(config),
+            sfn: aws_sdk_sfn::Client::new(config),
         }
     }
 }

@@ -33,8 +33,6 @@ pub const DELETING_SINCE: &str = "pulse:deleting-since";
 /// When its deletion found that no rule forwards to it any more. The load balancer may route by the deleted
 /// rules for some seconds, and its tasks outlive that.
 pub const UNROUTED_SINCE: &str = "pulse:unrouted-since";
-/// When its deletion last asked ECS to stop one of its tasks.
-pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 /// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
@@ -47,6 +45,9 @@ pub const IDLE_SINCE: &str = "pulse:idle-since";
 /// and removes the tag. The rollback writes it before it reads [`DRAINING_SINCE`] and [`DELETING_SINCE`],
 /// and other runs read it after they have written those, so that of two runs at least one sees the other.
 pub const RESTORING_SINCE: &str = "pulse:restoring-since";
+/// With an execution's name after it: the ARN of an execution of the deploy machine that created or adopted
+/// the target group. While that execution runs, no undo of another one deletes the deployment.
+pub const EXECUTION: &str = "pulse:execution:";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
 /// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";

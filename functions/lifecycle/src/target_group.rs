@@ -119,9 +119,14 @@ pub async fn of_environment<'a>(
 
 /// Sets a tag to the time `now`.
 pub async fn tag(elb: &Client, arn: &str, key: &str, now: UtcDateTime) -> Result<(), StepError> {
+    set_tag(elb, arn, key, &tags::timestamp(now)).await
+}
+
+/// Sets a tag to a value.
+pub async fn set_tag(elb: &Client, arn: &str, key: &str, value: &str) -> Result<(), StepError> {
     elb.add_tags()
         .resource_arns(arn)
-        .tags(Tag::builder().key(key).value(tags::timestamp(now)).build())
+        .tags(Tag::builder().key(key).value(value).build())
         .send()
         .await
         .map(drop)

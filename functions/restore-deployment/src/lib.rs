@@ -55,7 +55,7 @@ pub struct Output {
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
 /// back to or the named deployment cannot be the target: it is gone, is being deleted, was never live or
-/// is active; else as [`lifecycle::aws_error::CODES`] say.
+/// is active; `DefaultActionNotOurs` for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
@@ -75,6 +75,7 @@ pub async fn run(
         ));
     }
     let routing = Routing::read(&clients.elb, settings).await?;
+    routing.default_action.refuse_others(settings)?;
     let group = target::choose(&routing, input.deployment_id.as_ref())?;
     let restore = Restore {
         clients,

@@ -404,3 +404,16 @@ async fn the_heaviest_deployment_of_the_default_action_is_the_active_one() {
     assert_eq!(output.deployment_id.as_str(), OLD);
     assert_eq!(output.replaced_deployment_id, Some(NEW.parse().unwrap()));
 }
+
+#[tokio::test]
+async fn a_rollback_is_refused_while_a_maintenance_page_is_shown() {
+    let aws = with(&[(OLD, LIVE), (NEW, LIVE)]);
+    let page = memory_aws::fixed_response("503", "We are back at noon.");
+    aws.with(|state| state.listeners[0].default_actions = vec![page]);
+    for input in [json!({}), json!({"deploymentId": OLD})] {
+        let error = restore(&aws, input).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DefaultActionNotOurs);
+        assert!(error.message.contains("modify-listener"), "{error}");
+        assert!(aws.changes().is_empty());
+    }
+}

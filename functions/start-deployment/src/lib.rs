@@ -5,7 +5,8 @@ use aws_sdk_sfn::Client;
 use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use lifecycle::aws_error::failed;
 use lifecycle::{
-    DeploymentId, Environment, ErrorName, StepError, input, is_image_digest, printable::printable,
+    DeploymentId, Environment, ErrorName, StepError, defaults, executions, input, is_image_digest,
+    printable::printable,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -80,7 +81,8 @@ pub struct Output {
 }
 
 /// Starts the deploy machine for a pushed image, with the deployment id as the execution's name, so
-/// that a redelivered event starts nothing twice.
+/// that a redelivered event starts nothing twice. Neither does a late one whose deployment an operator started
+/// by hand, under whichever name: it may have been rolled back and deleted since.
 ///
 /// # Errors
 /// `InvalidInput` when the payload is not an ECR event, else as [`lifecycle::aws_error::CODES`] say.
@@ -102,6 +104,13 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
         )
     })?;
     let deployment_id = execution.deployment_id;
+    if let Some(earlier) = earlier(sfn, settings, &deployment_id).await? {
+        return Ok(Output {
+            outcome: Outcome::AlreadyStarted,
+            reason: format!("{deployment_id}: it already has the execution {earlier}"),
+            deployment_id: Some(deployment_id),
+        });
+    }
     let started = sfn
         .start_execution()
         .state_machine_arn(&settings.state_machine_arn)
@@ -128,6 +137,20 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
         reason: format!("{deployment_id}: {reason}"),
         deployment_id: Some(deployment_id),
     })
+}
+
+/// The name of an execution of the deployment. Step Functions keeps executions for 90 days, which is longer than an
+/// event can wait in EventBridge and in the dead-letter queue, and no deletion of a deployment removes them.
+async fn earlier(
+    sfn: &Client,
+    settings: &Settings,
+    id: &DeploymentId,
+) -> Result<Option<String>, StepError> {
+    let machine = &settings.state_machine_arn;
+    // An earlier one would have been refused, because the id lay too far in the future.
+    let since = id.created() - defaults::CLOCK_SKEW;
+    let found = executions::newest_of(sfn, machine, id, since).await?;
+    Ok(found.map(|it| it.name))
 }
 
 /// What an event calls for.

@@ -71,6 +71,37 @@ async fn a_redelivered_event_starts_nothing_twice() {
 }
 
 #[tokio::test]
+async fn a_late_event_starts_nothing_when_an_operator_has_started_the_deployment() {
+    let input = json!({"deploymentId": ID, "cpu": 512}).to_string();
+    for name in ["13cde686-328b-6117-af20-0e5566167482", &format!("{ID}-2")] {
+        for status in ["RUNNING", "SUCCEEDED", "FAILED"] {
+            let aws = MemoryAws::default();
+            aws.with(|state| {
+                state.page_size = 1;
+                state.add_execution(name, &input)["status"] = status.into();
+                state.add_execution("test-20251027-130000Z", "{}");
+            });
+            let output = deliver(&aws, push(ID.into())).await.unwrap();
+            assert_eq!(output.outcome, Outcome::AlreadyStarted);
+            assert!(output.reason.contains(name), "{output:?}");
+            assert_eq!(aws.count("StartExecution"), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn executions_from_before_the_push_are_not_read() {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        let long_ago = state.now - 86_400;
+        state.add_execution("by-hand", "{}")["startDate"] = long_ago.into();
+    });
+    let output = deliver(&aws, push(ID.into())).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Started);
+    assert_eq!(aws.count("DescribeExecution"), 0);
+}
+
+#[tokio::test]
 async fn a_failed_start_is_an_error_so_that_the_event_is_delivered_again() {
     let aws = MemoryAws::default();
     aws.on("StartExecution").fails("StateMachineDoesNotExist");

@@ -73,7 +73,7 @@ const MAX_ROUNDS: usize = 10;
 /// # Errors
 /// `ResourceConflict` when a rollback goes to a deployment that is being deleted; `Transient` when no
 /// rule names the deployment's target group (a read may be stale) or when the default action does not
-/// settle; else as [`lifecycle::aws_error::CODES`] say.
+/// settle; `DefaultActionNotOurs` for a maintenance page, which stays; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     elb: &Client,
     settings: &Settings,
@@ -122,6 +122,7 @@ impl Switch<'_> {
         let mut previous = None;
         for _ in 0..MAX_ROUNDS {
             let routing = Routing::read(self.elb, self.settings).await?;
+            routing.default_action.refuse_others(self.settings)?;
             let own = self.own(&routing)?;
             if self.mark_again(&routing, replaced).await? {
                 continue;
@@ -265,7 +266,7 @@ impl Switch<'_> {
                 (Outcome::Switched, format!("{id} is active{loose_end}"))
             }
             Ordering::Equal => (Outcome::Switched, format!("{id} is active")),
-            Ordering::Greater => (Outcome::Superseded, format!("{active} is newer and active")),
+            Ordering::Greater => (Outcome::Superseded, active.supersedes(self.now)),
             Ordering::Less if own.has(tags::ROLLED_BACK_AT) => (
                 Outcome::Unhealthy,
                 format!("{id} was rolled back; {active} stays active"),

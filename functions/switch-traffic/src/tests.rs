@@ -457,3 +457,31 @@ async fn a_candidate_that_the_default_action_names_with_weight_zero_is_not_activ
     assert_eq!(output.previous_deployment_id, Some(OLD.parse().unwrap()));
     assert_eq!(switches(&aws), [NEW]);
 }
+
+#[tokio::test]
+async fn a_maintenance_page_that_an_operator_set_during_the_deployment_stays() {
+    let page = memory_aws::fixed_response("503", "We are back at noon.");
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.with(|state| state.listeners[0].default_actions = vec![page.clone()]);
+    for error in [
+        switch(&aws, NEW).await,
+        roll_back_from(&aws, &[NEW], OLD).await,
+    ] {
+        assert_eq!(error.unwrap_err().name, ErrorName::DefaultActionNotOurs);
+        assert!(switches(&aws).is_empty());
+        aws.with(|state| assert_eq!(state.listeners[0].default_actions, [page.clone()]));
+    }
+    assert!(!has(&aws, NEW, tags::LIVE_SINCE));
+}
+
+#[tokio::test]
+async fn a_deployment_from_the_future_that_wins_is_named_loudly() {
+    let future = "test-20251027-130000Z";
+    let aws = with_active(future, &[(NEW, &[]), (future, LIVE)]);
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Superseded);
+    assert!(
+        output.reason.starts_with("WARNING: test-20251027-130000Z"),
+        "{output:?}"
+    );
+}

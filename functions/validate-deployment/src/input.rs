@@ -27,9 +27,9 @@ pub struct Input {
 pub struct Deployment {
     /// Its id.
     pub deployment_id: DeploymentId,
-    /// The digest that the input names, if it names one.
+    /// What the input itself names, in place of defaults.
     #[serde(skip)]
-    pub requested_digest: Option<String>,
+    pub named: Named,
     /// How many tasks to run.
     pub desired_count: u32,
     /// Fargate CPU units (1024 are one vCPU).
@@ -38,6 +38,21 @@ pub struct Deployment {
     pub memory: u32,
     /// Environment variables for the application, in addition to those that the contract sets.
     pub environment: BTreeMap<String, String>,
+}
+
+/// The fields that an input names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Named {
+    /// The digest, if there is one.
+    pub image_digest: Option<String>,
+    /// Whether the number of tasks is named.
+    pub desired_count: bool,
+    /// Whether the CPU size is named.
+    pub cpu: bool,
+    /// Whether the memory size is named.
+    pub memory: bool,
+    /// Whether environment variables are named.
+    pub environment: bool,
 }
 
 /// Half of a task definition's 64 KiB, so that the rest of it always fits:
@@ -69,8 +84,8 @@ impl Input {
             return Err(refused(
                 "deploymentId",
                 format!(
-                    "{id} lies more than {} hours in the future; it would stay the newest until then",
-                    defaults::CLOCK_SKEW.whole_hours()
+                    "{id} lies more than {} minutes in the future; it would stay the newest until then",
+                    defaults::CLOCK_SKEW.whole_minutes()
                 ),
             ));
         }
@@ -84,6 +99,13 @@ impl Input {
                 "must be `sha256:` and 64 lower-case hexadecimal digits".into(),
             ));
         }
+        let named = Named {
+            image_digest: self.image_digest,
+            desired_count: self.desired_count.is_some(),
+            cpu: self.cpu.is_some(),
+            memory: self.memory.is_some(),
+            environment: self.environment.is_some(),
+        };
         let desired_count = self.desired_count.unwrap_or(defaults::DESIRED_COUNT);
         if !(1..=defaults::MAX_TASKS).contains(&desired_count) {
             return Err(refused(
@@ -103,7 +125,7 @@ impl Input {
         check_environment(&environment)?;
         Ok(Deployment {
             deployment_id: id,
-            requested_digest: self.image_digest,
+            named,
             desired_count,
             cpu,
             memory,

@@ -1,17 +1,21 @@
 //! The first step: checks that the input is valid, the image exists, the deployment is still wanted, and the
 //! load balancer has room. Changes nothing.
 
+mod active;
+pub mod execution;
 pub mod fargate;
+mod image;
 pub mod input;
 pub mod quota;
+mod shadowed;
 
-use aws_sdk_ecr::types::ImageIdentifier;
-use lifecycle::aws_error::failed;
 use lifecycle::routing::DefaultAction;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, tags, target_group};
 use serde::Serialize;
+use serde_json::Value;
 use time::UtcDateTime;
 
+use execution::Started;
 pub use input::{Deployment, Input};
 
 /// Whether the deployment continues.
@@ -34,93 +38,87 @@ pub struct Output {
     pub verdict: Verdict,
     /// Why, in a sentence.
     pub reason: String,
-    /// The digest of the image, `sha256:…`.
+    /// The digest of the image, `sha256:…`. Of an active deployment, of the image that runs.
     pub image_digest: String,
+    /// What an operator should correct, although the deployment goes on.
+    pub warnings: Vec<String>,
     /// The id, sizes and environment variables.
     #[serde(flatten)]
     pub deployment: Deployment,
 }
 
-/// Checks the input, pins the image and compares the deployment with what is active.
+/// The clients that the step reads with.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// For the image.
+    pub ecr: aws_sdk_ecr::Client,
+    /// For what runs.
+    pub ecs: aws_sdk_ecs::Client,
+    /// For the listener, its rules and its quotas.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// For other executions.
+    pub sfn: aws_sdk_sfn::Client,
+}
+
+/// Checks the input and that no other execution of the deployment goes first, compares the deployment with what is
+/// active, and pins the image.
 ///
 /// # Errors
-/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`, or as
-/// [`lifecycle::aws_error::CODES`] say.
+/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `DefaultActionNotOurs` for a
+/// maintenance page; `ResourceConflict` when another execution goes first or the active deployment differs from
+/// the input; or as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
-    ecr: &aws_sdk_ecr::Client,
-    elb: &aws_sdk_elasticloadbalancingv2::Client,
+    clients: &Clients,
     settings: &Settings,
     now: UtcDateTime,
-    input: Input,
+    payload: Value,
 ) -> Result<Output, StepError> {
-    let deployment = input.check(settings, now)?;
-    let image_digest = find_image(ecr, settings, &deployment).await?;
-    let (verdict, reason) = check_the_listener(elb, settings, &deployment.deployment_id).await?;
-    Ok(Output {
-        verdict,
-        reason,
-        image_digest,
-        deployment,
-    })
-}
-
-/// The digest of the deployment's image: the one in the input, or the one that the tag points to.
-async fn find_image(
-    ecr: &aws_sdk_ecr::Client,
-    settings: &Settings,
-    deployment: &Deployment,
-) -> Result<String, StepError> {
+    let Started { input, execution } = Started::read(payload);
+    let deployment = lifecycle::input::decode::<Input>(input)?.check(settings, now)?;
     let id = &deployment.deployment_id;
-    let image = match &deployment.requested_digest {
-        Some(digest) => ImageIdentifier::builder().image_digest(digest).build(),
-        None => ImageIdentifier::builder().image_tag(id.as_str()).build(),
-    };
-    let shown = match &deployment.requested_digest {
-        Some(digest) => format!("{}@{digest}", settings.repository_uri),
-        None => format!("{}:{id}", settings.repository_uri),
-    };
-    let found = ecr
-        .describe_images()
-        .repository_name(&settings.repository_name)
-        .image_ids(image)
-        .send()
-        .await
-        .map_err(|error| failed(format_args!("find image {shown}"), error))?;
-    found
-        .image_details
-        .and_then(|details| details.into_iter().next())
-        .and_then(|detail| detail.image_digest)
-        .ok_or_else(|| {
-            StepError::new(
-                ErrorName::ImageNotFound,
-                format!("there is no image {shown}; push the image, or correct the deployment id"),
-            )
-        })
-}
-
-/// Checks the deployment against what is active, and whether the load balancer has room for it.
-async fn check_the_listener(
-    elb: &aws_sdk_elasticloadbalancingv2::Client,
-    settings: &Settings,
-    id: &DeploymentId,
-) -> Result<(Verdict, String), StepError> {
+    if let Some(execution) = &execution {
+        execution::check_name(execution, id)?;
+        execution::refuse_if_not_first(&clients.sfn, execution, id).await?;
+    }
+    let elb = &clients.elb;
     let usage = quota::usage(elb, settings, id).await?;
     // Before the tags: a rollback tags what it replaces before it switches, so that the tag is seen whenever
     // the switch is.
     let default_action = DefaultAction::read(elb, settings).await?;
+    default_action.refuse_others(settings)?;
     refuse_if_rolled_back(elb, &usage, id).await?;
-    let reason = match default_action.active() {
-        Some(active) if active == id => {
-            return Ok((Verdict::AlreadyActive, format!("{id} is already active")));
-        }
-        Some(active) if active > id => {
-            return Ok((Verdict::Superseded, format!("{active} is newer and active")));
-        }
-        Some(active) => format!("{active} is active and older"),
-        None => "no deployment is active".to_owned(),
+    let (verdict, reason) = verdict(&default_action, id, now);
+    let image_digest = match verdict {
+        Verdict::AlreadyActive => active::compare(&clients.ecs, settings, &deployment).await?,
+        _ => image::find(&clients.ecr, settings, &deployment).await?,
     };
-    quota::check(elb, &usage, id).await?;
-    Ok((Verdict::Proceed, reason))
+    if verdict == Verdict::Proceed {
+        quota::check(elb, &usage, id).await?;
+    }
+    Ok(Output {
+        verdict,
+        reason,
+        image_digest,
+        warnings: usage.warnings,
+        deployment,
+    })
+}
+
+/// Compares the deployment with the active one.
+fn verdict(
+    default_action: &DefaultAction,
+    id: &DeploymentId,
+    now: UtcDateTime,
+) -> (Verdict, String) {
+    match default_action.active() {
+        Some(active) if active == id => (
+            Verdict::AlreadyActive,
+            format!("{id} is already active; nothing was changed"),
+        ),
+        Some(active) if active > id => (Verdict::Superseded, active.supersedes(now)),
+        Some(active) => (Verdict::Proceed, format!("{active} is active and older")),
+        None => (Verdict::Proceed, "no deployment is active".to_owned()),
+    }
 }
 
 async fn refuse_if_rolled_back(

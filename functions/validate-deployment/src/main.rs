@@ -2,15 +2,20 @@
 
 use lifecycle::{Settings, sdk, serve::serve};
 use time::UtcDateTime;
+use validate_deployment::Clients;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::from_env()?;
     let config = sdk::config().await;
-    let ecr = aws_sdk_ecr::Client::new(&config);
-    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&config);
-    serve(async |input| {
-        validate_deployment::run(&ecr, &elb, &settings, UtcDateTime::now(), input).await
+    let clients = Clients {
+        ecr: aws_sdk_ecr::Client::new(&config),
+        ecs: aws_sdk_ecs::Client::new(&config),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+        sfn: aws_sdk_sfn::Client::new(&config),
+    };
+    serve(async |payload| {
+        validate_deployment::run(&clients, &settings, UtcDateTime::now(), payload).await
     })
     .await
 }

@@ -7,6 +7,8 @@ use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::failed;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, routing, target_group};
 
+use crate::shadowed;
+
 /// What the load balancer has, as its quotas count it.
 #[derive(Debug, Default)]
 pub struct Usage {
@@ -16,6 +18,8 @@ pub struct Usage {
     target_groups: BTreeSet<String>,
     /// Rules that forward to this deployment's target group already.
     own_rules: usize,
+    /// What is wrong with rules of the operator, each in a sentence.
+    pub warnings: Vec<String>,
 }
 
 /// Counts what the load balancer has, over all its listeners.
@@ -33,8 +37,13 @@ pub async fn usage(
     let listeners = listeners.send().try_collect().await;
     let mut usage = Usage::default();
     for listener in listeners.map_err(|error| failed(attempt, error))? {
-        for rule in routing::rules(elb, listener.listener_arn().unwrap_or_default()).await? {
+        let arn = listener.listener_arn().unwrap_or_default();
+        for rule in routing::rules(elb, arn).await? {
             usage.count(&rule, deployment);
+            if arn == settings.listener_arn {
+                let warning = shadowed::warning(&rule, &settings.environment);
+                usage.warnings.extend(warning);
+            }
         }
     }
     Ok(usage)

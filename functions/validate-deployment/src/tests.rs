@@ -1,7 +1,7 @@
 use super::*;
 use lifecycle::{ErrorName, Settings, StepError, tags};
 use memory_aws::{DIGEST, MemoryAws, State, forward, own_tags, tags as pairs};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
 const ID: &str = "test-20251027-122113Z";
@@ -35,12 +35,65 @@ fn add_rules(state: &mut State, names: impl IntoIterator<Item = String>) {
     }
 }
 
-async fn validate(aws: &MemoryAws) -> Result<Output, StepError> {
-    let ecr = aws_sdk_ecr::Client::new(&aws.config());
-    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&aws.config());
+/// Runs the step with a payload as the machine sends it.
+async fn run_with(aws: &MemoryAws, payload: Value) -> Result<Output, StepError> {
+    let config = aws.config();
+    let clients = Clients {
+        ecr: aws_sdk_ecr::Client::new(&config),
+        ecs: aws_sdk_ecs::Client::new(&config),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+        sfn: aws_sdk_sfn::Client::new(&config),
+    };
     let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
-    let input = lifecycle::input::decode(json!({"deploymentId": ID}))?;
-    run(&ecr, &elb, &Settings::for_tests(), now, input).await
+    run(&clients, &Settings::for_tests(), now, payload).await
+}
+
+/// Runs the step with an input as a machine of an earlier version sends it.
+async fn validate_input(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
+    run_with(aws, input).await
+}
+
+async fn validate(aws: &MemoryAws) -> Result<Output, StepError> {
+    validate_input(aws, json!({"deploymentId": ID})).await
+}
+
+/// Runs the step for the execution of that name, which was started at 12:30.
+async fn validate_as(aws: &MemoryAws, execution: &str) -> Result<Output, StepError> {
+    let execution =
+        json!({"id": execution_arn(execution), "startTime": "2025-10-27T12:30:00.000Z"});
+    run_with(
+        aws,
+        json!({"input": {"deploymentId": ID}, "execution": execution}),
+    )
+    .await
+}
+
+fn execution_arn(name: &str) -> String {
+    format!("arn:aws:states:us-east-1:1:execution:test-deploy:{name}")
+}
+
+/// An account where the deployment itself is active: two tasks of 0.25 vCPU.
+fn with_itself_active() -> MemoryAws {
+    let aws = aws();
+    aws.with(activate_itself);
+    aws
+}
+
+fn activate_itself(state: &mut State) {
+    state.deploy(ID, &[]);
+    state.activate(ID);
+    let definition = state.task_definitions.last_mut().unwrap();
+    definition["cpu"] = "256".into();
+    definition["memory"] = "512".into();
+    definition["containerDefinitions"] = json!([{
+        "name": "app",
+        "image": format!("1.dkr.ecr.us-east-1.amazonaws.com/test@{DIGEST}"),
+        "environment": [
+            {"name": "DEPLOYMENT_ID", "value": ID},
+            {"name": "PORT", "value": "8000"},
+            {"name": "LOG_LEVEL", "value": "debug"},
+        ],
+    }]);
 }
 
 #[tokio::test]
@@ -50,7 +103,7 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
     assert_eq!(
         serde_json::to_value(&output).unwrap(),
         json!({
-            "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST,
+            "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
             "deploymentId": ID, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {}
         })
     );
@@ -65,13 +118,215 @@ async fn the_first_deployment_proceeds() {
 
 #[tokio::test]
 async fn a_deployment_that_is_active_already_needs_nothing() {
+    let output = validate(&with_itself_active()).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
+    assert_eq!(output.image_digest, DIGEST);
+}
+
+#[tokio::test]
+async fn the_active_deployment_started_again_as_it_runs_gives_the_digest_that_runs() {
+    let aws = with_itself_active();
+    // The tag may have been moved or deleted since.
+    aws.with(|state| state.images.clear());
+    let same = json!({
+        "deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512,
+        "environment": {"LOG_LEVEL": "debug"}
+    });
+    let output = validate_input(&aws, same).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
+    assert_eq!(output.image_digest, DIGEST);
+}
+
+#[tokio::test]
+async fn the_active_deployment_started_again_with_anything_else_is_refused() {
+    let other = format!("sha256:{}", "a".repeat(64));
+    for (field, value) in [
+        ("imageDigest", json!(other)),
+        ("desiredCount", json!(3)),
+        ("cpu", json!(512)),
+        ("memory", json!(1024)),
+        ("environment", json!({})),
+        ("environment", json!({"LOG_LEVEL": "info"})),
+        (
+            "environment",
+            json!({"LOG_LEVEL": "debug", "COLOUR": "green"}),
+        ),
+    ] {
+        let aws = with_itself_active();
+        aws.with(|state| state.images.push((OLD.into(), other.clone())));
+        let mut input = json!({"deploymentId": ID});
+        input[field] = value;
+        let error = validate_input(&aws, input).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::ResourceConflict, "{error}");
+        for words in [ID, &format!("`{field}`"), "new deployment id"] {
+            assert!(error.message.contains(words), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_active_deployment_without_its_service_is_refused() {
+    let aws = with_itself_active();
+    aws.with(|state| state.services.clear());
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ResourceConflict);
+    assert!(error.message.contains("service"), "{error}");
+}
+
+/// The name and start, in seconds after 12:30, of other running executions of the deployment.
+fn with_others(others: &[(&str, i64)]) -> MemoryAws {
     let aws = aws();
     aws.with(|state| {
-        state.deploy(ID, &[]);
-        state.activate(ID);
+        for (name, later) in others {
+            let start = state.now + later;
+            let input = json!({"deploymentId": ID}).to_string();
+            state.add_execution(name, &input)["startDate"] = start.into();
+        }
+    });
+    aws
+}
+
+#[tokio::test]
+async fn of_two_running_executions_the_first_one_goes_on() {
+    let (own, other) = (ID, format!("{ID}-2"));
+    for (start, goes_on) in [(1, true), (-1, false)] {
+        // The list lags, and may not show the execution itself yet.
+        for listed in [vec![(&*other, start)], vec![(&*other, start), (own, 0)]] {
+            let ended = validate_as(&with_others(&listed), own).await;
+            assert_eq!(ended.is_ok(), goes_on, "{listed:?}: {ended:?}");
+            if let Err(error) = ended {
+                assert_eq!(error.name, ErrorName::ResourceConflict);
+                assert!(error.message.contains(&execution_arn(&other)), "{error}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_two_executions_of_the_same_moment_the_lower_arn_goes_on() {
+    let (one, two) = (ID.to_owned(), format!("{ID}-2"));
+    let aws = with_others(&[(&two, 0), (&one, 0)]);
+    assert!(validate_as(&aws, &one).await.is_ok());
+    assert!(validate_as(&aws, &two).await.is_err());
+}
+
+#[tokio::test]
+async fn an_execution_under_any_name_is_found_by_its_input_and_others_do_not_count() {
+    let aws = with_others(&[("13cde686-328b", -60)]);
+    assert!(validate_as(&aws, ID).await.is_err());
+    let aws = with_others(&[(NEW, -60)]);
+    assert!(validate_as(&aws, ID).await.is_ok());
+    let aws = with_others(&[(&format!("{ID}-2"), -60)]);
+    aws.with(|state| state.executions[0]["status"] = "FAILED".into());
+    assert!(validate_as(&aws, ID).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_execution_that_is_named_after_another_deployment_is_refused() {
+    for name in [OLD.to_owned(), format!("{OLD}-2"), "it's".to_owned()] {
+        let error = validate_as(&aws(), &name).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        assert!(error.message.contains(&format!("{ID}-2")), "{error}");
+    }
+    assert!(validate_as(&aws(), &format!("{ID}-3")).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_input_that_looks_like_the_machines_is_an_operators_mistake() {
+    let input = json!({"input": {"deploymentId": ID}});
+    let error = validate_input(&aws(), input).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput);
+    assert!(error.message.contains("`input`"), "{error}");
+}
+
+#[tokio::test]
+async fn what_an_operator_put_in_place_of_the_default_action_is_left_and_the_start_refused() {
+    let maintenance = memory_aws::fixed_response("503", "We are back at noon.");
+    let elsewhere = forward(&[("someone-elses", 1)]);
+    for action in [maintenance, elsewhere] {
+        let aws = aws();
+        aws.with(|state| state.listeners[0].default_actions = vec![action]);
+        let error = validate(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DefaultActionNotOurs);
+        for words in ["modify-listener", "Nothing is deployed here yet."] {
+            assert!(error.message.contains(words), "{error}");
+        }
+        assert!(aws.changes().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_default_action_that_forwards_to_a_deployment_that_is_gone_is_no_obstacle() {
+    let aws = with(|state| state.target_groups.clear());
+    assert_eq!(validate(&aws).await.unwrap().verdict, Verdict::Proceed);
+}
+
+#[tokio::test]
+async fn a_deployment_from_the_future_that_supersedes_says_so() {
+    let aws = aws();
+    aws.with(|state| {
+        let future = "test-20251027-134500Z";
+        state.deploy(future, &[]);
+        state.activate(future);
     });
     let output = validate(&aws).await.unwrap();
-    assert_eq!(output.verdict, Verdict::AlreadyActive);
+    assert_eq!(output.verdict, Verdict::Superseded);
+    for words in ["WARNING", "46 more minutes", "test-20251027-134500Z"] {
+        assert!(output.reason.contains(words), "{}", output.reason);
+    }
+}
+
+#[tokio::test]
+async fn a_rule_of_the_operator_behind_those_of_the_deployments_is_named() {
+    let path = json!([{"Field": "path-pattern", "Values": ["/api/*"]}]);
+    let warnings = async |priority: u32, group: &str| {
+        let aws = aws();
+        aws.with(|state| state.add_rule(priority, group, pairs([])).conditions = path.clone());
+        validate(&aws).await.unwrap().warnings
+    };
+    for (priority, group) in [(30_000, "api"), (100, "api"), (30_000, OLD)] {
+        let shown = warnings(priority, group).await.join(", ");
+        for words in [&*format!("priority {priority}"), "1 to 98"] {
+            assert!(shown.contains(words), "{shown}");
+        }
+    }
+    assert!(warnings(98, "api").await.is_empty());
+}
+
+/// The image is an index of images for these platforms.
+fn with_platforms(platforms: Value) -> MemoryAws {
+    let aws = aws();
+    let manifest = json!({"schemaVersion": 2, "manifests": platforms}).to_string();
+    aws.with(|state| state.manifests.insert(DIGEST.into(), manifest));
+    aws
+}
+
+#[tokio::test]
+async fn an_image_for_other_platforms_is_refused() {
+    let arm = json!({"platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}});
+    let amd = json!({"platform": {"os": "linux", "architecture": "amd64"}});
+    let attestation = json!({"platform": {"os": "unknown", "architecture": "unknown"}});
+    for other in [json!([arm]), json!([arm, attestation])] {
+        let error = validate(&with_platforms(other)).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput);
+        for words in ["linux/arm64", "--platform linux/amd64", ID] {
+            assert!(error.message.contains(words), "{error}");
+        }
+    }
+    // What cannot be read is not taken for wrong.
+    for right in [
+        json!([arm, amd]),
+        json!([amd, attestation]),
+        json!([attestation]),
+        json!([arm, {}]),
+        json!([]),
+        json!("?"),
+    ] {
+        assert!(
+            validate(&with_platforms(right.clone())).await.is_ok(),
+            "{right}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -104,8 +359,7 @@ async fn a_rollback_during_the_reads_is_seen() {
         let aws = aws();
         aws.with(|state| {
             state.deploy(OLD, &[]);
-            state.deploy(ID, &[]);
-            state.activate(ID);
+            activate_itself(state);
         });
         aws.on(read).once().after(move |state, _| roll_back(state));
         match validate(&aws).await {

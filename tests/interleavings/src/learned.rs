@@ -99,6 +99,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let input = delete_deployment::Input {
                 deployment_id: id(deployment),
                 only_if_never_live,
+                execution: None,
                 only_if_draining: false,
                 force: false,
             };

@@ -12,6 +12,7 @@ type Answer = Result<Value, Error>;
 pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Option<Answer> {
     let known = match operation {
         "DescribeImages" => describe_images,
+        "BatchGetImage" => batch_get_image,
         "StartExecution" => start_execution,
         "ListExecutions" => list_executions,
         "DescribeExecution" => describe_execution,
@@ -48,6 +49,22 @@ fn describe_images(state: &mut State, params: &Value) -> Answer {
     Ok(json!({"imageDetails": details}))
 }
 
+fn batch_get_image(state: &mut State, params: &Value) -> Answer {
+    let asked = params["imageIds"].as_array().into_iter().flatten();
+    let (mut images, mut failures) = (Vec::new(), Vec::new());
+    for id in asked {
+        let digest = text(&id["imageDigest"]);
+        match state.images.iter().find(|(_, known)| known == digest) {
+            Some(_) => images.push(json!({
+                "imageId": id,
+                "imageManifest": state.manifests.get(digest).map_or("{}", String::as_str),
+            })),
+            None => failures.push(json!({"imageId": id, "failureCode": "ImageNotFound"})),
+        }
+    }
+    Ok(json!({"images": images, "failures": failures}))
+}
+
 fn check_machine(params: &Value) -> Result<(), Error> {
     if params["stateMachineArn"] == DEPLOY_MACHINE_ARN {
         return Ok(());
@@ -73,7 +90,8 @@ fn start_execution(state: &mut State, params: &Value) -> Answer {
 fn list_executions(state: &mut State, params: &Value) -> Answer {
     check_machine(params)?;
     let status = &params["statusFilter"];
-    let executions = state.executions.iter();
+    // The newest first.
+    let executions = state.executions.iter().rev();
     let executions = executions.filter(|it| status.is_null() || it["status"] == *status);
     state.page(params, "executions", (100, 1000), executions, Value::clone)
 }
@@ -107,12 +125,7 @@ fn get_log_events(state: &mut State, params: &Value) -> Answer {
 }
 
 fn get_secret_value(state: &mut State, params: &Value) -> Answer {
-    let versions = match params["VersionStage"].as_str() {
-        None | Some("AWSCURRENT") => &state.secrets,
-        Some("AWSPREVIOUS") => &state.previous_secrets,
-        Some(other) => return Err(Error::new("ResourceNotFoundException", other)),
-    };
-    match versions.get(text(&params["SecretId"])) {
+    match state.secrets.get(text(&params["SecretId"])) {
         Some(secret) => Ok(json!({"SecretString": secret})),
         None => Err(Error::new("ResourceNotFoundException", "no such secret")),
     }

@@ -141,14 +141,14 @@ pub struct State {
     pub task_definitions: Vec<Value>,
     /// The images of the repository `test`: tag and digest.
     pub images: Vec<(String, String)>,
+    /// The manifests of the images, by digest. One that is not here is that of a single image.
+    pub manifests: BTreeMap<String, String>,
     /// The executions of the deploy machine, with their `input`.
     pub executions: Vec<Value>,
     /// Lines of the log group, by stream.
     pub logs: BTreeMap<String, Vec<String>>,
-    /// The current version of each secret, by ARN.
+    /// Secrets by ARN.
     pub secrets: Tags,
-    /// The version before that of each secret that was rotated, by ARN.
-    pub previous_secrets: Tags,
 }
 
 impl Default for State {
@@ -163,7 +163,7 @@ impl Default for State {
             page_size: usize::MAX,
             listeners: vec![Listener {
                 arn: LISTENER_ARN.to_owned(),
-                default_actions: vec![fixed_response("503", "nothing is deployed")],
+                default_actions: vec![fixed_response("503", "Nothing is deployed here yet.")],
             }],
             rules: Vec::new(),
             rules_made: 0,
@@ -173,10 +173,10 @@ impl Default for State {
             tasks: Vec::new(),
             task_definitions: Vec::new(),
             images: Vec::new(),
+            manifests: BTreeMap::new(),
             executions: Vec::new(),
             logs: BTreeMap::new(),
             secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
-            previous_secrets: Tags::new(),
         }
     }
 }

@@ -99,7 +99,7 @@ impl Call {
 
     /// Whether the call changes something.
     pub(crate) fn is_change(&self) -> bool {
-        let mut reads = ["Describe", "List", "Get"].iter();
+        let mut reads = ["Describe", "List", "Get", "BatchGet"].iter();
         !reads.any(|read| self.operation.starts_with(read))
     }
 

@@ -59,7 +59,7 @@ pub fn check(body: &[u8]) {
         assert_deployable(&deployment);
     }
     if let Ok(text) = std::str::from_utf8(body)
-        && let Some(id) = find_deployments::executions::asked_for(text)
+        && let Some(id) = lifecycle::executions::asked_for(text)
     {
         assert!(text.len() >= id.as_str().len());
     }
@@ -82,7 +82,7 @@ fn assert_deployable(deployment: &Deployment) {
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);
     assert!((1..=1000).contains(&deployment.desired_count));
     assert_eq!(fargate::check(deployment.cpu, deployment.memory), Ok(()));
-    let digest = deployment.requested_digest.as_deref();
+    let digest = deployment.named.image_digest.as_deref();
     assert!(digest.is_none_or(|digest| digest.len() == 71 && digest.is_ascii()));
     let mut bytes = 0;
     for (name, value) in &deployment.environment {

@@ -76,7 +76,7 @@ fn refused_by_all(body: &[u8]) -> BTreeSet<String> {
     let (_, sessions, _) = drain_deployment::drain_request::read(body);
     assert_eq!(sessions, None);
     let text = String::from_utf8_lossy(body);
-    assert_eq!(find_deployments::executions::asked_for(&text), None);
+    assert_eq!(lifecycle::executions::asked_for(&text), None);
     messages
 }
 

@@ -251,7 +251,7 @@ async fn the_input_of_an_execution_with_another_name_shows_its_deployment() {
         executions.running,
         [id(3), id(4)].map(|id| id.parse().unwrap()).into()
     );
-    assert_eq!(executions.unknown, ["nonsense", "encrypted"]);
+    assert_eq!(executions.unknown, ["encrypted", "nonsense"]);
 }
 
 #[tokio::test]

@@ -52,7 +52,9 @@ where
 
 /// The deployment that a payload or an output is about.
 pub fn deployment(value: &Value) -> Option<DeploymentId> {
-    value["deploymentId"].as_str()?.parse().ok()
+    // The first step of the deploy machine gets the execution's input in a field of its own.
+    let id = value["deploymentId"].as_str();
+    id.or(value["input"]["deploymentId"].as_str())?.parse().ok()
 }
 
 /// Logs how an invocation ended. `deployment` is the one that the payload names, if it names one.

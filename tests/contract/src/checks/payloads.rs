@@ -78,12 +78,12 @@ pub fn words(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The fields of a step's input.
+/// The fields of a step's input. The first step of the deploy machine gets one that has the operator's in a field.
 fn input(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
     let mut fields = BTreeSet::new();
     for item in items(repository, &step.path("src/"))? {
         if let syn::Item::Struct(item) = item
-            && item.ident == "Input"
+            && ["Input", "Started"].iter().any(|name| item.ident == name)
         {
             let names = item.fields.iter().filter_map(|field| field.ident.as_ref());
             fields.extend(names.map(|name| name.to_string().to_lower_camel_case()));

@@ -213,9 +213,7 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
             .filter(|statement| statement.resource == role)
         {
             // It allows the tags of a creation, and the creation is the call.
-            let with_creation = statement.value["Condition"]
-                .to_string()
-                .contains(":CreateAction");
+            let with_creation = is_with_creation(statement);
             for action in statement.actions() {
                 let (_, operation) = action.split_once(':').unwrap_or_default();
                 if !with_creation && !NOT_CALLED.contains(&action.as_str()) {
@@ -234,6 +232,15 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
     }
     problems
 }
+
+/// Whether a statement allows its actions only while a resource is created.
+fn is_with_creation(statement: &Statement) -> bool {
+    let condition = statement.value["Condition"].to_string();
+    condition.contains(":CreateAction")
+}
+
+/// The actions that set tags, of every service.
+const TAGGING: [&str; 2] = [":AddTags", ":TagResource"];
 
 /// The further actions that a call needs when it sets tags, passes roles or names a network.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
@@ -304,7 +311,15 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         let allowed: BTreeSet<String> = statements
             .iter()
             .filter(|statement| statement.resource == role)
-            .flat_map(Statement::actions)
+            .flat_map(|statement| {
+                // Tags of a creation are allowed by a statement of their own.
+                let with_creation = is_with_creation(statement);
+                let is_tagging =
+                    |action: &String| TAGGING.iter().any(|tagging| action.ends_with(tagging));
+                let mut actions = statement.actions();
+                actions.retain(|action| with_creation || !is_tagging(action));
+                actions
+            })
             .collect();
         for action in needed
             .into_iter()

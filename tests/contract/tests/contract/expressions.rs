@@ -90,7 +90,8 @@ impl Run<'_> {
         loop {
             let state = &scope.states[name];
             variables["states"] = json!({"input": input, "context": {
-                "Execution": {"Id": "arn:aws:states:::execution:1"}, "State": {"Name": name},
+                "Execution": {"Id": "arn:aws:states:::execution:1", "StartTime": "2026-11-27T14:00:00.000Z"},
+                "State": {"Name": name},
             }});
             let mut rule = state;
             match state["Type"].as_str().unwrap() {

@@ -149,11 +149,11 @@ mistakes! {
             => "Action: ecs:ListTasks\n                Resource: \"*\"\n                Condition:\n                  ArnEquals: { \"aws:SourceArn\"",
         "ListTasks in every cluster";
     a_statement_without_a_comment: permissions::comments, PIPELINE,
-        "# Allows finding the image and its digest." => "", "ValidateDeploymentRole): no comment";
+        "# Allows finding the image, its digest and its platforms." => "", "ValidateDeploymentRole): no comment";
     an_action_that_is_missing: permissions::calls, PIPELINE,
         "Action: elasticloadbalancing:ModifyListener" => "Action: elasticloadbalancing:ModifyRule", "ModifyListener is in what it calls but not";
     an_action_that_is_not_called: permissions::calls, PIPELINE,
-        "Action: ecr:DescribeImages" => "Action: [ecr:DescribeImages, ecr:BatchGetImage]", "BatchGetImage is in what ValidateDeploymentRole allows but not";
+        "- ecr:DescribeImages" => "- ecr:DescribeImages\n                  - ecr:ListImages", "ListImages is in what ValidateDeploymentRole allows but not";
     a_function_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,
         "                  - logs:PutLogEvents\n" => "", "StartDeploymentRole does not allow logs:PutLogEvents";
     a_function_that_cannot_leave_a_dead_letter: permissions::what_aws_needs, PIPELINE,
@@ -224,7 +224,7 @@ mistakes! {
     a_variable_that_is_assigned_on_some_paths_only: variables::assigned, MACHINE,
         "\"failure\": null," => "", "reads $failure";
     a_result_where_there_is_none: variables::assigned, MACHINE,
-        "\"Payload\": \"{% $states.input %}\"" => "\"Payload\": \"{% $states.result %}\"", "reads $states.result";
+        "\"input\": \"{% $states.input %}\"" => "\"input\": \"{% $states.result %}\"", "reads $states.result";
     a_function_that_jsonata_does_not_have: variables::assigned, MACHINE,
         "$contains(" => "$includes(", "calls $includes";
 
@@ -240,7 +240,7 @@ mistakes! {
     an_event_of_another_source: events::states, MACHINE,
         "\"Source\": \"pulse.deploy\"" => "\"Source\": \"pulse\"", "publishes as \"pulse\"";
     an_event_without_its_execution: events::states, MACHINE,
-        "\"execution\": " => "\"run\": ", "the field execution is not";
+        "${Environment}\", \"execution\": " => "${Environment}\", \"run\": ", "the field execution is not";
     an_event_of_another_environment: events::states, MACHINE,
         "\"environment\": \"${Environment}\"" => "\"environment\": \"test\"", "the field environment is not";
     an_event_that_fails_a_deployment: events::states, MACHINE,

@@ -1,0 +1,121 @@
+//! The deployment's image: its digest, and whether the tasks' processor can run it.
+
+use aws_sdk_ecr::Client;
+use aws_sdk_ecr::types::ImageIdentifier;
+use lifecycle::aws_error::failed;
+use lifecycle::{ErrorName, Settings, StepError};
+use serde::Deserialize;
+
+use crate::input::Deployment;
+
+/// The digest of the deployment's image: the one in the input, or the one that the tag points to.
+///
+/// # Errors
+/// `ImageNotFound` when there is no such image; `InvalidInput` when it is built for other platforms only; else as
+/// [`lifecycle::aws_error::CODES`] say.
+pub async fn find(
+    ecr: &Client,
+    settings: &Settings,
+    deployment: &Deployment,
+) -> Result<String, StepError> {
+    let id = &deployment.deployment_id;
+    let requested = deployment.named.image_digest.as_ref();
+    let (image, shown) = match requested {
+        Some(digest) => (
+            ImageIdentifier::builder().image_digest(digest).build(),
+            format!("{}@{digest}", settings.repository_uri),
+        ),
+        None => (
+            ImageIdentifier::builder().image_tag(id.as_str()).build(),
+            format!("{}:{id}", settings.repository_uri),
+        ),
+    };
+    let found = ecr
+        .describe_images()
+        .repository_name(&settings.repository_name)
+        .image_ids(image)
+        .send()
+        .await
+        .map_err(|error| failed(format_args!("find image {shown}"), error))?;
+    let digest = found
+        .image_details
+        .and_then(|details| details.into_iter().next())
+        .and_then(|detail| detail.image_digest)
+        .ok_or_else(|| {
+            StepError::new(
+                ErrorName::ImageNotFound,
+                format!("there is no image {shown}; push the image, or correct the deployment id"),
+            )
+        })?;
+    refuse_other_platforms(ecr, settings, &digest, &shown).await?;
+    Ok(digest)
+}
+
+/// The part of an image index that is read:
+/// <https://github.com/opencontainers/image-spec/blob/main/image-index.md>.
+#[derive(Deserialize)]
+struct Index {
+    manifests: Vec<Entry>,
+}
+
+#[derive(Deserialize)]
+struct Entry {
+    platform: Option<Platform>,
+}
+
+#[derive(Deserialize, PartialEq, Eq)]
+struct Platform {
+    os: String,
+    architecture: String,
+}
+
+/// Refuses an index that names platforms, but not the one of the tasks: such an image cannot be pulled.
+///
+/// A manifest of a single image does not name its platform. What cannot be read is not taken for wrong.
+async fn refuse_other_platforms(
+    ecr: &Client,
+    settings: &Settings,
+    digest: &str,
+    shown: &str,
+) -> Result<(), StepError> {
+    let answer = ecr
+        .batch_get_image()
+        .repository_name(&settings.repository_name)
+        .image_ids(ImageIdentifier::builder().image_digest(digest).build())
+        .send()
+        .await
+        .map_err(|error| failed(format_args!("read the manifest of image {shown}"), error))?;
+    let manifest = answer.images().first().and_then(|it| it.image_manifest());
+    let Some(index) = manifest.and_then(|text| serde_json::from_str::<Index>(text).ok()) else {
+        return Ok(());
+    };
+    let wanted = Platform {
+        os: "linux".into(),
+        architecture: match settings.cpu_architecture.as_str() {
+            "ARM64" => "arm64".into(),
+            _ => "amd64".into(),
+        },
+    };
+    let mut others = Vec::new();
+    for entry in index.manifests {
+        match entry.platform {
+            Some(platform) if platform == wanted => return Ok(()),
+            // buildx describes an attestation as an image of the platform unknown/unknown.
+            Some(platform) if platform.os == "unknown" => {}
+            Some(platform) => others.push(format!("{}/{}", platform.os, platform.architecture)),
+            None => return Ok(()),
+        }
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    let wanted = format!("{}/{}", wanted.os, wanted.architecture);
+    Err(StepError::new(
+        ErrorName::InvalidInput,
+        format!(
+            "image {shown} is built for {}, and the tasks run {wanted}; build it with --platform {wanted} and push it \
+             under a new deployment id",
+            others.join(" and ")
+        ),
+    ))
+}

@@ -45,6 +45,8 @@ pub const LOG_BUFFER: &str = "25m";
 
 /// Up to here, the priorities of listener rules are the operator's.
 pub const OPERATORS_RULES_UP_TO: u32 = 98;
+/// How many rules that stand behind those of the deployments are named. The data of a state has 256 KiB at most.
+pub const MAX_WARNINGS: usize = 10;
 /// Listener rules by header are numbered from here.
 pub const HEADER_RULES_FROM: u32 = 100;
 /// Listener rules by cookie are numbered from here, so that any header beats any cookie.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, routing, target_group};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, routing, target_group};
 
 use crate::shadowed;
 
@@ -18,7 +18,7 @@ pub struct Usage {
     target_groups: BTreeSet<String>,
     /// Rules that forward to this deployment's target group already.
     own_rules: usize,
-    /// What is wrong with rules of the operator, each in a sentence.
+    /// What is wrong with rules of the operator, each in a sentence; at most [`defaults::MAX_WARNINGS`].
     pub warnings: Vec<String>,
 }
 
@@ -40,7 +40,7 @@ pub async fn usage(
         let arn = listener.listener_arn().unwrap_or_default();
         for rule in routing::rules(elb, arn).await? {
             usage.count(&rule, deployment);
-            if arn == settings.listener_arn {
+            if arn == settings.listener_arn && usage.warnings.len() < defaults::MAX_WARNINGS {
                 let warning = shadowed::warning(&rule, &settings.environment);
                 usage.warnings.extend(warning);
             }

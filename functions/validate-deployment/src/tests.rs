@@ -291,6 +291,14 @@ async fn a_rule_of_the_operator_behind_those_of_the_deployments_is_named() {
         }
     }
     assert!(warnings(98, "api").await.is_empty());
+    // The output of a state has a limit.
+    let aws = aws();
+    aws.with(|state| {
+        for priority in 30_000..30_060 {
+            state.add_rule(priority, "api", pairs([])).conditions = path.clone();
+        }
+    });
+    assert_eq!(validate(&aws).await.unwrap().warnings.len(), 10);
 }
 
 /// The image is an index of images for these platforms.

@@ -223,7 +223,8 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     let observers = Observers::on(&env, &[&old, &bad]).await?;
 
     // The candidate becomes ready after the rollback has begun, and the rollback switches after it.
-    let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
+    // Its first tag is that of its execution.
+    let ready = env.delay_call("elasticloadbalancing", "AddTags", 2, DELAY / 2);
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
     env.call_arrived(&ready).await?;
@@ -234,7 +235,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     // The rollback overwrites the switch of the candidate, which became ready after the rollback had set
     // its tags.
     ensure_another_is_active(&env, &old).await?;
-    let ready = env.delay_call("elasticloadbalancing", "AddTags", 1, DELAY / 2);
+    let ready = env.delay_call("elasticloadbalancing", "AddTags", 2, DELAY / 2);
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
     env.call_arrived(&ready).await?;

@@ -9,6 +9,7 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::create_rule::builders::CreateRuleFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::{created_arn, failed};
+use lifecycle::policy::{self, Policy};
 use lifecycle::routing::{self, ListenerRule};
 use lifecycle::{
     DeploymentId, ErrorName, Origin, Settings, StepError, actions, tags, target_group,
@@ -45,17 +46,34 @@ pub struct Output {
 }
 
 /// Adopts the deployment's two rules where they exist, else creates them with the lowest free priorities.
+/// What the default action does before it routes, they do too.
 ///
 /// # Errors
+/// `Configuration` when a new rule cannot do what the default action does before it routes,
 /// `QuotaExceeded` when the load balancer has no room for another rule, `Transient` when an older
 /// deployment is about to give some back or every priority that it tried went to another deployment, else
 /// as [`lifecycle::aws_error::CODES`] say.
-pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
+pub async fn run(
+    elb: &Client,
+    secrets: &aws_sdk_secretsmanager::Client,
+    settings: &Settings,
+    input: Input,
+) -> Result<Output, StepError> {
     let mut rules = routing::rules(elb, &settings.listener_arn).await?;
-    let (header, header_rule) =
-        adopt_or_create(elb, settings, &input, Affinity::Header, &mut rules).await?;
-    let (cookie, cookie_rule) =
-        adopt_or_create(elb, settings, &input, Affinity::Cookie, &mut rules).await?;
+    let policy = Policy::of_default_rule(&rules)?;
+    let earlier = rules
+        .iter()
+        .filter(|rule| routing::forwards_to(rule, &input.deployment_id));
+    policy::keep(elb, secrets, settings, &policy, earlier).await?;
+    let new = NewRule {
+        elb,
+        secrets,
+        settings,
+        input,
+        policy,
+    };
+    let (header, header_rule) = new.adopt_or_create(Affinity::Header, &mut rules).await?;
+    let (cookie, cookie_rule) = new.adopt_or_create(Affinity::Cookie, &mut rules).await?;
     Ok(Output {
         header_rule,
         cookie_rule,
@@ -67,76 +85,80 @@ pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Outp
     })
 }
 
-/// Adopts or creates one rule. `rules` are those of the listener, as read last.
-async fn adopt_or_create(
-    elb: &Client,
-    settings: &Settings,
-    input: &Input,
-    affinity: Affinity,
-    rules: &mut Vec<Rule>,
-) -> Result<(Origin, ListenerRule), StepError> {
-    let deployment = &input.deployment_id;
-    // Priorities that AWS has refused, in case the list of rules is stale.
-    let mut refused = BTreeSet::new();
-    for _ in 0..MAX_ATTEMPTS {
-        if let Some(rule) = existing(elb, input, affinity, rules).await? {
-            return Ok((Origin::Adopted, rule));
-        }
-        let priority = lowest_free(affinity, rules, &refused)
-            .ok_or_else(|| no_free_priority(settings, affinity, deployment))?;
-        let attempt =
-            format!("create the {affinity} rule of {deployment} with priority {priority}");
-        let error = match create(elb, settings, input, affinity, priority)
-            .send()
-            .await
-        {
-            Ok(answer) => {
-                let rule = answer.rules.and_then(|rules| rules.into_iter().next());
-                let arn = created_arn(&attempt, rule.and_then(|rule| rule.rule_arn))?;
-                return Ok((Origin::Created, ListenerRule { arn, priority }));
-            }
-            Err(error) => error,
-        };
-        match error.as_service_error() {
-            // Another deployment was faster. Or it is our own rule, made by a call whose answer was
-            // lost: CreateRule is not documented as idempotent, and the SDK repeats such a call.
-            Some(why) if why.is_priority_in_use_exception() => {
-                refused.insert(priority);
-                *rules = routing::rules(elb, &settings.listener_arn).await?;
-            }
-            Some(why) if why.is_too_many_rules_exception() => {
-                *rules = routing::rules(elb, &settings.listener_arn).await?;
-                return Err(quota_exceeded(deployment, rules, failed(attempt, error)));
-            }
-            _ => return Err(failed(attempt, error)),
-        }
-    }
-    Err(StepError::new(
-        ErrorName::Transient,
-        format!(
-            "other deployments took {MAX_ATTEMPTS} priorities in a row before the {affinity} rule of {deployment} \
-             could have one"
-        ),
-    ))
+/// What every attempt at a rule needs.
+struct NewRule<'a> {
+    elb: &'a Client,
+    secrets: &'a aws_sdk_secretsmanager::Client,
+    settings: &'a Settings,
+    input: Input,
+    policy: Policy,
 }
 
-fn create(
-    elb: &Client,
-    settings: &Settings,
-    input: &Input,
-    affinity: Affinity,
-    priority: u32,
-) -> CreateRuleFluentBuilder {
-    elb.create_rule()
-        .listener_arn(&settings.listener_arn)
-        .priority(priority as i32)
-        .conditions(affinity.condition(&input.deployment_id))
-        .set_actions(Some(actions::forwarding_to(
-            &input.target_group_arn,
-            &[],
-            |_| false,
-        )))
-        .set_tags(Some(tags::to_elb(&input.deployment_id)))
+impl NewRule<'_> {
+    /// Adopts or creates one rule. `rules` are those of the listener, as read last.
+    async fn adopt_or_create(
+        &self,
+        affinity: Affinity,
+        rules: &mut Vec<Rule>,
+    ) -> Result<(Origin, ListenerRule), StepError> {
+        let deployment = &self.input.deployment_id;
+        // Priorities that AWS has refused, in case the list of rules is stale.
+        let mut refused = BTreeSet::new();
+        for _ in 0..MAX_ATTEMPTS {
+            if let Some(rule) = existing(self.elb, &self.input, affinity, rules).await? {
+                return Ok((Origin::Adopted, rule));
+            }
+            let priority = lowest_free(affinity, rules, &refused)
+                .ok_or_else(|| no_free_priority(self.settings, affinity, deployment))?;
+            let attempt =
+                format!("create the {affinity} rule of {deployment} with priority {priority}");
+            let error = match self.create(affinity, priority).await?.send().await {
+                Ok(answer) => {
+                    let rule = answer.rules.and_then(|rules| rules.into_iter().next());
+                    let arn = created_arn(&attempt, rule.and_then(|rule| rule.rule_arn))?;
+                    return Ok((Origin::Created, ListenerRule { arn, priority }));
+                }
+                Err(error) => error,
+            };
+            match error.as_service_error() {
+                // Another deployment was faster. Or it is our own rule, made by a call whose answer was
+                // lost: CreateRule is not documented as idempotent, and the SDK repeats such a call.
+                Some(why) if why.is_priority_in_use_exception() => {
+                    refused.insert(priority);
+                    *rules = routing::rules(self.elb, &self.settings.listener_arn).await?;
+                }
+                Some(why) if why.is_too_many_rules_exception() => {
+                    *rules = routing::rules(self.elb, &self.settings.listener_arn).await?;
+                    return Err(quota_exceeded(deployment, rules, failed(attempt, error)));
+                }
+                _ => return Err(failed(attempt, error)),
+            }
+        }
+        Err(StepError::new(
+            ErrorName::Transient,
+            format!(
+                "other deployments took {MAX_ATTEMPTS} priorities in a row before the {affinity} rule of {deployment} \
+                 could have one"
+            ),
+        ))
+    }
+
+    async fn create(
+        &self,
+        affinity: Affinity,
+        priority: u32,
+    ) -> Result<CreateRuleFluentBuilder, StepError> {
+        let secret = policy::client_secret(self.secrets, self.settings, &self.policy).await?;
+        let before = self.policy.with_secret(secret.as_ref());
+        let actions = actions::of_new_rule(before, &self.input.target_group_arn);
+        let create = self.elb.create_rule();
+        Ok(create
+            .listener_arn(&self.settings.listener_arn)
+            .priority(priority as i32)
+            .conditions(affinity.condition(&self.input.deployment_id))
+            .set_actions(Some(actions))
+            .set_tags(Some(tags::to_elb(&self.input.deployment_id))))
+    }
 }
 
 fn no_free_priority(

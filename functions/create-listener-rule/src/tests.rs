@@ -1,7 +1,10 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{ErrorName, Settings, StepError};
-use memory_aws::{MemoryAws, State, Tags, group_arn, own_tags, rule_arn, tags as pairs};
+use memory_aws::{
+    MemoryAws, State, Tags, authenticate_cognito, authenticate_oidc, group_arn, own_tags, rule_arn,
+    tags as pairs, validate_jwt,
+};
 use serde_json::{Value, json};
 
 const ID: &str = "test-20251027-122112Z";
@@ -61,7 +64,9 @@ async fn run_step_for(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
     let input =
         json!({"deploymentId": id, "targetGroupArn": group_arn(id), "fromALaterVersion": 1});
     let input = serde_json::from_value(input).unwrap();
-    run(&Client::new(&aws.config()), &Settings::for_tests(), input).await
+    let secrets = aws_sdk_secretsmanager::Client::new(&aws.config());
+    let elb = Client::new(&aws.config());
+    run(&elb, &secrets, &Settings::for_tests(), input).await
 }
 
 /// The priorities of the header rule and of the cookie rule.
@@ -331,4 +336,79 @@ async fn a_deletion_that_is_denied_is_reported_as_denied() {
     aws.on("DeleteRule").fails("AccessDenied");
     let error = try_undo(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::AccessDenied);
+}
+
+const CLIENT_SECRET: &str = "test/oidc-client-secret";
+
+/// What each rule does before it forwards, and the number of its actions.
+fn before_the_forward(aws: &MemoryAws) -> Vec<(Value, usize)> {
+    let actions = aws.with(|state| state.rules.clone()).into_iter();
+    let actions = actions.map(|rule| (rule.actions[0].clone(), rule.actions.len()));
+    actions.collect()
+}
+
+#[tokio::test]
+async fn what_the_default_action_does_before_it_forwards_the_rules_do_too() {
+    for action in [
+        authenticate_oidc("client"),
+        authenticate_cognito("arn:aws:cognito-idp:us-east-1:1:userpool/us-east-1_a"),
+        validate_jwt("https://login.example.com"),
+    ] {
+        let aws = aws();
+        aws.with(|state| {
+            state.put_before(action.clone());
+            state
+                .secrets
+                .insert(CLIENT_SECRET.into(), "secret of client".into());
+        });
+        run_step(&aws).await.unwrap();
+        assert_eq!(before_the_forward(&aws), [(action.clone(), 2), (action, 2)]);
+    }
+}
+
+#[tokio::test]
+async fn without_the_secret_of_the_oidc_client_no_rule_is_made() {
+    let aws = aws();
+    aws.with(|state| state.put_before(authenticate_oidc("client")));
+    let error = run_step(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains(CLIENT_SECRET), "{error}");
+    assert!(aws.changes().is_empty());
+}
+
+#[tokio::test]
+async fn beside_an_action_type_that_is_unknown_no_rule_is_made() {
+    let aws = aws();
+    aws.with(|state| state.put_before(json!({"Type": "check-passport", "Order": "1"})));
+    let error = run_step(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("check-passport"), "{error}");
+    assert!(aws.changes().is_empty());
+}
+
+#[tokio::test]
+async fn rules_of_an_earlier_run_get_what_the_default_action_does_since_then() {
+    let aws = aws();
+    run_step(&aws).await.unwrap();
+    run_step_for(&aws, NEWER).await.unwrap();
+    let jwt = validate_jwt("https://login.example.com");
+    aws.with(|state| state.put_before(jwt.clone()));
+    aws.forget_calls();
+    assert_eq!(run_step(&aws).await.unwrap().outcome, Origin::Adopted);
+    assert_eq!(aws.changes(), ["ModifyRule rule-1", "ModifyRule rule-2"]);
+    assert_eq!(before_the_forward(&aws)[..2], [(jwt.clone(), 2), (jwt, 2)]);
+}
+
+#[tokio::test]
+async fn rules_that_are_as_they_should_be_need_no_secret() {
+    let aws = aws();
+    aws.with(|state| {
+        state.put_before(authenticate_oidc("client"));
+        state
+            .secrets
+            .insert(CLIENT_SECRET.into(), "secret of client".into());
+    });
+    run_step(&aws).await.unwrap();
+    aws.with(|state| state.secrets.clear());
+    assert_eq!(run_step(&aws).await.unwrap().outcome, Origin::Adopted);
 }

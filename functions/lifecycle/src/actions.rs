@@ -1,53 +1,76 @@
 //! Builds every list of actions: the default action's and the rules'.
 
+use aws_sdk_elasticloadbalancingv2::types::builders::ForwardActionConfigBuilder;
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, TargetGroupTuple,
 };
 
-use crate::routing;
+use crate::policy::{self, Policy};
+use crate::{StepError, routing};
 
 /// ELB's largest weight.
 const MAX_WEIGHT: i32 = 999;
 
-/// The actions that forward to a deployment's target group, in place of `current`. For a rule that does
-/// not exist yet, `current` is empty.
+/// The default action that forwards to a deployment's target group, in place of `current`.
 ///
-/// Everything else in `current` stays: target groups that are not ours with their weights, the group
-/// stickiness, an authentication before the forward. The new entry gets the total weight of the entries
-/// that it replaces. If `current` forwards to nothing of ours, as with the fixed 503 before the first
-/// deployment, its routing is replaced as a whole.
+/// Everything else in `current` stays: its policy, target groups that are not ours with their weights, the
+/// group stickiness. The new entry gets the total weight of the entries that it replaces. If `current`
+/// forwards to nothing of ours, as with the fixed 503 before the first deployment, its routing is replaced
+/// as a whole.
+///
+/// # Errors
+/// As for [`Policy::of`].
 pub fn forwarding_to(
     target_group_arn: &str,
     current: &[Action],
     is_ours: impl Fn(&str) -> bool,
-) -> Vec<Action> {
-    let mut kept: Vec<Action> = current
+) -> Result<Vec<Action>, StepError> {
+    let policy = Policy::of("the default action", current)?;
+    let stickiness = current
         .iter()
-        .filter(|it| is_authentication(it))
-        .cloned()
-        .map(with_its_secret)
-        .collect();
-    // The routing action comes last. If it is the only action, it needs no order.
-    let order = kept
-        .iter()
-        .map(|action| action.order().unwrap_or_default())
-        .max();
+        .filter_map(Action::forward_config)
+        .find_map(|config| config.target_group_stickiness_config().cloned());
     let forward = ForwardActionConfig::builder()
         .set_target_groups(Some(target_groups(target_group_arn, current, is_ours)))
-        .set_target_group_stickiness_config(
-            current
-                .iter()
-                .filter_map(Action::forward_config)
-                .find_map(|config| config.target_group_stickiness_config().cloned()),
-        );
-    kept.push(
-        Action::builder()
-            .r#type(ActionTypeEnum::Forward)
-            .set_order(order.map(|last| last + 1))
-            .forward_config(forward.build())
-            .build(),
-    );
-    kept
+        .set_target_group_stickiness_config(stickiness);
+    Ok(in_order(
+        policy.with_existing_secret(),
+        Some(forward_action(forward)),
+    ))
+}
+
+/// The actions of a new rule: `before`, and a forward to the target group.
+pub fn of_new_rule(before: Vec<Action>, target_group_arn: &str) -> Vec<Action> {
+    let forward = ForwardActionConfig::builder().set_target_groups(Some(target_groups(
+        target_group_arn,
+        &[],
+        |_| false,
+    )));
+    in_order(before, Some(forward_action(forward)))
+}
+
+/// The actions of a rule that exists: `before`, and its routing as it is.
+pub fn of_rule(before: Vec<Action>, current: &[Action]) -> Vec<Action> {
+    let routing = current.iter().filter(|action| policy::is_routing(action));
+    in_order(before, routing.cloned())
+}
+
+fn forward_action(config: ForwardActionConfigBuilder) -> Action {
+    Action::builder()
+        .r#type(ActionTypeEnum::Forward)
+        .forward_config(config.build())
+        .build()
+}
+
+/// The routing action comes last. If it is the only action, it needs no order.
+fn in_order(before: Vec<Action>, routing: impl IntoIterator<Item = Action>) -> Vec<Action> {
+    let mut actions = before;
+    actions.extend(routing);
+    let is_alone = actions.len() == 1;
+    for (order, action) in (1..).zip(&mut actions) {
+        action.order = (!is_alone).then_some(order);
+    }
+    actions
 }
 
 /// The new entry, and after it those of `current` that are not ours.
@@ -70,23 +93,6 @@ fn target_groups(
         .weight(weight.clamp(least, MAX_WEIGHT))
         .build();
     std::iter::once(ours).chain(others).collect()
-}
-
-fn is_authentication(action: &Action) -> bool {
-    matches!(
-        action.r#type(),
-        Some(ActionTypeEnum::AuthenticateOidc | ActionTypeEnum::AuthenticateCognito)
-    )
-}
-
-/// AWS never returns the secret of an OIDC client, but can be asked to keep the one that it has:
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AuthenticateOidcActionConfig.html>.
-fn with_its_secret(mut action: Action) -> Action {
-    if let Some(oidc) = &mut action.authenticate_oidc_config {
-        oidc.client_secret = None;
-        oidc.use_existing_client_secret = Some(true);
-    }
-    action
 }
 
 #[cfg(test)]
@@ -140,14 +146,14 @@ mod tests {
                     .build(),
             )
             .build();
-        let actions = forwarding_to("ours-2", &[fixed], is_ours);
+        let actions = forwarding_to("ours-2", &[fixed], is_ours).unwrap();
         assert_eq!(actions.len(), 1);
         assert_eq!(weights(&actions), [("ours-2".into(), 1)]);
     }
 
     #[test]
     fn a_new_rule_forwards_to_its_target_group_alone() {
-        let actions = forwarding_to("ours-1", &[], is_ours);
+        let actions = of_new_rule(Vec::new(), "ours-1");
         assert_eq!(actions, [forward(vec![tuple("ours-1", 1)])]);
     }
 
@@ -157,7 +163,8 @@ mod tests {
             "ours-2",
             &[forward(vec![tuple("other", 10), tuple("ours-1", 90)])],
             is_ours,
-        );
+        )
+        .unwrap();
         assert_eq!(
             weights(&actions),
             [("ours-2".into(), 90), ("other".into(), 10)]
@@ -170,13 +177,15 @@ mod tests {
             "ours-3",
             &[forward(vec![tuple("ours-1", 90), tuple("ours-2", 10)])],
             is_ours,
-        );
+        )
+        .unwrap();
         assert_eq!(weights(&actions), [("ours-3".into(), 100)]);
     }
 
     #[test]
     fn a_lone_weight_of_zero_would_be_an_outage() {
-        let actions = forwarding_to("ours-2", &[forward(vec![tuple("ours-1", 0)])], is_ours);
+        let actions =
+            forwarding_to("ours-2", &[forward(vec![tuple("ours-1", 0)])], is_ours).unwrap();
         assert_eq!(weights(&actions), [("ours-2".into(), 1)]);
     }
 
@@ -205,7 +214,7 @@ mod tests {
                     .build(),
             )
             .build();
-        let actions = forwarding_to("ours-2", &[authenticate, old], is_ours);
+        let actions = forwarding_to("ours-2", &[authenticate, old], is_ours).unwrap();
         let oidc = actions[0].authenticate_oidc_config().unwrap();
         assert_eq!((actions[0].order(), oidc.client_id()), (Some(1), Some("c")));
         // The description did not include the secret, and an action without one is refused.

@@ -17,6 +17,7 @@ pub mod guard;
 mod image_digest;
 pub mod input;
 mod origin;
+pub mod policy;
 pub mod printable;
 pub mod routing;
 pub mod sdk;

@@ -10,6 +10,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 
 use crate::aws_error::failed;
+use crate::policy::Policy;
 use crate::target_group::{self, TargetGroup};
 use crate::{DeploymentId, Environment, ErrorName, Settings, StepError, defaults, tags};
 
@@ -105,18 +106,30 @@ impl DefaultAction {
             .iter()
             .filter_map(|action| action.r#type().map(ActionTypeEnum::as_str))
             .collect();
+        let before = match self.actions.len() {
+            ..=1 => "",
+            _ => " (with the actions that stand before it now, or the application is open)",
+        };
         Err(StepError::new(
             ErrorName::DefaultActionNotOurs,
             format!(
                 "the default action of {listener} ({}) was set by an operator, and is left as it is; to deploy again, put \
                  the fixed 503 back, and the next cleanup makes the newest live deployment active: aws elbv2 \
                  modify-listener --listener-arn {listener} --default-actions \
-                 'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}'",
+                 'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}'{before}",
                 found.join(", "),
                 defaults::NOTHING_DEPLOYED,
                 listener = settings.listener_arn,
             ),
         ))
+    }
+
+    /// What it does before it routes.
+    ///
+    /// # Errors
+    /// As for [`Policy::of`].
+    pub fn policy(&self) -> Result<Policy, StepError> {
+        Policy::of("the default action", &self.actions)
     }
 
     /// Whether it is the fixed answer of the baseline stack: no deployment is active, or the one that was
@@ -141,6 +154,8 @@ pub struct Routing {
     /// The target groups that a rule or the default action names: with the deployment's tags, or without
     /// any tags when only the default action names them.
     pub deployments: Vec<TargetGroup>,
+    /// All rules, the default rule among them.
+    pub rules: Vec<Rule>,
 }
 
 impl Routing {
@@ -169,6 +184,7 @@ impl Routing {
         Ok(Routing {
             default_action,
             deployments,
+            rules,
         })
     }
 

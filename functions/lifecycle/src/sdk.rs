@@ -9,7 +9,7 @@ use aws_smithy_http_client::tls::{self, rustls_provider::CryptoMode};
 
 use crate::defaults;
 
-/// The clients of a step that works with all three services.
+/// The clients of a step that works with several services.
 #[derive(Debug, Clone)]
 pub struct Clients {
     /// For services, tasks and task definitions.
@@ -18,6 +18,8 @@ pub struct Clients {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     /// For the executions of the deploy machine.
     pub sfn: aws_sdk_sfn::Client,
+    /// For the secret of the listener's OIDC client.
+    pub secrets: aws_sdk_secretsmanager::Client,
 }
 
 impl Clients {
@@ -27,6 +29,7 @@ impl Clients {
             ecs: aws_sdk_ecs::Client::new(config),
             elb: aws_sdk_elasticloadbalancingv2::Client::new(config),
             sfn: aws_sdk_sfn::Client::new(config),
+            secrets: aws_sdk_secretsmanager::Client::new(config),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! is always a default action that names its own choice. So of several concurrent runs, the one that
 //! modifies last also reads last, and sees every tag that was set before.
 
+mod policy;
 mod rollback;
 
 use std::cmp::Ordering;
@@ -76,12 +77,14 @@ const MAX_ROUNDS: usize = 10;
 /// settle; `DefaultActionNotOurs` for a maintenance page, which stays; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     elb: &Client,
+    secrets: &aws_sdk_secretsmanager::Client,
     settings: &Settings,
     now: UtcDateTime,
     input: Input,
 ) -> Result<Output, StepError> {
     let switch = Switch {
         elb,
+        secrets,
         settings,
         now,
         input,
@@ -91,6 +94,7 @@ pub async fn run(
 
 struct Switch<'a> {
     elb: &'a Client,
+    secrets: &'a aws_sdk_secretsmanager::Client,
     settings: &'a Settings,
     now: UtcDateTime,
     input: Input,
@@ -120,11 +124,14 @@ impl Switch<'_> {
     /// `replaced` are the ARNs of the target groups that this rollback has tagged.
     async fn converge(&self, replaced: &[String]) -> Result<Output, StepError> {
         let mut previous = None;
+        let mut kept = None;
         for _ in 0..MAX_ROUNDS {
             let routing = Routing::read(self.elb, self.settings).await?;
             routing.default_action.refuse_others(self.settings)?;
             let own = self.own(&routing)?;
-            if self.mark_again(&routing, replaced).await? {
+            if self.mark_again(&routing, replaced).await?
+                || self.keep_policy(&routing, &mut kept).await?
+            {
                 continue;
             }
             let Some(choice) = self.choose(&routing, replaced).await? else {
@@ -204,7 +211,7 @@ impl Switch<'_> {
         }
         let is_ours = |arn: &str| routing.deployments.iter().any(|group| group.arn == arn);
         let current = &routing.default_action.actions;
-        let actions = actions::forwarding_to(&choice.arn, current, is_ours);
+        let actions = actions::forwarding_to(&choice.arn, current, is_ours)?;
         let answer = self
             .elb
             .modify_listener()

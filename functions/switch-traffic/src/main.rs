@@ -1,11 +1,15 @@
 //! The Lambda function of this step.
 
-use lifecycle::{Settings, sdk, serve::serve};
+use lifecycle::sdk::{self, Clients};
+use lifecycle::{Settings, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::from_env()?;
-    let elb = aws_sdk_elasticloadbalancingv2::Client::new(&sdk::config().await);
-    serve(async |input| switch_traffic::run(&elb, &settings, UtcDateTime::now(), input).await).await
+    let Clients { elb, secrets, .. } = Clients::new(&sdk::config().await);
+    serve(async |input| {
+        switch_traffic::run(&elb, &secrets, &settings, UtcDateTime::now(), input).await
+    })
+    .await
 }

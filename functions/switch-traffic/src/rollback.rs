@@ -26,6 +26,7 @@ impl Switch<'_> {
                 format!("{target} is being deleted and cannot be rolled back to"),
             ));
         }
+        self.keep_policy(&routing, &mut None).await?;
         if own.has(tags::ROLLED_BACK_AT) {
             target_group::untag(self.elb, &own.arn, &[tags::ROLLED_BACK_AT]).await?;
         }

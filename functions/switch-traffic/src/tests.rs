@@ -1,7 +1,7 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{MemoryAws, forward, group_arn};
+use memory_aws::{MemoryAws, authenticate_oidc, forward, group_arn, validate_jwt};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -53,6 +53,7 @@ async fn call(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, StepErro
     let now = time::macros::utc_datetime!(2025-10-27 12:30:00);
     run(
         &Client::new(&aws.config()),
+        &aws_sdk_secretsmanager::Client::new(&aws.config()),
         &Settings::for_tests(),
         now,
         input,
@@ -484,4 +485,154 @@ async fn a_deployment_from_the_future_that_wins_is_named_loudly() {
         output.reason.starts_with("WARNING: test-20251027-130000Z"),
         "{output:?}"
     );
+}
+
+const CLIENT_SECRET: &str = "test/oidc-client-secret";
+
+/// An environment with two deployments whose default action authenticates, and whose rules do not.
+fn with_policy(action: Value) -> MemoryAws {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.with(|state| state.put_before(action));
+    aws
+}
+
+/// What the rules do first, by priority.
+fn first_actions(aws: &MemoryAws) -> Vec<String> {
+    let rules = aws.with(|state| state.rules.clone()).into_iter();
+    let first = rules.map(|rule| rule.actions[0]["Type"].as_str().unwrap().to_owned());
+    first.collect()
+}
+
+#[tokio::test]
+async fn the_rules_of_all_deployments_do_what_the_default_action_does_before_traffic_moves() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(
+        aws.changes()
+            .into_iter()
+            .rev()
+            .take(6)
+            .rev()
+            .collect::<Vec<_>>(),
+        [
+            "ModifyRule rule-1".to_owned(),
+            "ModifyRule rule-3".to_owned(),
+            "ModifyRule rule-2".to_owned(),
+            "ModifyRule rule-4".to_owned(),
+            format!("AddTags {NEW} {}", tags::LIVE_SINCE),
+            format!("ModifyListener {NEW}"),
+        ]
+    );
+    let policy = validate_jwt("https://login.example.com");
+    aws.with(|state| {
+        let rules = state.rules.iter().map(|rule| &rule.actions);
+        for actions in rules.chain([&state.listeners[0].default_actions]) {
+            assert_eq!((&actions[0], actions.len()), (&policy, 2));
+        }
+    });
+    // Twice is as once.
+    switch(&aws, NEW).await.unwrap();
+    assert_eq!((aws.count("ModifyRule"), switches(&aws).len()), (0, 0));
+}
+
+#[tokio::test]
+async fn only_rules_that_differ_and_are_ours_are_changed() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    switch(&aws, NEW).await.unwrap();
+    aws.with(|state| {
+        state.add_rule(1, "an-operators", Default::default());
+        state.add_rule(2, OLD, Default::default());
+        // It has the policy of before.
+        state.rules[1].actions = vec![forward(&[(OLD, 1)])];
+    });
+    switch(&aws, NEW).await.unwrap();
+    assert_eq!(
+        aws.changes(),
+        [
+            format!("AddTags {NEW} {}", tags::READY_AT),
+            "ModifyRule rule-2".into()
+        ]
+    );
+    assert_eq!(first_actions(&aws)[4..], ["forward", "forward"]);
+}
+
+#[tokio::test]
+async fn rules_lose_what_the_default_action_no_longer_does() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    switch(&aws, NEW).await.unwrap();
+    aws.with(|state| state.activate(NEW));
+    switch(&aws, NEW).await.unwrap();
+    assert_eq!(first_actions(&aws), ["forward"; 4]);
+}
+
+#[tokio::test]
+async fn rules_get_the_secret_of_the_oidc_client_and_the_listener_keeps_its_own() {
+    let aws = with_policy(authenticate_oidc("client"));
+    aws.with(|state| {
+        state
+            .secrets
+            .insert(CLIENT_SECRET.into(), "in the rules".into());
+    });
+    switch(&aws, NEW).await.unwrap();
+    let secret = |actions: &[Value]| actions[0]["AuthenticateOidcConfig"]["ClientSecret"].clone();
+    aws.with(|state| {
+        for rule in &state.rules {
+            assert_eq!(secret(&rule.actions), "in the rules");
+        }
+        let default_actions = &state.listeners[0].default_actions;
+        assert_eq!(secret(default_actions), "secret of client");
+    });
+}
+
+#[tokio::test]
+async fn without_the_secret_of_the_oidc_client_no_traffic_moves_and_no_rollback_marks_anything() {
+    let aws = with_policy(authenticate_oidc("client"));
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains(CLIENT_SECRET), "{error}");
+    assert_eq!((aws.count("ModifyRule"), switches(&aws).len()), (0, 0));
+
+    let aws = with_policy(authenticate_oidc("client"));
+    aws.with(|state| state.deploy(NEWEST, LIVE));
+    let error = roll_back(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(aws.changes().is_empty());
+}
+
+#[tokio::test]
+async fn an_action_type_that_is_unknown_stays_and_no_traffic_moves() {
+    let aws = with_policy(json!({"Type": "check-passport", "Order": "1"}));
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("check-passport"), "{error}");
+    assert!(switches(&aws).is_empty());
+}
+
+#[tokio::test]
+async fn a_rule_that_goes_meanwhile_does_not_stop_the_switch() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    aws.on("ModifyRule")
+        .once()
+        .before(|state, _| drop(state.rules.remove(0)));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    // Its tags go with it, so the role is denied the call.
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    aws.on("ModifyRule").once().loses_the_answer("AccessDenied");
+    aws.on("ModifyRule")
+        .once()
+        .after(|state, _| drop(state.rules.remove(0)));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+}
+
+#[tokio::test]
+async fn rules_that_aws_shows_as_they_were_are_changed_once() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    aws.on("DescribeRules")
+        .shows(aws.with(|state| state.clone()));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(aws.count("ModifyRule"), 4);
 }

@@ -1,5 +1,5 @@
-//! The first step: checks that the input is valid, the image exists, the deployment is still wanted, and the
-//! load balancer has room. Changes nothing.
+//! The first step: checks that the input is valid, the image exists, the deployment is still wanted, its rules
+//! can have the listener's policy, and the load balancer has room. Changes nothing.
 
 mod active;
 pub mod execution;
@@ -10,7 +10,7 @@ pub mod quota;
 mod shadowed;
 
 use lifecycle::routing::DefaultAction;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, tags, target_group};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, policy, tags, target_group};
 use serde::Serialize;
 use serde_json::Value;
 use time::UtcDateTime;
@@ -56,6 +56,8 @@ pub struct Clients {
     pub ecs: aws_sdk_ecs::Client,
     /// For the listener, its rules and its quotas.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    /// For the secret of the listener's OIDC client.
+    pub secrets: aws_sdk_secretsmanager::Client,
     /// For other executions.
     pub sfn: aws_sdk_sfn::Client,
 }
@@ -64,7 +66,8 @@ pub struct Clients {
 /// active, and pins the image.
 ///
 /// # Errors
-/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `DefaultActionNotOurs` for a
+/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
+/// rules cannot have the listener's policy; `DefaultActionNotOurs` for a
 /// maintenance page; `ResourceConflict` when another execution goes first or the active deployment differs from
 /// the input; or as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
@@ -93,6 +96,9 @@ pub async fn run(
         _ => image::find(&clients.ecr, settings, &deployment).await?,
     };
     if verdict == Verdict::Proceed {
+        // Whether the new rules can do what the default action does before it routes.
+        let policy = default_action.policy()?;
+        policy::client_secret(&clients.secrets, settings, &policy).await?;
         quota::check(elb, &usage, id).await?;
     }
     Ok(Output {

@@ -12,6 +12,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         ecr: aws_sdk_ecr::Client::new(&config),
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+        secrets: aws_sdk_secretsmanager::Client::new(&config),
         sfn: aws_sdk_sfn::Client::new(&config),
     };
     serve(async |payload| {

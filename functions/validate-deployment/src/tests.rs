@@ -1,6 +1,6 @@
 use super::*;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{DIGEST, MemoryAws, State, forward, own_tags, tags as pairs};
+use memory_aws::{DIGEST, MemoryAws, State, authenticate_oidc, forward, own_tags, tags as pairs};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -42,6 +42,7 @@ async fn run_with(aws: &MemoryAws, payload: Value) -> Result<Output, StepError> 
         ecr: aws_sdk_ecr::Client::new(&config),
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+        secrets: aws_sdk_secretsmanager::Client::new(&config),
         sfn: aws_sdk_sfn::Client::new(&config),
     };
     let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
@@ -448,4 +449,27 @@ async fn a_deployment_that_the_default_action_names_with_weight_zero_is_not_acti
     });
     let output = validate(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Proceed, "{}", output.reason);
+}
+
+#[tokio::test]
+async fn without_the_secret_that_new_rules_need_the_deployment_is_refused() {
+    let aws = aws();
+    aws.with(|state| state.put_before(authenticate_oidc("client")));
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("test/oidc-client-secret"), "{error}");
+    aws.with(|state| {
+        let name = "test/oidc-client-secret".to_owned();
+        state.secrets.insert(name, "secret of client".into());
+    });
+    assert_eq!(validate(&aws).await.unwrap().verdict, Verdict::Proceed);
+}
+
+#[tokio::test]
+async fn an_action_type_that_no_rule_could_repeat_refuses_the_deployment() {
+    let aws = aws();
+    aws.with(|state| state.put_before(json!({"Type": "check-passport", "Order": "1"})));
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("check-passport"), "{error}");
 }

@@ -83,7 +83,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                     deployments.map(id).collect()
                 }),
             };
-            match switch_traffic::run(&clients.elb, &settings, NOW, input).await {
+            match switch_traffic::run(&clients.elb, &clients.secrets, &settings, NOW, input).await {
                 Ok(output) => match output.outcome {
                     Outcome::Switched => Ending::Switched,
                     Outcome::Superseded => Ending::Superseded,

@@ -26,6 +26,7 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "ModifyTargetGroupAttributes" => modify_attributes,
         "DeleteTargetGroup" => delete_target_group,
         "CreateRule" => create_rule,
+        "ModifyRule" => modify_rule,
         "DeleteRule" => delete_rule,
         "ModifyListener" => modify_listener,
         _ => return None,
@@ -51,6 +52,63 @@ pub(crate) fn as_shown(action: &Value) -> Value {
         Some(_) => (),
     }
     shown
+}
+
+fn oidc_of(action: &mut Value) -> Option<&mut serde_json::Map<String, Value>> {
+    action.get_mut("AuthenticateOidcConfig")?.as_object_mut()
+}
+
+/// Actions as AWS describes them: never with the secret of an OIDC client.
+fn described(actions: &[Value]) -> Value {
+    let mut described = actions.to_vec();
+    for action in &mut described {
+        if let Some(oidc) = oidc_of(action) {
+            oidc.retain(|field, _| field != "ClientSecret");
+        }
+    }
+    described.into()
+}
+
+/// Checks actions against what a rule or listener had before, and puts its OIDC client's secret in where
+/// they ask for that.
+///
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_Action.html>,
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_AuthenticateOidcActionConfig.html>.
+fn checked(mut actions: Vec<Value>, before: &[Value]) -> Result<Vec<Value>, Error> {
+    let refused = |why: &str| Err(Error::new("InvalidLoadBalancerAction", why));
+    if actions.len() > 1 && actions.iter().any(|action| action["Order"].is_null()) {
+        return Err(Error::new("ValidationError", "every action needs an order"));
+    }
+    actions.sort_by_key(|action| number(&action["Order"]));
+    let routes = |action: &Value| {
+        let kind = text(&action["Type"]);
+        ["forward", "fixed-response", "redirect"].contains(&kind)
+    };
+    if actions.iter().position(routes).map(|at| at + 1) != Some(actions.len()) {
+        return refused("the last action, and no other one, must route");
+    }
+    for action in &mut actions {
+        let Some(oidc) = oidc_of(action) else {
+            continue;
+        };
+        let uses_existing = oidc.remove("UseExistingClientSecret") == Some("true".into());
+        let existing = before.iter().find_map(|action| {
+            let secret = &action["AuthenticateOidcConfig"]["ClientSecret"];
+            secret.as_str().filter(|_| uses_existing)
+        });
+        match (oidc.contains_key("ClientSecret"), uses_existing, existing) {
+            (true, false, _) => {}
+            (false, true, Some(secret)) => drop(oidc.insert("ClientSecret".into(), secret.into())),
+            (true, true, _) => {
+                return refused(
+                    "You cannot both specify a client secret and set UseExistingClientSecret to true",
+                );
+            }
+            (false, true, None) => return refused("there is no existing client secret"),
+            (false, false, _) => return refused("You must specify a client secret"),
+        }
+    }
+    Ok(actions)
 }
 
 pub(crate) fn all_as_shown(actions: &Value) -> Vec<Value> {
@@ -102,8 +160,8 @@ impl State {
     }
 
     /// Actions as they are kept, when every target group that they name is there.
-    fn actions(&mut self, actions: &Value) -> Result<Vec<Value>, Error> {
-        let actions = all_as_shown(actions);
+    fn actions(&mut self, actions: &Value, before: &[Value]) -> Result<Vec<Value>, Error> {
+        let actions = checked(all_as_shown(actions), before)?;
         for arn in named(&actions) {
             self.target_group(arn)?;
         }
@@ -123,7 +181,7 @@ fn describe_listeners(state: &mut State, params: &Value) -> Answer {
         "Listeners",
         PAGE,
         listeners,
-        |it| json!({"ListenerArn": it.arn, "DefaultActions": it.default_actions}),
+        |it| json!({"ListenerArn": it.arn, "DefaultActions": described(&it.default_actions)}),
     )
 }
 
@@ -133,7 +191,7 @@ fn shown_rule(rule: &Rule) -> Value {
         "Priority": rule.priority.to_string(),
         "IsDefault": "false",
         "Conditions": rule.conditions,
-        "Actions": rule.actions,
+        "Actions": described(&rule.actions),
     })
 }
 
@@ -143,7 +201,7 @@ fn describe_rules(state: &mut State, params: &Value) -> Answer {
         "RuleArn": rule_arn("default"),
         "Priority": "default",
         "IsDefault": "true",
-        "Actions": state.listener(arn)?.default_actions,
+        "Actions": described(&state.listener(arn)?.default_actions),
     });
     let rules = state.rules.iter().filter(|it| it.listener_arn == arn);
     let mut rules: Vec<Option<&Rule>> = rules.map(Some).collect();
@@ -271,12 +329,21 @@ fn create_rule(state: &mut State, params: &Value) -> Answer {
     if state.rules.len() >= state.limits["rules-per-application-load-balancer"] {
         return Err(Error::new("TooManyRules", "no room for another rule"));
     }
-    let actions = state.actions(&params["Actions"])?;
+    let actions = state.actions(&params["Actions"], &[])?;
     let rule = state.add_rule(priority, "", read_tags(&params["Tags"]));
     rule.listener_arn = listener_arn;
     rule.conditions = params["Conditions"].clone();
     rule.actions = actions;
     Ok(json!({"Rules": [shown_rule(rule)]}))
+}
+
+fn modify_rule(state: &mut State, params: &Value) -> Answer {
+    let arn = text(&params["RuleArn"]);
+    let at = state.rules.iter().position(|rule| rule.arn == arn);
+    let at = at.ok_or_else(|| not_found("Rule", arn))?;
+    let before = state.rules[at].actions.clone();
+    state.rules[at].actions = state.actions(&params["Actions"], &before)?;
+    Ok(json!({"Rules": [shown_rule(&state.rules[at])]}))
 }
 
 fn delete_rule(state: &mut State, params: &Value) -> Answer {
@@ -291,9 +358,9 @@ fn delete_rule(state: &mut State, params: &Value) -> Answer {
 }
 
 fn modify_listener(state: &mut State, params: &Value) -> Answer {
-    let actions = state.actions(&params["DefaultActions"])?;
-    state
-        .listener(text(&params["ListenerArn"]))?
-        .default_actions = actions;
+    let arn = text(&params["ListenerArn"]);
+    let before = state.listener(arn)?.default_actions.clone();
+    let actions = state.actions(&params["DefaultActions"], &before)?;
+    state.listener(arn)?.default_actions = actions;
     Ok(json!({}))
 }

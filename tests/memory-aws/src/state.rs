@@ -84,6 +84,51 @@ pub fn fixed_response(status: &str, body: &str) -> Value {
     })
 }
 
+/// The action that authenticates by OpenID Connect as this client, with the client's secret.
+pub fn authenticate_oidc(client: &str) -> Value {
+    json!({
+        "Type": "authenticate-oidc",
+        "Order": "1",
+        "AuthenticateOidcConfig": {
+            "Issuer": "https://login.example.com",
+            "AuthorizationEndpoint": "https://login.example.com/authorize",
+            "TokenEndpoint": "https://login.example.com/token",
+            "UserInfoEndpoint": "https://login.example.com/user",
+            "ClientId": client,
+            "ClientSecret": format!("secret of {client}"),
+            "SessionTimeout": "604800",
+            "AuthenticationRequestExtraParams": {"entry": [{"key": "prompt", "value": "login"}]},
+        },
+    })
+}
+
+/// The action that authenticates by this user pool of Cognito.
+pub fn authenticate_cognito(pool: &str) -> Value {
+    json!({
+        "Type": "authenticate-cognito",
+        "Order": "1",
+        "AuthenticateCognitoConfig": {
+            "UserPoolArn": pool,
+            "UserPoolClientId": "client",
+            "UserPoolDomain": "login",
+        },
+    })
+}
+
+/// The action that accepts only requests with a token of this issuer.
+pub fn validate_jwt(issuer: &str) -> Value {
+    let claim = json!({"Name": "scope", "Format": "single-string", "Values": ["read"]});
+    json!({
+        "Type": "jwt-validation",
+        "Order": "1",
+        "JwtValidationConfig": {
+            "JwksEndpoint": "https://login.example.com/keys",
+            "Issuer": issuer,
+            "AdditionalClaims": [claim],
+        },
+    })
+}
+
 /// A listener.
 #[derive(Debug, Clone)]
 #[expect(missing_docs, reason = "named after the fields of AWS")]
@@ -338,6 +383,15 @@ impl State {
     /// Makes the environment's listener forward to the target group of that name alone.
     pub fn activate(&mut self, group: &str) {
         self.listeners[0].default_actions = vec![forward(&[(group, 1)])];
+    }
+
+    /// Puts an action before what the listener's default action does.
+    pub fn put_before(&mut self, action: Value) {
+        let actions = &mut self.listeners[0].default_actions;
+        for routing in &mut *actions {
+            routing["Order"] = "2".into();
+        }
+        actions.insert(0, action);
     }
 
     /// The names of the target groups that the listener's default actions forward to.

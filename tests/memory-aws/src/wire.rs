@@ -188,7 +188,13 @@ fn write_xml(value: &Value, xml: &mut String) {
         }
     };
     match value {
-        Value::Object(fields) => fields.iter().for_each(|(name, value)| element(name, value)),
+        Value::Object(fields) => fields.iter().for_each(|(name, value)| match value {
+            // A map's entries stand beside each other.
+            Value::Array(entries) if name == "entry" => {
+                entries.iter().for_each(|entry| element(name, entry));
+            }
+            value => element(name, value),
+        }),
         Value::Array(members) => members.iter().for_each(|value| element("member", value)),
         Value::String(text) => *xml += &text.replace('&', "&amp;").replace('<', "&lt;"),
         other => *xml += &other.to_string(),

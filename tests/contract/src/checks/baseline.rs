@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result};
-use serde_json::Value;
+use lifecycle::defaults;
+use serde_json::{Value, json};
 
 use super::differences;
 use crate::Repository;
@@ -122,5 +123,38 @@ pub fn stack_policy(repository: &Repository) -> Result<Vec<String>> {
             .filter(|name| !resources.contains_key(*name))
             .map(|name| format!("{path} protects {name}, which infra/baseline.yaml does not have")),
     );
+    Ok(problems)
+}
+
+/// The load balancer answers `/drain` itself, before any rule of a deployment, and the documents count the
+/// rules that are left.
+///
+/// # Errors
+/// When the template or the document cannot be read.
+pub fn drain_rule(repository: &Repository) -> Result<Vec<String>> {
+    let path = "infra/baseline.yaml";
+    let rules = repository
+        .template("baseline")?
+        .resources_of("AWS::ElasticLoadBalancingV2::ListenerRule");
+    let answers_drain = |rule: &Value| {
+        let properties = &rule["Properties"];
+        properties["Conditions"] == json!([{"Field": "path-pattern", "Values": ["/drain"]}])
+            && properties["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "404"
+            && properties["ListenerArn"] == json!({"Ref": "HttpsListener"})
+            && properties["Priority"] == defaults::HEADER_RULES_FROM - 1
+    };
+    let mut problems = Vec::new();
+    if !rules.iter().any(|(_, rule)| answers_drain(rule)) {
+        problems.push(format!(
+            "{path} lets requests for /drain through to deployments"
+        ));
+    }
+    // The next one has to fit beside them.
+    let deployments = (100 - rules.len()) / 2 - 1;
+    let document = "docs/architecture.md";
+    let said = format!("two per deployment: {deployments} deployments and room for the next one");
+    if !repository.file(document).context(document)?.contains(&said) {
+        problems.push(format!("{document} does not say `{said}`"));
+    }
     Ok(problems)
 }

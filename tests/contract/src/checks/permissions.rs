@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use serde_json::Value;
 
 use crate::Repository;
 use crate::calls::{self, Called};
@@ -52,9 +53,10 @@ const TIED_TO_A_CLUSTER: [&str; 2] = ["ecs:ListServices", "ecs:ListTasks"];
 
 /// Actions that a function needs although its code does not call them: for its log, for the dead-letter
 /// queue of asynchronous invocations, for its role and for passing another, for its network interfaces,
-/// which Lambda manages, and for the network that Elastic Load Balancing reads.
+/// which Lambda manages, and for the network and the user pool that Elastic Load Balancing reads.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>
-const NOT_CALLED: [&str; 13] = [
+const NOT_CALLED: [&str; 14] = [
+    "cognito-idp:DescribeUserPoolClient",
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
     "ec2:DeleteNetworkInterface",
@@ -242,12 +244,14 @@ fn is_with_creation(statement: &Statement) -> bool {
 /// The actions that set tags, of every service.
 const TAGGING: [&str; 2] = [":AddTags", ":TagResource"];
 
-/// The further actions that a call needs when it sets tags, passes roles or names a network.
+/// The further actions that a call needs when it sets tags, passes roles, names a network or authenticates by
+/// Cognito.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>,
-/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html>
-const WITH_A_CALL: [(&str, &[&str]); 4] = [
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html>,
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html>
+const WITH_A_CALL: [(&str, &[&str]); 6] = [
     (
         "RegisterTaskDefinition",
         &["ecs:TagResource", "iam:PassRole"],
@@ -261,7 +265,22 @@ const WITH_A_CALL: [(&str, &[&str]); 4] = [
             "elasticloadbalancing:AddTags",
         ],
     ),
-    ("CreateRule", &["elasticloadbalancing:AddTags"]),
+    (
+        "CreateRule",
+        &[
+            "cognito-idp:DescribeUserPoolClient",
+            "elasticloadbalancing:AddTags",
+        ],
+    ),
+    ("ModifyRule", &["cognito-idp:DescribeUserPoolClient"]),
+    ("ModifyListener", &["cognito-idp:DescribeUserPoolClient"]),
+];
+/// The resources that AWS may check for the tags of a creation: the new one, and its parent or its name
+/// without a revision.
+/// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/pull/3086>
+const TAGGED_BY: [(&str, [&str; 2]); 2] = [
+    ("CreateRule", ["-baseline-ListenerArn\"", ":listener-rule/"]),
+    ("RegisterTaskDefinition", ["-app\"", "-app:*\""]),
 ];
 /// The step whose UpdateService starts fresh tasks, which get roles like those of CreateService. An
 /// UpdateService that changes only numbers needs no `iam:PassRole`.
@@ -370,4 +389,34 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         demand(format!("{}Role", schedule.trim_end_matches("Rule")), needed);
     }
     problems
+}
+
+/// The tags of a creation are allowed on every resource that AWS may check.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn tags_of_creations(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for (template, statement) in statements(repository)? {
+        let condition = statement.value["Condition"].to_string();
+        let resources = match &statement.value["Resource"] {
+            Value::Array(resources) => resources.clone(),
+            resource => vec![resource.clone()],
+        };
+        for (creation, [parent, created]) in TAGGED_BY {
+            if !condition.contains(&format!(":CreateAction\":\"{creation}\"")) {
+                continue;
+            }
+            let names = |resource: &Value| resource.to_string().contains(created);
+            let (news, parents): (Vec<_>, Vec<_>) = resources.iter().partition(|it| names(it));
+            let place = place(template, &statement);
+            if news.is_empty() {
+                problems.push(format!("{place}: the tags of {creation} lack {created}"));
+            }
+            if !parents.iter().any(|it| it.to_string().contains(parent)) {
+                problems.push(format!("{place}: the tags of {creation} lack {parent}"));
+            }
+        }
+    }
+    Ok(problems)
 }

@@ -65,9 +65,11 @@ contract! {
     every_statement_has_a_comment_on_what_it_allows: permissions::comments;
     roles_allow_what_the_code_calls_and_no_more: permissions::calls;
     roles_allow_what_aws_itself_needs: permissions::what_aws_needs;
+    tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     the_stack_policy_protects_the_listener: baseline::stack_policy;
+    no_request_from_outside_reaches_drain: baseline::drain_rule;
 
     the_query_language_is_set_once_at_the_top: machines::query_language;
     every_state_has_a_comment_with_its_reason: machines::comments;

@@ -165,6 +165,17 @@ mistakes! {
     a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
         "let mut previous = None;" => "let mut previous = None; self.elb.delete_rule().send().await;", "DeleteRule is in what it calls but not";
 
+    an_authentication_that_the_switch_may_not_keep: permissions::what_aws_needs, PIPELINE,
+        "Action: cognito-idp:DescribeUserPoolClient" => "Action: cognito-idp:DescribeUserPool", "does not allow cognito-idp:DescribeUserPoolClient";
+    tags_of_a_rule_that_only_the_rule_allows: permissions::tags_of_creations, PIPELINE,
+        "                  - !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ListenerArn\" }\n                  - !Sub\n" => "                  - !Sub\n", "the tags of CreateRule lack";
+    tags_of_a_revision_that_only_its_number_allows: permissions::tags_of_creations, PIPELINE,
+        "task-definition/${Environment}-app\"\n" => "task-definition/${Environment}-app:1\"\n", "the tags of RegisterTaskDefinition lack";
+    a_drain_from_outside: baseline::drain_rule, BASELINE,
+        "Values: [/drain]" => "Values: [/drained]", "lets requests for /drain through";
+    a_room_that_the_document_miscounts: baseline::drain_rule, "docs/architecture.md",
+        "48 deployments and room" => "49 deployments and room", "does not say `two per deployment: 48";
+
     an_output_under_another_name: baseline::outputs, BASELINE,
         "  AlbDnsName:" => "  DnsName:", "no output AlbDnsName";
     an_import_of_what_is_not_exported: baseline::outputs, PIPELINE,

@@ -113,10 +113,10 @@ struct Counts {
 }
 
 impl Counts {
-    /// The resources of `number` deployments and nothing else. The default rule is a rule too.
+    /// The resources of `number` deployments and nothing else. The default rule and that for `/drain` are rules too.
     fn ours(number: usize) -> Counts {
         Counts {
-            rules: 2 * number + 1,
+            rules: 2 * number + 2,
             groups: number,
             groups_named_like_ours: number,
             services: number,

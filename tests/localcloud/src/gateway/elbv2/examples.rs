@@ -35,6 +35,7 @@ pub fn rule(listener_number: u32, priority: &str, group_name: &str) -> Rule {
             }),
             redirect_config: None,
             fixed_response_config: None,
+            authenticate_oidc_config: None,
         }],
         is_default: priority == "default",
     }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Mutex;
 
 mod account_limits;
+mod client_secrets;
 mod conditions;
 #[cfg(test)]
 mod examples;
@@ -102,12 +103,14 @@ impl Elbv2 {
         match operation {
             "CreateRule" => {
                 conditions::check(&params)?;
+                client_secrets::check(&params, &state)?;
                 priority::check(&params, &state)?;
                 quotas::of_rules(&params, &state, self.rules_per_load_balancer())?;
                 quotas::of_target_groups(&params, &state)?;
             }
             "ModifyRule" | "ModifyListener" | "CreateListener" => {
                 conditions::check(&params)?;
+                client_secrets::check(&params, &state)?;
                 quotas::of_target_groups(&params, &state)?;
             }
             "CreateTargetGroup" => {

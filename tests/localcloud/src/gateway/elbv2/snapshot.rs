@@ -73,6 +73,16 @@ pub(crate) struct Action {
     pub(crate) redirect_config: Option<RedirectConfig>,
     #[serde(default)]
     pub(crate) fixed_response_config: Option<FixedResponseConfig>,
+    #[serde(default)]
+    pub(crate) authenticate_oidc_config: Option<AuthenticateOidcConfig>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub(crate) struct AuthenticateOidcConfig {
+    pub(crate) client_secret: Option<String>,
+    /// MiniStack keeps this in place of the secret, which it loses.
+    pub(crate) use_existing_client_secret: bool,
 }
 
 #[derive(Debug, Clone, Deserialize)]

@@ -7,11 +7,12 @@ mod scale_down;
 
 use create_service::Undone;
 use lifecycle::guard::Intent;
-use lifecycle::routing::DefaultAction;
+use lifecycle::routing::{self, DefaultAction};
 use lifecycle::sdk::Clients;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{DeploymentId, ErrorName, StepError, defaults, executions, settings};
+use scale_down::Next;
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
 
@@ -116,6 +117,7 @@ impl Delete<'_> {
         self.refuse_if_used(group.as_ref(), input).await?;
         if let Some(group) = &group {
             self.refuse_if_kept(group, input).await?;
+            self.refuse_if_others_forward(group).await?;
             let may_be_switched_to = self.may_be_switched_to(group).await?;
             self.refuse_if_adopted(group, input).await?;
             if may_be_switched_to {
@@ -155,13 +157,13 @@ impl Delete<'_> {
         input: &Input,
     ) -> Result<Option<Output>, StepError> {
         self.refuse_if_named(group).await?;
-        let ecs = &self.clients.ecs;
         if input.force
-            && was_live(group).is_some()
-            && let Some(what) = scale_down::stop_next(ecs, self.settings, self.id).await?
+            && let Some(group) = was_live(group)
+            && let Some(what) = self.stop_next_task(group).await?
         {
             return Ok(Some(waiting_for(&what)));
         }
+        let ecs = &self.clients.ecs;
         Ok(
             match create_service::undo(ecs, self.settings, self.id).await? {
                 Undone::Draining => Some(waiting_for("ECS to stop the tasks")),
@@ -192,6 +194,23 @@ impl Delete<'_> {
                 self.id
             ),
         })
+    }
+
+    /// Refuses a deployment to which a rule forwards that is not its own: the rule's visitors would lose their
+    /// tasks, and the target group could not be deleted.
+    async fn refuse_if_others_forward(&self, group: &TargetGroup) -> Result<(), StepError> {
+        let others = routing::rules_of_others(&self.clients.elb, self.settings, group).await?;
+        let Some(rule) = others.first() else {
+            return Ok(());
+        };
+        Err(StepError::new(
+            ErrorName::ResourceConflict,
+            format!(
+                "{} is not deleted: rule {} with priority {} forwards to its target group and does not carry its tags; \
+                 delete that rule or let it forward elsewhere",
+                self.id, rule.arn, rule.priority
+            ),
+        ))
     }
 
     /// Refuses a deployment that has to stay as it is, and takes back a deletion that an earlier call
@@ -358,6 +377,26 @@ impl Delete<'_> {
             _ => {
                 self.tag(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)
+            }
+        }
+    }
+
+    /// Lets ECS stop the next task of a deployment whose rules are gone. Returns what to wait for, or `None` when
+    /// the service has no tasks or the last one has not stopped in time.
+    async fn stop_next_task(&self, group: &TargetGroup) -> Result<Option<String>, StepError> {
+        let ecs = &self.clients.ecs;
+        match scale_down::next(ecs, self.settings, self.id).await? {
+            Next::Nothing => Ok(None),
+            Next::Waits(what) => {
+                let marks = [tags::UNROUTED_SINCE, tags::STOPPING_SINCE];
+                let since = marks.map(|mark| tags::time(&group.tags, mark, self.now));
+                let since = since.into_iter().max().flatten();
+                let is_late = |since| self.now - since >= self.settle + defaults::TASK_STOPS_WITHIN;
+                Ok(Some(what).filter(|_| !since.is_some_and(is_late)))
+            }
+            Next::Stops(left) => {
+                self.tag(&group.arn, tags::STOPPING_SINCE).await?;
+                scale_down::lower(ecs, self.settings, self.id, left).await
             }
         }
     }

@@ -6,30 +6,44 @@ use aws_sdk_ecs::types::{DesiredStatus, Service};
 use lifecycle::aws_error::failed;
 use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
 
-/// Lets ECS stop the next task, if the one before has stopped. Returns what the deletion waits for, or
-/// `None` when the service wants no more tasks.
-///
-/// The new count follows from the one that ECS reports, so a call whose answer was lost asks for the same
-/// count again.
-pub async fn stop_next(
+/// What the next step is.
+pub enum Next {
+    /// The service wants no tasks any more, or there is none.
+    Nothing,
+    /// A task has to stop before the next one. Contains what the deletion waits for.
+    Waits(String),
+    /// One more task can stop, so that the service wants this many.
+    Stops(i32),
+}
+
+/// Decides the next step from what ECS reports, so a call whose answer was lost leads to the same step again.
+pub async fn next(
     ecs: &Client,
     settings: &Settings,
     deployment: &DeploymentId,
-) -> Result<Option<String>, StepError> {
+) -> Result<Next, StepError> {
     let Some(service) = service::find(ecs, settings, deployment).await? else {
-        return Ok(None);
+        return Ok(Next::Nothing);
     };
     let wanted = service.desired_count();
     if wanted <= 0 {
-        return Ok(None);
+        return Ok(Next::Nothing);
     }
     // ECS chooses the task to stop some time after the count was lowered.
     if surplus(&service) > 0 || is_stopping(ecs, settings, deployment).await? {
-        return Ok(Some(format!(
-            "a task to stop before the next one; {wanted} are left"
-        )));
+        let what = format!("a task to stop before the next one; {wanted} are left");
+        return Ok(Next::Waits(what));
     }
-    let left = wanted - 1;
+    Ok(Next::Stops(wanted - 1))
+}
+
+/// Lowers the number of tasks. Returns what the deletion waits for, or `None` when the tasks stop together.
+pub async fn lower(
+    ecs: &Client,
+    settings: &Settings,
+    deployment: &DeploymentId,
+    left: i32,
+) -> Result<Option<String>, StepError> {
     let answer = ecs
         .update_service()
         .cluster(&settings.cluster)

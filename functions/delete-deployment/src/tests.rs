@@ -135,7 +135,10 @@ async fn rules_that_an_old_list_hid_are_deleted_when_the_target_group_is_in_use(
     aws.with(|state| state.services.clear());
     let mut without_rules = aws.with(|state| state.clone());
     without_rules.rules.clear();
-    aws.on("DescribeRules").once().shows(without_rules);
+    for read in [1, 2] {
+        let list = without_rules.clone();
+        aws.on("DescribeRules").nth(read).shows(list);
+    }
     assert_deleting(delete(&aws)).await;
     assert_eq!(
         done(&aws),
@@ -313,9 +316,9 @@ async fn forced_tasks_stop_one_after_another() {
             assert_eq!(
                 calls,
                 [
-                    "UpdateService desiredCount=1",
+                    "AddTags pulse:stopping-since, UpdateService desiredCount=1",
                     "", // the first task stops
-                    "UpdateService desiredCount=0",
+                    "AddTags pulse:stopping-since, UpdateService desiredCount=0",
                     // Without tasks, the service is gone at once.
                     "DeleteService, DeleteTargetGroup, DeregisterTaskDefinition test-app:1"
                 ]
@@ -346,11 +349,77 @@ async fn a_lost_answer_does_not_stop_a_second_task() {
         .loses_the_answer("ServerException");
     let error = force(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::Transient);
-    assert_eq!(done(&aws), ["UpdateService desiredCount=1"]);
+    let lowered = "UpdateService desiredCount=1";
+    assert_eq!(done(&aws), ["AddTags pulse:stopping-since", lowered]);
     let output = force(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Deleting);
     assert!(output.reason.contains("task to stop"), "{output:?}");
     assert!(done(&aws).is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn a_task_that_does_not_stop_in_time_lets_all_stop_together() {
+    let patience = SETTLE + defaults::TASK_STOPS_WITHIN;
+    let aws = without_rules();
+    // It is protected from scale-in, or ECS does not act on the lower count: no task stops.
+    assert_deleting(force(&aws)).await;
+    mark_since(&aws, tags::UNROUTED_SINCE, Duration::hours(3));
+    for (task_stops_since, expected) in [
+        (Duration::ZERO, &[][..]),
+        (patience - Duration::SECOND, &[]),
+        (patience, &["DeleteService"]),
+    ] {
+        mark_since(&aws, tags::STOPPING_SINCE, task_stops_since);
+        assert_deleting(force(&aws)).await;
+        assert_eq!(done(&aws), expected, "{task_stops_since}");
+    }
+}
+
+#[tokio::test]
+async fn the_mark_of_an_earlier_deletion_says_nothing_of_this_one() {
+    let aws = without_rules();
+    mark_since(&aws, tags::STOPPING_SINCE, Duration::hours(3));
+    aws.with(add_stopping_task);
+    assert_deleting(force(&aws)).await;
+    assert!(done(&aws).is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn one_that_a_rule_of_others_forwards_to_is_refused_before_anything_is_deleted() {
+    for marks in [&[tags::LIVE_SINCE][..], DELETING, &[]] {
+        for forced in [false, true] {
+            let aws = marked(marks);
+            let theirs = aws.with(|state| state.add_rule(50, ID, Tags::new()).arn.clone());
+            let error = call(&aws, json!({"force": forced})).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::ResourceConflict);
+            for words in [ID, &theirs, "priority 50", "delete that rule"] {
+                assert!(error.message.contains(words), "{error}");
+            }
+            assert!(done(&aws).is_empty(), "{aws:?}");
+            // The operator deletes the rule.
+            aws.with(|state| state.rules.retain(|rule| rule.arn != theirs));
+            assert_deleting(call(&aws, json!({"force": forced}))).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_rule_that_is_deleted_while_it_is_looked_at_is_not_one_of_others() {
+    let aws = marked(DELETING);
+    let theirs = aws.with(|state| state.add_rule(50, ID, Tags::new()).arn.clone());
+    let delete_rule = move |state: &mut memory_aws::State, _: &memory_aws::Call| {
+        state.rules.retain(|rule| rule.arn != theirs);
+    };
+    aws.on("DescribeRules").once().after(delete_rule);
+    assert_deleting(delete(&aws)).await;
+    assert_eq!(
+        done(&aws),
+        [
+            "DeleteRule rule-1",
+            "DeleteRule rule-2",
+            "AddTags pulse:unrouted-since"
+        ]
+    );
 }
 
 #[tokio::test]

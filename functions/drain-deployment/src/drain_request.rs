@@ -4,13 +4,13 @@ use std::net::Ipv4Addr;
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, USER_AGENT};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, USER_AGENT};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use lifecycle::aws_error::causes;
-use lifecycle::defaults;
+use lifecycle::{DeploymentId, defaults};
 use serde::{Deserialize, Serialize};
 
 use crate::running_tasks::RunningTask;
@@ -18,6 +18,9 @@ use crate::secret::DrainSecret;
 
 /// The path of the request.
 const PATH: &str = "/drain";
+/// The deployment that is asked to drain. ECS gives the address of a task that has stopped to another one, which
+/// may belong to another deployment.
+const DEPLOYMENT: HeaderName = HeaderName::from_static("x-pulse-deployment");
 /// The maximum number of bytes of an answer that are read. The contract needs about fifty.
 const MAX_ANSWER: usize = 16 * 1024;
 
@@ -40,12 +43,14 @@ pub enum Answer {
     Ok,
     /// 200: it has been draining since an earlier sweep.
     AlreadyDraining,
-    /// 503: it serves no requests any more.
+    /// 503: it cannot answer now. A server that is full answers so before the application sees the request.
     Unavailable,
     /// 404 or 405: the application does not keep the contract.
     NoDrainEndpoint,
     /// 401 or 403: it expects another secret.
     Unauthorized,
+    /// 409: it belongs to another deployment.
+    OtherDeployment,
     /// Another status, or a 200 whose body is not as the contract says.
     Unexpected,
     /// It could not be reached, or its answer broke off.
@@ -71,13 +76,11 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether the task has no visitors.
+    /// Whether the task has reported that it has no visitors. Any other answer, and silence, says nothing about
+    /// visitors.
     pub fn is_idle(&self) -> bool {
-        match self.answer {
-            Answer::Ok | Answer::AlreadyDraining => self.active_sessions == Some(0),
-            Answer::Unavailable => true,
-            _ => false,
-        }
+        matches!(self.answer, Answer::Ok | Answer::AlreadyDraining)
+            && self.active_sessions == Some(0)
     }
 }
 
@@ -91,11 +94,16 @@ struct Contract {
 
 /// Sends the request to one task and waits for [`defaults::DRAIN_TIMEOUT`] at most. Sending it again is
 /// harmless.
-pub async fn send(client: &Client, task: &RunningTask, secret: &DrainSecret) -> Report {
+pub async fn send(
+    client: &Client,
+    deployment: &DeploymentId,
+    task: &RunningTask,
+    secret: &DrainSecret,
+) -> Report {
     let (answer, active_sessions, detail) = match &task.address {
         Some(address) if task.status == "RUNNING" => {
-            match tokio::time::timeout(defaults::DRAIN_TIMEOUT, post(client, address, secret)).await
-            {
+            let answer = post(client, deployment, address, secret);
+            match tokio::time::timeout(defaults::DRAIN_TIMEOUT, answer).await {
                 Ok(answer) => answer,
                 Err(_) => (
                     Answer::TimedOut,
@@ -122,7 +130,12 @@ pub async fn send(client: &Client, task: &RunningTask, secret: &DrainSecret) -> 
 /// How a task answered, the sessions that it reported, and what happened in words.
 pub type Outcome = (Answer, Option<u64>, String);
 
-async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
+async fn post(
+    client: &Client,
+    deployment: &DeploymentId,
+    address: &str,
+    secret: &DrainSecret,
+) -> Outcome {
     let unreachable = |why: String| (Answer::Unreachable, None, why);
     // A name would be resolved, and the secret sent to the host that this leads to.
     let Ok(address) = address.parse::<Ipv4Addr>() else {
@@ -132,6 +145,7 @@ async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
         .method(Method::POST)
         .uri(format!("http://{address}:{}{PATH}", defaults::PORT))
         .header(AUTHORIZATION, secret.authorization())
+        .header(DEPLOYMENT, deployment.as_str())
         .header(USER_AGENT, "pulse-deploy")
         .header(CONTENT_LENGTH, 0)
         .body(Empty::new());
@@ -158,7 +172,16 @@ async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
                 )),
             }
         }
-        StatusCode::SERVICE_UNAVAILABLE => (Answer::Unavailable, None, answered),
+        StatusCode::SERVICE_UNAVAILABLE => (
+            Answer::Unavailable,
+            None,
+            format!("{answered}: it may be full, and its sessions are unknown"),
+        ),
+        StatusCode::CONFLICT => (
+            Answer::OtherDeployment,
+            None,
+            format!("{answered}: the address belongs to another deployment by now"),
+        ),
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED => (
             Answer::NoDrainEndpoint,
             None,
@@ -168,7 +191,7 @@ async fn post(client: &Client, address: &str, secret: &DrainSecret) -> Outcome {
             Answer::Unauthorized,
             None,
             format!(
-                "{answered}: the application expects another secret; was it changed since the task started?"
+                "{answered}: the application expects neither the current nor the previous drain secret"
             ),
         ),
         _ => (Answer::Unexpected, None, answered),

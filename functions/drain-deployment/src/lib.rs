@@ -24,6 +24,8 @@ use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
 use drain_request::{Answer, Report};
+use running_tasks::RunningTask;
+use secret::DrainSecret;
 
 /// The deployment to drain.
 #[derive(Debug, Clone, Deserialize)]
@@ -171,17 +173,48 @@ impl Drain<'_> {
             self.give_way(begins).await?;
             return Err(refusal);
         }
-        let mut reports = Vec::new();
-        for some in running.chunks(defaults::TASKS_ASKED_AT_ONCE) {
-            let http = &self.clients.http;
-            let requests = some
-                .iter()
-                .map(|task| drain_request::send(http, task, &secret));
-            reports.extend(join_all(requests).await);
-        }
+        let reports = self.ask(&running, &secret).await?;
         let mut output = self.judge(&tags, reports).await?;
         keep_what_fits(&mut output.tasks);
         Ok(output)
+    }
+
+    /// Asks every task. A task that was started before the secret was rotated refuses the current version, and is
+    /// asked once more with the previous one.
+    async fn ask(
+        &self,
+        tasks: &[RunningTask],
+        secret: &DrainSecret,
+    ) -> Result<Vec<Report>, StepError> {
+        let all: Vec<&RunningTask> = tasks.iter().collect();
+        let mut reports = self.ask_with(&all, secret).await;
+        let refusing = |(_, report): &(_, &mut Report)| report.answer == Answer::Unauthorized;
+        let (refusing, refused): (Vec<_>, Vec<_>) =
+            tasks.iter().zip(&mut reports).filter(refusing).unzip();
+        if refusing.is_empty() {
+            return Ok(reports);
+        }
+        let secrets = &self.clients.secrets;
+        if let Some(previous) = secret::read_previous(secrets, self.settings).await? {
+            let again = self.ask_with(&refusing, &previous).await;
+            for (report, again) in refused.into_iter().zip(again) {
+                *report = again;
+            }
+        }
+        Ok(reports)
+    }
+
+    /// Asks these tasks, some at a time. The answers have the order of the tasks.
+    async fn ask_with(&self, tasks: &[&RunningTask], secret: &DrainSecret) -> Vec<Report> {
+        let http = &self.clients.http;
+        let mut reports = Vec::new();
+        for some in tasks.chunks(defaults::TASKS_ASKED_AT_ONCE) {
+            let requests = some
+                .iter()
+                .map(|task| drain_request::send(http, self.id, task, secret));
+            reports.extend(join_all(requests).await);
+        }
+        reports
     }
 
     /// The verdict. Sets or removes the tag by which the next sweep decides.
@@ -317,7 +350,7 @@ fn describe(tasks: &[Report]) -> String {
         .fold(0_u64, u64::saturating_add);
     let silent: Vec<String> = tasks
         .iter()
-        .filter(|task| task.active_sessions.is_none() && task.answer != Answer::Unavailable)
+        .filter(|task| task.active_sessions.is_none())
         .map(|task| format!("task {}: {}", task.task_id, task.detail))
         .collect();
     let mut reason = format!("{sessions} sessions on {} tasks", tasks.len());

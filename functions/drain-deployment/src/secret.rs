@@ -5,6 +5,11 @@ use hyper::header::HeaderValue;
 use lifecycle::aws_error::failed;
 use lifecycle::{ErrorName, Settings, StepError};
 
+/// The staging label of the version that new tasks get.
+const CURRENT: &str = "AWSCURRENT";
+/// The staging label of the version before it.
+const PREVIOUS: &str = "AWSPREVIOUS";
+
 /// The secret, only ever as the header that carries it. Its `Debug` shows nothing of it.
 #[derive(Debug, Clone)]
 pub struct DrainSecret(HeaderValue);
@@ -25,36 +30,62 @@ impl DrainSecret {
     }
 }
 
-/// Reads the secret. It is read at each use, so that an old one is never sent after a change.
+/// Reads the current version of the secret. It is read at each use, so that a change takes effect at once.
 ///
 /// # Errors
 /// `Configuration` when the secret does not exist or cannot be sent in a header, else as
 /// [`lifecycle::aws_error::CODES`] say. No message contains any part of the secret.
 pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, StepError> {
+    let secret = read_version(secrets, settings, CURRENT).await?;
+    let secret = secret.ok_or_else(|| unusable(settings, "does not exist"))?;
+    DrainSecret::new(&secret)
+        .ok_or_else(|| unusable(settings, "is empty or is not text that a header can carry"))
+}
+
+/// Reads the version before the current one, which tasks expect that were started before the secret was
+/// rotated. `None` when there is no such version, or none that a header can carry.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_previous(
+    secrets: &Client,
+    settings: &Settings,
+) -> Result<Option<DrainSecret>, StepError> {
+    let secret = read_version(secrets, settings, PREVIOUS).await?;
+    Ok(secret.as_deref().and_then(DrainSecret::new))
+}
+
+/// Reads the version with that staging label, or `None` when the secret has none.
+/// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html#term_version>.
+async fn read_version(
+    secrets: &Client,
+    settings: &Settings,
+    stage: &str,
+) -> Result<Option<String>, StepError> {
     let arn = &settings.drain_secret_arn;
-    let unusable = |why: &str| {
-        StepError::new(
-            ErrorName::Configuration,
-            format!(
-                "the drain secret {arn} {why}; check that the baseline stack of this environment is deployed and complete"
-            ),
-        )
-    };
-    let answer = secrets.get_secret_value().secret_id(arn).send().await;
-    match answer {
-        Ok(answer) => answer
-            .secret_string()
-            .and_then(DrainSecret::new)
-            .ok_or_else(|| unusable("is empty or is not text that a header can carry")),
-        Err(error) => Err(match error.as_service_error() {
-            Some(why) if why.is_resource_not_found_exception() => unusable("does not exist"),
+    let request = secrets.get_secret_value().secret_id(arn);
+    match request.version_stage(stage).send().await {
+        Ok(answer) => Ok(Some(answer.secret_string.unwrap_or_default())),
+        Err(error) => match error.as_service_error() {
+            Some(why) if why.is_resource_not_found_exception() => Ok(None),
             // It is scheduled for deletion.
             Some(why) if why.is_invalid_request_exception() => {
-                unusable("cannot be read, perhaps because it was deleted")
+                let why = "cannot be read, perhaps because it was deleted";
+                Err(unusable(settings, why))
             }
-            _ => failed(format_args!("read the drain secret {arn}"), error),
-        }),
+            _ => Err(failed(format_args!("read the drain secret {arn}"), error)),
+        },
     }
+}
+
+fn unusable(settings: &Settings, why: &str) -> StepError {
+    let arn = &settings.drain_secret_arn;
+    StepError::new(
+        ErrorName::Configuration,
+        format!(
+            "the drain secret {arn} {why}; check that the baseline stack of this environment is deployed and complete"
+        ),
+    )
 }
 
 #[cfg(test)]

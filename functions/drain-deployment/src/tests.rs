@@ -120,6 +120,7 @@ async fn every_task_is_asked_at_its_private_address_with_the_secret() {
                 path: "/drain".into(),
                 host: format!("{}:8000", application.address()),
                 authorization: format!("Bearer {SECRET}"),
+                deployment: ID.into(),
             }]
         );
     }
@@ -216,18 +217,100 @@ async fn an_idle_mark_that_no_sweep_can_have_written_is_written_again() {
 }
 
 #[tokio::test]
-async fn a_task_that_answers_503_serves_no_visitor_and_is_idle() {
-    let [one, two] = [
+async fn a_task_that_answers_503_may_be_full_and_keeps_the_deployment() {
+    let [full, idle] = [
         Application::answering(503, "{}").await,
         Application::with(0).await,
     ];
-    let aws = with(&[one.address(), two.address()]);
-    let output = sweep(&aws).await;
+    let aws = with(&[full.address(), idle.address()]);
+    for (now, answer) in [(NOW, Answer::Ok), (LATER, Answer::AlreadyDraining)] {
+        let output = sweep_at(now, &aws).await.unwrap();
+        assert_eq!(
+            answers(&output),
+            [(Answer::Unavailable, None), (answer, Some(0))]
+        );
+        assert_eq!(output.verdict, Verdict::Draining);
+        assert!(output.reason.contains("it may be full"), "{output:?}");
+    }
+    assert_eq!(tagged(&aws, tags::IDLE_SINCE), None);
+}
+
+#[tokio::test]
+async fn a_task_that_refuses_connections_counts_for_as_long_as_ecs_wants_it_to_run() {
+    let idle = Application::with(0).await;
+    let aws = with(&[&unused_address(), idle.address()]);
+    for now in [NOW, LATER] {
+        assert_verdict_at(now, &aws, Verdict::Draining).await;
+        assert_eq!(tagged(&aws, tags::IDLE_SINCE), None);
+    }
+    aws.with(|state| state.tasks[0]["desiredStatus"] = "STOPPED".into());
+    assert_verdict_at(LATER, &aws, Verdict::Draining).await;
+    assert_verdict_at(LATER + defaults::SWEEPS_APART, &aws, Verdict::Drained).await;
+}
+
+#[tokio::test]
+async fn an_address_that_another_deployment_has_by_now_says_nothing_of_this_one() {
+    let [other, idle] = [
+        Application::answering(409, "").await,
+        Application::with(0).await,
+    ];
+    let aws = with(&[other.address(), idle.address()]);
+    let output = sweep(&aws).await.unwrap();
     assert_eq!(
-        answers(&output.unwrap()),
-        [(Answer::Unavailable, None), (Answer::Ok, Some(0))]
+        answers(&output),
+        [(Answer::OtherDeployment, None), (Answer::Ok, Some(0))]
     );
-    assert_verdict_at(LATER, &aws, Verdict::Drained).await;
+    assert!(output.reason.contains("task t1: HTTP 409"), "{output:?}");
+    assert_verdict_at(LATER, &aws, Verdict::Draining).await;
+}
+
+#[tokio::test]
+async fn tasks_from_before_a_rotation_are_asked_with_the_previous_secret() {
+    let [old, fresh] = [
+        Application::expecting("previous").await,
+        Application::with(0).await,
+    ];
+    let aws = with(&[old.address(), fresh.address()]);
+    // Without a rotation, there is no version to try.
+    let output = sweep(&aws).await.unwrap();
+    assert_eq!(answers(&output)[0], (Answer::Unauthorized, None));
+    assert_eq!(old.asked().len(), 1);
+
+    let rotate: Change = |state| {
+        let previous = (DRAIN_SECRET_ARN.to_owned(), "previous".to_owned());
+        state.previous_secrets.extend([previous]);
+    };
+    aws.with(rotate);
+    let output = sweep_at(LATER, &aws).await.unwrap();
+    assert_eq!(
+        answers(&output),
+        [(Answer::Ok, Some(0)), (Answer::AlreadyDraining, Some(0))]
+    );
+    assert_eq!(old.asked().len(), 3);
+    // Only the task that refused the current secret is asked with another one.
+    assert_eq!(fresh.asked().len(), 2);
+    assert_verdict_at(LATER + defaults::SWEEPS_APART, &aws, Verdict::Drained).await;
+}
+
+#[tokio::test]
+async fn a_task_that_refuses_both_secrets_is_reported() {
+    for status in [401, 403] {
+        let application = Application::answering(status, "").await;
+        let aws = with(&[application.address()]);
+        aws.with(|state| {
+            let previous = (DRAIN_SECRET_ARN.to_owned(), "previous".to_owned());
+            state.previous_secrets.extend([previous]);
+        });
+        let output = sweep(&aws).await.unwrap();
+        assert_eq!(answers(&output), [(Answer::Unauthorized, None)]);
+        assert_eq!(application.asked().len(), 2, "{status}");
+        assert!(
+            output
+                .reason
+                .contains("neither the current nor the previous"),
+            "{output:?}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -344,6 +427,18 @@ async fn a_task_that_does_not_run_yet_is_left_for_the_next_sweep() {
     assert_eq!(output.verdict, Verdict::Draining);
     assert_eq!(output.tasks[1].answer, Answer::Unreachable);
     assert!(output.reason.contains("PROVISIONING"), "{}", output.reason);
+}
+
+#[tokio::test]
+async fn a_task_with_an_address_is_not_asked_before_it_runs() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    aws.with(|state| state.tasks[0]["lastStatus"] = "PENDING".into());
+    let output = sweep(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Draining);
+    assert_eq!(answers(&output), [(Answer::Unreachable, None)]);
+    assert!(output.reason.contains("PENDING"), "{}", output.reason);
+    assert_eq!(application.asked(), []);
 }
 
 #[tokio::test]
@@ -525,6 +620,26 @@ async fn a_secret_that_is_missing_or_unusable_is_a_configuration_error() {
         assert_eq!(error.name, ErrorName::Configuration);
         assert!(!error.message.contains("lines"), "{}", error.message);
         assert!(application.asked().is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_secret_that_cannot_be_read_now_is_read_again_later() {
+    for (code, name) in [
+        ("ThrottlingException", ErrorName::Transient),
+        ("InternalServiceError", ErrorName::Transient),
+        // The secret is scheduled for deletion.
+        ("InvalidRequestException", ErrorName::Configuration),
+        ("AccessDeniedException", ErrorName::AccessDenied),
+    ] {
+        let application = Application::expecting("previous").await;
+        for version in ["AWSCURRENT", "AWSPREVIOUS"] {
+            let aws = with(&[application.address()]);
+            aws.on("GetSecretValue").containing(version).fails(code);
+            let error = sweep(&aws).await.unwrap_err();
+            assert_eq!(error.name, name, "{code} {version}: {error}");
+            assert!(error.message.contains("drain secret"), "{error}");
+        }
     }
 }
 

@@ -71,6 +71,10 @@ pub const DRAIN_DEADLINE_SECONDS: u32 = 86_400;
 pub const SETTLE_SECONDS: u32 = 60;
 /// The listener's answer before the first deployment, with status 503 (`infra/baseline.yaml`).
 pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
+/// How long a deletion by force waits for one task to stop before it lets all others stop together. A task needs
+/// [`DEREGISTRATION_DELAY_SECONDS`] and [`STOP_TIMEOUT_SECONDS`]; one that is protected from scale-in never stops, and
+/// ECS may not act on a lower count once the rules are gone.
+pub const TASK_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
 /// How long the deletion of a ready candidate waits for switches that read its tags before the deletion
 /// tagged it. A switch acts on them within a second; this allows for calls that are retried.
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);

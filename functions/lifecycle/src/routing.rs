@@ -282,6 +282,27 @@ pub async fn rules_of(
     with_tags_of(elb, deployment, candidates).await
 }
 
+/// The rules of the listener that forward to the target group and do not carry the tags of its deployment.
+pub async fn rules_of_others(
+    elb: &Client,
+    settings: &Settings,
+    group: &TargetGroup,
+) -> Result<Vec<ListenerRule>, StepError> {
+    let rules = rules(elb, &settings.listener_arn).await?;
+    let forwarding = rules
+        .iter()
+        .filter(|rule| forwarded_to(rule.actions()).contains(&group.arn));
+    let mut forwarding: Vec<_> = forwarding.filter_map(ListenerRule::of).collect();
+    let arns: Vec<String> = forwarding.iter().map(|rule| rule.arn.clone()).collect();
+    let tags = tags::read(elb, &arns).await?;
+    // A rule without a description was deleted after it was listed.
+    forwarding.retain(|rule| {
+        tags.get(&rule.arn)
+            .is_some_and(|tags| !tags::belong_to(tags, &group.deployment))
+    });
+    Ok(forwarding)
+}
+
 /// Those of the rules that carry the deployment's tags, in the same order, without the default rule.
 pub async fn with_tags_of<'a>(
     elb: &Client,

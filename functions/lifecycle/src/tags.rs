@@ -33,6 +33,8 @@ pub const DELETING_SINCE: &str = "pulse:deleting-since";
 /// When its deletion found that no rule forwards to it any more. The load balancer may route by the deleted
 /// rules for some seconds, and its tasks outlive that.
 pub const UNROUTED_SINCE: &str = "pulse:unrouted-since";
+/// When its deletion last asked ECS to stop one of its tasks.
+pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 /// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 

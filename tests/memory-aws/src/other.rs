@@ -125,7 +125,12 @@ fn get_log_events(state: &mut State, params: &Value) -> Answer {
 }
 
 fn get_secret_value(state: &mut State, params: &Value) -> Answer {
-    match state.secrets.get(text(&params["SecretId"])) {
+    let versions = match params["VersionStage"].as_str() {
+        None | Some("AWSCURRENT") => &state.secrets,
+        Some("AWSPREVIOUS") => &state.previous_secrets,
+        Some(other) => return Err(Error::new("ResourceNotFoundException", other)),
+    };
+    match versions.get(text(&params["SecretId"])) {
         Some(secret) => Ok(json!({"SecretString": secret})),
         None => Err(Error::new("ResourceNotFoundException", "no such secret")),
     }

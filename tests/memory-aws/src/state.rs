@@ -192,8 +192,10 @@ pub struct State {
     pub executions: Vec<Value>,
     /// Lines of the log group, by stream.
     pub logs: BTreeMap<String, Vec<String>>,
-    /// Secrets by ARN.
+    /// The current version of each secret, by ARN.
     pub secrets: Tags,
+    /// The version before that of each secret that was rotated, by ARN.
+    pub previous_secrets: Tags,
 }
 
 impl Default for State {
@@ -222,6 +224,7 @@ impl Default for State {
             executions: Vec::new(),
             logs: BTreeMap::new(),
             secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
+            previous_secrets: Tags::new(),
         }
     }
 }

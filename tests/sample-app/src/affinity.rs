@@ -11,6 +11,10 @@ use crate::App;
 /// The name of the cookie and of the header.
 pub const NAME: &str = "X-Pulse-Render-Affinity";
 
+/// The attributes of every cookie: it ends with the browser session, goes over HTTPS only, is hidden from scripts,
+/// and is not sent with requests that other sites make.
+pub const ATTRIBUTES: &str = "Path=/; Secure; HttpOnly; SameSite=Lax";
+
 /// Middleware for the requests of visitors. It sets the cookie if the client has none, so that the client
 /// stays with this deployment until its browser is closed, and it echoes the header.
 ///
@@ -30,7 +34,7 @@ pub async fn pin(State(app): State<App>, request: Request, next: Next) -> Respon
         response.headers_mut().insert(NAME, header);
     }
     if !pinned && !app.drain.is_draining() {
-        let value = format!("{NAME}={}; Path=/", app.settings.deployment_id);
+        let value = format!("{NAME}={}; {ATTRIBUTES}", app.settings.deployment_id);
         if let Ok(value) = HeaderValue::from_str(&value) {
             response.headers_mut().append(SET_COOKIE, value);
         }

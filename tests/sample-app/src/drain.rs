@@ -15,6 +15,9 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::App;
 
+/// The deployment that is asked to drain, if the request names one.
+const DEPLOYMENT: HeaderName = HeaderName::from_static("x-pulse-deployment");
+
 /// Whether this task is draining, and the request that began it.
 #[derive(Debug, Default)]
 pub struct Drain(Mutex<Option<Record>>);
@@ -72,6 +75,9 @@ pub async fn drain(
         let value = headers.get(name).and_then(|value| value.to_str().ok());
         value.unwrap_or_default().to_string()
     };
+    if app.settings.behaviour.drain_503 {
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "the server is full");
+    }
     let Some(token) = bearer(&headers) else {
         return refused(StatusCode::UNAUTHORIZED, "a bearer token is required");
     };
@@ -79,6 +85,11 @@ pub async fn drain(
     let known = app.settings.drain_secret.as_deref().map(str::as_bytes);
     if !known.is_some_and(|known| is_secret(known, token)) {
         return refused(StatusCode::FORBIDDEN, "wrong secret");
+    }
+    // This task has the address of one that has stopped.
+    let meant = headers.get(DEPLOYMENT);
+    if meant.is_some_and(|meant| *meant != *app.settings.deployment_id) {
+        return refused(StatusCode::CONFLICT, "this is another deployment");
     }
     let record = Record {
         at: UtcDateTime::now(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade, close_code};
 use axum::extract::{Path, Request, State};
 use axum::http::header::SET_COOKIE;
@@ -31,6 +32,10 @@ use settings::Settings;
 /// How long WebSockets may take to close at shutdown, and requests in flight to finish. It is shorter
 /// than the 30 s after which ECS kills the process.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How often an open WebSocket is pinged: twice within the 60 s after which the load balancer closes a connection
+/// that carries no bytes.
+const PING_INTERVAL: Duration = Duration::from_secs(25);
 
 /// The application's state, shared by all requests.
 #[derive(Clone)]
@@ -148,11 +153,8 @@ async fn open_session(State(app): State<App>, headers: HeaderMap) -> Response {
     if known.is_some_and(|name| app.sessions.touch(name)) {
         return Json(json!({"status": "already_open"})).into_response();
     }
-    let cookie = format!(
-        "{}={}; Path=/; HttpOnly",
-        sessions::COOKIE,
-        app.sessions.open()
-    );
+    let (name, session) = (sessions::COOKIE, app.sessions.open());
+    let cookie = format!("{name}={session}; {}", affinity::ATTRIBUTES);
     ([(SET_COOKIE, cookie)], Json(json!({"status": "open"}))).into_response()
 }
 
@@ -179,9 +181,17 @@ async fn stop_requested(stopping: &mut watch::Receiver<bool>) {
 
 /// Returns every message to the client, until the client closes or the process must end.
 async fn echo(mut socket: WebSocket, mut stopping: watch::Receiver<bool>) {
+    let first = tokio::time::Instant::now() + PING_INTERVAL;
+    let mut ping = tokio::time::interval_at(first, PING_INTERVAL);
     loop {
         let message = tokio::select! {
             message = socket.recv() => message,
+            _ = ping.tick() => {
+                if socket.send(Message::Ping(Bytes::new())).await.is_err() {
+                    return;
+                }
+                continue;
+            }
             () = stop_requested(&mut stopping) => {
                 let close = Message::Close(Some(CloseFrame {
                     code: close_code::AWAY,

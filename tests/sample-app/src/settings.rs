@@ -31,6 +31,8 @@ pub struct Behaviour {
     pub never_healthy: bool,
     /// `HEALTH_503_WHILE_DRAINING=1`: answer health checks with 503 once draining.
     pub health_503_while_draining: bool,
+    /// `DRAIN_503=1`: answer drain requests with 503, as a server that is full does.
+    pub drain_503: bool,
     /// `NO_DRAIN=1`: provide no drain endpoint.
     pub no_drain: bool,
 }
@@ -66,6 +68,7 @@ impl Settings {
                 start_delay: seconds("START_DELAY_SECONDS", 0.0)?,
                 never_healthy: flag("NEVER_HEALTHY"),
                 health_503_while_draining: flag("HEALTH_503_WHILE_DRAINING"),
+                drain_503: flag("DRAIN_503"),
                 no_drain: flag("NO_DRAIN"),
             },
         })

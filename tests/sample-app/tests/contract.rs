@@ -7,7 +7,8 @@ use futures_util::{SinkExt, StreamExt};
 use reqwest::header::HeaderValue;
 use reqwest::{Method, Response, StatusCode};
 use sample_app::settings::Settings;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Message;
@@ -101,6 +102,11 @@ impl Running {
     }
 }
 
+/// The cookie that pins a visitor.
+fn minted() -> String {
+    format!("{AFFINITY}={ID}; Path=/; Secure; HttpOnly; SameSite=Lax")
+}
+
 fn cookies(response: &Response) -> Vec<String> {
     let all = response.headers().get_all("set-cookie").iter();
     all.map(|value| value.to_str().unwrap().to_string())
@@ -115,7 +121,7 @@ async fn the_health_check_is_200() {
 #[tokio::test]
 async fn a_visitor_without_the_cookie_gets_it() {
     let app = start(&[]).await;
-    let minted = format!("{AFFINITY}={ID}; Path=/");
+    let minted = minted();
     let first = app.get("/", &[]).await;
     assert_eq!(cookies(&first), std::slice::from_ref(&minted));
     assert!(first.text().await.unwrap().contains(ID));
@@ -131,7 +137,7 @@ async fn a_visitor_with_the_cookie_of_a_deleted_deployment_gets_a_new_one() {
     let app = start(&[]).await;
     let stale = format!("{AFFINITY}=test-20200101-000000Z");
     let moved = app.get("/", &[("cookie", &stale)]).await;
-    assert_eq!(cookies(&moved), [format!("{AFFINITY}={ID}; Path=/")]);
+    assert_eq!(cookies(&moved), [minted()]);
     let by_header = app.get("/", &[("cookie", &stale), (AFFINITY, ID)]).await;
     assert_eq!(cookies(&by_header), Vec::<String>::new());
 }
@@ -200,6 +206,28 @@ async fn only_a_request_with_the_secret_can_drain() {
 }
 
 #[tokio::test]
+async fn a_drain_request_for_another_deployment_is_refused_and_ignored() {
+    const DEPLOYMENT: &str = "X-Pulse-Deployment";
+    let app = start(&[]).await;
+    let secret = ("authorization", format!("Bearer {SECRET}"));
+    let authorized = (secret.0, secret.1.as_str());
+    for (other, status) in [
+        ("test-20251027-122113Z", 409),
+        ("TEST-20251027-122112Z", 409),
+        ("", 409),
+        (ID, 200),
+    ] {
+        let headers = [authorized, (DEPLOYMENT, other)];
+        let response = app.post("/drain", &headers).await;
+        assert_eq!(response.status(), status, "{other}");
+        assert_eq!(app.is_draining().await, status == 200, "{other}");
+    }
+    // Only a caller who knows the secret learns which deployment this is.
+    let response = app.post("/drain", &[(DEPLOYMENT, "other")]).await;
+    assert_eq!(response.status(), 401);
+}
+
+#[tokio::test]
 async fn without_a_configured_secret_every_drain_request_is_refused() {
     let app = start(&[("DRAIN_SECRET", "")]).await;
     for (authorization, status) in [("Bearer", 401), ("Bearer ", 401), ("Bearer x", 403)] {
@@ -234,6 +262,10 @@ async fn a_session_counts_until_it_is_closed_or_idle() {
         .unwrap();
     let session = session.split(';').next().unwrap().to_string();
     let with = [("cookie", session.as_str())];
+    assert!(
+        cookies(&opened)[0].ends_with("; Path=/; Secure; HttpOnly; SameSite=Lax"),
+        "{opened:?}"
+    );
     assert_eq!(app.active_sessions().await, "1");
     // The same browser does not open a second session.
     let again = app.post("/session/open", &with).await;
@@ -286,6 +318,40 @@ async fn a_websocket_counts_while_it_is_open_and_is_closed_when_the_task_stops()
         .unwrap();
 }
 
+/// The idle timeout of the load balancer.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_connection_is_kept_longer_than_the_load_balancer_keeps_it() {
+    let app = start(&[]).await;
+    let mut connection = TcpStream::connect(app.address).await.unwrap();
+    for _ in 0..3 {
+        let request = b"GET /_health HTTP/1.1\r\nHost: a\r\n\r\n";
+        connection.write_all(request).await.unwrap();
+        let mut answer = [0; 15];
+        connection.read_exact(&mut answer).await.unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200 OK");
+        let mut rest = [0; 1024];
+        let length = connection.read(&mut rest).await.unwrap();
+        assert!(rest[..length].ends_with(b"\r\n\r\n"));
+        tokio::time::advance(2 * IDLE_TIMEOUT).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_open_websocket_is_pinged_more_often_than_the_load_balancer_closes_an_idle_one() {
+    let app = start(&[]).await;
+    let url = format!("ws://{}/ws", app.address);
+    let (mut socket, _) = tokio_tungstenite::connect_async(&url).await.unwrap();
+    for _ in 0..3 {
+        let last = tokio::time::Instant::now();
+        // The clock goes on when all wait.
+        let ping = socket.next().await.unwrap().unwrap();
+        assert_eq!(ping, Message::Ping("".into()));
+        assert!(last.elapsed() < IDLE_TIMEOUT / 2, "{:?}", last.elapsed());
+    }
+}
+
 #[tokio::test]
 async fn each_setting_for_misbehaviour_takes_effect() {
     let app = start(&[("NEVER_HEALTHY", "1")]).await;
@@ -296,6 +362,10 @@ async fn each_setting_for_misbehaviour_takes_effect() {
     app.drain().await;
     assert_eq!(app.status("/_health").await, 503);
     assert_eq!(app.status("/").await, 200);
+
+    let app = start(&[("DRAIN_503", "1")]).await;
+    assert_eq!(app.post("/drain", &[]).await.status(), 503);
+    assert!(!app.is_draining().await);
 
     let app = start(&[("NO_DRAIN", "1")]).await;
     assert_eq!(app.post("/drain", &[]).await.status(), 404);

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::StatusCode;
-use axum::http::header::LOCATION;
+use axum::http::header::{AUTHORIZATION, LOCATION};
 use axum::response::IntoResponse;
 use lifecycle::defaults;
 
@@ -18,12 +18,15 @@ pub struct Asked {
     pub path: String,
     pub host: String,
     pub authorization: String,
+    pub deployment: String,
 }
 
 #[derive(Clone)]
 enum Behaviour {
     /// Keeps the contract, with so many sessions.
     Sessions(u64),
+    /// Answers 403 to every secret but this one, and has no sessions.
+    Expects(String),
     Says(u16, String),
     Redirects(u16, String),
     Hangs,
@@ -73,6 +76,10 @@ impl Application {
         Application::start(Behaviour::Sessions(sessions))
     }
 
+    pub async fn expecting(secret: &str) -> Application {
+        Application::start(Behaviour::Expects(secret.to_owned()))
+    }
+
     pub async fn answering(status: u16, body: &str) -> Application {
         Application::start(Behaviour::Says(status, body.to_owned()))
     }
@@ -93,6 +100,7 @@ impl Application {
         let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
         let (does, notes) = (Arc::clone(&behaviour), Arc::clone(&asked));
         let router = Router::new().fallback(move |request: Request| {
+            let authorization = request.headers().get(AUTHORIZATION).cloned();
             let again = note(&notes, &request);
             let does = does.lock().unwrap().clone();
             async move {
@@ -103,6 +111,14 @@ impl Application {
                             r#"{{"status": "{status}", "activeSessions": {sessions}, "more": 1}}"#
                         );
                         body.into_response()
+                    }
+                    Behaviour::Expects(secret) => {
+                        let right = format!("Bearer {secret}");
+                        if authorization.is_some_and(|given| given == right) {
+                            r#"{"status": "ok", "activeSessions": 0}"#.into_response()
+                        } else {
+                            StatusCode::FORBIDDEN.into_response()
+                        }
                     }
                     Behaviour::Says(status, body) => {
                         (StatusCode::from_u16(status).unwrap(), body).into_response()
@@ -155,6 +171,7 @@ fn note(asked: &Mutex<Vec<Asked>>, request: &Request) -> bool {
         path: request.uri().to_string(),
         host: header("host"),
         authorization: header("authorization"),
+        deployment: header("x-pulse-deployment"),
     });
     asked.len() > 1
 }

@@ -11,7 +11,7 @@ use lifecycle::routing::{self, DefaultAction};
 use lifecycle::sdk::Clients;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{DeploymentId, ErrorName, StepError, defaults, executions, settings};
+use lifecycle::{Clock, DeploymentId, ErrorName, StepError, defaults, executions, settings};
 use scale_down::Next;
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
@@ -90,14 +90,14 @@ impl Settings {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
-    now: UtcDateTime,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let delete = Delete {
         clients,
         settings: &settings.baseline,
         settle: settings.settle,
-        now,
+        clock,
         id: &input.deployment_id,
     };
     delete.run(&input).await
@@ -107,7 +107,7 @@ struct Delete<'a> {
     clients: &'a Clients,
     settings: &'a lifecycle::Settings,
     settle: Duration,
-    now: UtcDateTime,
+    clock: Clock<'a>,
     id: &'a DeploymentId,
 }
 
@@ -218,7 +218,7 @@ impl Delete<'_> {
     async fn refuse_if_kept(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
         self.refuse_if_named(Some(group)).await?;
         let refusal = Intent::Delete
-            .refuse_restored(self.id, &group.tags, self.now)
+            .refuse_restored(self.id, &group.tags, self.now())
             .and_then(|()| self.refuse_if_was_live(group, input));
         if let Err(refusal) = refusal {
             // A rollback that saw our tag has given way and removed its own. As long as our tag stays, no
@@ -357,8 +357,9 @@ impl Delete<'_> {
             self.tag(&group.arn, tags::DELETING_SINCE).await?;
             return Ok(group.has(tags::READY_AT));
         }
-        let since = tags::time(&group.tags, tags::DELETING_SINCE, self.now);
-        let is_fresh = since.is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
+        let now = self.now();
+        let since = tags::time(&group.tags, tags::DELETING_SINCE, now);
+        let is_fresh = since.is_some_and(|since| now - since < defaults::SWITCH_IN_FLIGHT);
         Ok(is_fresh && group.has(tags::READY_AT) && !group.has(tags::LIVE_SINCE))
     }
 
@@ -372,8 +373,9 @@ impl Delete<'_> {
         group: &TargetGroup,
         deleted: usize,
     ) -> Result<bool, StepError> {
-        match tags::time(&group.tags, tags::UNROUTED_SINCE, self.now) {
-            Some(since) if deleted == 0 => Ok(self.now - since >= self.settle + tags::PRECISION),
+        let now = self.now();
+        match tags::time(&group.tags, tags::UNROUTED_SINCE, now) {
+            Some(since) if deleted == 0 => Ok(now - since >= self.settle + tags::PRECISION),
             _ => {
                 self.tag(&group.arn, tags::UNROUTED_SINCE).await?;
                 Ok(false)
@@ -388,10 +390,11 @@ impl Delete<'_> {
         match scale_down::next(ecs, self.settings, self.id).await? {
             Next::Nothing => Ok(None),
             Next::Waits(what) => {
+                let now = self.now();
                 let marks = [tags::UNROUTED_SINCE, tags::STOPPING_SINCE];
-                let since = marks.map(|mark| tags::time(&group.tags, mark, self.now));
+                let since = marks.map(|mark| tags::time(&group.tags, mark, now));
                 let since = since.into_iter().max().flatten();
-                let is_late = |since| self.now - since >= self.settle + defaults::TASK_STOPS_WITHIN;
+                let is_late = |since| now - since >= self.settle + defaults::TASK_STOPS_WITHIN;
                 Ok(Some(what).filter(|_| !since.is_some_and(is_late)))
             }
             Next::Stops(left) => {
@@ -401,13 +404,17 @@ impl Delete<'_> {
         }
     }
 
+    fn now(&self) -> UtcDateTime {
+        (self.clock)()
+    }
+
     async fn untag(&self, target_group_arn: &str) -> Result<(), StepError> {
         let keys = [tags::DELETING_SINCE, tags::UNROUTED_SINCE];
         target_group::untag(&self.clients.elb, target_group_arn, &keys).await
     }
 
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
-        target_group::tag(&self.clients.elb, target_group_arn, key, self.now).await
+        target_group::tag(&self.clients.elb, target_group_arn, key, self.clock).await
     }
 }
 

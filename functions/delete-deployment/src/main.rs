@@ -9,8 +9,6 @@ use time::UtcDateTime;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::read(|name| std::env::var(name).ok())?;
     let clients = Clients::new(&sdk::config().await);
-    serve(async |input| {
-        delete_deployment::run(&clients, &settings, UtcDateTime::now(), input).await
-    })
-    .await
+    serve(async |input| delete_deployment::run(&clients, &settings, &UtcDateTime::now, input).await)
+        .await
 }

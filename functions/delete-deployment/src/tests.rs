@@ -44,7 +44,7 @@ async fn call(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
         settle: SETTLE,
     };
     let input = serde_json::from_value(input).unwrap();
-    run(&clients, &settings, NOW, input).await
+    run(&clients, &settings, &|| aws.time(), input).await
 }
 
 async fn delete(aws: &MemoryAws) -> Result<Output, StepError> {
@@ -283,6 +283,26 @@ async fn the_wait_begins_again_when_rules_were_deleted_once_more() {
         ]
     );
     assert_eq!(tags_of(&aws)[tags::UNROUTED_SINCE], tags::timestamp(NOW));
+}
+
+#[tokio::test]
+async fn the_wait_for_the_load_balancer_begins_when_the_rules_are_gone_not_when_the_call_began() {
+    let aws = marked(DELETING);
+    aws.on("DeleteRule").after(|state, _| state.now += 20);
+    assert_deleting(delete(&aws)).await;
+    assert_eq!(tags_of(&aws)[tags::UNROUTED_SINCE], "2025-10-27T12:30:40Z");
+}
+
+#[tokio::test]
+async fn the_wait_for_switches_in_flight_begins_when_its_mark_is_written() {
+    let aws = marked(&[tags::READY_AT]);
+    aws.on("DescribeListeners")
+        .once()
+        .after(|state, _| state.now += 14);
+    assert_deleting(undo(&aws)).await;
+    aws.with(|state| state.now += 20);
+    assert_deleting(undo(&aws)).await;
+    assert!(done(&aws).is_empty(), "{aws:?}");
 }
 
 /// Live before, past its deadline, its rules gone and forgotten.

@@ -19,7 +19,7 @@ use lifecycle::printable::{MAX_TEXT, first_of, printable};
 use lifecycle::routing::DefaultAction;
 use lifecycle::service::{self, Found};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, target_group};
+use lifecycle::{Clock, DeploymentId, ErrorName, Settings, StepError, defaults, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -85,7 +85,7 @@ pub struct Clients {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
-    now: UtcDateTime,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let Input {
@@ -95,7 +95,7 @@ pub async fn run(
     let drain = Drain {
         clients,
         settings,
-        now,
+        clock,
         id,
         target_group_arn,
     };
@@ -105,7 +105,7 @@ pub async fn run(
 struct Drain<'a> {
     clients: &'a Clients,
     settings: &'a Settings,
-    now: UtcDateTime,
+    clock: Clock<'a>,
     id: &'a DeploymentId,
     target_group_arn: &'a str,
 }
@@ -173,8 +173,10 @@ impl Drain<'_> {
             self.give_way(begins).await?;
             return Err(refusal);
         }
+        // The sweep counts from here: what it finds is not older.
+        let swept_at = (self.clock)();
         let reports = self.ask(&running, &secret).await?;
-        let mut output = self.judge(&tags, reports).await?;
+        let mut output = self.judge(&tags, reports, swept_at).await?;
         keep_what_fits(&mut output.tasks);
         Ok(output)
     }
@@ -218,7 +220,12 @@ impl Drain<'_> {
     }
 
     /// The verdict. Sets or removes the tag by which the next sweep decides.
-    async fn judge(&self, tags: &Tags, tasks: Vec<Report>) -> Result<Output, StepError> {
+    async fn judge(
+        &self,
+        tags: &Tags,
+        tasks: Vec<Report>,
+        swept_at: UtcDateTime,
+    ) -> Result<Output, StepError> {
         let number = tasks.len();
         if !tasks.iter().all(Report::is_idle) {
             if tags.contains_key(tags::IDLE_SINCE) {
@@ -231,9 +238,9 @@ impl Drain<'_> {
                 tasks,
             });
         }
-        let since = tags::time(tags, tags::IDLE_SINCE, self.now);
+        let since = tags::time(tags, tags::IDLE_SINCE, swept_at);
         if let Some(since) = since
-            && self.now - since >= defaults::SWEEPS_APART
+            && swept_at - since >= defaults::SWEEPS_APART
         {
             let since = tags::timestamp(since);
             let reason = format!("no session on {number} tasks, and none since {since}");
@@ -258,7 +265,7 @@ impl Drain<'_> {
 
     async fn refuse_if_kept(&self, tags: &Tags) -> Result<(), StepError> {
         Intent::Drain.refuse_protected(self.id, tags)?;
-        Intent::Drain.refuse_restored(self.id, tags, self.now)?;
+        Intent::Drain.refuse_restored(self.id, tags, (self.clock)())?;
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
         Intent::Drain.refuse_named(self.id, &default_action)
     }
@@ -322,7 +329,7 @@ impl Drain<'_> {
     }
 
     async fn tag(&self, key: &str) -> Result<(), StepError> {
-        target_group::tag(&self.clients.elb, self.target_group_arn, key, self.now).await
+        target_group::tag(&self.clients.elb, self.target_group_arn, key, self.clock).await
     }
 
     async fn untag(&self, key: &str) -> Result<(), StepError> {

@@ -14,6 +14,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         http: drain_request::client(),
     };
-    serve(async |input| drain_deployment::run(&clients, &settings, UtcDateTime::now(), input).await)
+    serve(async |input| drain_deployment::run(&clients, &settings, &UtcDateTime::now, input).await)
         .await
 }

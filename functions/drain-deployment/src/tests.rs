@@ -80,7 +80,14 @@ fn input() -> Input {
 /// Sweeps once; the calls before are forgotten.
 async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> Result<Output, StepError> {
     aws.forget_calls();
-    run(&clients(aws), &Settings::for_tests(), now, input()).await
+    aws.with(|state| state.now = now.unix_timestamp());
+    run(
+        &clients(aws),
+        &Settings::for_tests(),
+        &|| aws.time(),
+        input(),
+    )
+    .await
 }
 
 async fn sweep(aws: &MemoryAws) -> Result<Output, StepError> {
@@ -193,6 +200,19 @@ async fn a_sweep_that_is_run_again_at_once_counts_once() {
         tagged(&aws, tags::IDLE_SINCE).as_deref(),
         Some("2025-10-27T12:30:00Z")
     );
+}
+
+#[tokio::test]
+async fn a_slow_sweep_that_is_run_again_at_once_counts_once() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    aws.on("ListTasks").once().after(|state, _| state.now += 20);
+    sweep(&aws).await.unwrap();
+    assert_eq!(
+        tagged(&aws, tags::IDLE_SINCE).as_deref(),
+        Some("2025-10-27T12:30:20Z")
+    );
+    assert_verdict_at(NOW + time::Duration::seconds(22), &aws, Verdict::Draining).await;
 }
 
 #[tokio::test]

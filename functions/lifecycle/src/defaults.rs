@@ -75,13 +75,17 @@ pub const NOTHING_DEPLOYED: &str = "Nothing is deployed here yet.";
 /// [`DEREGISTRATION_DELAY_SECONDS`] and [`STOP_TIMEOUT_SECONDS`]; one that is protected from scale-in never stops, and
 /// ECS may not act on a lower count once the rules are gone.
 pub const TASK_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
-/// How long the deletion of a ready candidate waits for switches that read its tags before the deletion
-/// tagged it. A switch acts on them within a second; this allows for calls that are retried.
-pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(10);
+/// A switch that has looked at the listener and the tags longer ago than this looks again before it modifies
+/// the listener. The look takes a fraction of a second, unless AWS is slow.
+pub const LOOK_IS_FRESH: time::Duration = time::Duration::seconds(5);
+/// How long after the time in a tag a switch that has not seen the tag may still modify the listener:
+/// [`CALL_TIMEOUT`] until the tag was written, [`LOOK_IS_FRESH`] until the switch acts on its look, and
+/// [`ATTEMPT_TIMEOUT`] for its one attempt to modify the listener. The rest is for clocks that differ.
+pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long a rollback's target is neither drained nor deleted: as long as the rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
 /// How far ahead of a function's time a tag may be that another function wrote. Clocks differ by a fraction
-/// of a second, but a function reads the time once, at its start, and may run for a minute.
+/// of a second, but the plan of a cleanup has the time at which it began to read.
 pub const CLOCK_TOLERANCE: time::Duration = time::Duration::minutes(5);
 /// Sweeps closer together than this count as one. A step that is run again because its answer was lost must
 /// not count its own sweep twice, and a session that reconnects is gone for some seconds.
@@ -118,3 +122,14 @@ pub const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(15);
 /// How often a function tries a call before the step fails and the state machine runs it again.
 pub const CALL_ATTEMPTS: u32 = 3;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_waits_longer_than_a_switch_can_act_on_what_it_read() {
+        let most = CALL_TIMEOUT + ATTEMPT_TIMEOUT + LOOK_IS_FRESH;
+        assert!(SWITCH_IN_FLIGHT >= most + crate::tags::PRECISION);
+    }
+}

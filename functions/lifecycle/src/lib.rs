@@ -9,6 +9,7 @@
 
 pub mod actions;
 pub mod aws_error;
+mod clock;
 pub mod defaults;
 pub mod deployment_id;
 pub mod error;
@@ -29,6 +30,7 @@ pub mod target_group;
 pub mod task_definition;
 pub mod tasks;
 
+pub use clock::Clock;
 pub use deployment_id::{DeploymentId, Environment};
 pub use error::{ErrorName, StepError};
 pub use image_digest::is_image_digest;

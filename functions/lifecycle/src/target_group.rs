@@ -4,11 +4,10 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsError;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthError;
 use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetHealth, TargetHealthStateEnum};
-use time::UtcDateTime;
 
 use crate::aws_error::{failed, found};
 use crate::tags::{self, Tags};
-use crate::{DeploymentId, Environment, StepError};
+use crate::{Clock, DeploymentId, Environment, StepError};
 
 /// A target group that carries its deployment's tags.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,9 +116,9 @@ pub async fn of_environment<'a>(
         .collect())
 }
 
-/// Sets a tag to the time `now`.
-pub async fn tag(elb: &Client, arn: &str, key: &str, now: UtcDateTime) -> Result<(), StepError> {
-    set_tag(elb, arn, key, &tags::timestamp(now)).await
+/// Sets a tag to the time of this call.
+pub async fn tag(elb: &Client, arn: &str, key: &str, clock: Clock<'_>) -> Result<(), StepError> {
+    set_tag(elb, arn, key, &tags::timestamp(clock())).await
 }
 
 /// Sets a tag to a value.

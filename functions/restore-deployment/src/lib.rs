@@ -17,7 +17,9 @@ use lifecycle::sdk::Clients;
 use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::TargetGroup;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, service, target_group};
+use lifecycle::{
+    Clock, DeploymentId, ErrorName, Settings, StepError, defaults, service, target_group,
+};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -59,7 +61,7 @@ pub struct Output {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
-    now: UtcDateTime,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     if let Some(id) = &input.deployment_id
@@ -80,7 +82,7 @@ pub async fn run(
     let restore = Restore {
         clients,
         settings,
-        now,
+        clock,
         routing: &routing,
         group,
     };
@@ -93,7 +95,7 @@ pub async fn run(
 struct Restore<'a> {
     clients: &'a Clients,
     settings: &'a Settings,
-    now: UtcDateTime,
+    clock: Clock<'a>,
     routing: &'a Routing,
     /// The target group of the deployment to go back to.
     group: &'a TargetGroup,
@@ -148,11 +150,12 @@ impl Restore<'_> {
     /// A tag past half its time is written again: a rollback that died may have left it behind, and it
     /// must not expire while this rollback goes on.
     async fn tag_as_restoring(&self) -> Result<Option<UtcDateTime>, StepError> {
-        let earlier = tags::time(&self.group.tags, tags::RESTORING_SINCE, self.now)
-            .filter(|since| self.now - *since < defaults::RESTORE_TIME / 2);
+        let now = (self.clock)();
+        let earlier = tags::time(&self.group.tags, tags::RESTORING_SINCE, now)
+            .filter(|since| now - *since < defaults::RESTORE_TIME / 2);
         if earlier.is_none() {
             let (elb, arn) = (&self.clients.elb, &self.group.arn);
-            target_group::tag(elb, arn, tags::RESTORING_SINCE, self.now).await?;
+            target_group::tag(elb, arn, tags::RESTORING_SINCE, self.clock).await?;
         }
         Ok(earlier)
     }

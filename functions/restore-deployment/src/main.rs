@@ -9,7 +9,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::from_env()?;
     let clients = Clients::new(&sdk::config().await);
     serve(async |input| {
-        restore_deployment::run(&clients, &settings, UtcDateTime::now(), input).await
+        restore_deployment::run(&clients, &settings, &UtcDateTime::now, input).await
     })
     .await
 }

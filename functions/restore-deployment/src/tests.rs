@@ -2,7 +2,7 @@ use super::*;
 use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
 use memory_aws::{MemoryAws, State, forward, group_arn};
 use serde_json::{Value, json};
-use time::{Duration, UtcDateTime};
+use time::Duration;
 
 const OLDEST: &str = "test-20251027-122111Z";
 const OLD: &str = "test-20251027-122112Z";
@@ -40,9 +40,8 @@ fn with_active(active: &str, deployments: &[(&str, &[&str])]) -> MemoryAws {
 async fn restore(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
     aws.forget_calls();
     let clients = Clients::new(&aws.config());
-    let now = UtcDateTime::from_unix_timestamp(aws.with(|state| state.now)).unwrap();
     let input = lifecycle::input::decode(input)?;
-    run(&clients, &Settings::for_tests(), now, input).await
+    run(&clients, &Settings::for_tests(), &|| aws.time(), input).await
 }
 
 async fn to_previous(aws: &MemoryAws) -> Result<Output, StepError> {
@@ -102,6 +101,17 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
         let tags = aws.with(|state| state.group(OLD).tags.clone());
         assert_eq!(tags[tags::RESTORING_SINCE], "2025-10-27T12:30:00Z");
     }
+}
+
+#[tokio::test]
+async fn the_mark_of_a_rollback_has_the_time_at_which_it_was_written() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.on("DescribeServices")
+        .once()
+        .after(|state, _| state.now += 20);
+    to_previous(&aws).await.unwrap();
+    let tags = aws.with(|state| state.group(OLD).tags.clone());
+    assert_eq!(tags[tags::RESTORING_SINCE], "2025-10-27T12:30:20Z");
 }
 
 #[tokio::test]

@@ -4,6 +4,9 @@
 //! deployment, and modifies the default action if it names another one. The last thing that a run sees
 //! is always a default action that names its own choice. So of several concurrent runs, the one that
 //! modifies last also reads last, and sees every tag that was set before.
+//!
+//! A run acts only on what it has just read: whoever tags a deployment, as a deletion does, knows how long
+//! a switch that has not seen the tag may still act ([`defaults::SWITCH_IN_FLIGHT`]).
 
 mod policy;
 mod rollback;
@@ -11,12 +14,12 @@ mod rollback;
 use std::cmp::Ordering;
 
 use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::config::{Config, retry::RetryConfig};
 use lifecycle::aws_error::failed;
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, actions, tags};
+use lifecycle::{Clock, DeploymentId, ErrorName, Settings, StepError, actions, defaults, tags};
 use serde::{Deserialize, Serialize};
-use time::UtcDateTime;
 
 /// The deployment to switch to.
 #[derive(Debug, Clone, Deserialize)]
@@ -64,9 +67,9 @@ pub struct Output {
     pub reason: String,
 }
 
-/// How often the choice may change during one run. Each change means that another deployment became
-/// ready or was rolled back in the meantime, so only a process that keeps changing the listener can reach
-/// this number.
+/// How often one run looks at the listener. Each further look means that another deployment became ready
+/// or was rolled back in the meantime, or that AWS was slow, so only a process that keeps changing the
+/// listener, or an AWS that stays slow, can reach this number.
 const MAX_ROUNDS: usize = 10;
 
 /// Tags the deployment as ready and converges the default action.
@@ -79,14 +82,14 @@ pub async fn run(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
     settings: &Settings,
-    now: UtcDateTime,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let switch = Switch {
         elb,
         secrets,
         settings,
-        now,
+        clock,
         input,
     };
     switch.run().await
@@ -96,7 +99,7 @@ struct Switch<'a> {
     elb: &'a Client,
     secrets: &'a aws_sdk_secretsmanager::Client,
     settings: &'a Settings,
-    now: UtcDateTime,
+    clock: Clock<'a>,
     input: Input,
 }
 
@@ -125,7 +128,10 @@ impl Switch<'_> {
     async fn converge(&self, replaced: &[String]) -> Result<Output, StepError> {
         let mut previous = None;
         let mut kept = None;
+        // Those that this run has tagged as live.
+        let mut marked = Vec::new();
         for _ in 0..MAX_ROUNDS {
+            let looked_at = (self.clock)();
             let routing = Routing::read(self.elb, self.settings).await?;
             routing.default_action.refuse_others(self.settings)?;
             let own = self.own(&routing)?;
@@ -143,17 +149,27 @@ impl Switch<'_> {
             if self.is_older_than_asked_for(own, choice) {
                 return self.unhealthy().await;
             }
+            // Before the switch: wherever this run dies, a deployment that carried traffic is never mistaken
+            // for a candidate that may be undone.
+            if !choice.has(tags::LIVE_SINCE) {
+                self.tag(&choice.arn, tags::LIVE_SINCE).await?;
+                marked.push(choice.arn.clone());
+            }
+            if (self.clock)() - looked_at > defaults::LOOK_IS_FRESH {
+                continue;
+            }
             previous = routing
                 .active()
                 .map(|group| group.deployment.clone())
                 .or(previous);
-            self.switch_to(choice, &routing).await?;
+            let is_first_time = marked.contains(&choice.arn);
+            self.switch_to(choice, &routing, is_first_time).await?;
         }
         Err(StepError::new(
             ErrorName::Transient,
             format!(
-                "the default action changed {MAX_ROUNDS} times during the switch to {}; is something else \
-                 modifying the listener?",
+                "the default action was not settled after {MAX_ROUNDS} looks during the switch to {}; AWS answers \
+                 slowly, or something else keeps modifying the listener",
                 self.input.deployment_id
             ),
         ))
@@ -202,13 +218,12 @@ impl Switch<'_> {
     }
 
     /// Points the default action at the choice.
-    async fn switch_to(&self, choice: &TargetGroup, routing: &Routing) -> Result<(), StepError> {
-        // Before the switch: wherever this run dies, a deployment that carried traffic is never mistaken
-        // for a candidate that may be undone.
-        let is_first_time = !choice.has(tags::LIVE_SINCE);
-        if is_first_time {
-            self.tag(&choice.arn, tags::LIVE_SINCE).await?;
-        }
+    async fn switch_to(
+        &self,
+        choice: &TargetGroup,
+        routing: &Routing,
+        is_first_time: bool,
+    ) -> Result<(), StepError> {
         let is_ours = |arn: &str| routing.deployments.iter().any(|group| group.arn == arn);
         let current = &routing.default_action.actions;
         let actions = actions::forwarding_to(&choice.arn, current, is_ours)?;
@@ -217,6 +232,9 @@ impl Switch<'_> {
             .modify_listener()
             .listener_arn(&self.settings.listener_arn)
             .set_default_actions(Some(actions))
+            .customize()
+            // One attempt: what was read is too old for another one.
+            .config_override(Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await;
         let Err(error) = answer else { return Ok(()) };
@@ -311,7 +329,7 @@ impl Switch<'_> {
     }
 
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
-        target_group::tag(self.elb, target_group_arn, key, self.now).await
+        target_group::tag(self.elb, target_group_arn, key, self.clock).await
     }
 }
 

@@ -9,7 +9,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let settings = Settings::from_env()?;
     let Clients { elb, secrets, .. } = Clients::new(&sdk::config().await);
     serve(async |input| {
-        switch_traffic::run(&elb, &secrets, &settings, UtcDateTime::now(), input).await
+        switch_traffic::run(&elb, &secrets, &settings, &UtcDateTime::now, input).await
     })
     .await
 }

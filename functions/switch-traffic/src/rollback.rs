@@ -83,7 +83,7 @@ impl Switch<'_> {
     pub(crate) async fn finish_restoring(&self, target: &TargetGroup) -> String {
         let restoring = [tags::RESTORING_SINCE].into_iter();
         let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE].into_iter();
-        let is_restored = tags::is_being_restored(&target.tags, self.now);
+        let is_restored = tags::is_being_restored(&target.tags, (self.clock)());
         let marks: Vec<_> = restoring
             .chain(draining.filter(|_| is_restored))
             .filter(|mark| target.has(mark))

@@ -1,7 +1,7 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{MemoryAws, authenticate_oidc, forward, group_arn, validate_jwt};
+use memory_aws::{MemoryAws, RetryConfig, authenticate_oidc, forward, group_arn, validate_jwt};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -50,12 +50,11 @@ async fn call(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, StepErro
         input[key] = value.clone();
     }
     let input = serde_json::from_value(input).unwrap();
-    let now = time::macros::utc_datetime!(2025-10-27 12:30:00);
     run(
         &Client::new(&aws.config()),
         &aws_sdk_secretsmanager::Client::new(&aws.config()),
         &Settings::for_tests(),
-        now,
+        &|| aws.time(),
         input,
     )
     .await
@@ -456,6 +455,76 @@ async fn a_candidate_that_the_default_action_names_with_weight_zero_is_not_activ
     let output = switch(&aws, NEW).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
     assert_eq!(output.previous_deployment_id, Some(OLD.parse().unwrap()));
+    assert_eq!(switches(&aws), [NEW]);
+}
+
+#[tokio::test]
+async fn a_mark_has_the_time_at_which_it_was_written() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("DescribeTargetHealth")
+        .once()
+        .after(|state, _| state.now += 40);
+    switch(&aws, NEW).await.unwrap();
+    for mark in [tags::READY_AT, tags::LIVE_SINCE] {
+        let marked = aws.with(|state| state.group(NEW).tags[mark].clone());
+        assert_eq!(marked, "2025-10-27T12:30:40Z", "{mark}");
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_stalled_looks_again_and_sees_what_was_deleted_meanwhile() {
+    for operation in ["DescribeTargetHealth", "AddTags"] {
+        let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[]), (NEWEST, READY)]);
+        aws.on(operation)
+            .containing(NEWEST)
+            .once()
+            .after(|state, _| {
+                state.now += 40;
+                state.tag(NEWEST, tags::DELETING_SINCE, "2025-10-27T12:30:01Z");
+            });
+        let output = switch(&aws, NEW).await.unwrap();
+        assert_eq!(output.outcome, Outcome::Switched, "{operation}");
+        assert_eq!(switches(&aws), [NEW], "{operation}");
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_aws_refused_after_a_stall_leaves_a_candidate_that_can_be_undone() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("AddTags")
+        .containing(tags::LIVE_SINCE)
+        .once()
+        .after(|state, _| state.now += 40);
+    aws.on("ModifyListener").fails("AccessDenied");
+    switch(&aws, NEW).await.unwrap_err();
+    assert!(!has(&aws, NEW, tags::LIVE_SINCE));
+}
+
+#[tokio::test]
+async fn an_aws_that_stays_slow_changes_nothing_and_is_tried_again() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("DescribeRules").after(|state, _| state.now += 6);
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert!(switches(&aws).is_empty());
+}
+
+#[tokio::test]
+async fn the_listener_is_modified_by_one_attempt_for_each_look() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.on("ModifyListener").fails("Throttling");
+    let retries = RetryConfig::standard().with_initial_backoff(Default::default());
+    let input = json!({"deploymentId": NEW, "targetGroupArn": group_arn(NEW)});
+    let error = run(
+        &Client::new(&aws.config_with(retries)),
+        &aws_sdk_secretsmanager::Client::new(&aws.config()),
+        &Settings::for_tests(),
+        &|| aws.time(),
+        serde_json::from_value(input).unwrap(),
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
     assert_eq!(switches(&aws), [NEW]);
 }
 

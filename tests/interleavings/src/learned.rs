@@ -83,7 +83,9 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                     deployments.map(id).collect()
                 }),
             };
-            match switch_traffic::run(&clients.elb, &clients.secrets, &settings, NOW, input).await {
+            match switch_traffic::run(&clients.elb, &clients.secrets, &settings, &|| NOW, input)
+                .await
+            {
                 Ok(output) => match output.outcome {
                     Outcome::Switched => Ending::Switched,
                     Outcome::Superseded => Ending::Superseded,
@@ -110,7 +112,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 baseline: settings,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&clients, &settings, now, input).await {
+            match delete_deployment::run(&clients, &settings, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,

@@ -25,6 +25,7 @@ use aws_smithy_runtime_api::client::http::{
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::stalled_stream_protection::StalledStreamProtectionConfig;
 use serde_json::Value;
+use time::UtcDateTime;
 
 pub use aws_config::retry::RetryConfig;
 pub use state::*;
@@ -103,6 +104,15 @@ impl MemoryAws {
     /// Reads the state, or changes it as another program would.
     pub fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.account().state)
+    }
+
+    /// The time of the account, to steer the clock of a step.
+    ///
+    /// # Panics
+    /// When a test has set it to a time that does not exist.
+    pub fn time(&self) -> UtcDateTime {
+        let now = self.with(|state| state.now);
+        UtcDateTime::from_unix_timestamp(now).expect("a time")
     }
 
     /// All calls so far, in order.

@@ -1,15 +1,22 @@
-//! Checks whether as many tasks are healthy as desired. Health is data: the answer is a verdict with a
-//! reason, and the state machine decides by it.
+//! Checks whether a deployment is healthy enough to be switched to. Health is data: the answer is a verdict
+//! with a reason, and the state machine decides by it.
+//!
+//! One sample is no verdict. Healthy targets count when ECS has completed the rollout as well. A part that is
+//! missing is missing only when AWS has had the time to show it. A few tasks that did not start say nothing
+//! about the next one.
 
 pub mod failed_tasks;
 mod rollout;
 
-use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service, Task};
+use std::collections::BTreeSet;
+
+use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, DesiredStatus, Service, Task};
 use aws_sdk_elasticloadbalancingv2::types::{
-    TargetHealth, TargetHealthReasonEnum, TargetHealthStateEnum,
+    TargetHealthDescription, TargetHealthReasonEnum, TargetHealthStateEnum,
 };
 use lifecycle::printable::{MAX_TEXT, printable};
-use lifecycle::{DeploymentId, Settings, StepError, defaults, service, target_group};
+use lifecycle::routing::{self, DefaultAction};
+use lifecycle::{Clock, DeploymentId, Settings, StepError, defaults, service, target_group, tasks};
 use serde::{Deserialize, Serialize};
 
 /// The deployment to check.
@@ -20,19 +27,22 @@ pub struct Input {
     pub deployment_id: DeploymentId,
     /// The ARN of its target group.
     pub target_group_arn: String,
-    /// How many healthy targets it needs.
+    /// How many tasks it should have.
     pub desired_count: u32,
-    /// Count only tasks of the service's newest rollout, and require that nothing is left of earlier ones:
-    /// for a deployment that a rollback gave fresh tasks, whose old tasks are healthy but drained.
+    /// Whether a rollback goes to it as it is. Then it does not need all its tasks: traffic may be on a broken
+    /// deployment, and ECS replaces what is missing.
     #[serde(default)]
-    pub fresh_tasks: bool,
+    pub warm: bool,
+    /// How long the machine has waited for it.
+    #[serde(default)]
+    pub waited_seconds: u64,
 }
 
 /// What the state machine decides by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Verdict {
-    /// As many targets are healthy as desired.
+    /// As many targets are healthy as it needs.
     Healthy,
     /// Not yet; check again later.
     Waiting,
@@ -48,8 +58,8 @@ pub struct Output {
     pub verdict: Verdict,
     /// How many targets are healthy.
     pub healthy: usize,
-    /// How many tasks are desired.
-    pub desired: usize,
+    /// How many healthy targets it needs.
+    pub needed: usize,
     /// Why, in words that an operator can act on.
     pub reason: String,
 }
@@ -59,107 +69,211 @@ pub struct Output {
 pub struct Clients {
     /// For the service and its tasks.
     pub ecs: aws_sdk_ecs::Client,
-    /// For the health of the targets.
+    /// For the health of the targets, and what the listener names.
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     /// For the last log lines of a container that stopped.
     pub logs: aws_sdk_cloudwatchlogs::Client,
 }
 
-/// Checks targets, service and stopped tasks once.
+/// Checks targets, service and tasks once.
 ///
 /// # Errors
 /// As [`lifecycle::aws_error::CODES`] say. An unhealthy deployment is not an error.
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
-    let id = &input.deployment_id;
-    let desired = input.desired_count as usize;
-    let Some(targets) = target_group::health(&clients.elb, &input.target_group_arn).await? else {
-        let reason = format!("target group {} is gone", input.target_group_arn);
-        return Ok(judged(Verdict::Failed, 0, desired, reason));
+    let check = Check {
+        clients,
+        settings,
+        clock,
+        input: &input,
     };
-    let healthy = target_group::healthy(&targets);
-    let judged = |verdict, reason| Ok(judged(verdict, healthy, desired, reason));
-    if healthy >= desired && !input.fresh_tasks {
-        return judged(
-            Verdict::Healthy,
-            format!("{healthy} of {desired} targets are healthy"),
-        );
-    }
-    if targets
-        .iter()
-        .any(|target| target.reason() == Some(&TargetHealthReasonEnum::NotInUse))
-    {
-        let reason = "no listener rule names the target group (Target.NotInUse), so its targets are never \
-                      checked; was a rule deleted by hand?";
-        return judged(Verdict::Failed, reason.to_owned());
-    }
-    let Some(service) = service::describe(&clients.ecs, settings, id).await? else {
-        // ECS may not show a new service for some seconds. It shows a deleted one for a long time.
-        return judged(
-            Verdict::Waiting,
-            format!("ECS does not show service {id} (yet)"),
-        );
-    };
-    if service.status() != Some("ACTIVE") {
-        return judged(Verdict::Failed, format!("service {id} is being deleted"));
-    }
-    if healthy >= desired && rollout::is_over(&service) {
-        return judged(
-            Verdict::Healthy,
-            format!("{healthy} of {desired} fresh targets are healthy"),
-        );
-    }
-    let mut failures = failed_tasks::stopped_tasks(&clients.ecs, settings, id).await?;
-    // Old tasks that failed say nothing about fresh ones: they may have been drained, or belong to an
-    // earlier service of this name, which was undone.
-    failures.retain(|task| rollout::is_fresh(&service, task) && failed_tasks::counts(task));
-    let found = Found {
-        targets,
-        service,
-        failures,
-        healthy,
-        desired,
-    };
-    if found.has_failed() {
-        return judged(
-            Verdict::Failed,
-            found.why_failed(clients, settings, id).await,
-        );
-    }
-    let mut reason = found.why_waiting();
-    if input.fresh_tasks {
-        reason = format!("{reason}; {}", rollout::describe(&found.service));
-    }
-    judged(Verdict::Waiting, reason)
+    check.run().await
 }
 
-fn judged(verdict: Verdict, healthy: usize, desired: usize, reason: String) -> Output {
+struct Check<'a> {
+    clients: &'a Clients,
+    settings: &'a Settings,
+    clock: Clock<'a>,
+    input: &'a Input,
+}
+
+impl Check<'_> {
+    async fn run(&self) -> Result<Output, StepError> {
+        let Clients { ecs, elb, .. } = self.clients;
+        let (id, group) = (&self.input.deployment_id, &self.input.target_group_arn);
+        let needed = self.needed().await?;
+        let Some(targets) = target_group::targets(elb, group).await? else {
+            return Ok(self.missing(0, needed, format!("target group {group} is gone")));
+        };
+        let healthy = targets.iter().filter(is_healthy).count();
+        let judged = |verdict, reason| Ok(judged(verdict, healthy, needed, reason));
+        let missing = |what| Ok(self.missing(healthy, needed, what));
+        let Some(service) = service::describe(ecs, self.settings, id).await? else {
+            return missing(format!("ECS does not show service {id}"));
+        };
+        if service.status() != Some("ACTIVE") {
+            return missing(format!("service {id} is being deleted"));
+        }
+        if healthy >= needed && self.is_steady(&service, &targets).await? {
+            let reason = format!("{healthy} of {needed} targets are healthy");
+            return judged(Verdict::Healthy, reason);
+        }
+        if targets.iter().any(is_not_in_use) {
+            return match self.is_named_by_a_rule().await? {
+                // AWS still attaches it, or a zone of the tasks is not one of the load balancer's.
+                true => judged(
+                    Verdict::Waiting,
+                    "the load balancer does not use the target group (Target.NotInUse), although a rule names it"
+                        .to_owned(),
+                ),
+                false => missing(
+                    "no listener rule names the target group (Target.NotInUse), so its targets are never checked; was a \
+                     rule deleted by hand?"
+                        .to_owned(),
+                ),
+            };
+        }
+        let mut stopped = failed_tasks::stopped_tasks(ecs, self.settings, id).await?;
+        // Old tasks that failed say nothing about fresh ones: they may have been drained, or belong to an
+        // earlier service of this name, which was undone.
+        stopped.retain(|task| rollout::is_fresh(&service, task));
+        let found = Found {
+            targets,
+            service,
+            stopped,
+            healthy,
+            needed,
+        };
+        if found.has_failed(self.input.desired_count) {
+            return judged(Verdict::Failed, found.why_failed(self).await);
+        }
+        judged(Verdict::Waiting, found.why_waiting())
+    }
+
+    /// How many healthy targets the deployment needs.
+    ///
+    /// A warm one is enough with as many as the active one has, or with three quarters of its own tasks,
+    /// whichever is less, and with one at least.
+    async fn needed(&self) -> Result<usize, StepError> {
+        let desired = self.input.desired_count as usize;
+        if !self.input.warm {
+            return Ok(desired);
+        }
+        let elb = &self.clients.elb;
+        let default_action = DefaultAction::read(elb, self.settings).await?;
+        let active = match default_action.active_target_group() {
+            Some(arn) => target_group::health(elb, arn).await?.unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let three_quarters = (desired * 3).div_ceil(4);
+        Ok(target_group::healthy(&active).clamp(1, three_quarters.max(1)))
+    }
+
+    /// Whether healthy targets are more than a moment's luck.
+    ///
+    /// ECS completes a rollout when all its tasks run and are healthy and the tasks of earlier ones are gone:
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/early-success-criteria.html>. A task that
+    /// is protected from being stopped can keep an earlier rollout for days, so the tasks of the newest one
+    /// also count when they have been running for so long that all others would have stopped.
+    async fn is_steady(
+        &self,
+        service: &Service,
+        targets: &[TargetHealthDescription],
+    ) -> Result<bool, StepError> {
+        if self.input.warm || rollout::is_over(service) {
+            return Ok(true);
+        }
+        let (ecs, id) = (&self.clients.ecs, &self.input.deployment_id);
+        let running = tasks::list(ecs, self.settings, id, DesiredStatus::Running).await?;
+        let settled_by = (self.clock)() - defaults::REPLACED_TASKS_STOP_WITHIN;
+        let lasting: BTreeSet<&str> = running
+            .iter()
+            .filter(|task| rollout::is_fresh(service, task))
+            .filter(|task| {
+                let started = task.started_at().map(|at| at.secs());
+                started.is_some_and(|started| started <= settled_by.unix_timestamp())
+            })
+            .filter_map(tasks::private_address)
+            .collect();
+        let counts = |target: &&TargetHealthDescription| {
+            is_healthy(target)
+                && target
+                    .target()
+                    .and_then(|target| target.id())
+                    .is_some_and(|address| lasting.contains(address))
+        };
+        Ok(targets.iter().filter(counts).count() >= self.input.desired_count as usize)
+    }
+
+    async fn is_named_by_a_rule(&self) -> Result<bool, StepError> {
+        let rules = routing::rules(&self.clients.elb, &self.settings.listener_arn).await?;
+        let mut named = rules
+            .iter()
+            .flat_map(|rule| routing::forwarded_to(rule.actions()));
+        Ok(named.any(|arn| arn == self.input.target_group_arn))
+    }
+
+    /// The verdict when a part is not there: AWS shows what was made, or made again, a little later.
+    fn missing(&self, healthy: usize, needed: usize, what: String) -> Output {
+        if self.input.waited_seconds < defaults::SHOWN_WITHIN_SECONDS {
+            return judged(Verdict::Waiting, healthy, needed, format!("{what} (yet)"));
+        }
+        judged(Verdict::Failed, healthy, needed, what)
+    }
+}
+
+fn judged(verdict: Verdict, healthy: usize, needed: usize, reason: String) -> Output {
     Output {
         verdict,
         healthy,
-        desired,
+        needed,
         // It contains log lines and AWS's own words, which may have any length.
         reason: printable(&reason, MAX_TEXT),
     }
 }
 
+fn is_healthy(target: &&TargetHealthDescription) -> bool {
+    state(target) == Some(&TargetHealthStateEnum::Healthy)
+}
+
+fn is_not_in_use(target: &TargetHealthDescription) -> bool {
+    let reason = target.target_health().and_then(|health| health.reason());
+    reason == Some(&TargetHealthReasonEnum::NotInUse)
+}
+
+fn state(target: &TargetHealthDescription) -> Option<&TargetHealthStateEnum> {
+    target.target_health()?.state()
+}
+
 /// A deployment that is not healthy, as it was found.
 struct Found {
-    targets: Vec<TargetHealth>,
+    targets: Vec<TargetHealthDescription>,
     service: Service,
-    /// Tasks of the newest rollout that failed, newest first.
-    failures: Vec<Task>,
+    /// Tasks of the newest rollout that stopped, newest first.
+    stopped: Vec<Task>,
     healthy: usize,
-    desired: usize,
+    needed: usize,
 }
 
 impl Found {
-    fn has_failed(&self) -> bool {
-        self.failures.len() >= defaults::FAILED_TASKS_MEAN_FAILURE
-            || self.failed_rollout().is_some()
+    /// Whether the next task will fail as well: so many failed that it is not chance, before the rollout was
+    /// completed. Tasks that crash later are replaced, and what they did an hour ago is not a verdict.
+    fn has_failed(&self, desired_count: u32) -> bool {
+        let is_over = rollout::is_over(&self.service);
+        self.failed_rollout().is_some()
+            || !is_over
+                && self.failures().count() >= defaults::failed_tasks_mean_failure(desired_count)
+    }
+
+    /// Those that say something about the image, newest first.
+    fn failures(&self) -> impl Iterator<Item = &Task> {
+        self.stopped
+            .iter()
+            .filter(|task| failed_tasks::counts(task))
     }
 
     fn failed_rollout(&self) -> Option<&Deployment> {
@@ -167,22 +281,18 @@ impl Found {
             .filter(|rollout| rollout.rollout_state() == Some(&DeploymentRolloutState::Failed))
     }
 
-    async fn why_failed(
-        &self,
-        clients: &Clients,
-        settings: &Settings,
-        id: &DeploymentId,
-    ) -> String {
+    async fn why_failed(&self, check: &Check<'_>) -> String {
         let mut parts = vec![self.counts()];
         let rollout_reason = self
             .failed_rollout()
             .and_then(Deployment::rollout_state_reason);
         parts.extend(rollout_reason.map(str::to_owned));
         // The newest failure represents all of them. Their number shows whether it is an exception.
-        if let Some(task) = self.failures.first() {
-            let number = self.failures.len();
-            let logs = &clients.logs;
-            parts.push(failed_tasks::describe(logs, settings, id, task, number).await);
+        let newest = self.failures().next().or(self.stopped.first());
+        if let Some(task) = newest {
+            let number = self.failures().count().max(1);
+            let (logs, id) = (&check.clients.logs, &check.input.deployment_id);
+            parts.push(failed_tasks::describe(logs, check.settings, id, task, number).await);
         }
         parts.extend(unhealthy_reasons(&self.targets).or_else(|| reason_in_events(&self.service)));
         parts.join("; ")
@@ -196,7 +306,11 @@ impl Found {
             format!("tasks: {running} running, {pending} pending"),
         ];
         parts.extend(unhealthy_reasons(&self.targets));
-        parts.extend(self.failures.first().map(failed_tasks::stop_reason));
+        // Also one that does not count: it is what the operator has to know when the time is up.
+        parts.extend(self.stopped.first().map(failed_tasks::stop_reason));
+        if self.healthy >= self.needed {
+            parts.push(rollout::describe(&self.service));
+        }
         // ECS reports here, and only here, that it cannot place a task, as when a quota is used up.
         let newest_event = self
             .service
@@ -212,20 +326,21 @@ impl Found {
     }
 
     fn counts(&self) -> String {
-        format!("{} of {} targets are healthy", self.healthy, self.desired)
+        format!("{} of {} targets are healthy", self.healthy, self.needed)
     }
 }
 
 /// The distinct reasons of targets that are unhealthy.
-fn unhealthy_reasons(targets: &[TargetHealth]) -> Option<String> {
+fn unhealthy_reasons(targets: &[TargetHealthDescription]) -> Option<String> {
     let mut reasons: Vec<String> = targets
         .iter()
-        .filter(|target| target.state() == Some(&TargetHealthStateEnum::Unhealthy))
-        .map(|target| {
-            let reason = target
+        .filter(|target| state(target) == Some(&TargetHealthStateEnum::Unhealthy))
+        .filter_map(|target| target.target_health())
+        .map(|health| {
+            let reason = health
                 .reason()
                 .map_or("no reason", |reason| reason.as_str());
-            match target.description() {
+            match health.description() {
                 Some(description) => format!("{reason}: {description}"),
                 None => reason.to_owned(),
             }

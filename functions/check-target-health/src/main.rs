@@ -2,6 +2,7 @@
 
 use check_target_health::Clients;
 use lifecycle::{Settings, sdk, serve::serve};
+use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
@@ -12,5 +13,8 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     };
-    serve(async |input| check_target_health::run(&clients, &settings, input).await).await
+    serve(async |input| {
+        check_target_health::run(&clients, &settings, &UtcDateTime::now, input).await
+    })
+    .await
 }

@@ -24,5 +24,5 @@ pub fn describe(service: &Service) -> String {
         .and_then(Deployment::rollout_state)
         .map_or("unknown", DeploymentRolloutState::as_str);
     let earlier = service.deployments().len() - usize::from(newest.is_some());
-    format!("the rollout of fresh tasks is {state}, {earlier} earlier rollouts are left")
+    format!("the newest rollout is {state}, {earlier} earlier rollouts are left")
 }

@@ -4,6 +4,7 @@ use memory_aws::{MemoryAws, group_arn, own_tags};
 use serde_json::{Value, json};
 
 const ID: &str = "test-20251027-122112Z";
+const ACTIVE: &str = "test-20251027-122113Z";
 /// The one rollout of a service that was created and never updated.
 const ROLLOUT: &str = "ecs-svc/1";
 
@@ -17,14 +18,15 @@ struct Shown {
 }
 
 async fn check(shown: Shown) -> Output {
-    check_tasks(shown, false).await
+    check_on(&show(shown), json!({})).await
 }
 
-async fn check_fresh_tasks(shown: Shown) -> Output {
-    check_tasks(shown, true).await
+/// The same after the machine has waited for so many seconds.
+async fn check_after(waited_seconds: u64, aws: &MemoryAws) -> Output {
+    check_on(aws, json!({"waitedSeconds": waited_seconds})).await
 }
 
-async fn check_tasks(shown: Shown, fresh_tasks: bool) -> Output {
+fn show(shown: Shown) -> MemoryAws {
     let aws = MemoryAws::default();
     aws.with(|state| {
         state.add_target_group(ID, own_tags(ID)).health = shown.targets;
@@ -39,22 +41,28 @@ async fn check_tasks(shown: Shown, fresh_tasks: bool) -> Output {
         let log = shown.log.into_iter().map(str::to_owned).collect();
         state.logs.insert(format!("{ID}/app/t1"), log);
     });
-    check_on(&aws, fresh_tasks).await
+    aws
 }
 
-async fn check_on(aws: &MemoryAws, fresh_tasks: bool) -> Output {
+/// Checks once, with these fields of the input besides the usual ones.
+async fn check_on(aws: &MemoryAws, more: Value) -> Output {
     let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&aws.config()),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
         logs: aws_sdk_cloudwatchlogs::Client::new(&aws.config()),
     };
-    let input = Input {
-        deployment_id: ID.parse().unwrap(),
-        target_group_arn: group_arn(ID),
-        desired_count: 2,
-        fresh_tasks,
-    };
-    run(&clients, &Settings::for_tests(), input).await.unwrap()
+    let mut input = json!({"deploymentId": ID, "targetGroupArn": group_arn(ID), "desiredCount": 2});
+    for (key, value) in more.as_object().unwrap() {
+        input[key] = value.clone();
+    }
+    run(
+        &clients,
+        &Settings::for_tests(),
+        &|| aws.time(),
+        serde_json::from_value(input).unwrap(),
+    )
+    .await
+    .unwrap()
 }
 
 /// A service with these rollouts: id, status, rollout state.
@@ -63,6 +71,23 @@ fn rolling(rollouts: &[(&str, &str, &str)]) -> Value {
         .iter()
         .map(|(id, status, state)| json!({"id": id, "status": status, "rolloutState": state}));
     json!({"runningCount": 4, "deployments": rollouts.collect::<Vec<_>>()})
+}
+
+/// A service whose first rollout has come so far.
+fn in_state(state: &str) -> Value {
+    rolling(&[(ROLLOUT, "PRIMARY", state)])
+}
+
+fn healthy_at(address: &str) -> Value {
+    json!({"State": "healthy", "Id": address})
+}
+
+fn crash() -> Value {
+    stopped(
+        "EssentialContainerExited",
+        "Essential container in task exited",
+        Some(3),
+    )
 }
 
 fn target(state: &str) -> Value {
@@ -90,16 +115,56 @@ fn stopped(code: &str, reason: &str, exit_code: Option<i32>) -> Value {
 }
 
 #[tokio::test]
-async fn as_many_healthy_as_desired_is_healthy() {
+async fn as_many_healthy_as_desired_is_healthy_when_ecs_has_completed_the_rollout() {
+    for (state, verdict) in [
+        ("IN_PROGRESS", Verdict::Waiting),
+        ("COMPLETED", Verdict::Healthy),
+    ] {
+        let output = check(Shown {
+            targets: vec![target("healthy"); 2],
+            service: Some(in_state(state)),
+            ..Shown::default()
+        })
+        .await;
+        assert_eq!(
+            (output.verdict, output.healthy, output.needed),
+            (verdict, 2, 2),
+            "{}",
+            output.reason
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_third_of_starts_that_fail_is_not_healthy_because_two_targets_are_for_a_moment() {
     let output = check(Shown {
         targets: vec![target("healthy"); 2],
+        service: Some(in_state("IN_PROGRESS")),
+        stopped: vec![crash()],
         ..Shown::default()
     })
     .await;
-    assert_eq!(
-        (output.verdict, output.healthy, output.desired),
-        (Verdict::Healthy, 2, 2)
-    );
+    assert_eq!(output.verdict, Verdict::Waiting);
+    assert!(output.reason.contains("IN_PROGRESS"), "{}", output.reason);
+}
+
+#[tokio::test]
+async fn tasks_that_have_run_for_long_count_although_ecs_does_not_complete_the_rollout() {
+    for (age, verdict) in [(179, Verdict::Waiting), (180, Verdict::Healthy)] {
+        let aws = show(Shown {
+            targets: ["10.0.0.1", "10.0.0.2"].map(healthy_at).to_vec(),
+            service: Some(in_state("IN_PROGRESS")),
+            ..Shown::default()
+        });
+        aws.with(|state| {
+            let started = state.now - age;
+            for address in ["10.0.0.1", "10.0.0.2"] {
+                state.add_task(ID, address)["startedAt"] = started.into();
+            }
+        });
+        let output = check_on(&aws, json!({})).await;
+        assert_eq!(output.verdict, verdict, "{age}: {}", output.reason);
+    }
 }
 
 #[tokio::test]
@@ -128,15 +193,21 @@ async fn one_healthy_of_two_waits() {
     assert_eq!(output.verdict, Verdict::Waiting);
 }
 
-#[tokio::test]
-async fn a_target_group_that_is_not_named_by_a_rule_fails_at_once() {
-    let unused = json!({"State": "unused", "Reason": "Target.NotInUse"});
-    let output = check(Shown {
-        targets: vec![unused],
+/// A group that the load balancer does not use.
+fn not_in_use() -> MemoryAws {
+    show(Shown {
+        targets: vec![json!({"State": "unused", "Reason": "Target.NotInUse"})],
         service: Some(active()),
         ..Shown::default()
     })
-    .await;
+}
+
+#[tokio::test]
+async fn a_target_group_that_no_rule_names_fails_when_a_rule_would_have_been_shown() {
+    let aws = not_in_use();
+    let output = check_after(59, &aws).await;
+    assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
+    let output = check_after(60, &aws).await;
     assert_eq!(output.verdict, Verdict::Failed);
     assert!(
         output.reason.contains("Target.NotInUse"),
@@ -146,15 +217,27 @@ async fn a_target_group_that_is_not_named_by_a_rule_fails_at_once() {
 }
 
 #[tokio::test]
-async fn two_crashed_tasks_fail_with_exit_code_and_log_lines() {
-    let crash = stopped(
-        "EssentialContainerExited",
-        "Essential container in task exited",
-        Some(3),
-    );
+async fn a_target_group_that_a_rule_names_is_waited_for_until_the_load_balancer_uses_it() {
+    let aws = not_in_use();
+    aws.with(|state| {
+        state.add_rule(100, ID, own_tags(ID));
+    });
+    for waited in [0, 599] {
+        let output = check_after(waited, &aws).await;
+        assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
+        assert!(
+            output.reason.contains("although a rule names it"),
+            "{}",
+            output.reason
+        );
+    }
+}
+
+#[tokio::test]
+async fn three_crashed_tasks_fail_with_exit_code_and_log_lines() {
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![crash.clone(), crash],
+        stopped: vec![crash(); 3],
         log: vec!["starting\n", "no database\n"],
         ..Shown::default()
     })
@@ -162,21 +245,50 @@ async fn two_crashed_tasks_fail_with_exit_code_and_log_lines() {
     assert_eq!(output.verdict, Verdict::Failed);
     assert_eq!(
         output.reason,
-        "0 of 2 targets are healthy; 2 tasks stopped, the last one: Essential container in task exited (exit code 3); \
+        "0 of 2 targets are healthy; 3 tasks stopped, the last one: Essential container in task exited (exit code 3); \
          its last log lines: starting | no database"
     );
 }
 
 #[tokio::test]
+async fn the_number_of_failed_tasks_that_is_a_verdict_grows_with_the_desired_count() {
+    for (desired, enough) in [(1, 3), (2, 3), (7, 4), (100, 50), (1000, 200)] {
+        for (failed, verdict) in [(enough - 1, Verdict::Waiting), (enough, Verdict::Failed)] {
+            let aws = show(Shown {
+                service: Some(active()),
+                stopped: (0..failed).map(numbered_crash).collect(),
+                ..Shown::default()
+            });
+            let output = check_on(&aws, json!({"desiredCount": desired})).await;
+            assert_eq!(output.verdict, verdict, "{failed} of {desired}");
+        }
+    }
+}
+
+/// One of many, each with its own ARN.
+fn numbered_crash(number: usize) -> Value {
+    let mut task = crash();
+    task["taskArn"] = format!("arn:aws:ecs:us-east-1:1:task/test/t{number}").into();
+    task
+}
+
+#[tokio::test]
+async fn crashes_after_the_rollout_are_not_a_verdict() {
+    let output = check(Shown {
+        targets: vec![target("healthy"), target("initial")],
+        service: Some(in_state("COMPLETED")),
+        stopped: vec![crash(); 3],
+        ..Shown::default()
+    })
+    .await;
+    assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
+}
+
+#[tokio::test]
 async fn a_log_line_is_shown_without_what_moves_the_cursor() {
-    let crash = stopped(
-        "EssentialContainerExited",
-        "Essential container in task exited",
-        Some(3),
-    );
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![crash.clone(), crash],
+        stopped: vec![crash(); 3],
         log: vec!["\u{1b}[31mERROR\tno\u{0} \u{202e}database\r\n"],
         ..Shown::default()
     })
@@ -191,20 +303,15 @@ async fn a_log_line_is_shown_without_what_moves_the_cursor() {
 }
 
 #[tokio::test]
-async fn one_crashed_task_may_be_bad_luck() {
-    let crash = stopped(
-        "EssentialContainerExited",
-        "Essential container in task exited",
-        Some(1),
-    );
+async fn two_crashed_tasks_may_be_bad_luck() {
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![crash],
+        stopped: vec![crash(); 2],
         ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting);
-    assert!(output.reason.contains("exit code 1"), "{}", output.reason);
+    assert!(output.reason.contains("exit code 3"), "{}", output.reason);
 }
 
 #[tokio::test]
@@ -214,7 +321,7 @@ async fn an_image_that_cannot_be_pulled_fails_without_a_look_at_the_log() {
     let task = stopped("TaskFailedToStart", reason, None);
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![task.clone(), task],
+        stopped: vec![task; 3],
         ..Shown::default()
     })
     .await;
@@ -227,20 +334,45 @@ async fn an_image_that_cannot_be_pulled_fails_without_a_look_at_the_log() {
 }
 
 #[tokio::test]
-async fn tasks_that_lacked_capacity_or_were_stopped_by_hand_do_not_count() {
-    let capacity = stopped(
-        "TaskFailedToStart",
-        "Capacity is unavailable at this time",
-        None,
-    );
+async fn troubles_of_aws_and_stops_by_hand_do_not_count_and_are_reported() {
+    let not_started = [
+        "Capacity is unavailable at this time. Please try again later or in a different availability zone",
+        "Timeout waiting for network interface provisioning to complete.",
+        "Unexpected EC2 error while attempting to Create Network Interface in subnet 'subnet-1': InternalError",
+        "CannotPullContainerError: pull image manifest has been retried 5 time(s): failed to resolve ref \
+         1.dkr.ecr.us-east-1.amazonaws.com/test@sha256:7f: failed to do request: Head \"https://1.dkr.ecr\": dial tcp \
+         10.0.0.1:443: i/o timeout",
+        "ResourceInitializationError: unable to pull secrets or registry auth: execution resource retrieval failed: \
+         unable to retrieve secret from asm: service call has been retried 5 time(s): RequestCanceled: request \
+         context canceled caused by: context deadline exceeded",
+        "ResourceInitializationError: failed to download env files: net/http: TLS handshake timeout",
+    ];
+    let not_started = not_started.map(|reason| stopped("TaskFailedToStart", reason, None));
     let by_hand = stopped("UserInitiated", "Task stopped by user", Some(143));
+    for task in not_started.into_iter().chain([by_hand]) {
+        let output = check(Shown {
+            service: Some(active()),
+            stopped: vec![task.clone(); 10],
+            ..Shown::default()
+        })
+        .await;
+        assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
+        let reason = task["stoppedReason"].as_str().unwrap();
+        assert!(output.reason.contains(reason), "{}", output.reason);
+    }
+}
+
+#[tokio::test]
+async fn a_trouble_of_aws_is_also_read_from_the_reason_of_the_container() {
+    let mut task = stopped("TaskFailedToStart", "Task failed to start", None);
+    task["containers"][0]["reason"] = "CannotPullContainerError: dial tcp: i/o timeout".into();
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![capacity.clone(), capacity, by_hand.clone(), by_hand],
+        stopped: vec![task; 10],
         ..Shown::default()
     })
     .await;
-    assert_eq!(output.verdict, Verdict::Waiting);
+    assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
 }
 
 #[tokio::test]
@@ -261,7 +393,7 @@ async fn the_answers_of_replaced_tasks_to_health_checks_are_read_from_the_events
     let output = check(Shown {
         targets: vec![target("initial")],
         service: Some(service),
-        stopped: vec![failed.clone(), failed],
+        stopped: vec![failed; 3],
         ..Shown::default()
     })
     .await;
@@ -316,22 +448,26 @@ async fn a_task_that_ecs_cannot_place_is_reported_while_waiting() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_deleted_fails() {
-    for status in ["DRAINING", "INACTIVE"] {
-        let output = check(Shown {
+async fn a_part_that_is_not_there_fails_when_aws_would_have_shown_it() {
+    let deleted = |status| {
+        show(Shown {
             service: Some(json!({"status": status})),
             ..Shown::default()
         })
-        .await;
-        assert_eq!(output.verdict, Verdict::Failed);
+    };
+    // A service that was made again may be shown as the deleted one for a moment.
+    for aws in [
+        MemoryAws::default(),
+        show(Shown::default()),
+        deleted("DRAINING"),
+        deleted("INACTIVE"),
+    ] {
+        let output = check_after(59, &aws).await;
+        assert_eq!(output.verdict, Verdict::Waiting);
+        assert!(output.reason.ends_with("(yet)"), "{}", output.reason);
+        let output = check_after(60, &aws).await;
+        assert_eq!(output.verdict, Verdict::Failed, "{}", output.reason);
     }
-}
-
-#[tokio::test]
-async fn a_service_that_ecs_does_not_show_yet_is_waited_for() {
-    let output = check(Shown::default()).await;
-    assert_eq!(output.verdict, Verdict::Waiting);
-    assert!(output.reason.contains("does not show"), "{}", output.reason);
 }
 
 #[tokio::test]
@@ -344,44 +480,80 @@ async fn tasks_of_an_earlier_service_of_this_name_do_not_count() {
     crash["startedBy"] = "ecs-svc/0".into();
     let output = check(Shown {
         service: Some(active()),
-        stopped: vec![crash.clone(), crash],
+        stopped: vec![crash; 3],
         ..Shown::default()
     })
     .await;
     assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
 }
 
+/// A deployment that gets fresh tasks, of which those at 10.0.1.1 and 10.0.1.2 have been running for five
+/// minutes, while one old task is left: it is protected.
+fn protected() -> MemoryAws {
+    let aws = show(Shown {
+        targets: ["10.0.0.1", "10.0.1.1", "10.0.1.2"]
+            .map(healthy_at)
+            .to_vec(),
+        service: Some(rolling(&[
+            ("ecs-svc/2", "PRIMARY", "IN_PROGRESS"),
+            (ROLLOUT, "ACTIVE", "COMPLETED"),
+        ])),
+        ..Shown::default()
+    });
+    aws.with(|state| {
+        let now = state.now;
+        state.add_task(ID, "10.0.0.1")["startedAt"] = (now - 86_400).into();
+        for address in ["10.0.1.1", "10.0.1.2"] {
+            let task = state.add_task(ID, address);
+            task["startedBy"] = "ecs-svc/2".into();
+            task["startedAt"] = (now - 300).into();
+        }
+    });
+    aws
+}
+
 #[tokio::test]
-async fn a_target_group_that_is_gone_fails() {
-    let output = check_on(&MemoryAws::default(), false).await;
-    assert_eq!(output.verdict, Verdict::Failed);
+async fn an_old_task_that_never_stops_does_not_keep_fresh_ones_from_being_healthy() {
+    let output = check_on(&protected(), json!({})).await;
+    assert_eq!(output.verdict, Verdict::Healthy, "{}", output.reason);
 }
 
 #[tokio::test]
 async fn healthy_old_tasks_do_not_count_as_fresh_ones() {
-    let old = ("ecs-svc/1", "ACTIVE", "COMPLETED");
+    let old = (ROLLOUT, "ACTIVE", "COMPLETED");
     for rollouts in [
         vec![("ecs-svc/2", "PRIMARY", "IN_PROGRESS"), old],
         vec![("ecs-svc/2", "PRIMARY", "IN_PROGRESS")],
         // Completed, but the old tasks still stop and still answer.
         vec![("ecs-svc/2", "PRIMARY", "COMPLETED"), old],
     ] {
-        let output = check_fresh_tasks(Shown {
-            targets: vec![target("healthy"); 4],
+        let aws = show(Shown {
+            targets: ["10.0.0.1", "10.0.0.2"].map(healthy_at).to_vec(),
             service: Some(rolling(&rollouts)),
             ..Shown::default()
-        })
-        .await;
+        });
+        aws.with(|state| {
+            let long_ago = state.now - 86_400;
+            for address in ["10.0.0.1", "10.0.0.2"] {
+                state.add_task(ID, address)["startedAt"] = long_ago.into();
+            }
+        });
+        let output = check_on(&aws, json!({})).await;
         assert_eq!(output.verdict, Verdict::Waiting, "{rollouts:?}");
         assert!(output.reason.contains("rollout"), "{}", output.reason);
     }
+    // One of two fresh tasks fails its health checks.
+    let aws = protected();
+    aws.with(|state| state.group(ID).health[2]["State"] = "unhealthy".into());
+    let output = check_on(&aws, json!({})).await;
+    assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
 }
 
 #[tokio::test]
 async fn fresh_tasks_are_healthy_when_nothing_old_is_left() {
     let service = rolling(&[("ecs-svc/2", "PRIMARY", "COMPLETED")]);
     for (healthy, verdict) in [(2, Verdict::Healthy), (1, Verdict::Waiting)] {
-        let output = check_fresh_tasks(Shown {
+        let output = check(Shown {
             targets: vec![target("healthy"); healthy],
             service: Some(service.clone()),
             ..Shown::default()
@@ -393,25 +565,65 @@ async fn fresh_tasks_are_healthy_when_nothing_old_is_left() {
 
 #[tokio::test]
 async fn only_failures_of_fresh_tasks_fail_a_rollout_of_fresh_tasks() {
-    for (rollout, verdict) in [
-        ("ecs-svc/1", Verdict::Waiting),
-        ("ecs-svc/2", Verdict::Failed),
-    ] {
+    for (rollout, verdict) in [(ROLLOUT, Verdict::Waiting), ("ecs-svc/2", Verdict::Failed)] {
         let mut failed = stopped(
             "ServiceSchedulerInitiated",
             "Task failed ELB health checks in (target-group arn)",
             Some(143),
         );
         failed["startedBy"] = rollout.into();
-        let output = check_fresh_tasks(Shown {
+        let output = check(Shown {
             service: Some(rolling(&[
                 ("ecs-svc/2", "PRIMARY", "IN_PROGRESS"),
-                ("ecs-svc/1", "ACTIVE", "FAILED"),
+                (ROLLOUT, "ACTIVE", "FAILED"),
             ])),
-            stopped: vec![failed.clone(), failed],
+            stopped: vec![failed; 3],
             ..Shown::default()
         })
         .await;
         assert_eq!(output.verdict, verdict, "{}", output.reason);
+    }
+}
+
+/// A warm deployment of ten tasks, so many of which are healthy, and the active one with as many healthy
+/// targets as given, or none.
+async fn check_warm(healthy: usize, active_healthy: Option<usize>) -> Output {
+    let aws = show(Shown {
+        targets: vec![target("healthy"); healthy],
+        service: Some(in_state("COMPLETED")),
+        ..Shown::default()
+    });
+    if let Some(active_healthy) = active_healthy {
+        aws.with(|state| {
+            let group = state.add_target_group(ACTIVE, own_tags(ACTIVE));
+            group.health = vec![target("healthy"); active_healthy];
+            group.health.push(target("unhealthy"));
+            state.activate(ACTIVE);
+        });
+    }
+    check_on(&aws, json!({"desiredCount": 10, "warm": true})).await
+}
+
+#[tokio::test]
+async fn a_warm_deployment_needs_as_many_as_the_active_one_has_or_three_quarters_of_its_own() {
+    for (active, needed) in [
+        (Some(10), 8),
+        (Some(20), 8),
+        (Some(8), 8),
+        (Some(3), 3),
+        (Some(1), 1),
+        (Some(0), 1),
+        // The default action names no deployment.
+        (None, 1),
+    ] {
+        for (healthy, verdict) in [
+            (needed - 1, Verdict::Waiting),
+            (needed, Verdict::Healthy),
+            (9, Verdict::Healthy),
+        ] {
+            let output = check_warm(healthy, active).await;
+            assert_eq!(output.verdict, verdict, "{active:?}: {}", output.reason);
+            assert_eq!(output.needed, needed);
+        }
     }
 }

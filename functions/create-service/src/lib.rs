@@ -109,9 +109,10 @@ fn create(
         .container_name(defaults::CONTAINER)
         .container_port(defaults::PORT.into())
         .build();
-    // Without rollback: the service has no earlier revision to go back to.
+    // Off: it counts AWS's own troubles too, such as a network interface that came too late, and a rollout that
+    // it failed starts no more tasks, even when the service is live. `check-target-health` counts instead.
     let circuit_breaker = DeploymentCircuitBreaker::builder()
-        .enable(true)
+        .enable(false)
         .rollback(false)
         .build();
     let deployment_configuration = DeploymentConfiguration::builder()
@@ -133,7 +134,7 @@ fn create(
         // Enabled by default; it would stop tasks that have visitors:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
         .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
-        .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
+        .health_check_grace_period_seconds(settings.health_check_grace_seconds)
         .propagate_tags(PropagateTags::Service)
         .enable_ecs_managed_tags(true)
         .enable_execute_command(false)

@@ -89,7 +89,7 @@ async fn a_missing_service_is_created_as_the_design_says() {
             "launchType": "FARGATE",
             "platformVersion": "LATEST",
             "deploymentConfiguration": {
-                "deploymentCircuitBreaker": {"enable": true, "rollback": false},
+                "deploymentCircuitBreaker": {"enable": false, "rollback": false},
                 "maximumPercent": 200,
                 "minimumHealthyPercent": 100,
             },
@@ -98,7 +98,7 @@ async fn a_missing_service_is_created_as_the_design_says() {
                 "securityGroups": ["sg-1"],
                 "assignPublicIp": "DISABLED",
             }},
-            "healthCheckGracePeriodSeconds": 120,
+            "healthCheckGracePeriodSeconds": 600,
             "tags": [
                 {"key": "pulse:deployment-id", "value": ID},
                 {"key": "pulse:environment", "value": "test"},

@@ -272,7 +272,7 @@ impl Drain<'_> {
 
     /// Takes back what this sweep did before it met a rollback or a switch. No task was asked yet.
     async fn give_way(&self, began: bool) -> Result<(), StepError> {
-        self.set_grace_period(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
+        self.set_grace_period(self.settings.health_check_grace_seconds)
             .await?;
         if began {
             self.untag(tags::DRAINING_SINCE).await?;

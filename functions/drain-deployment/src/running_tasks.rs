@@ -38,18 +38,6 @@ fn running_task(task: &Task) -> RunningTask {
     RunningTask {
         id: id.rsplit('/').next().unwrap_or(id).to_owned(),
         status: task.last_status().unwrap_or_default().to_owned(),
-        address: private_address(task),
+        address: tasks::private_address(task).map(str::to_owned),
     }
-}
-
-/// The address of the task's network interface, which ECS shows among the details of the attachment:
-/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Attachment.html>.
-fn private_address(task: &Task) -> Option<String> {
-    task.attachments()
-        .iter()
-        .filter(|attachment| attachment.r#type() == Some("ElasticNetworkInterface"))
-        .flat_map(|attachment| attachment.details())
-        .find(|detail| detail.name() == Some("privateIPv4Address"))
-        .and_then(|detail| detail.value())
-        .map(str::to_owned)
 }

@@ -537,7 +537,7 @@ async fn a_deployment_that_is_to_stay_since_it_was_marked_is_given_back_as_it_wa
             assert_eq!(error.name, name, "{error} {after}");
             assert!(application.asked().is_empty(), "{name:?} {after}");
             assert_eq!(tagged(&aws, tags::DRAINING_SINCE), None);
-            assert_eq!(grace(&aws), 120);
+            assert_eq!(grace(&aws), 600);
         }
     }
 }

@@ -30,9 +30,9 @@ pub const HEALTH_CHECK_TIMEOUT_SECONDS: i32 = 5;
 pub const HEALTHY_THRESHOLD: i32 = 2;
 /// Failures after which a target is unhealthy.
 pub const UNHEALTHY_THRESHOLD: i32 = 3;
-/// Seconds during which ECS does not stop a new task for failing its health checks: the time that an
-/// application may take to start.
-pub const HEALTH_CHECK_GRACE_PERIOD_SECONDS: i32 = 120;
+/// Seconds during which ECS does not stop a new task for failing its health checks, at least. If a candidate
+/// has more time to become healthy, so have its tasks, or a slow application would never finish its start.
+pub const HEALTH_CHECK_GRACE_PERIOD_SECONDS: u32 = 120;
 /// Seconds that requests in flight have to finish when a target is deregistered. A target without
 /// connections is released at once, so this costs time only where it is needed.
 pub const DEREGISTRATION_DELAY_SECONDS: u32 = 60;
@@ -54,9 +54,19 @@ pub const COOKIE_RULES_FROM: u32 = 20_100;
 /// The name of the header, and of the cookie, by which a request is pinned to a deployment.
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
 
-/// How many stopped tasks of a candidate mean that the next one will stop as well. One may be an accident
-/// of its host; two are a fault of the image or its configuration.
-pub const FAILED_TASKS_MEAN_FAILURE: usize = 2;
+/// How many failed tasks of a rollout mean that the next one will fail as well: half of the desired ones, within
+/// the bounds of the circuit breaker of ECS. All tasks of a small service start in the same second, so that a
+/// single cause can stop two of them.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html>.
+pub fn failed_tasks_mean_failure(desired_count: u32) -> usize {
+    desired_count.div_ceil(2).clamp(3, 200) as usize
+}
+/// Seconds within which AWS shows what was made a moment ago. A part that is not shown for longer is not there.
+pub const SHOWN_WITHIN_SECONDS: u64 = 60;
+/// The time within which ECS has stopped the tasks that a rollout replaces, unless they are protected: the
+/// deregistration delay, the stop timeout, and a minute for ECS itself.
+pub const REPLACED_TASKS_STOP_WITHIN: time::Duration =
+    time::Duration::seconds(DEREGISTRATION_DELAY_SECONDS as i64 + STOP_TIMEOUT_SECONDS as i64 + 60);
 /// How many of a failed container's last log lines are shown.
 pub const LOG_LINES: i32 = 10;
 

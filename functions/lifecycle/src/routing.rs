@@ -81,6 +81,11 @@ impl DefaultAction {
         self.named().next()
     }
 
+    /// The ARN of the target group of the active deployment.
+    pub fn active_target_group(&self) -> Option<&str> {
+        self.named.first().map(|(_, arn)| arn.as_str())
+    }
+
     /// Whether it names the deployment, with any weight.
     pub fn is_named(&self, deployment: &DeploymentId) -> bool {
         self.named().any(|named| named == deployment)

@@ -2,7 +2,7 @@
 
 use time::Duration;
 
-use crate::{Environment, ErrorName, StepError};
+use crate::{Environment, ErrorName, StepError, defaults};
 
 /// The baseline's resources, handed to every function by `infra/pipeline.yaml`.
 #[derive(Debug, Clone)]
@@ -37,6 +37,9 @@ pub struct Settings {
     pub drain_secret_arn: String,
     /// `X86_64` or `ARM64`: what the image is built for.
     pub cpu_architecture: String,
+    /// The grace period of a service that does not drain: seconds during which ECS does not stop a new task for
+    /// failing its health checks. At least the time that a candidate has to become healthy.
+    pub health_check_grace_seconds: i32,
 }
 
 impl Settings {
@@ -65,6 +68,7 @@ impl Settings {
             task_role_arn: required("TASK_ROLE_ARN")?,
             drain_secret_arn: required("DRAIN_SECRET_ARN")?,
             cpu_architecture: required("CPU_ARCHITECTURE")?,
+            health_check_grace_seconds: grace(&variable)?,
         })
     }
 
@@ -95,6 +99,7 @@ impl Settings {
             drain_secret_arn: "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a"
                 .into(),
             cpu_architecture: "X86_64".into(),
+            health_check_grace_seconds: 600,
         }
     }
 }
@@ -149,6 +154,12 @@ pub fn seconds(
     number(variable, name, default).map(|seconds| Duration::seconds(seconds.into()))
 }
 
+fn grace(variable: impl Fn(&str) -> Option<String>) -> Result<i32, StepError> {
+    let least = defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS;
+    let timeout = number(variable, "HEALTH_TIMEOUT_SECONDS", least)?;
+    Ok(timeout.max(least).try_into().unwrap_or(i32::MAX))
+}
+
 /// The environment that a function serves.
 ///
 /// # Errors
@@ -170,26 +181,34 @@ mod tests {
 
     #[test]
     fn a_missing_variable_is_named() {
-        let error =
-            Settings::read(|name| (name != "VPC_ID").then(|| "test".to_owned())).unwrap_err();
+        let error = Settings::read(|name| (name != "VPC_ID").then(|| "test".to_owned()));
+        let error = error.unwrap_err();
         assert_eq!(error.name, ErrorName::Configuration);
         assert!(error.message.contains("VPC_ID"), "{}", error.message);
     }
 
     #[test]
     fn subnets_are_separated_by_commas() {
-        let settings = Settings::read(|name| {
-            Some(
-                if name == "PRIVATE_SUBNETS" {
-                    "subnet-a, subnet-b"
-                } else {
-                    "test"
-                }
-                .to_owned(),
-            )
-        })
-        .unwrap();
+        let settings = read_with("PRIVATE_SUBNETS", "subnet-a, subnet-b");
         assert_eq!(settings.private_subnets, ["subnet-a", "subnet-b"]);
+    }
+
+    #[test]
+    fn a_task_has_as_much_time_to_start_as_its_deployment_has_to_become_healthy() {
+        for (timeout, grace) in [("60", 120), ("", 120), ("600", 600), ("3600", 3600)] {
+            let settings = read_with("HEALTH_TIMEOUT_SECONDS", timeout);
+            assert_eq!(settings.health_check_grace_seconds, grace, "{timeout}");
+        }
+    }
+
+    /// All other variables are `test`, or not set if they are numbers.
+    fn read_with(variable: &str, value: &str) -> Settings {
+        Settings::read(|name| match name {
+            _ if name == variable => Some(value.to_owned()),
+            "HEALTH_TIMEOUT_SECONDS" => None,
+            _ => Some("test".to_owned()),
+        })
+        .unwrap()
     }
 
     #[test]

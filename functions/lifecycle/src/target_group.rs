@@ -3,7 +3,9 @@
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_groups::DescribeTargetGroupsError;
 use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeTargetHealthError;
-use aws_sdk_elasticloadbalancingv2::types::{Tag, TargetHealth, TargetHealthStateEnum};
+use aws_sdk_elasticloadbalancingv2::types::{
+    Tag, TargetHealth, TargetHealthDescription, TargetHealthStateEnum,
+};
 
 use crate::aws_error::{failed, found};
 use crate::tags::{self, Tags};
@@ -146,8 +148,11 @@ pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepErr
         })
 }
 
-/// The health of every target, or `None` when the group does not exist.
-pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>, StepError> {
+/// Every target with its health, or `None` when the group does not exist.
+pub async fn targets(
+    elb: &Client,
+    arn: &str,
+) -> Result<Option<Vec<TargetHealthDescription>>, StepError> {
     // Not paginated: https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTargetHealth.html
     let answer = found(
         format_args!("read the target health of {arn}"),
@@ -157,8 +162,12 @@ pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>
             .await,
         DescribeTargetHealthError::is_target_group_not_found_exception,
     )?;
-    let targets = answer.map(|answer| answer.target_health_descriptions.unwrap_or_default());
-    Ok(targets.map(|targets| {
+    Ok(answer.map(|answer| answer.target_health_descriptions.unwrap_or_default()))
+}
+
+/// The health of every target, or `None` when the group does not exist.
+pub async fn health(elb: &Client, arn: &str) -> Result<Option<Vec<TargetHealth>>, StepError> {
+    Ok(targets(elb, arn).await?.map(|targets| {
         targets
             .into_iter()
             .filter_map(|it| it.target_health)

@@ -46,3 +46,14 @@ pub async fn list(
     }
     Ok(tasks)
 }
+
+/// The private IPv4 address of a task, once it has one. ECS shows it among the details of the attachment:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Attachment.html>.
+pub fn private_address(task: &Task) -> Option<&str> {
+    task.attachments()
+        .iter()
+        .filter(|attachment| attachment.r#type() == Some("ElasticNetworkInterface"))
+        .flat_map(|attachment| attachment.details())
+        .find(|detail| detail.name() == Some("privateIPv4Address"))
+        .and_then(|detail| detail.value())
+}

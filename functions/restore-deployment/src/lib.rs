@@ -210,7 +210,7 @@ impl Restore<'_> {
             .force_new_deployment(true)
             // The count came from ECS, where it is an i32.
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
-            .health_check_grace_period_seconds(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS);
+            .health_check_grace_period_seconds(self.settings.health_check_grace_seconds);
         let attempt = format_args!("start fresh tasks of service {id}");
         match found(attempt, request.send().await, service::is_gone)? {
             Some(_) => Ok(()),

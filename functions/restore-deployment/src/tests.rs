@@ -13,7 +13,7 @@ const NEWEST: &str = "test-20251027-122114Z";
 const LIVE: &[&str] = &[tags::READY_AT, tags::LIVE_SINCE];
 
 const RESTART: &str =
-    "UpdateService desiredCount=3 forceNewDeployment=true healthCheckGracePeriodSeconds=120";
+    "UpdateService desiredCount=3 forceNewDeployment=true healthCheckGracePeriodSeconds=600";
 
 /// Deployments with these tags and three tasks each, with the grace period of one that drains.
 fn with(deployments: &[(&str, &[&str])]) -> MemoryAws {

@@ -246,7 +246,7 @@ fn describe_target_health(state: &mut State, params: &Value) -> Answer {
     let group = state.target_group(text(&params["TargetGroupArn"]))?;
     let health = group.health.iter();
     let descriptions: Vec<_> = health
-        .map(|health| json!({"TargetHealth": health}))
+        .map(|health| json!({"Target": {"Id": health["Id"]}, "TargetHealth": health}))
         .collect();
     Ok(json!({"TargetHealthDescriptions": descriptions}))
 }

@@ -7,6 +7,9 @@ use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
 
+/// Not that of the other tests, whose log lines are searched as well.
+const SECRET: &str = "N0tForLogsOrAnswersEither";
+
 /// Everything that was logged.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);

@@ -19,7 +19,7 @@ const ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/test-202
 fn whole_input(step: &str) -> Value {
     match step {
         "check-target-health" => {
-            json!({"deploymentId": ID, "targetGroupArn": ARN, "desiredCount": 2, "freshTasks": true})
+            json!({"deploymentId": ID, "targetGroupArn": ARN, "desiredCount": 2, "warm": true, "waitedSeconds": 5})
         }
         "create-listener-rule" | "drain-deployment" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN})

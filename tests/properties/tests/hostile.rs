@@ -24,7 +24,7 @@ const FIELDS: [(&str, &str); 18] = [
     ("targetGroupArn", "\"arn\""),
     ("taskDefinitionArn", "\"arn\""),
     ("rollBack", "true"),
-    ("freshTasks", "true"),
+    ("warm", "true"),
     ("onlyIfNeverLive", "true"),
     ("onlyIfDraining", "true"),
     ("force", "false"),

@@ -2,9 +2,9 @@
 //! whether any are left.
 //!
 //! A task that was asked to drain drains for as long as it runs. So the tag on the target group is
-//! written before the first task is asked, and a rollback that wants the deployment back sees the tag
-//! and starts fresh tasks. After it has set the tag, this step checks once more what a rollback or a switch
-//! did in the meantime. Of the two, at least one sees the other.
+//! written before the first task is asked. A switch that sees it does not make the deployment live, and a
+//! rollback that sees it starts fresh tasks. After it has set the tag, this step checks once more what a rollback
+//! or a switch did in the meantime, and gives way. Of the two, at least one sees the other.
 //!
 //! Asking again is harmless, and it drains the tasks that were started since.
 
@@ -14,7 +14,7 @@ mod secret;
 
 use aws_sdk_ecs::types::Service;
 use futures_util::future::join_all;
-use lifecycle::guard::Intent;
+use lifecycle::guard::{self, Intent};
 use lifecycle::printable::{MAX_TEXT, first_of, printable};
 use lifecycle::routing::DefaultAction;
 use lifecycle::service::{self, Found};
@@ -78,8 +78,8 @@ pub struct Clients {
 /// Sweeps over the deployment's tasks once.
 ///
 /// # Errors
-/// `DeploymentActive` when the default action names the deployment; `DeploymentKept` when a rollback to
-/// it is under way or an operator protects it; `ResourceConflict` when the target group or the service
+/// `DeploymentActive` when the default action names the deployment; `DeploymentKept` when a rollback or a
+/// switch to it is under way or an operator protects it; `ResourceConflict` when the target group or the service
 /// does not carry its tags; else as [`lifecycle::aws_error::CODES`] say. A task that does not answer is
 /// not an error.
 pub async fn run(
@@ -147,8 +147,8 @@ impl Drain<'_> {
         let tags = self.tags().await?;
         self.refuse_if_kept(&tags).await?;
         let service = self.service().await?;
-        let begins = !tags.contains_key(tags::DRAINING_SINCE);
-        if begins {
+        // A drain that gave way has asked no task, so its tag does not say since when they drain.
+        if !tags.contains_key(tags::DRAINING_SINCE) || guard::gave_way(&tags) {
             self.tag(tags::DRAINING_SINCE).await?;
         }
         let running = match service {
@@ -169,10 +169,7 @@ impl Drain<'_> {
 
         // The last check before a change that cannot be undone.
         let tags = self.tags().await?;
-        if let Err(refusal) = self.refuse_if_kept(&tags).await {
-            self.give_way(begins).await?;
-            return Err(refusal);
-        }
+        self.refuse_if_kept(&tags).await?;
         // The sweep counts from here: what it finds is not older.
         let swept_at = (self.clock)();
         let reports = self.ask(&running, &secret).await?;
@@ -263,33 +260,54 @@ impl Drain<'_> {
         })
     }
 
+    /// Refuses a deployment that has to stay as it is, and gives way to what keeps it.
     async fn refuse_if_kept(&self, tags: &Tags) -> Result<(), StepError> {
-        Intent::Drain.refuse_protected(self.id, tags)?;
-        Intent::Drain.refuse_restored(self.id, tags, (self.clock)())?;
+        let now = (self.clock)();
         let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
-        Intent::Drain.refuse_named(self.id, &default_action)
+        let refusal = Intent::Drain
+            .refuse_named(self.id, &default_action)
+            .and_then(|()| Intent::Drain.refuse_protected(self.id, tags))
+            .and_then(|()| Intent::Drain.refuse_restored(self.id, tags, now))
+            .and_then(|()| Intent::Drain.refuse_announced(self.id, tags, now));
+        if refusal.is_err() {
+            self.give_way(tags, default_action.is_named(self.id))
+                .await?;
+        }
+        refusal
     }
 
-    /// Takes back what this sweep did before it met a rollback or a switch. No task was asked yet.
-    async fn give_way(&self, began: bool) -> Result<(), StepError> {
-        self.set_grace_period(self.settings.health_check_grace_seconds)
-            .await?;
-        if began {
-            self.untag(tags::DRAINING_SINCE).await?;
+    /// Takes back what a sweep did before it met a switch or a rollback, this sweep or an earlier one that
+    /// could not finish giving way.
+    ///
+    /// The tag is removed only from what is live: while the deployment is not, another sweep may have asked its
+    /// tasks since the tag was written. A rollback removes it when it switches.
+    async fn give_way(&self, tags: &Tags, is_live: bool) -> Result<(), StepError> {
+        let gave_way = guard::gave_way(tags);
+        if is_live && gave_way {
+            let marks = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
+            target_group::untag(&self.clients.elb, self.target_group_arn, &marks).await?;
         }
-        Ok(())
+        let is_asked = tags.contains_key(tags::DRAINING_SINCE) && !gave_way;
+        if is_asked && !is_live {
+            return Ok(());
+        }
+        match self.service().await? {
+            Some(service) if is_draining(&service) => {
+                self.set_grace_period(self.settings.health_check_grace_seconds)
+                    .await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Keeps ECS from replacing a task that answers its health checks with 503 by a fresh one, which does
     /// not drain.
     async fn stop_replacing_tasks(&self, service: &Service) -> Result<(), StepError> {
-        match service.health_check_grace_period_seconds().unwrap_or(0) {
-            defaults::DRAINING_GRACE_PERIOD_SECONDS => Ok(()),
-            _ => {
-                self.set_grace_period(defaults::DRAINING_GRACE_PERIOD_SECONDS)
-                    .await
-            }
+        if is_draining(service) {
+            return Ok(());
         }
+        self.set_grace_period(defaults::DRAINING_GRACE_PERIOD_SECONDS)
+            .await
     }
 
     async fn set_grace_period(&self, seconds: i32) -> Result<(), StepError> {
@@ -335,6 +353,11 @@ impl Drain<'_> {
     async fn untag(&self, key: &str) -> Result<(), StepError> {
         target_group::untag(&self.clients.elb, self.target_group_arn, &[key]).await
     }
+}
+
+/// Whether the service has the grace period of one that drains.
+fn is_draining(service: &Service) -> bool {
+    service.health_check_grace_period_seconds() == Some(defaults::DRAINING_GRACE_PERIOD_SECONDS)
 }
 
 /// Keeps as many reports as the data of a state can hold, those of tasks that are not idle first.

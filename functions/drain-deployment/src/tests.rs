@@ -527,7 +527,7 @@ async fn a_deployment_that_is_to_stay_is_refused_and_left_as_it_is() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_is_to_stay_since_it_was_marked_is_given_back_as_it_was() {
+async fn a_deployment_that_is_to_stay_since_it_was_marked_is_not_asked_to_drain() {
     for (name, keep) in reasons_to_keep() {
         for after in ["AddTags", "UpdateService", "ListTasks", "GetSecretValue"] {
             let application = Application::with(0).await;
@@ -536,10 +536,102 @@ async fn a_deployment_that_is_to_stay_since_it_was_marked_is_given_back_as_it_wa
             let error = sweep(&aws).await.unwrap_err();
             assert_eq!(error.name, name, "{error} {after}");
             assert!(application.asked().is_empty(), "{name:?} {after}");
-            assert_eq!(tagged(&aws, tags::DRAINING_SINCE), None);
-            assert_eq!(grace(&aws), 600);
+            // While it is not active, another sweep may have asked its tasks since the mark was written.
+            let is_active = name == ErrorName::DeploymentActive;
+            assert!(is_active || tagged(&aws, tags::DRAINING_SINCE).is_some());
         }
     }
+}
+
+/// What a drain gives way to, and how it comes about. The switch and the rollback announce themselves first.
+fn rivals() -> [(ErrorName, Change); 3] {
+    [
+        (ErrorName::DeploymentActive, |state| {
+            state.tag(ID, tags::READY_AT, &tags::timestamp(NOW));
+            state.activate(ID);
+        }),
+        (ErrorName::DeploymentKept, |state| {
+            state.tag(ID, tags::READY_AT, &tags::timestamp(NOW));
+        }),
+        (ErrorName::DeploymentKept, |state| {
+            state.tag(ID, tags::RESTORING_SINCE, &tags::timestamp(NOW));
+        }),
+    ]
+}
+
+#[tokio::test]
+async fn a_drain_gives_way_to_a_switch_and_a_rollback() {
+    for (name, begin) in rivals() {
+        for after in ["AddTags", "UpdateService", "ListTasks", "GetSecretValue"] {
+            let application = Application::with(0).await;
+            let aws = with(&[application.address()]);
+            aws.on(after).once().after(move |state, _| begin(state));
+            let error = sweep(&aws).await.unwrap_err();
+            assert_eq!(error.name, name, "{error} {after}");
+            assert!(application.asked().is_empty(), "{name:?} {after}");
+            let is_active = name == ErrorName::DeploymentActive;
+            assert_eq!(tagged(&aws, tags::DRAINING_SINCE).is_none(), is_active);
+            assert_eq!(grace(&aws), 600, "{name:?} {after}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_drain_that_could_not_finish_giving_way_is_finished_by_the_next_one() {
+    for (name, begin) in rivals() {
+        for (fails, nth) in [("RemoveTags", 1), ("UpdateService", 2)] {
+            let application = Application::with(0).await;
+            let aws = with(&[application.address()]);
+            aws.on("GetSecretValue").after(move |state, _| begin(state));
+            aws.on(fails).nth(nth).fails("ThrottlingException");
+            let error = sweep(&aws).await.unwrap_err();
+            let is_removed = fails == "RemoveTags" && name != ErrorName::DeploymentActive;
+            let first = if is_removed {
+                name
+            } else {
+                ErrorName::Transient
+            };
+            assert_eq!(error.name, first, "{fails}: {error}");
+            let error = sweep(&aws).await.unwrap_err();
+            assert_eq!(error.name, name, "{fails}: {error}");
+            let is_active = name == ErrorName::DeploymentActive;
+            assert_eq!(tagged(&aws, tags::DRAINING_SINCE).is_none(), is_active);
+            assert_eq!(grace(&aws), 600, "{name:?} {fails}");
+            assert!(application.asked().is_empty());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_switch_that_was_announced_long_ago_keeps_nothing() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    tag(&aws, tags::READY_AT, "2025-10-27T12:29:45Z");
+    assert_verdict_at(NOW, &aws, Verdict::Draining).await;
+    assert_eq!(application.asked().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mark_of_a_drain_that_gave_way_is_written_again_when_tasks_are_asked() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    tag(&aws, tags::READY_AT, "2025-10-27T12:20:00Z");
+    tag(&aws, tags::DRAINING_SINCE, "2025-10-27T12:20:01Z");
+    sweep(&aws).await.unwrap();
+    let mark = tagged(&aws, tags::DRAINING_SINCE);
+    assert_eq!(mark.as_deref(), Some("2025-10-27T12:30:00Z"));
+}
+
+#[tokio::test]
+async fn a_live_one_whose_tasks_were_asked_keeps_the_mark_for_the_cleanup_to_see() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    tag(&aws, tags::READY_AT, "2025-10-27T12:20:00Z");
+    tag(&aws, tags::DRAINING_SINCE, "2025-10-27T12:25:00Z");
+    aws.with(|state| state.activate(ID));
+    let error = sweep(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+    assert!(tagged(&aws, tags::DRAINING_SINCE).is_some());
 }
 
 #[tokio::test]

@@ -92,6 +92,9 @@ pub const LOOK_IS_FRESH: time::Duration = time::Duration::seconds(5);
 /// [`CALL_TIMEOUT`] until the tag was written, [`LOOK_IS_FRESH`] until the switch acts on its look, and
 /// [`ATTEMPT_TIMEOUT`] for its one attempt to modify the listener. The rest is for clocks that differ.
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
+/// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
+/// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
+pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
 /// How long a rollback's target is neither drained nor deleted: as long as the rollback machine may run.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
 /// How far ahead of a function's time a tag may be that another function wrote. Clocks differ by a fraction
@@ -141,5 +144,11 @@ mod tests {
     fn a_deletion_waits_longer_than_a_switch_can_act_on_what_it_read() {
         let most = CALL_TIMEOUT + ATTEMPT_TIMEOUT + LOOK_IS_FRESH;
         assert!(SWITCH_IN_FLIGHT >= most + crate::tags::PRECISION);
+    }
+
+    #[test]
+    fn a_drain_respects_an_announcement_for_as_long_as_the_switch_can_act_on_it() {
+        let most = ATTEMPT_TIMEOUT + LOOK_IS_FRESH;
+        assert!(SWITCH_ANNOUNCED >= most + crate::tags::PRECISION);
     }
 }

@@ -16,6 +16,8 @@ pub enum ErrorName {
     ImageNotFound,
     /// A rollback took the deployment back before, so no event or retry switches to it again.
     DeploymentRolledBack,
+    /// The deployment's tasks may have been asked to drain, so it is not made live without fresh tasks.
+    DeploymentDraining,
     /// A quota of AWS leaves no room.
     QuotaExceeded,
     /// A resource with that name exists, but it is not ours or has other settings.
@@ -47,6 +49,7 @@ impl ErrorName {
         ErrorName::InvalidInput,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
+        ErrorName::DeploymentDraining,
         ErrorName::QuotaExceeded,
         ErrorName::ResourceConflict,
         ErrorName::Configuration,
@@ -66,6 +69,7 @@ impl ErrorName {
             ErrorName::InvalidInput => "InvalidInputError",
             ErrorName::ImageNotFound => "ImageNotFoundError",
             ErrorName::DeploymentRolledBack => "DeploymentRolledBackError",
+            ErrorName::DeploymentDraining => "DeploymentDrainingError",
             ErrorName::QuotaExceeded => "QuotaExceededError",
             ErrorName::ResourceConflict => "ResourceConflictError",
             ErrorName::Configuration => "ConfigurationError",

@@ -23,7 +23,9 @@ const ARNS_PER_CALL: usize = 20;
 pub const DEPLOYMENT_ID: &str = "pulse:deployment-id";
 /// The environment of the deployment.
 pub const ENVIRONMENT: &str = "pulse:environment";
-/// When the candidate was found healthy, so that traffic may be switched to it.
+/// When the candidate was found healthy, so that traffic may be switched to it. Each switch writes it again and
+/// then reads [`DRAINING_SINCE`]; a drain writes that tag and then reads this one, so that of the two at least
+/// one sees the other.
 pub const READY_AT: &str = "pulse:ready-at";
 /// When traffic was first switched to the deployment. Written before the switch, so that a deployment that
 /// carried traffic is never taken for a candidate.
@@ -38,7 +40,8 @@ pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 /// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
-/// When its draining began; the drain deadline counts from here.
+/// When its draining began, before any task was asked. It stays until fresh tasks have replaced those that were
+/// asked, so what carries it is not made live.
 pub const DRAINING_SINCE: &str = "pulse:draining-since";
 /// Since when consecutive sweeps have found every task without sessions. The first such sweep writes it, a
 /// sweep that finds a session removes it, and the second in a row makes the deployment drained.
@@ -179,7 +182,7 @@ pub fn time(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
 }
 
 /// The point in time that a tag holds, as it was written.
-fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
+pub(crate) fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
     // With its offset first: parsed as UTC at once, the last hours of the year 9999 in a western offset
     // make the library panic.
     OffsetDateTime::parse(tags.get(key)?, &Rfc3339)

@@ -1,7 +1,8 @@
 //! Finds the deployment that a rollback goes to and makes it ready to be switched to.
 //!
 //! A warm deployment is ready as it is. One that drains gets fresh tasks, because an application that
-//! drains cannot be asked to stop draining. One without tasks gets tasks. A tag on its target group keeps
+//! drains cannot be asked to stop draining; the tag of draining stays until they have replaced the others and
+//! traffic is switched. One without tasks gets tasks. A tag on its target group keeps
 //! other runs from draining or deleting it in the meantime. This step writes its tag before it reads
 //! theirs, and they write theirs before they read this one, so at least one of two runs gives way.
 //!
@@ -48,6 +49,9 @@ pub struct Output {
     /// All that the rollback replaces, as it is now: what is active, and what is ready and newer than the
     /// target. What becomes ready later was not meant when the rollback was started, and wins.
     pub replaced: Vec<DeploymentId>,
+    /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
+    /// asked to drain since.
+    pub restoring_since: Option<String>,
     /// What the target needs, in a sentence.
     pub reason: String,
 }
@@ -116,10 +120,6 @@ impl Restore<'_> {
         let restored = self
             .start_fresh_tasks_if_needed(&service, &tags, since, desired_count)
             .await?;
-        if tags.contains_key(tags::DRAINING_SINCE) {
-            self.untag(&[tags::DRAINING_SINCE, tags::IDLE_SINCE])
-                .await?;
-        }
         self.untag_the_active_one().await?;
         let reason = if restored {
             format!("{id} gets fresh tasks")
@@ -140,6 +140,7 @@ impl Restore<'_> {
             restored,
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
+            restoring_since: tags.get(tags::RESTORING_SINCE).cloned(),
             reason,
         })
     }

@@ -5,9 +5,12 @@
 //! is always a default action that names its own choice. So of several concurrent runs, the one that
 //! modifies last also reads last, and sees every tag that was set before.
 //!
-//! A run acts only on what it has just read: whoever tags a deployment, as a deletion does, knows how long
-//! a switch that has not seen the tag may still act ([`defaults::SWITCH_IN_FLIGHT`]).
+//! Before it modifies the listener, a run announces its choice by the ready tag and then looks once more.
+//! Whatever drains or deletes the deployment writes its own tag before it reads that one. So of the two at
+//! least one sees the other, and a run acts only while its announcement is fresh
+//! ([`defaults::SWITCH_IN_FLIGHT`]).
 
+mod draining;
 mod policy;
 mod rollback;
 
@@ -20,6 +23,9 @@ use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{Clock, DeploymentId, ErrorName, Settings, StepError, actions, defaults, tags};
 use serde::{Deserialize, Serialize};
+use time::UtcDateTime;
+
+use draining::refuse_if_draining;
 
 /// The deployment to switch to.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,6 +45,10 @@ pub struct Input {
     /// replaced.
     #[serde(default, alias = "leaves")]
     pub replaced: Option<Vec<DeploymentId>>,
+    /// The value of [`tags::RESTORING_SINCE`] with which the rollback gave its target fresh tasks. As long as
+    /// the target carries it, those tasks were not asked to drain.
+    #[serde(default)]
+    pub restoring_since: Option<String>,
 }
 
 /// How the switch ended.
@@ -75,7 +85,8 @@ const MAX_ROUNDS: usize = 10;
 /// Tags the deployment as ready and converges the default action.
 ///
 /// # Errors
-/// `ResourceConflict` when a rollback goes to a deployment that is being deleted; `Transient` when no
+/// `DeploymentDraining` when the deployment's tasks may have been asked to drain; `ResourceConflict` when a
+/// rollback goes to a deployment that is being deleted; `Transient` when no
 /// rule names the deployment's target group (a read may be stale) or when the default action does not
 /// settle; `DefaultActionNotOurs` for a maintenance page, which stays; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
@@ -95,6 +106,12 @@ pub async fn run(
     switch.run().await
 }
 
+/// The deployment that a run is about to switch to, and when it began to tag it.
+struct Announced {
+    arn: String,
+    at: UtcDateTime,
+}
+
 struct Switch<'a> {
     elb: &'a Client,
     secrets: &'a aws_sdk_secretsmanager::Client,
@@ -106,6 +123,7 @@ struct Switch<'a> {
 impl Switch<'_> {
     async fn run(&self) -> Result<Output, StepError> {
         // Before anything is tagged: another run may act on a tag at any time.
+        self.refuse_draining().await?;
         if !self
             .has_healthy_target(&self.input.target_group_arn)
             .await?
@@ -117,46 +135,65 @@ impl Switch<'_> {
         } else {
             Vec::new()
         };
-        self.tag(&self.input.target_group_arn, tags::READY_AT)
-            .await?;
-        self.converge(&replaced).await
+        let announced = self.announce(&self.input.target_group_arn).await?;
+        self.converge(&replaced, announced).await
+    }
+
+    /// Tags a deployment as ready, which also announces that this run is about to switch to it.
+    async fn announce(&self, target_group_arn: &str) -> Result<Announced, StepError> {
+        let at = (self.clock)();
+        self.tag(target_group_arn, tags::READY_AT).await?;
+        Ok(Announced {
+            arn: target_group_arn.to_owned(),
+            at,
+        })
     }
 
     /// Reads, chooses and modifies until the default action names the choice.
     ///
     /// `replaced` are the ARNs of the target groups that this rollback has tagged.
-    async fn converge(&self, replaced: &[String]) -> Result<Output, StepError> {
+    async fn converge(
+        &self,
+        replaced: &[String],
+        mut announced: Announced,
+    ) -> Result<Output, StepError> {
         let mut previous = None;
         let mut kept = None;
         // Those that this run has tagged as live.
         let mut marked = Vec::new();
         for _ in 0..MAX_ROUNDS {
-            let looked_at = (self.clock)();
             let routing = Routing::read(self.elb, self.settings).await?;
             routing.default_action.refuse_others(self.settings)?;
             let own = self.own(&routing)?;
             if self.mark_again(&routing, replaced).await?
+                || self.take_draining_back(own).await?
                 || self.keep_policy(&routing, &mut kept).await?
             {
                 continue;
             }
             let Some(choice) = self.choose(&routing, replaced).await? else {
+                refuse_if_draining(own)?;
                 return self.unhealthy().await;
             };
             if routing.default_action.names_only(&choice.deployment) {
                 return self.conclude(own, choice, previous).await;
             }
             if self.is_older_than_asked_for(own, choice) {
+                refuse_if_draining(own)?;
                 return self.unhealthy().await;
+            }
+            if announced.arn != choice.arn || !self.is_fresh(&announced) {
+                announced = self.announce(&choice.arn).await?;
+                continue;
             }
             // Before the switch: wherever this run dies, a deployment that carried traffic is never mistaken
             // for a candidate that may be undone.
             if !choice.has(tags::LIVE_SINCE) {
                 self.tag(&choice.arn, tags::LIVE_SINCE).await?;
                 marked.push(choice.arn.clone());
-            }
-            if (self.clock)() - looked_at > defaults::LOOK_IS_FRESH {
-                continue;
+                if !self.is_fresh(&announced) {
+                    continue;
+                }
             }
             previous = routing
                 .active()
@@ -175,6 +212,11 @@ impl Switch<'_> {
         ))
     }
 
+    /// Whether this run may act on what it read since the announcement.
+    fn is_fresh(&self, announced: &Announced) -> bool {
+        (self.clock)() - announced.at <= defaults::LOOK_IS_FRESH
+    }
+
     /// The deployment's own target group.
     fn own<'r>(&self, routing: &'r Routing) -> Result<&'r TargetGroup, StepError> {
         let id = &self.input.deployment_id;
@@ -188,15 +230,17 @@ impl Switch<'_> {
         })
     }
 
-    /// The newest deployment that may be active: ready, not rolled back, not being deleted, with a
-    /// healthy target. The active one remains a choice without that: a moment of bad health does not move
-    /// traffic back to an older version.
+    /// The newest deployment that may be active: ready, not rolled back, neither draining nor being deleted,
+    /// with a healthy target. The active one remains a choice without that: a moment of bad health does not
+    /// move traffic back to an older version.
     async fn choose<'r>(
         &self,
         routing: &'r Routing,
         replaced: &[String],
     ) -> Result<Option<&'r TargetGroup>, StepError> {
-        let idle = routing.ready().filter(|group| !routing.is_active(group));
+        let idle = routing
+            .ready()
+            .filter(|group| !routing.is_active(group) && !group.has(tags::DRAINING_SINCE));
         let mut eligible: Vec<_> = idle
             .chain(routing.active())
             .filter(|group| !group.has(tags::ROLLED_BACK_AT) && !replaced.contains(&group.arn))
@@ -267,7 +311,7 @@ impl Switch<'_> {
         }
     }
 
-    async fn is_named(&self, group: &TargetGroup) -> Result<bool, StepError> {
+    pub(crate) async fn is_named(&self, group: &TargetGroup) -> Result<bool, StepError> {
         let default_action = DefaultAction::read(self.elb, self.settings).await?;
         Ok(default_action.is_named(&group.deployment))
     }
@@ -285,13 +329,18 @@ impl Switch<'_> {
             self.tag(&choice.arn, tags::LIVE_SINCE).await?;
         }
         let (id, active) = (&own.deployment, &choice.deployment);
+        if active < id {
+            refuse_if_draining(own)?;
+        }
         let (outcome, reason) = match active.cmp(id) {
-            Ordering::Equal if self.input.roll_back => {
-                let loose_end = self.finish_restoring(choice).await;
+            Ordering::Equal => {
+                let loose_end = self.tidy(choice).await;
                 (Outcome::Switched, format!("{id} is active{loose_end}"))
             }
-            Ordering::Equal => (Outcome::Switched, format!("{id} is active")),
-            Ordering::Greater => (Outcome::Superseded, active.supersedes(self.now)),
+            Ordering::Greater => (
+                Outcome::Superseded,
+                active.supersedes((self.clock)()),
+            ),
             Ordering::Less if own.has(tags::ROLLED_BACK_AT) => (
                 Outcome::Unhealthy,
                 format!("{id} was rolled back; {active} stays active"),

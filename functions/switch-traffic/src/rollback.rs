@@ -1,4 +1,4 @@
-//! What a rollback does in addition to the switch: it tags what it replaces, and releases its target.
+//! What a rollback does in addition to the switch: it tags what it replaces.
 
 use lifecycle::routing::Routing;
 use lifecycle::target_group::{self, TargetGroup};
@@ -73,27 +73,5 @@ impl Switch<'_> {
         }
         self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
         Ok(true)
-    }
-
-    /// Removes the tag that kept the target from being drained or deleted, now that the default action
-    /// protects it. Also removes what a drain wrote before it gave way to the rollback.
-    ///
-    /// Traffic is where it should be and the tag expires by itself, so a failure here does not fail the
-    /// rollback. It is returned as text to append to the reason.
-    pub(crate) async fn finish_restoring(&self, target: &TargetGroup) -> String {
-        let restoring = [tags::RESTORING_SINCE].into_iter();
-        let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE].into_iter();
-        let is_restored = tags::is_being_restored(&target.tags, (self.clock)());
-        let marks: Vec<_> = restoring
-            .chain(draining.filter(|_| is_restored))
-            .filter(|mark| target.has(mark))
-            .collect();
-        if marks.is_empty() {
-            return String::new();
-        }
-        match target_group::untag(self.elb, &target.arn, &marks).await {
-            Ok(()) => String::new(),
-            Err(error) => format!("; however, {}", error.message),
-        }
     }
 }

@@ -425,15 +425,137 @@ async fn an_active_one_whose_tags_were_removed_is_left_untouched() {
     assert!(aws.with(|state| state.group(NEW).tags.is_empty()));
 }
 
+/// The value of the marks that a test sets, and of the mark of a rollback that gave fresh tasks.
+const MARKED: &str = "2025-10-27T12:25:00Z";
+
+/// Rolls back to `id`, which that rollback has given fresh tasks.
+async fn roll_back_to_fresh(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
+    let rollback = json!({"rollBack": true, "restoringSince": MARKED});
+    call(aws, id, rollback).await
+}
+
+const DRAINING: &[&str] = &[tags::READY_AT, tags::LIVE_SINCE, tags::DRAINING_SINCE];
+const RESTORED: &[&str] = &[
+    tags::READY_AT,
+    tags::LIVE_SINCE,
+    tags::DRAINING_SINCE,
+    tags::IDLE_SINCE,
+    tags::RESTORING_SINCE,
+];
+
 #[tokio::test]
-async fn marks_of_the_rollback_go_when_traffic_is_back() {
-    let marks = [LIVE, &[tags::DRAINING_SINCE, tags::RESTORING_SINCE]].concat();
-    let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
-    let output = roll_back(&aws, OLD).await.unwrap();
+async fn a_rollback_takes_the_draining_of_fresh_tasks_back_before_it_switches() {
+    let aws = with_active(NEW, &[(OLD, RESTORED), (NEW, LIVE)]);
+    let output = roll_back_to_fresh(&aws, OLD).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
-    for mark in [tags::RESTORING_SINCE, tags::DRAINING_SINCE] {
+    let changes = aws.changes();
+    let untag = format!(
+        "RemoveTags {OLD} {} {}",
+        tags::DRAINING_SINCE,
+        tags::IDLE_SINCE
+    );
+    let place = |change: &str| changes.iter().position(|it| it == change).unwrap();
+    assert!(place(&untag) < place(&format!("ModifyListener {OLD}")));
+    for mark in &RESTORED[2..] {
         assert!(!has(&aws, OLD, mark), "{mark}");
     }
+}
+
+#[tokio::test]
+async fn what_drains_is_not_switched_to_and_nothing_is_tagged() {
+    // Started again after an attempt that tagged it as live and did not switch; without and with a rollback.
+    for (marks, rollback) in [
+        (DRAINING, json!({})),
+        (DRAINING, json!({"rollBack": true})),
+        (
+            DRAINING,
+            json!({"rollBack": true, "restoringSince": MARKED}),
+        ),
+        // The tag is another rollback's.
+        (RESTORED, json!({"rollBack": true})),
+        (
+            RESTORED,
+            json!({"rollBack": true, "restoringSince": "2025-10-27T12:00:00Z"}),
+        ),
+    ] {
+        let aws = with_active(OLD, &[(OLD, LIVE), (NEW, marks)]);
+        let error = call(&aws, NEW, rollback.clone()).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentDraining, "{rollback}");
+        assert!(error.message.contains(NEW), "{error}");
+        assert!(aws.changes().is_empty(), "{rollback}: {aws:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_that_is_redriven_after_its_mark_has_aged_is_refused() {
+    let aws = with_active(NEW, &[(OLD, RESTORED), (NEW, LIVE)]);
+    aws.with(|state| state.now += 7200 - 300);
+    let error = roll_back_to_fresh(&aws, OLD).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentDraining);
+    assert!(aws.changes().is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn a_newer_one_that_drains_is_passed_over() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[]), (NEWEST, DRAINING)]);
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(switches(&aws), [NEW]);
+}
+
+#[tokio::test]
+async fn a_drain_that_begins_during_the_switch_is_seen_before_the_listener_changes() {
+    // Right after the announcement: of the switch and the drain, at least one sees the other.
+    for rollback in [json!({}), json!({"rollBack": true})] {
+        let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE)]);
+        aws.on("AddTags")
+            .containing(tags::READY_AT)
+            .once()
+            .after(|state, _| state.tag(NEW, tags::DRAINING_SINCE, "2025-10-27T12:30:00Z"));
+        let error = call(&aws, NEW, rollback).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentDraining);
+        assert!(switches(&aws).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn another_deployment_is_announced_before_it_is_switched_to() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[]), (NEWEST, LIVE)]);
+    aws.on("AddTags")
+        .containing(NEWEST)
+        .once()
+        .after(|state, _| state.tag(NEWEST, tags::DRAINING_SINCE, "2025-10-27T12:30:00Z"));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(switches(&aws), [NEW]);
+}
+
+#[tokio::test]
+async fn an_active_one_loses_the_mark_of_a_drain_that_gave_way() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.on("ModifyListener").once().after(|state, _| {
+        state.tag(OLD, tags::DRAINING_SINCE, "2025-10-27T12:30:00Z");
+    });
+    let output = roll_back(&aws, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert!(!has(&aws, OLD, tags::DRAINING_SINCE));
+    // And when only an earlier attempt has switched.
+    aws.with(|state| state.tag(OLD, tags::DRAINING_SINCE, "2025-10-27T12:30:01Z"));
+    let output = switch(&aws, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert!(!has(&aws, OLD, tags::DRAINING_SINCE));
+}
+
+#[tokio::test]
+async fn an_active_one_whose_tasks_were_asked_keeps_the_mark() {
+    let aws = with_active(NEW, &[(NEW, DRAINING)]);
+    aws.with(|state| state.tag(NEW, tags::READY_AT, "2025-10-27T12:00:00Z"));
+    // As if an operator had pointed the listener at it, long after.
+    aws.on("AddTags").before(|state, _| {
+        state.tag(NEW, tags::DRAINING_SINCE, "2025-10-27T12:31:00Z");
+    });
+    switch(&aws, NEW).await.unwrap();
+    assert!(has(&aws, NEW, tags::DRAINING_SINCE));
 }
 
 #[tokio::test]

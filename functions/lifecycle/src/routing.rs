@@ -210,13 +210,13 @@ impl Routing {
         self.default_action.active() == Some(&group.deployment)
     }
 
-    /// What a rollback to `target` replaces: what is active, and what is ready and newer than the target.
-    /// The active one comes last, because it is tagged last.
+    /// What a rollback to `target` replaces: what is newer, and active or ready. The active one comes last,
+    /// because it is tagged last. An older one needs no tag: no switch prefers it.
     pub fn replaced_by(&self, target: &DeploymentId) -> Vec<&TargetGroup> {
         let newer = self.ready().filter(|group| group.deployment > *target);
         newer
             .filter(|group| !self.is_active(group))
-            .chain(self.active().filter(|active| active.deployment != *target))
+            .chain(self.active().filter(|active| active.deployment > *target))
             .collect()
     }
 

@@ -46,8 +46,9 @@ pub struct Output {
     pub restored: bool,
     /// The deployment that is active now.
     pub replaced_deployment_id: Option<DeploymentId>,
-    /// All that the rollback replaces, as it is now: what is active, and what is ready and newer than the
-    /// target. What becomes ready later was not meant when the rollback was started, and wins.
+    /// All that the rollback replaces, as it is now: what is newer than the target, and active or ready. What
+    /// becomes ready later was not meant when the rollback was started, and wins. What an earlier rollback took
+    /// back is left out, so that this one does not take that mark back if it fails.
     pub replaced: Vec<DeploymentId>,
     /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
     /// asked to drain since.
@@ -130,6 +131,7 @@ impl Restore<'_> {
             .routing
             .replaced_by(id)
             .into_iter()
+            .filter(|group| self.routing.is_active(group) || !group.has(tags::ROLLED_BACK_AT))
             .map(|group| group.deployment.clone())
             .collect();
         replaced.sort();

@@ -424,3 +424,12 @@ async fn a_rollback_is_refused_while_a_maintenance_page_is_shown() {
         assert!(aws.changes().is_empty());
     }
 }
+
+#[tokio::test]
+async fn a_rollback_forward_replaces_only_what_is_newer_and_was_not_taken_back_before() {
+    let back = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &back), (NEWEST, &back)]);
+    let output = restore(&aws, json!({"deploymentId": NEW})).await.unwrap();
+    assert_eq!(output.replaced_deployment_id, Some(OLD.parse().unwrap()));
+    assert!(output.replaced.is_empty(), "{output:?}");
+}

@@ -45,6 +45,12 @@ pub struct Input {
     /// replaced.
     #[serde(default, alias = "leaves")]
     pub replaced: Option<Vec<DeploymentId>>,
+    /// The deployment that was active when the rollback began.
+    #[serde(default)]
+    pub replaced_deployment_id: Option<DeploymentId>,
+    /// Whether the rollback has failed: its marks are taken back, and nothing is switched.
+    #[serde(default)]
+    pub take_back: bool,
     /// The value of [`tags::RESTORING_SINCE`] with which the rollback gave its target fresh tasks. As long as
     /// the target carries it, those tasks were not asked to drain.
     #[serde(default)]
@@ -61,6 +67,8 @@ pub enum Outcome {
     Superseded,
     /// The deployment has no healthy target, so the default action was not changed.
     Unhealthy,
+    /// The rollback did not happen, and what it would have replaced is not tagged as rolled back any more.
+    TakenBack,
 }
 
 /// What the default action names after the switch.
@@ -122,6 +130,9 @@ struct Switch<'a> {
 
 impl Switch<'_> {
     async fn run(&self) -> Result<Output, StepError> {
+        if self.input.take_back {
+            return self.take_marks_back().await;
+        }
         // Before anything is tagged: another run may act on a tag at any time.
         self.refuse_draining().await?;
         if !self
@@ -201,6 +212,8 @@ impl Switch<'_> {
                 .or(previous);
             let is_first_time = marked.contains(&choice.arn);
             self.switch_to(choice, &routing, is_first_time).await?;
+            // It is live, and a later failure does not change that.
+            marked.clear();
         }
         Err(StepError::new(
             ErrorName::Transient,
@@ -337,10 +350,7 @@ impl Switch<'_> {
                 let loose_end = self.tidy(choice).await;
                 (Outcome::Switched, format!("{id} is active{loose_end}"))
             }
-            Ordering::Greater => (
-                Outcome::Superseded,
-                active.supersedes((self.clock)()),
-            ),
+            Ordering::Greater => (Outcome::Superseded, active.supersedes((self.clock)())),
             Ordering::Less if own.has(tags::ROLLED_BACK_AT) => (
                 Outcome::Unhealthy,
                 format!("{id} was rolled back; {active} stays active"),

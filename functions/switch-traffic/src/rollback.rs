@@ -1,14 +1,14 @@
 //! What a rollback does in addition to the switch: it tags what it replaces.
 
-use lifecycle::routing::Routing;
+use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{ErrorName, StepError, tags};
 
-use crate::Switch;
+use crate::{Outcome, Output, Switch};
 
 impl Switch<'_> {
-    /// Tags what the rollback replaces as rolled back: the active deployment, and every one that is
-    /// ready and newer, unless the input does not list it. Returns the ARNs of their target groups.
+    /// Tags what the rollback replaces as rolled back: what is newer, and active or ready, unless the input does
+    /// not list it. Returns the ARNs of their target groups.
     ///
     /// Whatever other runs switch in the meantime, traffic stays where it was or goes to the target,
     /// because the target's own tag is removed first and the active deployment is tagged last.
@@ -73,5 +73,45 @@ impl Switch<'_> {
         }
         self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
         Ok(true)
+    }
+
+    /// Removes the marks of a rollback that did not happen. Otherwise the active deployment would be refused and
+    /// passed over as one that was taken back, and the next switch would move traffic to an older one.
+    ///
+    /// If traffic has moved, to the target or by another execution, the marks stay.
+    pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
+        let routing = Routing::read(self.elb, self.settings).await?;
+        let active = routing.default_action.active();
+        let listed = self.input.replaced.as_deref().unwrap_or_default();
+        let marked: Vec<_> = routing
+            .deployments
+            .iter()
+            .filter(|group| listed.contains(&group.deployment) && group.has(tags::ROLLED_BACK_AT))
+            .collect();
+        let has_moved = active != self.input.replaced_deployment_id.as_ref();
+        if !has_moved {
+            for group in &marked {
+                target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await?;
+            }
+            // Another rollback that had read a mark may have switched in the meantime without setting its own.
+            let now = DefaultAction::read(self.elb, self.settings).await;
+            if !now.is_ok_and(|now| now.active() == active) {
+                for group in &marked {
+                    self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
+                }
+            }
+        }
+        let id = &self.input.deployment_id;
+        let (outcome, reason) = match active {
+            Some(active) if active == id => (Outcome::Switched, format!("{id} is active")),
+            Some(active) => (Outcome::TakenBack, format!("{active} stays active")),
+            None => (Outcome::TakenBack, "no deployment is active".to_owned()),
+        };
+        Ok(Output {
+            outcome,
+            active_deployment_id: active.cloned(),
+            previous_deployment_id: None,
+            reason,
+        })
     }
 }

@@ -312,13 +312,73 @@ async fn nothing_switches_forward_again_to_a_deployment_that_was_rolled_back() {
 }
 
 #[tokio::test]
-async fn a_rollback_to_one_that_was_rolled_back_itself_brings_it_back() {
+async fn rolling_forward_again_leaves_the_older_one_unmarked() {
     let back = [tags::READY_AT, tags::LIVE_SINCE, tags::ROLLED_BACK_AT];
-    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &back)]);
-    let output = roll_back(&aws, NEW).await.unwrap();
-    assert_eq!(output.outcome, Outcome::Switched);
-    assert_eq!(active(&aws), [NEW]);
-    assert!(has(&aws, OLD, tags::ROLLED_BACK_AT));
+    for replaced in [json!(null), json!([])] {
+        let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &back)]);
+        let rollback = json!({"rollBack": true, "replaced": replaced});
+        let output = call(&aws, NEW, rollback).await.unwrap();
+        assert_eq!(output.outcome, Outcome::Switched);
+        assert_eq!(active(&aws), [NEW]);
+        assert!(!has(&aws, OLD, tags::ROLLED_BACK_AT));
+        assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+    }
+}
+
+const BACK: &[&str] = &[tags::READY_AT, tags::LIVE_SINCE, tags::ROLLED_BACK_AT];
+
+/// Takes the marks of a rollback from NEW to OLD back.
+async fn take_back(aws: &MemoryAws) -> Result<Output, StepError> {
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [NEW, NEWEST], "replacedDeploymentId": NEW,
+    });
+    call(aws, OLD, failed).await
+}
+
+#[tokio::test]
+async fn a_rollback_that_did_not_happen_leaves_no_mark() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, READY)]);
+    aws.on("ModifyListener").fails("AccessDenied");
+    let rollback =
+        json!({"rollBack": true, "replaced": [NEW, NEWEST], "replacedDeploymentId": NEW});
+    call(&aws, OLD, rollback).await.unwrap_err();
+    assert!(has(&aws, NEW, tags::ROLLED_BACK_AT));
+    for _ in 0..2 {
+        let output = take_back(&aws).await.unwrap();
+        assert_eq!(output.outcome, Outcome::TakenBack);
+        assert_eq!(output.active_deployment_id, Some(NEW.parse().unwrap()));
+        for replaced in [NEW, NEWEST] {
+            assert!(!has(&aws, replaced, tags::ROLLED_BACK_AT), "{replaced}");
+        }
+        assert_eq!(active(&aws), [NEW]);
+    }
+}
+
+#[tokio::test]
+async fn a_mark_of_an_earlier_rollback_stays() {
+    let aws = with_active(
+        NEW,
+        &[(OLD, LIVE), (NEW, BACK), ("test-20251027-122115Z", BACK)],
+    );
+    take_back(&aws).await.unwrap();
+    assert!(has(&aws, "test-20251027-122115Z", tags::ROLLED_BACK_AT));
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn marks_stay_if_traffic_has_moved_after_all() {
+    for (moved_to, outcome) in [(OLD, Outcome::Switched), (NEWEST, Outcome::TakenBack)] {
+        let aws = with_active(moved_to, &[(OLD, LIVE), (NEW, BACK), (NEWEST, LIVE)]);
+        assert_eq!(take_back(&aws).await.unwrap().outcome, outcome);
+        assert!(aws.changes().is_empty(), "{aws:?}");
+
+        // Between the look and the change.
+        let aws = with_active(NEW, &[(OLD, LIVE), (NEW, BACK), (NEWEST, LIVE)]);
+        aws.on("RemoveTags")
+            .before(move |state, _| state.activate(moved_to));
+        take_back(&aws).await.unwrap();
+        assert!(has(&aws, NEW, tags::ROLLED_BACK_AT), "{moved_to}");
+    }
 }
 
 #[tokio::test]

@@ -1,17 +1,23 @@
 //! AWS calls as the functions send them, and answers as AWS sends them.
 
+use lifecycle::defaults::{
+    DRAINING_GRACE_PERIOD_SECONDS, HEALTH_CHECK_GRACE_PERIOD_SECONDS, SWITCH_ANNOUNCED,
+};
 use lifecycle::{DeploymentId, tags};
 use memory_aws::{Error, forwarded, own_tags, texts};
 use serde_json::{Value, json};
-use time::UtcDateTime;
+use time::{Duration, UtcDateTime};
 
 pub use memory_aws::group_arn;
 
-/// The time at which everything happens: the functions only check which marks exist.
+/// The time at which everything happens, except for what began long ago.
 pub const NOW: UtcDateTime = time::macros::utc_datetime!(2025-10-27 12:30:00);
+/// The time at which a rollback marks its target and starts fresh tasks. It is later than any mark of a drain,
+/// so that no drain seems to have given way to it.
+pub const RESTORED_AT: UtcDateTime = time::macros::utc_datetime!(2025-10-27 12:30:01);
 
 /// The marks on a target group, each a bit by its place in [`MARKS`].
-pub type Marks = u8;
+pub type Marks = u16;
 /// `pulse:ready-at`.
 pub const READY: Marks = 1;
 /// `pulse:live-since`.
@@ -25,15 +31,37 @@ pub const RESTORING: Marks = 16;
 /// `pulse:unrouted-since`.
 pub const UNROUTED: Marks = 32;
 
+/// `pulse:draining-since`.
+pub const DRAINING: Marks = 64;
+/// `pulse:idle-since`.
+pub const IDLE: Marks = 128;
+/// Not a tag: a switch to the deployment is in flight, so its ready mark is fresh.
+pub const ANNOUNCED: Marks = 256;
+/// Not a tag: the draining mark was written while a switch was in flight.
+pub const GAVE_WAY: Marks = 512;
+
 /// The tags behind the bits.
-pub const MARKS: [&str; 6] = [
+pub const MARKS: [&str; 8] = [
     tags::READY_AT,
     tags::LIVE_SINCE,
     tags::DELETING_SINCE,
     tags::ROLLED_BACK_AT,
     tags::RESTORING_SINCE,
     tags::UNROUTED_SINCE,
+    tags::DRAINING_SINCE,
+    tags::IDLE_SINCE,
 ];
+
+/// When each of these marks was set.
+fn set_at(mark: &str, marks: Marks) -> UtcDateTime {
+    let aged = NOW - SWITCH_ANNOUNCED;
+    match mark {
+        tags::READY_AT if marks & ANNOUNCED == 0 => aged,
+        tags::DRAINING_SINCE if marks & GAVE_WAY != 0 => aged,
+        tags::RESTORING_SINCE => RESTORED_AT,
+        _ => NOW,
+    }
+}
 
 /// A deployment by its age: 0 is the oldest.
 pub type Deployment = u8;
@@ -109,6 +137,13 @@ pub enum Call {
     DeleteTargetGroup(Deployment),
     DescribeServices(Deployment),
     DeleteService(Deployment),
+    /// UpdateService that starts fresh tasks.
+    StartFreshTasks(Deployment),
+    /// UpdateService that sets the grace period: whether to that of a service that drains.
+    SetGracePeriod(Deployment, bool),
+    ListTasks(Deployment),
+    DescribeTasks(Vec<String>),
+    GetSecretValue,
     ListTaskDefinitions,
 }
 
@@ -161,6 +196,19 @@ impl Call {
                 Call::DescribeServices(from_name(&one(texts(&params["services"]))))
             }
             "DeleteService" => Call::DeleteService(named("service")),
+            "UpdateService" if params["forceNewDeployment"] == true => {
+                Call::StartFreshTasks(named("service"))
+            }
+            "UpdateService" => Call::SetGracePeriod(
+                named("service"),
+                params["healthCheckGracePeriodSeconds"] == DRAINING_GRACE_PERIOD_SECONDS,
+            ),
+            "ListTasks" => Call::ListTasks(named("serviceName")),
+            "DescribeTasks" => {
+                let arns = texts(&params["tasks"]).into_iter();
+                Call::DescribeTasks(arns.map(str::to_owned).collect())
+            }
+            "GetSecretValue" => Call::GetSecretValue,
             "ListTaskDefinitions" => Call::ListTaskDefinitions,
             other => panic!("the world does not answer {other}"),
         }
@@ -183,6 +231,29 @@ pub enum Service {
     Gone,
 }
 
+/// The tasks of a service, by generations: a rollout starts the next one, and the others stop when it is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Tasks {
+    /// The newest generation.
+    pub newest: u8,
+    /// Whether earlier ones still run.
+    pub is_rolling: bool,
+    /// Whether the grace period is that of a service that drains.
+    pub is_endless: bool,
+}
+
+impl Tasks {
+    /// The generations that run, as bits.
+    pub fn running(self) -> u8 {
+        let newest = 1 << self.newest;
+        if self.is_rolling {
+            newest | (newest - 1)
+        } else {
+            newest
+        }
+    }
+}
+
 /// The answer of AWS to a call.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Answer {
@@ -198,8 +269,10 @@ pub enum Answer {
     Healthy(bool),
     /// The target group exists.
     Group,
-    /// The status of the service.
-    Service(Service),
+    /// The status of the service, and its tasks.
+    Service(Service, Tasks),
+    /// The generations of tasks that run, as bits.
+    Running(u8),
     /// An error with this code.
     Error(&'static str),
 }
@@ -213,6 +286,17 @@ impl Answer {
         Ok(match (self, call) {
             (Answer::Error(code), _) => return Err(Error::new(*code, "injected by the test")),
             (Answer::Done, Call::ListTaskDefinitions) => json!({"taskDefinitionArns": []}),
+            (Answer::Done, Call::GetSecretValue) => json!({"SecretString": "secret"}),
+            (Answer::Running(generations), Call::ListTasks(deployment)) => {
+                let running = (0..8).filter(|generation| generations & (1 << generation) != 0);
+                let arns = running.map(|it| format!("{}/{it}", name(*deployment)));
+                json!({"taskArns": arns.collect::<Value>()})
+            }
+            (Answer::Done, Call::DescribeTasks(arns)) => {
+                // They have no address yet, so no request goes over the network. The exploration asks them.
+                let task = |arn: &String| json!({"taskArn": arn, "lastStatus": "PENDING", "desiredStatus": "RUNNING"});
+                json!({"tasks": arns.iter().map(task).collect::<Value>()})
+            }
             (Answer::Done, _) => json!({}),
             (Answer::Default(default), _) => {
                 let action = match default {
@@ -236,14 +320,14 @@ impl Answer {
             (Answer::Group, Call::DescribeTargetGroups(deployment)) => {
                 json!({"TargetGroups": [{"TargetGroupArn": group_arn(&name(*deployment))}]})
             }
-            (Answer::Service(Service::Gone), _) => {
+            (Answer::Service(Service::Gone, _), _) => {
                 json!({"services": [], "failures": [{"reason": "MISSING"}]})
             }
-            (Answer::Service(status), Call::DescribeServices(deployment)) => {
-                json!({"services": [shape_service(*deployment, *status)]})
+            (Answer::Service(status, tasks), Call::DescribeServices(deployment)) => {
+                json!({"services": [shape_service(*deployment, *status, *tasks)]})
             }
-            (Answer::Service(status), Call::DeleteService(deployment)) => {
-                json!({"service": shape_service(*deployment, *status)})
+            (Answer::Service(status, tasks), Call::DeleteService(deployment)) => {
+                json!({"service": shape_service(*deployment, *status, *tasks)})
             }
             (answer, call) => panic!("{answer:?} does not answer {call:?}"),
         })
@@ -270,18 +354,40 @@ fn shape_rules(rules: &[u8]) -> Value {
 }
 
 fn shape_tags(deployment: Deployment, marks: Marks) -> Value {
-    let marks = (0..).zip(MARKS).filter(|(bit, _)| marks & (1 << bit) != 0);
-    let marks = marks.map(|(_, mark)| (mark.to_owned(), tags::timestamp(NOW)));
-    let all = own_tags(&name(deployment)).into_iter().chain(marks);
+    let set = (0..).zip(MARKS).filter(|(bit, _)| marks & (1 << bit) != 0);
+    let set = set.map(|(_, mark)| (mark.to_owned(), tags::timestamp(set_at(mark, marks))));
+    let all = own_tags(&name(deployment)).into_iter().chain(set);
     all.map(|(key, value)| json!({"Key": key, "Value": value}))
         .collect()
 }
 
-fn shape_service(deployment: Deployment, status: Service) -> Value {
+fn shape_service(deployment: Deployment, status: Service, tasks: Tasks) -> Value {
     let name = name(deployment);
+    let began = match tasks.newest {
+        0 => NOW - Duration::HOUR,
+        _ => RESTORED_AT,
+    };
+    let mut rollouts = vec![json!({
+        "id": "newest",
+        "status": "PRIMARY",
+        "rolloutState": if tasks.is_rolling { "IN_PROGRESS" } else { "COMPLETED" },
+        "createdAt": began.unix_timestamp(),
+    })];
+    if tasks.is_rolling {
+        rollouts.push(json!({"id": "earlier", "status": "ACTIVE"}));
+    }
+    let grace = if tasks.is_endless {
+        DRAINING_GRACE_PERIOD_SECONDS
+    } else {
+        HEALTH_CHECK_GRACE_PERIOD_SECONDS
+    };
     json!({
         "serviceName": name,
         "status": if status == Service::Active { "ACTIVE" } else { "DRAINING" },
+        "desiredCount": 2,
+        "runningCount": 2,
+        "healthCheckGracePeriodSeconds": grace,
+        "deployments": rollouts,
         "tags": memory_aws::ecs_tags(&own_tags(&name)),
     })
 }

@@ -4,7 +4,10 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use crate::call::{Answer, Call, DELETING, Deployment, LIVE, READY, ROLLED_BACK, Service};
+use crate::call::{
+    ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, READY, RESTORING, ROLLED_BACK,
+    Service, Tasks,
+};
 use crate::learned::{Code, Ending, Invocation, Learned, Next, Point};
 use crate::world::World;
 
@@ -29,6 +32,12 @@ pub enum Plan {
     Switch(Deployment),
     /// Switches back without an undo.
     RollBack(Deployment),
+    /// Brings a deployment back, waits for its fresh tasks and switches.
+    Restore(Deployment),
+    /// Drains a deployment by one sweep.
+    Drain(Deployment),
+    /// Removes the mark of a rollback: an operator, or time.
+    Forget(Deployment),
     /// Deletes a candidate that an execution left behind.
     Undo(Deployment),
     /// Deletes a deployment that was live.
@@ -41,23 +50,60 @@ impl Plan {
             Plan::Deploy(deployment)
             | Plan::Switch(deployment)
             | Plan::RollBack(deployment)
+            | Plan::Restore(deployment)
+            | Plan::Drain(deployment)
+            | Plan::Forget(deployment)
             | Plan::Undo(deployment)
             | Plan::CleanUp(deployment) => deployment,
         }
     }
 
     fn deletes(self) -> bool {
-        !matches!(self, Plan::Switch(_) | Plan::RollBack(_))
+        matches!(self, Plan::Deploy(_) | Plan::Undo(_) | Plan::CleanUp(_))
     }
 
-    /// `world` is the cloud when the execution began: a rollback chooses then what it replaces.
-    fn switch(self, world: &World) -> Invocation {
+    /// Whether it may change the service other than by deleting it.
+    fn updates_the_service(self) -> bool {
+        matches!(self, Plan::Restore(_) | Plan::Drain(_))
+    }
+
+    fn switches(self) -> bool {
+        matches!(
+            self,
+            Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) | Plan::Restore(_)
+        )
+    }
+
+    /// `world` is the cloud when the execution began: a rollback chooses then what it replaces. `replaced` is
+    /// what its first step has chosen, if that is part of the plan.
+    fn switch(self, world: &World, replaced: Option<u8>) -> Invocation {
         Invocation::Switch {
             deployment: self.deployment(),
             roll_back: match self {
                 Plan::RollBack(target) => Some(replaced_by(target, world)),
-                _ => None,
+                _ => replaced,
             },
+            restored: matches!(self, Plan::Restore(_)),
+        }
+    }
+
+    fn take_back(self, world: &World, replaced: Option<u8>) -> Invocation {
+        Invocation::TakeBack {
+            deployment: self.deployment(),
+            replaced: replaced.unwrap_or_default(),
+            active: world.default,
+        }
+    }
+
+    fn restore(self) -> Invocation {
+        Invocation::Restore {
+            deployment: self.deployment(),
+        }
+    }
+
+    fn drain(self) -> Invocation {
+        Invocation::Drain {
+            deployment: self.deployment(),
         }
     }
 
@@ -92,7 +138,7 @@ pub struct Scenario {
     pub plans: Vec<Plan>,
     /// The number of the execution whose functions may die, and what happens then.
     pub death: Option<(usize, Death)>,
-    /// How many ModifyListener calls may fail: with or without an effect, with an error that is worth a
+    /// How many ModifyListener and UpdateService calls may fail: with or without an effect, with an error that is worth a
     /// retry or one that is not.
     pub failures: u8,
     /// How many preemptions an order may have, which is how often another execution continues while the
@@ -143,7 +189,18 @@ impl Scenario {
 /// The progress of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
+    /// Finds the target of a rollback, and starts its fresh tasks.
+    Restoring(Point),
+    /// Until the fresh tasks are healthy and the others have stopped.
+    WaitingForTasks,
+    Draining(Point),
+    /// The sweep has decided to ask these generations of tasks, as bits.
+    Asking(u8),
+    /// An operator, or time, removes the mark of a rollback.
+    Forgetting,
     Switching(Point),
+    /// Takes the marks of a failed rollback back.
+    TakingBack(Point),
     Undoing(Point),
     /// Between two calls of the undo, until these executions, as bits, can no longer act on what they
     /// have read.
@@ -152,9 +209,37 @@ enum Stage {
     Stopped,
 }
 
+impl Stage {
+    /// Where a running function is.
+    fn point(self) -> Option<Point> {
+        match self {
+            Stage::Restoring(point)
+            | Stage::Draining(point)
+            | Stage::Switching(point)
+            | Stage::TakingBack(point)
+            | Stage::Undoing(point) => Some(point),
+            _ => None,
+        }
+    }
+
+    /// Whether the execution goes on without a call.
+    fn proceeds(self) -> bool {
+        matches!(
+            self,
+            Stage::WaitingForTasks | Stage::Asking(_) | Stage::Forgetting
+        )
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Execution {
     stage: Stage,
+    /// What its rollback replaces.
+    replaced: Option<u8>,
+    /// The deployment that its switch has announced.
+    announced: Option<Deployment>,
+    /// The generations of tasks that its drain has listed.
+    listed: u8,
     /// How its last switch ended.
     switch: Option<Ending>,
 }
@@ -176,6 +261,8 @@ struct State {
 #[derive(Debug, Clone, Copy)]
 enum Step {
     Call(usize),
+    /// Goes on without a call.
+    Proceeds(usize),
     AnswerLost(usize),
     FailsBefore(usize, &'static str),
     FailsAfter(usize),
@@ -186,6 +273,7 @@ impl Step {
     fn execution(self) -> usize {
         match self {
             Step::Call(execution)
+            | Step::Proceeds(execution)
             | Step::AnswerLost(execution)
             | Step::FailsBefore(execution, _)
             | Step::FailsAfter(execution)
@@ -247,13 +335,19 @@ impl Exploration<'_> {
             .iter()
             .map(|plan| Execution {
                 stage: match plan {
-                    Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) => {
-                        Stage::Switching(self.learned.begin(plan.switch(&self.scenario.world)))
-                    }
+                    Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) => Stage::Switching(
+                        self.learned.begin(plan.switch(&self.scenario.world, None)),
+                    ),
+                    Plan::Restore(_) => Stage::Restoring(self.learned.begin(plan.restore())),
+                    Plan::Drain(_) => Stage::Draining(self.learned.begin(plan.drain())),
+                    Plan::Forget(_) => Stage::Forgetting,
                     Plan::Undo(_) | Plan::CleanUp(_) => {
                         Stage::Undoing(self.learned.begin(plan.delete()))
                     }
                 },
+                replaced: None,
+                announced: None,
+                listed: 0,
                 switch: None,
             })
             .collect();
@@ -322,10 +416,7 @@ impl Exploration<'_> {
     }
 
     fn next_call(&self, state: &State, execution: usize) -> Option<&Call> {
-        let (Stage::Switching(point) | Stage::Undoing(point)) = state.executions[execution].stage
-        else {
-            return None;
-        };
+        let point = state.executions[execution].stage.point()?;
         match self.learned.next(point) {
             Next::Calls(call) => Some(call),
             Next::Ends(_) => None,
@@ -343,6 +434,9 @@ impl Exploration<'_> {
     fn steps(&self, state: &State) -> Vec<Step> {
         let mut steps = Vec::new();
         for execution in 0..state.executions.len() {
+            if state.executions[execution].stage.proceeds() {
+                steps.push(Step::Proceeds(execution));
+            }
             let Some(call) = self.next_call(state, execution) else {
                 continue;
             };
@@ -354,7 +448,11 @@ impl Exploration<'_> {
                 continue;
             }
             steps.push(Step::Call(execution));
-            if matches!(call, Call::ModifyListener(_)) && state.failures > 0 {
+            let may_fail = matches!(
+                call,
+                Call::ModifyListener(_) | Call::SetGracePeriod(..) | Call::StartFreshTasks(_)
+            );
+            if may_fail && state.failures > 0 {
                 steps.extend([
                     Step::FailsBefore(execution, "AccessDenied"),
                     Step::FailsBefore(execution, "InternalFailure"),
@@ -386,9 +484,15 @@ impl Exploration<'_> {
                     )
             })
         };
+        let others_update = || {
+            (0..)
+                .zip(&self.scenario.plans)
+                .any(|(other, plan)| other != execution && plan.updates_the_service())
+        };
         match call {
-            Call::ListTaskDefinitions => true,
+            Call::ListTaskDefinitions | Call::DescribeTasks(_) | Call::GetSecretValue => true,
             Call::DescribeRules => !others_delete(None),
+            Call::DescribeServices(_) if others_update() => false,
             Call::DescribeTargetHealth(deployment)
             | Call::DescribeServices(deployment)
             | Call::DescribeTargetGroups(deployment) => !others_delete(Some(*deployment)),
@@ -419,6 +523,7 @@ impl Exploration<'_> {
                 state.world.answer(&call);
                 self.kill(&mut state, execution);
             }
+            Step::Proceeds(execution) => self.proceed(&mut state, execution),
             Step::Call(execution) => {
                 let call = self.next_call(&state, execution).expect("a call").clone();
                 let answer = state.world.answer(&call);
@@ -441,7 +546,39 @@ impl Exploration<'_> {
             state.named |= 1 << active;
         }
         self.end_waiting(&mut state);
+        let announced: Vec<_> = state.executions.iter().map(|it| it.announced).collect();
+        for (deployment, group) in (0..).zip(&mut state.world.groups) {
+            group.marks &= !ANNOUNCED;
+            if announced.contains(&Some(deployment)) {
+                group.marks |= ANNOUNCED;
+            }
+        }
         Ok(state)
+    }
+
+    /// Goes on without a call.
+    fn proceed(&mut self, state: &mut State, execution: usize) {
+        let plan = self.scenario.plans[execution];
+        let replaced = state.executions[execution].replaced;
+        let group = state.world.group_mut(plan.deployment());
+        state.executions[execution].stage = match state.executions[execution].stage {
+            Stage::WaitingForTasks => {
+                group.tasks = Tasks {
+                    is_rolling: false,
+                    ..group.tasks
+                };
+                let switch = plan.switch(&self.scenario.world, replaced);
+                Stage::Switching(self.learned.begin(switch))
+            }
+            Stage::Asking(generations) => {
+                group.asked |= generations & group.tasks.running();
+                Stage::Ended(Ending::Asked)
+            }
+            _ => {
+                group.marks &= !RESTORING;
+                Stage::Ended(Ending::Drained)
+            }
+        };
     }
 
     fn kill(&mut self, state: &mut State, execution: usize) {
@@ -453,10 +590,20 @@ impl Exploration<'_> {
                 Stage::Undoing(self.learned.begin(plan.delete()))
             }
             (_, Stage::Switching(_)) => {
-                Stage::Switching(self.learned.begin(plan.switch(&self.scenario.world)))
+                let replaced = state.executions[execution].replaced;
+                let switch = plan.switch(&self.scenario.world, replaced);
+                Stage::Switching(self.learned.begin(switch))
             }
+            (_, Stage::TakingBack(_)) => {
+                let replaced = state.executions[execution].replaced;
+                let take_back = plan.take_back(&self.scenario.world, replaced);
+                Stage::TakingBack(self.learned.begin(take_back))
+            }
+            (_, Stage::Restoring(_)) => Stage::Restoring(self.learned.begin(plan.restore())),
+            (_, Stage::Draining(_)) => Stage::Draining(self.learned.begin(plan.drain())),
             _ => Stage::Undoing(self.learned.begin(plan.delete())),
         };
+        state.executions[execution].announced = None;
         end_flight(state, execution);
     }
 
@@ -469,20 +616,31 @@ impl Exploration<'_> {
     ) -> Result<(), String> {
         let plan = self.scenario.plans[execution];
         let stage = state.executions[execution].stage;
-        let (Stage::Switching(point) | Stage::Undoing(point)) = stage else {
+        let Some(point) = stage.point() else {
             return Err("an execution calls while it waits".into());
         };
         let switches = matches!(stage, Stage::Switching(_));
+        match (call, answer) {
+            (Call::AddTags(deployment, marks), Answer::Done) if switches && marks & READY != 0 => {
+                state.executions[execution].announced = Some(*deployment);
+            }
+            (Call::ListTasks(_), Answer::Running(generations)) => {
+                state.executions[execution].listed = *generations;
+            }
+            _ => (),
+        }
         let point = self.learned.after(point, answer);
         if matches!(call, Call::DescribeTags(_) | Call::ModifyListener(_)) {
             end_flight(state, execution);
         }
         let ending = match self.learned.next(point) {
             Next::Calls(_) => {
-                state.executions[execution].stage = if switches {
-                    Stage::Switching(point)
-                } else {
-                    Stage::Undoing(point)
+                state.executions[execution].stage = match stage {
+                    Stage::Switching(_) => Stage::Switching(point),
+                    Stage::TakingBack(_) => Stage::TakingBack(point),
+                    Stage::Restoring(_) => Stage::Restoring(point),
+                    Stage::Draining(_) => Stage::Draining(point),
+                    _ => Stage::Undoing(point),
                 };
                 return Ok(());
             }
@@ -491,13 +649,19 @@ impl Exploration<'_> {
         end_flight(state, execution);
         if switches {
             state.executions[execution].switch = Some(ending);
+            state.executions[execution].announced = None;
         }
-        let start_again = |learned: &mut Learned| {
-            if switches {
-                Stage::Switching(learned.begin(plan.switch(&self.scenario.world)))
-            } else {
-                Stage::Undoing(learned.begin(plan.delete()))
+        let replaced = state.executions[execution].replaced;
+        let start_again = |learned: &mut Learned| match stage {
+            Stage::Switching(_) => {
+                Stage::Switching(learned.begin(plan.switch(&self.scenario.world, replaced)))
             }
+            Stage::TakingBack(_) => {
+                Stage::TakingBack(learned.begin(plan.take_back(&self.scenario.world, replaced)))
+            }
+            Stage::Restoring(_) => Stage::Restoring(learned.begin(plan.restore())),
+            Stage::Draining(_) => Stage::Draining(learned.begin(plan.drain())),
+            _ => Stage::Undoing(learned.begin(plan.delete())),
         };
         state.executions[execution].stage = match ending {
             Ending::Failed("TransientError") if self.learned.met_a_failure(point) => {
@@ -506,6 +670,16 @@ impl Exploration<'_> {
             Ending::Failed("TransientError" | "UnexpectedError") => {
                 return Err(format!("execution {execution} fails with {ending:?}"));
             }
+            Ending::Restored { fresh, replaced } => {
+                state.executions[execution].replaced = Some(replaced);
+                if fresh {
+                    Stage::WaitingForTasks
+                } else {
+                    let switch = plan.switch(&self.scenario.world, Some(replaced));
+                    Stage::Switching(self.learned.begin(switch))
+                }
+            }
+            Ending::Asked => Stage::Asking(state.executions[execution].listed),
             Ending::Deleting => Stage::Waiting(if self.scenario.undo_waits {
                 self.in_flight(state, execution)
             } else {
@@ -520,6 +694,12 @@ impl Exploration<'_> {
                     ));
                 }
                 Stage::Ended(ending)
+            }
+            Ending::Superseded | Ending::Unhealthy | Ending::Failed(_)
+                if switches && matches!(plan, Plan::Restore(_)) =>
+            {
+                let take_back = plan.take_back(&self.scenario.world, replaced);
+                Stage::TakingBack(self.learned.begin(take_back))
             }
             Ending::Superseded | Ending::Unhealthy | Ending::Failed(_)
                 if switches && plan.deletes() =>
@@ -587,6 +767,9 @@ impl Exploration<'_> {
                     && group.marks & READY != 0
                     && group.marks & (ROLLED_BACK | DELETING) == 0
             })
+            .filter(|(deployment, group)| {
+                group.marks & DRAINING == 0 || world.default == Some(*deployment)
+            })
             .map(|(deployment, _): (Deployment, _)| deployment)
             .max();
         if newest != world.default && !refused {
@@ -607,6 +790,9 @@ impl Exploration<'_> {
             return Err(format!("{active} is active and not marked as live"));
         }
         for (plan, execution) in self.scenario.plans.iter().zip(&state.executions) {
+            if matches!(plan, Plan::Drain(_) | Plan::Forget(_)) {
+                continue;
+            }
             let own = plan.deployment();
             let live = matches!(
                 execution.stage,
@@ -624,8 +810,7 @@ impl Exploration<'_> {
             if execution.switch == Some(Ending::Superseded) && !live && !newer {
                 return Err(format!("{own} ended as superseded, but {active} is active"));
             }
-            let switches = !matches!(plan, Plan::CleanUp(_) | Plan::Undo(_));
-            if active == own && !live && !refused && switches {
+            if active == own && !live && !refused && plan.switches() {
                 return Err(format!(
                     "{own} is active, but ended as {:?}",
                     execution.stage
@@ -688,6 +873,11 @@ fn check(state: &State, failed: bool) -> Result<(), String> {
     if !group.healthy() {
         return Err(format!(
             "the default action names {active}, which has no healthy target"
+        ));
+    }
+    if group.drains() {
+        return Err(format!(
+            "the default action names {active}, whose tasks were asked to drain"
         ));
     }
     if group.rules != 0b11 {

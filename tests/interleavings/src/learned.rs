@@ -11,13 +11,12 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
-use lifecycle::sdk::Clients;
-use lifecycle::{Settings, StepError};
+use lifecycle::{DeploymentId, Settings, StepError, sdk, tags};
 use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
 use time::Duration;
 
-use crate::call::{Answer, Call, Deployment, NOW, group_arn, id, name};
+use crate::call::{Answer, Call, Deployment, NOW, RESTORED_AT, group_arn, id, name};
 
 /// One invocation of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -28,6 +27,27 @@ pub enum Invocation {
         deployment: Deployment,
         /// The deployments that it replaces, as bits, if it is a rollback.
         roll_back: Option<u8>,
+        /// Whether the rollback has marked its target with `pulse:restoring-since`.
+        restored: bool,
+    },
+    /// `switch-traffic`, which takes the marks of a failed rollback back.
+    TakeBack {
+        /// The target of the rollback.
+        deployment: Deployment,
+        /// What it would have replaced, as bits.
+        replaced: u8,
+        /// What was active when it began.
+        active: Option<Deployment>,
+    },
+    /// `restore-deployment`.
+    Restore {
+        /// The deployment to bring back.
+        deployment: Deployment,
+    },
+    /// `drain-deployment`.
+    Drain {
+        /// The deployment to drain.
+        deployment: Deployment,
     },
     /// `delete-deployment`.
     Delete {
@@ -45,8 +65,18 @@ pub enum Ending {
     Switched,
     Superseded,
     Unhealthy,
+    TakenBack,
     Deleted,
     Deleting,
+    /// The sweep has asked the tasks to drain.
+    Asked,
+    /// There was no task to ask.
+    Drained,
+    /// The target of a rollback can be switched to, or can once its fresh tasks are healthy.
+    Restored {
+        fresh: bool,
+        replaced: u8,
+    },
     /// With an error of that name.
     Failed(&'static str),
 }
@@ -55,6 +85,15 @@ impl From<StepError> for Ending {
     fn from(error: StepError) -> Ending {
         Ending::Failed(error.name.as_str())
     }
+}
+
+/// The clients of all functions.
+#[derive(Debug, Clone)]
+#[expect(missing_docs, reason = "named after the services of AWS")]
+pub struct Clients {
+    pub ecs: aws_sdk_ecs::Client,
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+    pub secrets: aws_sdk_secretsmanager::Client,
 }
 
 /// Starts a function.
@@ -69,27 +108,65 @@ pub fn shipped() -> Code {
 
 async fn run(invocation: Invocation, clients: Clients) -> Ending {
     let settings = Settings::for_tests();
+    let aws = sdk::Clients {
+        ecs: clients.ecs.clone(),
+        elb: clients.elb.clone(),
+    };
     match invocation {
         Invocation::Switch {
             deployment,
             roll_back,
+            restored,
         } => {
             let input = switch_traffic::Input {
+                roll_back: roll_back.is_some(),
+                replaced: roll_back.map(ids),
+                restoring_since: restored.then(|| tags::timestamp(RESTORED_AT)),
+                ..to_switch(deployment)
+            };
+            switch(&clients, input).await
+        }
+        Invocation::TakeBack {
+            deployment,
+            replaced,
+            active,
+        } => {
+            let input = switch_traffic::Input {
+                roll_back: true,
+                take_back: true,
+                replaced: Some(ids(replaced)),
+                replaced_deployment_id: active.map(id),
+                ..to_switch(deployment)
+            };
+            switch(&clients, input).await
+        }
+        Invocation::Restore { deployment } => {
+            let input = restore_deployment::Input {
+                deployment_id: Some(id(deployment)),
+            };
+            match restore_deployment::run(&aws, &settings, &|| RESTORED_AT, input).await {
+                Ok(output) => Ending::Restored {
+                    fresh: output.restored,
+                    replaced: bits(&output.replaced),
+                },
+                Err(error) => error.into(),
+            }
+        }
+        Invocation::Drain { deployment } => {
+            let input = drain_deployment::Input {
                 deployment_id: id(deployment),
                 target_group_arn: group_arn(&name(deployment)),
-                roll_back: roll_back.is_some(),
-                replaced: roll_back.map(|replaced| {
-                    let deployments = (0..8).filter(|deployment| replaced & (1 << deployment) != 0);
-                    deployments.map(id).collect()
-                }),
             };
-            match switch_traffic::run(&clients.elb, &clients.secrets, &settings, &|| NOW, input)
-                .await
-            {
-                Ok(output) => match output.outcome {
-                    Outcome::Switched => Ending::Switched,
-                    Outcome::Superseded => Ending::Superseded,
-                    Outcome::Unhealthy => Ending::Unhealthy,
+            let clients = drain_deployment::Clients {
+                ecs: clients.ecs,
+                elb: clients.elb,
+                secrets: clients.secrets,
+                http: drain_deployment::drain_request::client(),
+            };
+            match drain_deployment::run(&clients, &settings, &|| NOW, input).await {
+                Ok(output) => match output.verdict {
+                    drain_deployment::Verdict::Draining => Ending::Asked,
+                    _ => Ending::Drained,
                 },
                 Err(error) => error.into(),
             }
@@ -112,7 +189,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 baseline: settings,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&clients, &settings, &|| now, input).await {
+            match delete_deployment::run(&aws, &settings, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,
@@ -121,6 +198,43 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             }
         }
     }
+}
+
+fn to_switch(deployment: Deployment) -> switch_traffic::Input {
+    switch_traffic::Input {
+        deployment_id: id(deployment),
+        target_group_arn: group_arn(&name(deployment)),
+        roll_back: false,
+        replaced: None,
+        replaced_deployment_id: None,
+        take_back: false,
+        restoring_since: None,
+    }
+}
+
+async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
+    let settings = Settings::for_tests();
+    match switch_traffic::run(&clients.elb, &clients.secrets, &settings, &|| NOW, input).await {
+        Ok(output) => match output.outcome {
+            Outcome::Switched => Ending::Switched,
+            Outcome::Superseded => Ending::Superseded,
+            Outcome::Unhealthy => Ending::Unhealthy,
+            Outcome::TakenBack => Ending::TakenBack,
+        },
+        Err(error) => error.into(),
+    }
+}
+
+/// The ids of these deployments, given as bits.
+fn ids(deployments: u8) -> Vec<DeploymentId> {
+    let numbers = (0..8).filter(|number| deployments & (1 << number) != 0);
+    numbers.map(id).collect()
+}
+
+/// The deployments with these ids, as bits.
+fn bits(deployments: &[DeploymentId]) -> u8 {
+    let numbers = (0..8).filter(|number| deployments.contains(&id(*number)));
+    numbers.map(|number| 1 << number).sum()
 }
 
 /// What a function does next.
@@ -340,7 +454,12 @@ impl Wire {
 
     fn clients(&self) -> Clients {
         // Retries wait for a random time, so a run with them could not be replayed.
-        Clients::new(&memory_aws::config(self.clone(), RetryConfig::disabled()))
+        let config = memory_aws::config(self.clone(), RetryConfig::disabled());
+        Clients {
+            ecs: aws_sdk_ecs::Client::new(&config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
+            secrets: aws_sdk_secretsmanager::Client::new(&config),
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! The part of ELB and ECS that a switch and an undo use. A call is one atomic step.
 
-use crate::call::{Answer, Call, Deployment, Marks, Resource, Service};
+use crate::call::{
+    ANNOUNCED, Answer, Call, DRAINING, Deployment, GAVE_WAY, Marks, Resource, Service, Tasks,
+};
 
 /// A deployment as AWS keeps it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -15,6 +17,10 @@ pub struct Group {
     pub service: Service,
     /// Whether its tasks answer health checks, as long as the service exists.
     pub answers: bool,
+    /// The tasks of the service.
+    pub tasks: Tasks,
+    /// The generations of tasks that were asked to drain, as bits.
+    pub asked: u8,
 }
 
 impl Group {
@@ -26,7 +32,27 @@ impl Group {
             rules: 0b11,
             service: Service::Active,
             answers: true,
+            tasks: Tasks::default(),
+            asked: 0,
         }
+    }
+
+    /// The same deployment after a sweep has asked its tasks to drain.
+    pub fn asked(self) -> Group {
+        Group {
+            marks: self.marks | DRAINING,
+            tasks: Tasks {
+                is_endless: true,
+                ..self.tasks
+            },
+            asked: self.tasks.running(),
+            ..self
+        }
+    }
+
+    /// Whether a task that was asked to drain runs.
+    pub fn drains(&self) -> bool {
+        self.service == Service::Active && self.tasks.running() & self.asked != 0
     }
 
     /// The same deployment with tasks that fail their health checks.
@@ -99,6 +125,12 @@ impl World {
             }
             Call::AddTags(deployment, marks) => match self.group_mut(*deployment) {
                 group if group.exists => {
+                    if marks & DRAINING != 0 {
+                        group.marks &= !GAVE_WAY;
+                        if group.marks & ANNOUNCED != 0 {
+                            group.marks |= GAVE_WAY;
+                        }
+                    }
                     group.marks |= marks;
                     Answer::Done
                 }
@@ -107,6 +139,9 @@ impl World {
             Call::RemoveTags(deployment, marks) => match self.group_mut(*deployment) {
                 group if group.exists => {
                     group.marks &= !marks;
+                    if marks & DRAINING != 0 {
+                        group.marks &= !GAVE_WAY;
+                    }
                     Answer::Done
                 }
                 _ => NO_GROUP,
@@ -142,18 +177,51 @@ impl World {
                 };
                 Answer::Done
             }
-            Call::DescribeServices(deployment) => Answer::Service(self.group(*deployment).service),
+            Call::DescribeServices(deployment) => {
+                let group = self.group(*deployment);
+                Answer::Service(group.service, group.tasks)
+            }
             Call::DeleteService(deployment) => {
                 let group = self.group_mut(*deployment);
                 match group.service {
                     Service::Active => {
                         group.service = Service::Draining;
-                        Answer::Service(Service::Draining)
+                        Answer::Service(Service::Draining, group.tasks)
                     }
                     Service::Draining | Service::Gone => Answer::Error("ServiceNotActiveException"),
                 }
             }
-            Call::ListTaskDefinitions => Answer::Done,
+            Call::StartFreshTasks(deployment) => self.update_service(*deployment, |tasks| Tasks {
+                newest: tasks.newest + 1,
+                is_rolling: true,
+                is_endless: false,
+            }),
+            Call::SetGracePeriod(deployment, is_endless) => {
+                self.update_service(*deployment, |tasks| Tasks {
+                    is_endless: *is_endless,
+                    ..tasks
+                })
+            }
+            Call::ListTasks(deployment) => Answer::Running(match self.group(*deployment) {
+                group if group.service == Service::Active => group.tasks.running(),
+                _ => 0,
+            }),
+            Call::DescribeTasks(_) | Call::GetSecretValue | Call::ListTaskDefinitions => {
+                Answer::Done
+            }
         }
+    }
+
+    fn update_service(
+        &mut self,
+        deployment: Deployment,
+        change: impl Fn(Tasks) -> Tasks,
+    ) -> Answer {
+        let group = self.group_mut(deployment);
+        if group.service != Service::Active {
+            return Answer::Error("ServiceNotActiveException");
+        }
+        group.tasks = change(group.tasks);
+        Answer::Done
     }
 }

@@ -151,3 +151,68 @@ fn a_newer_one_without_a_healthy_target_is_passed_over_in_every_order() {
     let plans = deploy(&[1, 2]);
     holds(&Scenario::new("two and an unhealthy one", world, &plans));
 }
+
+/// Deployment 1 is active, and 0 was live before it.
+fn replaced(previous: Group) -> World {
+    World {
+        default: Some(1),
+        groups: vec![previous, Group::with(READY | LIVE)],
+    }
+}
+
+#[test]
+fn a_deployment_is_drained_while_it_is_rolled_back_to() {
+    let warm = Group::with(READY | LIVE);
+    for (name, previous) in [("warm", warm), ("draining", warm.asked())] {
+        let plans = [Plan::Restore(0), Plan::Drain(0)];
+        let both = Scenario::new(name, replaced(previous), &plans);
+        holds(&both);
+        for execution in [0, 1] {
+            holds(&both.clone().dying(execution, Death::Retried(1)));
+        }
+        holds(&both.failing(1));
+    }
+}
+
+#[test]
+fn a_rollback_is_redriven_after_its_mark_has_aged_and_its_fresh_tasks_were_drained() {
+    let warm = Group::with(READY | LIVE);
+    for (name, previous) in [("redrive, warm", warm), ("redrive", warm.asked())] {
+        let plans = [Plan::Restore(0), Plan::Forget(0), Plan::Drain(0)];
+        holds(&Scenario::new(name, replaced(previous), &plans));
+    }
+}
+
+#[test]
+fn two_sweeps_drain_a_deployment_while_it_is_rolled_back_to() {
+    let plans = [Plan::Restore(0), Plan::Drain(0), Plan::Drain(0)];
+    let world = replaced(Group::with(READY | LIVE));
+    holds(&Scenario::new("two sweeps", world, &plans).with_preemptions(4));
+}
+
+#[test]
+fn a_deployment_that_never_switched_is_drained_while_it_is_started_again() {
+    // It was tagged as live, and the modification of the listener failed.
+    let world = World {
+        default: Some(0),
+        groups: vec![Group::with(READY | LIVE); 2],
+    };
+    let plans = [Plan::Switch(1), Plan::Drain(1)];
+    let again = Scenario::new("drain, switch again", world, &plans);
+    holds(&again);
+    holds(&again.clone().failing(1));
+    for execution in [0, 1] {
+        holds(&again.clone().dying(execution, Death::Retried(1)));
+    }
+}
+
+#[test]
+fn a_draining_one_is_not_switched_to_by_another_deployment() {
+    let live = Group::with(READY | LIVE);
+    let world = World {
+        default: Some(0),
+        groups: vec![live, Group::with(0), live],
+    };
+    let plans = [Plan::Switch(1), Plan::Drain(2)];
+    holds(&Scenario::new("drain a newer one, switch", world, &plans));
+}

@@ -7,9 +7,8 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Tag};
 use interleavings::call::{Deployment, LIVE, NOW, READY, ROLLED_BACK, group_arn, name};
 use interleavings::explore::{Death, Plan, Scenario, explore};
-use interleavings::learned::{Code, Ending, Invocation, shipped};
+use interleavings::learned::{Clients, Code, Ending, Invocation, shipped};
 use interleavings::world::{Group, World};
-use lifecycle::sdk::Clients;
 use lifecycle::tags;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -20,6 +19,7 @@ enum Mutation {
     NewestWhetherReadyOrNot,
     RolledBackToo,
     DeletingToo,
+    DrainingToo,
     UnhealthyToo,
     OwnAlways,
 }
@@ -30,7 +30,7 @@ fn code(mutation: Mutation) -> Code {
         Invocation::Switch { deployment, .. } => {
             Box::pin(async move { switch(&clients, deployment, mutation).await })
         }
-        Invocation::Delete { .. } => shipped(invocation, clients),
+        _ => shipped(invocation, clients),
     })
 }
 
@@ -146,8 +146,10 @@ fn may_be_chosen(group: &TargetGroup, own: &str, active: Option<&str>, mutation:
         Mutation::NewestWhetherReadyOrNot => true,
         Mutation::RolledBackToo => ready && !has(tags::DELETING_SINCE),
         Mutation::DeletingToo => ready && !has(tags::ROLLED_BACK_AT),
+        Mutation::DrainingToo => ready && !has(tags::ROLLED_BACK_AT) && !has(tags::DELETING_SINCE),
         _ => {
             !has(tags::ROLLED_BACK_AT)
+                && !has(tags::DRAINING_SINCE)
                 && (Some(group.arn.as_str()) == active || ready && !has(tags::DELETING_SINCE))
         }
     }
@@ -195,6 +197,11 @@ fn scenarios() -> Vec<Scenario> {
             &[Plan::Switch(1)],
         ),
         Scenario::new(
+            "one and a draining one",
+            world(&[active, new, active.asked()]),
+            &[Plan::Switch(1)],
+        ),
+        Scenario::new(
             "switch, undo",
             world(&[active, new, ready]),
             &[Plan::Switch(1), Plan::Undo(2)],
@@ -221,6 +228,7 @@ fn every_defective_loop_is_found() {
         Mutation::NewestWhetherReadyOrNot,
         Mutation::RolledBackToo,
         Mutation::DeletingToo,
+        Mutation::DrainingToo,
         Mutation::UnhealthyToo,
         Mutation::OwnAlways,
     ] {
@@ -237,4 +245,37 @@ fn an_undo_that_does_not_wait_for_switches_in_flight_is_found() {
     hasty.undo_waits = false;
     let what = explore(&hasty, shipped()).expect_err("a defect");
     println!("{what}");
+}
+
+#[test]
+fn a_drain_that_does_not_look_again_before_it_asks_is_found() {
+    let world = World {
+        default: Some(1),
+        groups: vec![Group::with(READY | LIVE); 2],
+    };
+    let plans = [Plan::Restore(0), Plan::Drain(0)];
+    let what = explore(&Scenario::new("hasty drain", world, &plans), hasty_drain());
+    println!("{}", what.expect_err("a defect"));
+}
+
+/// A drain that marks and asks at once.
+fn hasty_drain() -> Code {
+    let shipped = shipped();
+    Box::new(move |invocation, clients| match invocation {
+        Invocation::Drain { deployment } => Box::pin(async move {
+            let arn = group_arn(&name(deployment));
+            let listed = clients
+                .ecs
+                .list_tasks()
+                .cluster("test")
+                .service_name(name(deployment));
+            let _ = listed.send().await;
+            if active(&clients.elb).await.as_ref() == Some(&arn) {
+                return Ending::Failed("DeploymentActiveError");
+            }
+            mark(&clients.elb, &arn, tags::DRAINING_SINCE).await;
+            Ending::Asked
+        }),
+        _ => shipped(invocation, clients),
+    })
 }

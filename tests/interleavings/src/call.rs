@@ -379,7 +379,7 @@ fn shape_service(deployment: Deployment, status: Service, tasks: Tasks) -> Value
     let grace = if tasks.is_endless {
         DRAINING_GRACE_PERIOD_SECONDS
     } else {
-        HEALTH_CHECK_GRACE_PERIOD_SECONDS
+        HEALTH_CHECK_GRACE_PERIOD_SECONDS as i32
     };
     json!({
         "serviceName": name,

@@ -62,8 +62,12 @@ const UNTIL_READY: [(&str, f64); 4] = [
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
 /// States that run a function of another name. An undo is a deletion with a guard that refuses a
-/// deployment that was live, and in the console the state's name should say why it runs.
-const OTHER_NAME: [(&str, &str); 1] = [("UndoDeployment", "DeleteDeployment")];
+/// deployment that was live, and marks belong to the switch; in the console the state's name should say why it
+/// runs.
+const OTHER_NAME: [(&str, &str); 2] = [
+    ("UndoDeployment", "DeleteDeployment"),
+    ("TakeMarksBack", "SwitchTraffic"),
+];
 
 /// A comment with fewer words gives no reason.
 const MIN_WORDS: usize = 8;

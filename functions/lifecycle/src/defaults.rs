@@ -95,7 +95,8 @@ pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
 /// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
 pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
-/// How long a rollback's target is neither drained nor deleted: as long as the rollback machine may run.
+/// How long a rollback's target is neither drained nor deleted: longer than a rollback takes, unless AWS fails
+/// again and again. One that takes longer does not switch to what was drained since.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);
 /// How far ahead of a function's time a tag may be that another function wrote. Clocks differ by a fraction
 /// of a second, but the plan of a cleanup has the time at which it began to read.

@@ -94,6 +94,7 @@ pub struct Clients {
     pub ecs: aws_sdk_ecs::Client,
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     pub secrets: aws_sdk_secretsmanager::Client,
+    pub sfn: aws_sdk_sfn::Client,
 }
 
 /// Starts a function.
@@ -111,6 +112,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
     let aws = sdk::Clients {
         ecs: clients.ecs.clone(),
         elb: clients.elb.clone(),
+        sfn: clients.sfn.clone(),
     };
     match invocation {
         Invocation::Switch {
@@ -459,6 +461,7 @@ impl Wire {
             ecs: aws_sdk_ecs::Client::new(&config),
             elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             secrets: aws_sdk_secretsmanager::Client::new(&config),
+            sfn: aws_sdk_sfn::Client::new(&config),
         }
     }
 }

@@ -10,7 +10,8 @@ pub mod quota;
 mod shadowed;
 
 use lifecycle::routing::DefaultAction;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, policy, tags, target_group};
+use lifecycle::tags::{self, Tags};
+use lifecycle::{DeploymentId, ErrorName, Settings, StepError, guard, policy, target_group};
 use serde::Serialize;
 use serde_json::Value;
 use time::UtcDateTime;
@@ -89,13 +90,15 @@ pub async fn run(
     // the switch is.
     let default_action = DefaultAction::read(elb, settings).await?;
     default_action.refuse_others(settings)?;
-    refuse_if_rolled_back(elb, &usage, id).await?;
+    let marks = marks(elb, &usage, id).await?;
+    refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
     let image_digest = match verdict {
         Verdict::AlreadyActive => active::compare(&clients.ecs, settings, &deployment).await?,
         _ => image::find(&clients.ecr, settings, &deployment).await?,
     };
     if verdict == Verdict::Proceed {
+        guard::refuse_draining(id, &marks)?;
         // Whether the new rules can do what the default action does before it routes.
         let policy = default_action.policy()?;
         policy::client_secret(&clients.secrets, settings, &policy).await?;
@@ -127,17 +130,19 @@ fn verdict(
     }
 }
 
-async fn refuse_if_rolled_back(
+/// The tags of the deployment's target group; none if it does not exist yet.
+async fn marks(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     usage: &quota::Usage,
     id: &DeploymentId,
-) -> Result<(), StepError> {
+) -> Result<Tags, StepError> {
     let own = usage.own_target_group(id).map(String::as_str);
     let own = target_group::of_environment(elb, id.environment(), own).await?;
-    match own
-        .first()
-        .and_then(|group| group.tags.get(tags::ROLLED_BACK_AT))
-    {
+    Ok(own.into_iter().next().map_or_else(Tags::new, |it| it.tags))
+}
+
+fn refuse_if_rolled_back(marks: &Tags, id: &DeploymentId) -> Result<(), StepError> {
+    match marks.get(tags::ROLLED_BACK_AT) {
         Some(when) => Err(StepError::new(
             ErrorName::DeploymentRolledBack,
             format!(

@@ -359,6 +359,16 @@ async fn a_deployment_that_was_rolled_back_is_refused() {
 }
 
 #[tokio::test]
+async fn a_deployment_that_drains_is_refused_before_anything_is_made() {
+    let draining = |state: &mut memory_aws::State| {
+        state.deploy(ID, &[tags::LIVE_SINCE, tags::DRAINING_SINCE]);
+    };
+    let error = validate(&with(draining)).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentDraining);
+    assert!(error.message.contains("rollback machine"), "{error}");
+}
+
+#[tokio::test]
 async fn a_rollback_during_the_reads_is_seen() {
     let roll_back = |state: &mut memory_aws::State| {
         state.tag(ID, tags::ROLLED_BACK_AT, "2025-10-27T12:30:00Z");

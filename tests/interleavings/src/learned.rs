@@ -11,7 +11,8 @@ use aws_smithy_runtime_api::client::http::{HttpConnector, HttpConnectorFuture};
 use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
-use lifecycle::{DeploymentId, Settings, StepError, sdk, tags};
+use lifecycle::sdk::Clients;
+use lifecycle::{DeploymentId, Settings, StepError, tags};
 use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
 use time::Duration;
@@ -87,16 +88,6 @@ impl From<StepError> for Ending {
     }
 }
 
-/// The clients of all functions.
-#[derive(Debug, Clone)]
-#[expect(missing_docs, reason = "named after the services of AWS")]
-pub struct Clients {
-    pub ecs: aws_sdk_ecs::Client,
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
-    pub secrets: aws_sdk_secretsmanager::Client,
-    pub sfn: aws_sdk_sfn::Client,
-}
-
 /// Starts a function.
 pub type Code = Box<dyn Fn(Invocation, Clients) -> Run>;
 /// A running function.
@@ -109,11 +100,6 @@ pub fn shipped() -> Code {
 
 async fn run(invocation: Invocation, clients: Clients) -> Ending {
     let settings = Settings::for_tests();
-    let aws = sdk::Clients {
-        ecs: clients.ecs.clone(),
-        elb: clients.elb.clone(),
-        sfn: clients.sfn.clone(),
-    };
     match invocation {
         Invocation::Switch {
             deployment,
@@ -146,7 +132,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let input = restore_deployment::Input {
                 deployment_id: Some(id(deployment)),
             };
-            match restore_deployment::run(&aws, &settings, &|| RESTORED_AT, input).await {
+            match restore_deployment::run(&clients, &settings, &|| RESTORED_AT, input).await {
                 Ok(output) => Ending::Restored {
                     fresh: output.restored,
                     replaced: bits(&output.replaced),
@@ -191,7 +177,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 baseline: settings,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&aws, &settings, &|| now, input).await {
+            match delete_deployment::run(&clients, &settings, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting => Ending::Deleting,
@@ -457,12 +443,7 @@ impl Wire {
     fn clients(&self) -> Clients {
         // Retries wait for a random time, so a run with them could not be replayed.
         let config = memory_aws::config(self.clone(), RetryConfig::disabled());
-        Clients {
-            ecs: aws_sdk_ecs::Client::new(&config),
-            elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-            secrets: aws_sdk_secretsmanager::Client::new(&config),
-            sfn: aws_sdk_sfn::Client::new(&config),
-        }
+        Clients::new(&config)
     }
 }
 

@@ -7,8 +7,9 @@ use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum, Tag};
 use interleavings::call::{Deployment, LIVE, NOW, READY, ROLLED_BACK, group_arn, name};
 use interleavings::explore::{Death, Plan, Scenario, explore};
-use interleavings::learned::{Clients, Code, Ending, Invocation, shipped};
+use interleavings::learned::{Code, Ending, Invocation, shipped};
 use interleavings::world::{Group, World};
+use lifecycle::sdk::Clients;
 use lifecycle::tags;
 
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -24,4 +24,4 @@ for main in functions/*/src/main.rs; do
 done
 
 # pipeline.yaml reads the packages from this path, even if CARGO_TARGET_DIR is set.
-cargo lambda build --release --output-format zip --lambda-dir target/lambda "$architecture" "${packages[@]}"
+cargo lambda build --release --locked --output-format zip --lambda-dir target/lambda "$architecture" "${packages[@]}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Deploys one environment: builds the functions, and then deploys the stacks <env>-baseline and <env>-pipeline.
-# A second run changes only what differs, and never the default action of the load balancer's listener.
+# A second run changes only what differs, and never the default action of the load balancer's HTTPS listener. That listener
+# is in no stack: this script creates it once (docs/adr/0005-the-template-does-not-own-live-traffic.md).
 #
 #   ENV                   name of the environment, at most 15 characters
 #   DOMAIN                name under which users reach the application
@@ -26,14 +27,59 @@ say() {
   printf '==> %s\n' "$*"
 }
 
-# Prints the status of a stack; nothing if the stack does not exist or none of its resources was ever created.
+# Prints the status of a stack; nothing if the stack does not exist.
 stack_status() {
   local answer
   if answer=$(aws cloudformation describe-stacks --stack-name "$1" --query 'Stacks[0].StackStatus' --output text 2>&1); then
-    [[ $answer == REVIEW_IN_PROGRESS ]] || echo "$answer"
+    echo "$answer"
   elif [[ $answer != *"does not exist"* ]]; then
     fail "cannot read stack $1: $answer"
   fi
+}
+
+# Waits until no operation on a stack is under way. Sets `state` to `new`, `failed` (its creation failed, so that it can
+# only be deleted) or `ready` (it can be updated), and exits if an operator has to act first. The values are those of
+# https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/view-stack-events.html
+settle_stack() {
+  local stack=$1 status last=
+  while true; do
+    status=$(stack_status "$stack")
+    case $status in
+    # A stack in review has a change set and no resources.
+    '' | REVIEW_IN_PROGRESS | DELETE_COMPLETE)
+      state=new
+      return
+      ;;
+    CREATE_FAILED | ROLLBACK_COMPLETE | ROLLBACK_FAILED)
+      state=failed
+      return
+      ;;
+    CREATE_COMPLETE | UPDATE_COMPLETE | UPDATE_ROLLBACK_COMPLETE | IMPORT_COMPLETE | IMPORT_ROLLBACK_COMPLETE)
+      state=ready
+      return
+      ;;
+    CREATE_IN_PROGRESS | ROLLBACK_IN_PROGRESS | DELETE_IN_PROGRESS | \
+      UPDATE_IN_PROGRESS | UPDATE_COMPLETE_CLEANUP_IN_PROGRESS | UPDATE_ROLLBACK_IN_PROGRESS | \
+      UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS | IMPORT_IN_PROGRESS | IMPORT_ROLLBACK_IN_PROGRESS)
+      [[ $status == "$last" ]] || say "$stack: waiting for another operation, $status"
+      last=$status
+      sleep 10
+      ;;
+    UPDATE_FAILED)
+      fail "an update of $stack failed without being undone; run: aws cloudformation rollback-stack --stack-name $stack"
+      ;;
+    UPDATE_ROLLBACK_FAILED)
+      fail "an update of $stack failed and could not be undone; correct what its events name, then run: aws cloudformation continue-update-rollback --stack-name $stack"
+      ;;
+    IMPORT_ROLLBACK_FAILED)
+      fail "an import into $stack failed and could not be undone; correct what its events name in the console of CloudFormation"
+      ;;
+    DELETE_FAILED)
+      fail "a deletion of $stack failed; complete it with: make destroy ENV=$ENV"
+      ;;
+    *) fail "$stack has the status $status, which this script does not know" ;;
+    esac
+  done
 }
 
 # Prints the value of an output of a stack.
@@ -48,9 +94,16 @@ stack_parameter() {
     --query "Stacks[0].Parameters[?ParameterKey=='$2'].ParameterValue"
 }
 
-# A stack whose creation failed can only be deleted. It may have been deleted since its status was read.
+# Whether a stack has a resource.
+stack_has() {
+  local found
+  found=$(aws cloudformation describe-stack-resources --stack-name "$1" --output text \
+    --query "StackResources[?LogicalResourceId=='$2' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId") ||
+    fail "cannot read the resources of stack $1"
+  [[ $found ]]
+}
+
 remove_failed_creation() {
-  [[ $(stack_status "$1") == ROLLBACK_COMPLETE ]] || return 0
   say "$1: removing the remains of an earlier creation that failed"
   aws cloudformation delete-stack --stack-name "$1"
   aws cloudformation wait stack-delete-complete --stack-name "$1"
@@ -67,19 +120,22 @@ fail_with_events() {
   exit 1
 }
 
-# Creates or updates a stack. The arguments are its name, its status from stack_status, its template, and then more
-# arguments of `aws cloudformation deploy`.
+# Creates or updates a stack. The arguments are its name, its template, and then more arguments of `aws cloudformation
+# deploy`.
 deploy_stack() {
-  local stack=$1 status=$2 template=$3 started answer
-  shift 3
+  local stack=$1 template=$2 started answer state
+  shift 2
 
-  if [[ -n $status ]]; then
-    say "$stack: updating"
-  else
+  settle_stack "$stack"
+  case $state in
+  ready) say "$stack: updating" ;;
+  new) say "$stack: creating (takes a few minutes on AWS)" ;;
+  failed)
+    remove_failed_creation "$stack"
     say "$stack: creating (takes a few minutes on AWS)"
-  fi
+    ;;
+  esac
   started=$(date -u +%Y-%m-%dT%H:%M:%S)
-  # No --tags: CloudFormation would apply a change of the stack's tags to every resource, including the listener.
   if answer=$(aws cloudformation deploy --stack-name "$stack" --template-file "$template" --no-fail-on-empty-changeset "$@" 2>&1); then
     [[ $answer != *"No changes to deploy"* ]] || say "$stack: nothing to change"
   else
@@ -113,7 +169,9 @@ create_baseline_around_repository() {
   done
   # A resource is imported by a name that the template states literally:
   # https://docs.aws.amazon.com/AWSCloudFormation/latest/UserGuide/import-resources-automatically.html
-  template=$(sed "s/^\( *RepositoryName:\) !Ref Environment$/\1 $ENV/" infra/baseline.yaml)
+  # Should the creation fail, its undo must not delete images that existed before.
+  template=$(sed -e "s/^\( *RepositoryName:\) !Ref Environment$/\1 $ENV/" \
+    -e 's/^\( *DeletionPolicy:\) RetainExceptOnCreate$/\1 Retain/' infra/baseline.yaml)
   [[ $template == *"RepositoryName: $ENV"* ]] || fail "infra/baseline.yaml does not name its repository after the environment"
   aws cloudformation create-change-set --stack-name "$baseline" --change-set-name "$change_set" --change-set-type CREATE \
     --import-existing-resources --template-body "$template" --capabilities CAPABILITY_IAM \
@@ -124,16 +182,30 @@ create_baseline_around_repository() {
   aws cloudformation wait stack-create-complete --stack-name "$baseline" || fail_with_events "$baseline" "$started"
 }
 
-# The listener's default action says which deployment is active, and CloudFormation would reset it to the template's
-# 503 with any change to the listener. With the policy, CloudFormation refuses such a change before anything moves.
-protect_listener() {
+# With the policy, CloudFormation refuses to replace or delete what deployments run on, before anything changes.
+protect_baseline() {
   aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body file://infra/baseline-stack-policy.json
+}
+
+# Sets `listener` to the load balancer's HTTPS listener, and creates it if there is none. Until the first deployment it
+# answers 503.
+ensure_listener() {
+  local balancer
+  balancer=$(stack_output "$baseline" LoadBalancerArn)
+  listener=$(aws elbv2 describe-listeners --load-balancer-arn "$balancer" --output text \
+    --query "Listeners[?Protocol=='HTTPS'].ListenerArn") || fail "cannot read the listeners of $balancer"
+  [[ -z $listener ]] || return 0
+  say "$baseline: creating the listener"
+  listener=$(aws elbv2 create-listener --load-balancer-arn "$balancer" --port 443 --protocol HTTPS \
+    --ssl-policy ELBSecurityPolicy-TLS13-1-2-2021-06 \
+    --certificates "CertificateArn=$(stack_output "$baseline" CertificateArn)" --default-actions \
+    'Type=fixed-response,FixedResponseConfig={StatusCode=503,ContentType=text/plain,MessageBody=Nothing is deployed here yet.}' \
+    --tags "Key=pulse:environment,Value=$ENV" --query 'Listeners[0].ListenerArn' --output text)
 }
 
 # Replaces the listener's certificate with a call that leaves the default action unchanged.
 change_certificate() {
-  local listener current
-  listener=$(stack_output "$baseline" ListenerArn)
+  local current
   current=$(aws elbv2 describe-listeners --listener-arns "$listener" --output text \
     --query 'Listeners[0].Certificates[0].CertificateArn')
   if [[ $current != "$CERTIFICATE_ARN" ]]; then
@@ -146,6 +218,7 @@ change_certificate() {
 # A new bucket encrypts its objects and blocks public access by default:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
+# Nothing in it expires, because an unchanged stack names its packages for ever.
 ensure_package_bucket() {
   # Anyone can own a bucket of this name, and what is in it gets deployed, so the owner is checked.
   if aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$account" >/dev/null 2>&1; then
@@ -158,10 +231,43 @@ ensure_package_bucket() {
   else
     aws s3api create-bucket --bucket "$bucket" --create-bucket-configuration "LocationConstraint=$region" >/dev/null
   fi || fail "cannot create the bucket $bucket; if another account owns that name, use another region"
-  # One year, because a failed update goes back to the packages of the last update that succeeded.
-  aws s3api put-bucket-lifecycle-configuration --bucket "$bucket" --lifecycle-configuration \
-    '{"Rules": [{"ID": "old-packages", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 365},
-      "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7}}]}' >/dev/null
+}
+
+# Checks what would let the creation fail late, or wait for hours: ACM issues a certificate only for a name that the
+# internet asks this zone for.
+check_hosted_zone() {
+  local answer name private servers server delegated record
+  answer=$(aws route53 get-hosted-zone --id "$HOSTED_ZONE_ID" --output text \
+    --query '[HostedZone.Name, HostedZone.Config.PrivateZone, DelegationSet.NameServers[0], DelegationSet.NameServers[1], DelegationSet.NameServers[2], DelegationSet.NameServers[3]]') ||
+    fail "cannot read the hosted zone $HOSTED_ZONE_ID"
+  read -r name private servers <<<"$answer"
+  name=${name%.}
+  [[ $private == False ]] ||
+    fail "the hosted zone $HOSTED_ZONE_ID ($name) is private; give a public one, or give CERTIFICATE_ARN"
+  [[ $DOMAIN == "$name" || $DOMAIN == *".$name" ]] ||
+    fail "the hosted zone $HOSTED_ZONE_ID is for $name, and $DOMAIN is not in it"
+  record=$(aws route53 list-resource-record-sets --hosted-zone-id "$HOSTED_ZONE_ID" --output text \
+    --query "ResourceRecordSets[?Name=='$DOMAIN.' && (Type=='A' || Type=='AAAA' || Type=='CNAME')].Type") ||
+    fail "cannot read the records of the hosted zone $HOSTED_ZONE_ID"
+  [[ -z $record ]] ||
+    fail "the hosted zone $HOSTED_ZONE_ID already has a record for $DOMAIN ($(xargs <<<"$record")); delete it, or give CERTIFICATE_ARN and change it yourself later"
+  if ! delegated=$(name_servers "$name"); then
+    say "whether $name is delegated to the hosted zone was not checked, because DNS could not be asked (dig or nslookup)"
+    return
+  fi
+  for server in $servers; do
+    [[ " $(tr -s '[:space:]' ' ' <<<"$delegated") " != *" $server. "* ]] || return 0
+  done
+  fail "$name is not delegated to the hosted zone $HOSTED_ZONE_ID; where $name is registered, set its name servers to ${servers//$'\t'/, }"
+}
+
+# Prints the name servers of a domain, each with a dot at its end. Fails if DNS cannot be asked.
+name_servers() {
+  if command -v dig >/dev/null; then
+    dig +short NS "$1." 2>/dev/null
+  else
+    nslookup -type=NS "$1." 2>/dev/null | sed -n 's/.*nameserver = *\(.*[^.]\)\.*$/\1./p'
+  fi
 }
 
 : "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=}" "${SKIP_BUILD:=}"
@@ -186,18 +292,23 @@ region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 bucket=pulse-deploy-$account-$region
 
-status=$(stack_status "$baseline")
+settle_stack "$pipeline"
+state_of_pipeline=$state
+settle_stack "$baseline"
 is_new=
-[[ -n $status && $status != ROLLBACK_COMPLETE ]] || is_new=yes
+[[ $state == ready ]] || is_new=yes
 read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
 if [[ -n $is_new ]]; then
   [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
     fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or give HOSTED_ZONE_ID to create one for DOMAIN"
   [[ -n $DOMAIN || -z $HOSTED_ZONE_ID ]] || fail "HOSTED_ZONE_ID needs DOMAIN, the name for the certificate and the record"
+  [[ -z $HOSTED_ZONE_ID ]] || check_hosted_zone
   baseline_parameters+=("DomainName=$DOMAIN" "CertificateArn=$CERTIFICATE_ARN" "HostedZoneId=$HOSTED_ZONE_ID")
 else
-  # The parameters of the listener keep their values, because changing them would change the listener.
-  protect_listener
+  # An update would delete the listener, with the traffic.
+  ! stack_has "$baseline" HttpsListener ||
+    fail "the stack $baseline still has the listener in it, because a version before the first release made it; create another environment"
+  protect_baseline
   zone=$(stack_parameter "$baseline" HostedZoneId)
   domain=$(stack_parameter "$baseline" DomainName)
   [[ -z $HOSTED_ZONE_ID || $HOSTED_ZONE_ID == "$zone" ]] ||
@@ -206,11 +317,10 @@ else
     fail "$ENV was created for $domain, which cannot change while it serves traffic; leave DOMAIN out"
   [[ -n $zone || -z $DOMAIN ]] || baseline_parameters+=("DomainName=$DOMAIN")
   # One assignment each, because the shell exits only if the command of a plain assignment fails.
-  status_of_pipeline=$(stack_status "$pipeline")
-  if [[ -z $ARCH && -n $status_of_pipeline ]]; then
+  if [[ -z $ARCH && $state_of_pipeline != new ]]; then
     ARCH=$(stack_parameter "$pipeline" Architecture)
   fi
-  if [[ -z $IMAGE_ARCH && -n $status_of_pipeline ]]; then
+  if [[ -z $IMAGE_ARCH && $state_of_pipeline != new ]]; then
     IMAGE_ARCH=$(stack_parameter "$pipeline" ImageArchitecture | tr '[:upper:]' '[:lower:]')
   fi
 fi
@@ -224,16 +334,17 @@ if [[ $SKIP_BUILD != 1 ]]; then
 fi
 
 if [[ -n $is_new ]]; then
-  [[ -z $status ]] || remove_failed_creation "$baseline"
-  status=
+  [[ $state != failed ]] || remove_failed_creation "$baseline"
   if repository_is_left; then
     create_baseline_around_repository "${baseline_parameters[@]}"
-    status=CREATE_COMPLETE
   fi
 fi
-deploy_stack "$baseline" "$status" infra/baseline.yaml \
-  --capabilities CAPABILITY_IAM --parameter-overrides "${baseline_parameters[@]}"
-protect_listener
+deploy_stack "$baseline" infra/baseline.yaml --capabilities CAPABILITY_IAM --parameter-overrides "${baseline_parameters[@]}"
+protect_baseline
+ensure_listener
+if [[ $(stack_parameter "$baseline" ListenerArn) != "$listener" ]]; then
+  deploy_stack "$baseline" infra/baseline.yaml --capabilities CAPABILITY_IAM --parameter-overrides "ListenerArn=$listener"
+fi
 [[ -n $is_new || -z $CERTIFICATE_ARN ]] || change_certificate
 
 ensure_package_bucket
@@ -248,12 +359,7 @@ answer=$(aws cloudformation package --template-file infra/pipeline.yaml --s3-buc
 
 image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
 read -r -a pipeline_parameters <<<"Environment=$ENV Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
-status=$(stack_status "$pipeline")
-if [[ $status == ROLLBACK_COMPLETE ]]; then
-  remove_failed_creation "$pipeline"
-  status=
-fi
-deploy_stack "$pipeline" "$status" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
+deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
   --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
 
 answer=$(aws cloudformation describe-stacks --stack-name "$baseline" --output text --query "Stacks[0].[

@@ -121,10 +121,18 @@ stop_executions() {
     target_groups | xargs -r -n 20 aws elbv2 remove-tags --tag-keys pulse:restoring-since --resource-arns
 }
 
+# Prints the ARN of the HTTPS listener, which is in no stack; nothing if there is none.
+https_listener() {
+  local balancer
+  balancer=$(resource_of "$baseline" LoadBalancer)
+  [[ -z $balancer ]] || aws elbv2 describe-listeners --load-balancer-arn "$balancer" --output text \
+    --query "Listeners[?Protocol=='HTTPS'].ListenerArn"
+}
+
 # Takes all traffic off the active deployment, because the cleanup machine never deletes an active one.
 answer_503() {
   local listener action
-  listener=$(resource_of "$baseline" HttpsListener)
+  listener=$(https_listener)
   [[ $listener ]] || return 0
   action=$(aws elbv2 describe-listeners --listener-arns "$listener" --query 'Listeners[0].DefaultActions[0].Type' --output text)
   if [[ $action != fixed-response ]]; then
@@ -267,6 +275,9 @@ if [[ $has_pipeline ]]; then
 fi
 if [[ $has_baseline ]]; then
   [[ -z $drain_group ]] || wait_for_interfaces "$drain_group"
+  # First, because a certificate that a listener uses cannot be deleted.
+  listener=$(https_listener)
+  [[ -z $listener ]] || aws elbv2 delete-listener --listener-arn "$listener"
   delete_stack "$baseline"
 fi
 

@@ -32,6 +32,11 @@ impl Statement {
     pub fn actions(&self) -> Vec<String> {
         strings(&self.value["Action"])
     }
+
+    /// Whether it allows its actions; it denies them otherwise.
+    pub fn allows(&self) -> bool {
+        self.value["Effect"] == "Allow"
+    }
 }
 
 /// A string, or the strings of a list.

@@ -34,6 +34,12 @@ page that it follows:
     `POST /_localcloud/kill/{environment}` kills one, as when it is out of memory.
     https://docs.aws.amazon.com/lambda/latest/dg/lambda-runtime-environment.html
 13. Of histories, logs, metrics and events the newest are kept, where AWS forgets by age.
+14. In a repository that is IMMUTABLE_WITH_EXCLUSION only the tags that a filter matches can move.
+    https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-tag-mutability.html
+15. `PUT /_localcloud/not-ready` names functions and errors, such as ENINotReadyException: Lambda refuses the next call
+    that a state machine makes of such a function with that error. The answer has those of the last request that are
+    still to come.
+    https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -42,6 +48,7 @@ this one binds to it. It ends when its standard input ends, so that it never out
 import asyncio
 import contextlib
 import contextvars
+import fnmatch
 import json
 import os
 import shutil
@@ -300,6 +307,8 @@ def refusal(role, action, arn):
 # https://docs.aws.amazon.com/step-functions/latest/dg/connect-eventbridge.html
 state_machine_role = contextvars.ContextVar("state_machine_role", default="")
 execute_task, call_lambda = stepfunctions._execute_task, stepfunctions._call_lambda
+# The errors of functions that are not ready (15), by function.
+not_ready = {}
 
 
 def execute_task_as_role(state_def, raw_input, execution, ctx):
@@ -317,6 +326,8 @@ def call_lambda_as_role(func_ref, event):
             raise stepfunctions._ExecutionError(
                 "Lambda.AWSLambdaException",
                 f"{refusal(role, 'lambda:InvokeFunction', arn)} (Service: Lambda, Status Code: 403)")
+    if config and (error := not_ready.pop(config["FunctionName"], None)):
+        raise stepfunctions._ExecutionError(f"Lambda.{error}", "The function is not ready. (Service: Lambda)")
     return call_lambda(func_ref, event)
 
 
@@ -485,19 +496,30 @@ def load_balancing():
     }
 
 
+async def exchange_not_ready(receive):
+    body, more = b"", True
+    while more:
+        event = await receive()
+        body, more = body + event.get("body", b""), event.get("more_body", False)
+    before = dict(not_ready)
+    not_ready.clear()
+    not_ready.update(json.loads(body))
+    return before
+
+
 async def application(scope, receive, send):
-    if scope["type"] == "http" and scope["path"] == "/_localcloud/load-balancing":
-        body = json.dumps(load_balancing()).encode()
-        await send({"type": "http.response.start", "status": 200,
-                    "headers": [(b"content-type", b"application/json")]})
-        await send({"type": "http.response.body", "body": body})
-        return
-    if scope["type"] == "http" and scope["path"].startswith("/_localcloud/kill/"):
-        kill_environment(int(scope["path"].rpartition("/")[2]))
-        await send({"type": "http.response.start", "status": 204, "headers": []})
-        await send({"type": "http.response.body"})
-        return
-    await gateway.app(scope, receive, send)
+    path = scope["path"] if scope["type"] == "http" else ""
+    if path == "/_localcloud/load-balancing":
+        answer = load_balancing()
+    elif path == "/_localcloud/not-ready":
+        answer = await exchange_not_ready(receive)
+    elif path.startswith("/_localcloud/kill/"):
+        kill_environment(int(path.rpartition("/")[2]))
+        answer = None
+    else:
+        return await gateway.app(scope, receive, send)
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
 
 
 # --- 6. Targets of EventBridge and its scheduler ------------------------------------------------
@@ -751,6 +773,62 @@ def forget_the_oldest_from_time_to_time():
     while True:
         time.sleep(10)
         forget_the_oldest()
+
+
+# --- 14. Immutable tags with exclusions -----------------------------------------------------------
+
+FILTERS = "imageTagMutabilityExclusionFilters"
+create_repository, put_image_tag_mutability = ecr._create_repository, ecr._put_image_tag_mutability
+put_manifest, put_image, repository_shape = ecr._v2_put_manifest, ecr._put_image, ecr._repo_shape
+apply_repository_policies = provisioners._ecr_repo_apply_policies
+
+
+def with_filters(name, filters, answer=None):
+    if name in ecr._repositories and (answer is None or answer[0] == 200):
+        ecr._repositories[name][FILTERS] = filters
+    return answer
+
+
+def apply_policies_and_filters(name, properties):
+    filters = properties.get("ImageTagMutabilityExclusionFilters") or []
+    prefix = "ImageTagMutabilityExclusionFilter"
+    with_filters(name, [{"filterType": it[prefix + "Type"], "filter": it[prefix + "Value"]} for it in filters])
+    return apply_repository_policies(name, properties)
+
+
+@contextlib.contextmanager
+def mutability_for(name, tag):
+    """Gives a repository with exclusions the mutability that it has for a tag."""
+    repository = ecr._repositories.get(name, {})
+    mutability = repository.get("imageTagMutability")
+    if mutability == "IMMUTABLE_WITH_EXCLUSION":
+        excluded = any(fnmatch.fnmatchcase(tag or "", it["filter"]) for it in repository.get(FILTERS) or [])
+        repository["imageTagMutability"] = "MUTABLE" if excluded else "IMMUTABLE"
+    try:
+        yield
+    finally:
+        if mutability:
+            repository["imageTagMutability"] = mutability
+
+
+def put_manifest_under_tag(name, reference, headers, body):
+    with mutability_for(name, reference):
+        return put_manifest(name, reference, headers, body)
+
+
+def put_image_under_tag(data):
+    with mutability_for(data.get("repositoryName", ""), data.get("imageTag")):
+        return put_image(data)
+
+
+ecr._create_repository = lambda data: with_filters(
+    data.get("repositoryName"), data.get(FILTERS) or [], create_repository(data))
+ecr._put_image_tag_mutability = lambda data: with_filters(
+    data.get("repositoryName"), data.get(FILTERS) or [], put_image_tag_mutability(data))
+ecr._repo_shape = lambda repository: repository_shape(repository) | {FILTERS: repository.get(FILTERS) or []}
+ecr._v2_put_manifest = put_manifest_under_tag
+ecr._put_image = put_image_under_tag
+provisioners._ecr_repo_apply_policies = apply_policies_and_filters
 
 
 # --- The process --------------------------------------------------------------------------------

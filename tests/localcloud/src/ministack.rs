@@ -5,6 +5,7 @@ use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::Method;
+use serde_json::Value;
 use tokio::{
     net::TcpListener,
     process::{Child, Command},
@@ -133,7 +134,19 @@ fn tail(log: &Path) -> String {
 impl Client {
     /// The state of all listeners, rules and target groups as JSON, from the launcher.
     pub(crate) async fn load_balancing(&self) -> Result<Bytes, ApiError> {
-        self.unsigned(Method::GET, "/_localcloud/load-balancing")
+        self.unsigned(Method::GET, "/_localcloud/load-balancing", Bytes::new())
             .await
+    }
+
+    /// Lets Lambda refuse the next call that a state machine makes of each of these functions, with the
+    /// given error. Returns the earlier ones that are still to come.
+    ///
+    /// # Errors
+    /// Status 0 if there is no answer.
+    pub async fn set_not_ready(&self, errors: &Value) -> Result<Value, ApiError> {
+        let body = Bytes::from(errors.to_string());
+        let path = "/_localcloud/not-ready";
+        let answer = self.unsigned(Method::PUT, path, body).await?;
+        Ok(serde_json::from_slice(&answer).unwrap_or_default())
     }
 }

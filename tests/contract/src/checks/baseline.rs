@@ -6,7 +6,6 @@ use anyhow::{Context, Result};
 use lifecycle::defaults;
 use serde_json::{Value, json};
 
-use super::differences;
 use crate::Repository;
 use crate::template::strings;
 
@@ -76,50 +75,33 @@ fn imports(value: &Value, found: &mut BTreeSet<String>) {
     }
 }
 
-/// The stack policy refuses every change to the listener whose default action carries the traffic, and
-/// names only resources that exist.
+/// No stack has the HTTPS listener, because CloudFormation would set the default action of its template with
+/// any change of it. The stack policy names only resources that exist.
 ///
 /// # Errors
-/// When the template or the policy cannot be read.
-pub fn stack_policy(repository: &Repository) -> Result<Vec<String>> {
-    let template = repository.template("baseline")?;
+/// When a template or the policy cannot be read.
+pub fn live_traffic(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for name in ["baseline", "pipeline"] {
+        let template = repository.template(name)?;
+        let listeners = template.resources_of("AWS::ElasticLoadBalancingV2::Listener");
+        let https = |(_, listener): &(String, Value)| listener["Properties"]["Protocol"] == "HTTPS";
+        problems.extend(listeners.into_iter().filter(https).map(|(listener, _)| {
+            format!(
+                "infra/{name}.yaml has {listener}, whose default action CloudFormation would set"
+            )
+        }));
+    }
     let path = "infra/baseline-stack-policy.json";
     let policy: Value = serde_json::from_str(repository.file(path).context(path)?)?;
-    let denied = |action: &str| -> BTreeSet<String> {
-        policy["Statement"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .filter(|statement| statement["Effect"] == "Deny")
-            .filter(|statement| {
-                strings(&statement["Action"])
-                    .iter()
-                    .any(|denied| denied == action)
-            })
-            .flat_map(|statement| strings(&statement["Resource"]))
-            .filter_map(|resource| {
-                resource
-                    .strip_prefix("LogicalResourceId/")
-                    .map(str::to_owned)
-            })
-            .collect()
-    };
-    let listeners: Vec<_> = template
-        .resources_of("AWS::ElasticLoadBalancingV2::Listener")
-        .into_iter()
-        .filter(|(_, listener)| listener["Properties"]["Protocol"] == "HTTPS")
-        .map(|(name, _)| name)
-        .collect();
-    let protected = denied("Update:*");
-    let mut problems = differences(
-        "the listener",
-        ("infra/baseline.yaml", listeners.iter().map(String::as_str)),
-        (path, protected.iter().map(String::as_str)),
-    );
-    let resources = template.section("Resources");
+    let resources = repository.template("baseline")?.section("Resources");
+    let statements = policy["Statement"].as_array().into_iter().flatten();
+    let named: Vec<_> = statements.flat_map(|it| strings(&it["Resource"])).collect();
+    let protected = named
+        .iter()
+        .filter_map(|it| it.strip_prefix("LogicalResourceId/"));
     problems.extend(
-        denied("Update:Replace")
-            .iter()
+        protected
             .filter(|name| !resources.contains_key(*name))
             .map(|name| format!("{path} protects {name}, which infra/baseline.yaml does not have")),
     );
@@ -140,7 +122,7 @@ pub fn drain_rule(repository: &Repository) -> Result<Vec<String>> {
         let properties = &rule["Properties"];
         properties["Conditions"] == json!([{"Field": "path-pattern", "Values": ["/drain"]}])
             && properties["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "404"
-            && properties["ListenerArn"] == json!({"Ref": "HttpsListener"})
+            && properties["ListenerArn"] == json!({"Ref": "ListenerArn"})
             && properties["Priority"] == defaults::HEADER_RULES_FROM - 1
     };
     let mut problems = Vec::new();

@@ -133,10 +133,8 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
         keys.extend(found.into_iter().map(|(key, _)| (name, key)));
     }
     for (template, statement) in statements(repository)? {
-        if !strings(&statement.value["Resource"])
-            .iter()
-            .any(|resource| resource == "*")
-        {
+        let everything = |resource: &String| resource == "*";
+        if !statement.allows() || !strings(&statement.value["Resource"]).iter().any(everything) {
             continue;
         }
         // In the policy of a key, `*` is that key.
@@ -151,7 +149,8 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
                 && statement.value["Condition"]
                     .to_string()
                     .contains("aws:RequestTag/");
-            if !by_tags && !TIED_TO_NO_RESOURCE.contains(&action) {
+            let by_denial = FOR_THE_VPC.contains(&action);
+            if !by_tags && !by_denial && !TIED_TO_NO_RESOURCE.contains(&action) {
                 problems.push(format!(
                     "{place} allows {action} on every resource, and AWS supports a narrower one"
                 ));
@@ -170,7 +169,7 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Every statement has a comment above it on what it allows.
+/// Every statement has a comment above it on what it allows or denies.
 ///
 /// # Errors
 /// When a template cannot be read.
@@ -180,9 +179,17 @@ pub fn comments(repository: &Repository) -> Result<Vec<String>> {
         let template = repository.template(name)?;
         for statement in template.statements() {
             let comment = template.comment_above(statement.line);
-            if !comment.iter().any(|line| line.starts_with("Allows ")) {
+            let verb = if statement.allows() {
+                "Allows"
+            } else {
+                "Denies"
+            };
+            if !comment
+                .iter()
+                .any(|line| line.starts_with(&format!("{verb} ")))
+            {
                 problems.push(format!(
-                    "{}: no comment `# Allows …` above it",
+                    "{}: no comment `# {verb} …` above it",
                     place(name, &statement)
                 ));
             }
@@ -212,7 +219,7 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
         let mut allowed = BTreeSet::new();
         for statement in statements
             .iter()
-            .filter(|statement| statement.resource == role)
+            .filter(|statement| statement.resource == role && statement.allows())
         {
             // It allows the tags of a creation, and the creation is the call.
             let with_creation = is_with_creation(statement);
@@ -287,7 +294,9 @@ const TAGGED_BY: [(&str, [&str; 2]); 2] = [
 const STARTS_FRESH_TASKS: &str = "restore-deployment";
 /// The actions with which Lambda writes a function's log.
 const FOR_THE_LOG: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
-/// The actions with which Lambda places a function in a VPC.
+/// The actions with which Lambda places a function in a VPC. AWS documents them with every resource, and a
+/// denial to the function's own code:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>.
 const FOR_THE_VPC: [&str; 6] = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -329,7 +338,7 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
     let mut demand = |role: String, needed: Vec<&'static str>| {
         let allowed: BTreeSet<String> = statements
             .iter()
-            .filter(|statement| statement.resource == role)
+            .filter(|statement| statement.resource == role && statement.allows())
             .flat_map(|statement| {
                 // Tags of a creation are allowed by a statement of their own.
                 let with_creation = is_with_creation(statement);
@@ -388,6 +397,7 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         let needed = vec!["states:StartExecution", "sqs:SendMessage"];
         demand(format!("{}Role", schedule.trim_end_matches("Rule")), needed);
     }
+    problems.extend(not_denied_to_the_code(template));
     problems
 }
 
@@ -419,4 +429,39 @@ pub fn tags_of_creations(repository: &Repository) -> Result<Vec<String>> {
         }
     }
     Ok(problems)
+}
+
+/// The actions of a function's network interfaces that the function's own code could call. Calls of the
+/// code carry the function's ARN, and Lambda's do not:
+/// <https://docs.aws.amazon.com/lambda/latest/dg/permissions-source-function-arn.html>.
+fn not_denied_to_the_code(template: &Template) -> Vec<String> {
+    let statements = template.statements();
+    let functions = template.resources_of("AWS::Serverless::Function");
+    let in_vpc = functions
+        .iter()
+        .filter(|(_, function)| !function["Properties"]["VpcConfig"].is_null());
+    in_vpc
+        .flat_map(|(function, value)| {
+            let role = format!("{}Role", function.trim_end_matches("Function"));
+            let name = &value["Properties"]["FunctionName"]["Fn::Sub"];
+            let own = format!(":function:{}", name.as_str().unwrap_or_default());
+            let denied: BTreeSet<String> = statements
+                .iter()
+                .filter(|it| it.resource == role && !it.allows())
+                .filter(|it| {
+                    let code = &it.value["Condition"]["ArnEquals"]["lambda:SourceFunctionArn"];
+                    code["Fn::Sub"]
+                        .as_str()
+                        .is_some_and(|arn| arn.ends_with(&own))
+                })
+                .flat_map(Statement::actions)
+                .collect();
+            let open = FOR_THE_VPC
+                .into_iter()
+                .filter(move |it| !denied.contains(*it));
+            open.map(move |action| {
+                format!("{role} does not deny {action} to the function's own code")
+            })
+        })
+        .collect()
 }

@@ -68,8 +68,8 @@ contract! {
     tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
-    the_stack_policy_protects_the_listener: baseline::stack_policy;
     no_request_from_outside_reaches_drain: baseline::drain_rule;
+    cloudformation_cannot_move_live_traffic: baseline::live_traffic;
 
     the_query_language_is_set_once_at_the_top: machines::query_language;
     every_state_has_a_comment_with_its_reason: machines::comments;

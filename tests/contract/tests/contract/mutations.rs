@@ -160,6 +160,8 @@ mistakes! {
         "Action: sqs:SendMessage" => "Action: sqs:ReceiveMessage", "StartDeploymentRole does not allow sqs:SendMessage";
     a_function_without_a_network_interface: permissions::what_aws_needs, PIPELINE,
         "                  - ec2:CreateNetworkInterface\n" => "", "DrainDeploymentRole does not allow ec2:CreateNetworkInterface";
+    a_function_whose_code_manages_network_interfaces: permissions::what_aws_needs, PIPELINE,
+        "function:${Environment}-drain-deployment\"" => "function:${Environment}-switch-traffic\"", "DrainDeploymentRole does not deny ec2:CreateNetworkInterface";
     a_machine_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,
         "                  - logs:CreateLogDelivery\n" => "", "DeployStateMachineRole does not allow logs:CreateLogDelivery";
     a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
@@ -180,8 +182,10 @@ mistakes! {
         "  AlbDnsName:" => "  DnsName:", "no output AlbDnsName";
     an_import_of_what_is_not_exported: baseline::outputs, PIPELINE,
         "-baseline-VpcId" => "-baseline-Vpc", "imports ${Environment}-baseline-Vpc,";
-    a_listener_that_is_not_protected: baseline::stack_policy, "infra/baseline-stack-policy.json",
-        "LogicalResourceId/HttpsListener" => "LogicalResourceId/HttpListener", "the listener HttpsListener is in infra/baseline.yaml but not";
+    a_listener_whose_default_action_is_in_a_template: baseline::live_traffic, BASELINE,
+        "Port: 80\n      Protocol: HTTP\n" => "Port: 443\n      Protocol: HTTPS\n", "infra/baseline.yaml has HttpListener, whose default action";
+    a_policy_for_what_does_not_exist: baseline::live_traffic, "infra/baseline-stack-policy.json",
+        "LogicalResourceId/Cluster" => "LogicalResourceId/EcsCluster", "protects EcsCluster, which";
 
     a_query_language_in_a_state: machines::query_language, MACHINE,
         "\"Type\": \"Wait\"," => "\"Type\": \"Wait\", \"QueryLanguage\": \"JSONata\",", "below the top";

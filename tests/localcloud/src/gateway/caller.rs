@@ -33,7 +33,8 @@ impl Client {
     /// memory.
     pub(super) async fn kill(&self, environment: &Environment) -> Result<(), ApiError> {
         let path = format!("/_localcloud/kill/{}", environment.number);
-        self.unsigned(Method::POST, &path).await.map(drop)
+        let body = bytes::Bytes::new();
+        self.unsigned(Method::POST, &path, body).await.map(drop)
     }
 }
 

@@ -202,8 +202,13 @@ impl Client {
     }
 
     /// A request without credentials, as a registry client sends it.
-    pub(crate) async fn unsigned(&self, method: Method, path: &str) -> Result<Bytes, ApiError> {
-        let request = self.request(method, path).body(Bytes::new());
+    pub(crate) async fn unsigned(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<Bytes, ApiError> {
+        let request = self.request(method, path).body(body);
         accept(self.send(request.map_err(ApiError::no_answer)?).await?)
     }
 

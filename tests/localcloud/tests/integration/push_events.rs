@@ -19,7 +19,12 @@ async fn json_call(cloud: &LocalCloud, service: &str, target: &str, body: Value)
 }
 
 async fn repository(cloud: &LocalCloud, mutability: &str) {
-    let body = json!({"repositoryName": "test", "imageTagMutability": mutability});
+    let filter = json!({"filterType": "WILDCARD", "filter": "sha256-*"});
+    let body = json!({
+        "repositoryName": "test",
+        "imageTagMutability": mutability,
+        "imageTagMutabilityExclusionFilters": [filter],
+    });
     json_call(
         cloud,
         "ecr",
@@ -257,6 +262,19 @@ async fn a_function_gets_an_event_only_with_a_permission_and_otherwise_the_dead_
         .await
         .expect("rules are read");
     assert_eq!(delivered[0], Outcome::Delivered);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_tags_that_are_excluded_from_immutability_can_move() {
+    let cloud = cloud::start().await;
+    repository(&cloud, "IMMUTABLE_WITH_EXCLUSION").await;
+    for (tag, moved) in [("test-1", 400), ("sha256-1.att", 201)] {
+        let (status, _) = put_manifest(&cloud, Some(tag), &manifest("1")).await;
+        assert_eq!(status, 201);
+        let (status, _) = put_manifest(&cloud, Some(tag), &manifest("2")).await;
+        assert_eq!(status, moved, "{tag}");
+    }
     cloud.stop().await;
 }
 

@@ -47,6 +47,8 @@ pub enum Injection {
     Call(Point, Fault),
     /// Every invocation of the function panics. The name is without the environment.
     Panic(String),
+    /// Lambda refuses the first call of the function with this error, because the function is not ready.
+    NotReady(String, &'static str),
     /// The push event is delivered twice.
     EventTwice,
     /// The push event is lost.
@@ -123,7 +125,7 @@ impl Injection {
     fn is_transient(&self) -> bool {
         match self {
             Injection::Call(_, fault) => !matches!(fault, Fault::AccessDenied | Fault::StaleRead),
-            Injection::EventTwice => true,
+            Injection::NotReady(..) | Injection::EventTwice => true,
             Injection::Panic(_) | Injection::EventNever => false,
         }
     }
@@ -133,6 +135,7 @@ impl Injection {
         match self {
             Injection::Call(_, fault) => name_of(*fault),
             Injection::Panic(_) => "panic",
+            Injection::NotReady(..) => "not ready",
             Injection::EventTwice => "event twice",
             Injection::EventNever => "event lost",
         }
@@ -172,6 +175,16 @@ impl Case {
             .iter()
             .find_map(|injection| match injection {
                 Injection::Panic(function) => Some(function.as_str()),
+                _ => None,
+            })
+    }
+
+    /// The functions that are not ready at first, each with Lambda's error.
+    pub fn not_ready(&self) -> impl Iterator<Item = (&str, &'static str)> {
+        self.injections
+            .iter()
+            .filter_map(|injection| match injection {
+                Injection::NotReady(function, error) => Some((function.as_str(), *error)),
                 _ => None,
             })
     }
@@ -233,6 +246,7 @@ impl fmt::Display for Injection {
         match self {
             Injection::Call(point, fault) => write!(f, "{point} {}", name_of(*fault)),
             Injection::Panic(function) => write!(f, "{function} panic"),
+            Injection::NotReady(function, error) => write!(f, "{function} {error}"),
             Injection::EventTwice | Injection::EventNever => f.write_str(self.kind()),
         }
     }
@@ -277,6 +291,16 @@ pub const FAULTS: [Fault; 10] = [
     Fault::AccessDenied,
 ];
 
+/// Lambda's errors about a function that it has to make ready first.
+pub const NOT_READY: [&str; 6] = [
+    "ResourceNotReadyException",
+    "ResourceConflictException",
+    "CodeArtifactUserPendingException",
+    "ENINotReadyException",
+    "EC2ThrottledException",
+    "EC2UnexpectedException",
+];
+
 /// Functions that the machines poll. The number of polls depends on time.
 const POLLED: [&str; 2] = ["check-target-health", "delete-deployment"];
 
@@ -315,8 +339,8 @@ pub fn points(workflow: Workflow, environment: &str, calls: &[Call]) -> Vec<Poin
     points.into_iter().collect()
 }
 
-/// Every case with one fault: every fault at every call, with stale answers only to reads, a panic of
-/// every function, and for a push an event that is delivered twice or never.
+/// Every case with one fault: every fault at every call, with stale answers only to reads, a panic and
+/// every refusal of every function, and for a push an event that is delivered twice or never.
 pub fn cases(workflow: Workflow, points: &[Point]) -> Vec<Case> {
     let mut injections = Vec::new();
     for point in points {
@@ -330,6 +354,11 @@ pub fn cases(workflow: Workflow, points: &[Point]) -> Vec<Case> {
     injections.extend(workflow.functions().iter().map(panics));
     if workflow == Workflow::Push {
         injections.extend([Injection::EventTwice, Injection::EventNever]);
+    } else {
+        for function in workflow.functions() {
+            let refused = |error| Injection::NotReady((*function).to_owned(), error);
+            injections.extend(NOT_READY.map(refused));
+        }
     }
     let case = |injection| Case {
         workflow,

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde_json::{Map, Value, json};
+
 use super::broken_function::{PANICKING, break_function, restore_function};
 use super::first_checks::FirstChecks;
 use super::invariants::{AllowedAnswers, End, NEVER_STARTED, Observation};
@@ -72,6 +74,14 @@ impl<'a> Run<'a> {
         for rule in self.case.rules(&self.env.name) {
             self.env.cloud.faults().add(rule);
         }
+        let named = |(function, error)| (format!("{}-{function}", self.env.name), json!(error));
+        let not_ready: Value = self
+            .case
+            .not_ready()
+            .map(named)
+            .collect::<Map<_, _>>()
+            .into();
+        self.env.cloud.client().set_not_ready(&not_ready).await?;
         Ok(())
     }
 
@@ -87,7 +97,8 @@ impl<'a> Run<'a> {
         }
         let TestEnvironment { cloud, name, .. } = self.env;
         let points = plan::points(self.case.workflow, name, &cloud.calls().since(self.before));
-        let was_hit = self.was_hit().await;
+        let still_to_come = self.env.cloud.client().set_not_ready(&json!({})).await?;
+        let was_hit = self.was_hit().await && still_to_come == json!({});
         Ok(Recorded { was_hit, points })
     }
 

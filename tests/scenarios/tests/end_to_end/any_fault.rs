@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use localcloud::gateway::faults::Fault;
 use scenarios::faults::broken_function::{UNCHECKED_SWITCH, break_function, restore_function};
 use scenarios::faults::invariants::{Invariant, Observation};
-use scenarios::faults::plan::{Case, Injection, Point, Workflow};
+use scenarios::faults::plan::{Case, Injection, NOT_READY, Point, Workflow};
 use scenarios::faults::{FaultRunner, Summary};
 use scenarios::visitors::{Pin, Visitor};
 use serde_json::Value;
@@ -95,6 +95,13 @@ async fn no_fault_in_a_deployment_disturbs_visitors_and_violations_are_detected(
         10,
         with(Deploy, [Injection::Panic("create-service".into())]),
     );
+    cases.push(with(
+        Deploy,
+        NOT_READY
+            .into_iter()
+            .zip(Deploy.functions())
+            .map(|(error, function)| Injection::NotReady((*function).to_owned(), error)),
+    ));
     cases.push(with(Push, [Injection::EventTwice]));
     cases.push(with(Push, [Injection::EventNever]));
     let mut runner = FaultRunner::prepare().await?;

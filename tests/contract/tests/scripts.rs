@@ -1,0 +1,296 @@
+//! `infra/deploy.sh` with an `aws` that answers as a test says.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Answers a call by the first file of answers whose pattern matches it: the pattern, the exit status and the
+/// output. A pattern that begins with `once ` answers one call. A call without an answer prints nothing.
+const AWS: &str = r#"#!/bin/bash
+cd "$(dirname "$0")"
+echo "$*" >>calls
+for file in answers/*; do
+  { read -r pattern; read -r status; output=$(cat); } <"$file"
+  if [[ "$*" == ${pattern#once } ]]; then
+    [[ $pattern != once\ * ]] || rm "$file"
+    [[ -z $output ]] || echo "$output"
+    exit "$status"
+  fi
+done
+"#;
+
+/// Time passes at once, and DNS answers with one name server.
+const SLEEP: &str = "#!/bin/bash\n";
+const DIG: &str = "#!/bin/bash\necho ns-1.example.net.\n";
+
+struct Deploy {
+    folder: PathBuf,
+    answers: usize,
+}
+
+struct Ended {
+    is_success: bool,
+    said: String,
+    calls: Vec<String>,
+}
+
+impl Deploy {
+    /// A run of the script, with a folder of its own for the name of the test.
+    fn new(name: &str) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(folder.join("answers")).unwrap();
+        for (program, text) in [("aws", AWS), ("sleep", SLEEP), ("dig", DIG)] {
+            let path = folder.join(program);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        Deploy { folder, answers: 0 }
+    }
+
+    fn fails(mut self, pattern: &str, output: &str) -> Self {
+        let path = format!("answers/{:03}", self.answers);
+        fs::write(self.folder.join(path), format!("{pattern}\n255\n{output}")).unwrap();
+        self.answers += 1;
+        self
+    }
+
+    fn answers(mut self, pattern: &str, output: &str) -> Self {
+        let path = format!("answers/{:03}", self.answers);
+        fs::write(self.folder.join(path), format!("{pattern}\n0\n{output}")).unwrap();
+        self.answers += 1;
+        self
+    }
+
+    fn status(self, stack: &str, status: &str) -> Self {
+        let pattern =
+            format!("*describe-stacks --stack-name {stack} --query Stacks[[]0].StackStatus*");
+        match status {
+            "" => self.fails(&pattern, "Stack with id does not exist"),
+            status => self.answers(&pattern, status),
+        }
+    }
+
+    fn status_once(self, stack: &str, status: &str) -> Self {
+        let pattern =
+            format!("once *describe-stacks --stack-name {stack} --query Stacks[[]0].StackStatus*");
+        self.answers(&pattern, status)
+    }
+
+    fn run(self, variables: &[(&str, &str)]) -> Ended {
+        let path = format!("{}:/usr/bin:/bin", self.folder.display());
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/deploy.sh");
+        let output = Command::new(script)
+            .env_clear()
+            .envs([("PATH", path.as_str()), ("AWS_REGION", "eu-west-1")])
+            .envs([("ENV", "test"), ("SKIP_BUILD", "1")])
+            .envs(variables.iter().copied())
+            .output()
+            .unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        Ended {
+            is_success: output.status.success(),
+            said: String::from_utf8(said).unwrap(),
+            calls: fs::read_to_string(self.folder.join("calls"))
+                .unwrap_or_default()
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+        }
+    }
+}
+
+impl Ended {
+    fn called(&self, words: &str) -> bool {
+        self.calls.iter().any(|call| call.contains(words))
+    }
+
+    /// The script ended before it changed anything, and said these words.
+    fn refused(&self, words: &str) {
+        assert!(
+            !self.is_success && self.said.contains(words),
+            "{}",
+            self.said
+        );
+        for changes in ["deploy", "create-", "delete-", "modify-", "put-"] {
+            assert!(!self.called(&format!(" {changes}")), "{:?}", self.calls);
+        }
+    }
+}
+
+const BASELINE: &str = "cloudformation deploy --stack-name test-baseline";
+const LISTENER: &str =
+    "arn:aws:elasticloadbalancing:eu-west-1:123456789012:listener/app/test-alb/1/2";
+
+/// An environment whose stacks are deployed.
+fn deployed(name: &str) -> Deploy {
+    Deploy::new(name)
+        .answers("elbv2 describe-listeners*", LISTENER)
+        .answers("*describe-stacks*'ListenerArn'*", LISTENER)
+}
+
+/// The values of <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Stack.html>.
+#[test]
+fn every_status_of_a_stack_has_a_branch() {
+    const READY: [&str; 5] = [
+        "CREATE_COMPLETE",
+        "UPDATE_COMPLETE",
+        "UPDATE_ROLLBACK_COMPLETE",
+        "IMPORT_COMPLETE",
+        "IMPORT_ROLLBACK_COMPLETE",
+    ];
+    const NEW: [&str; 3] = ["", "REVIEW_IN_PROGRESS", "DELETE_COMPLETE"];
+    const FAILED: [&str; 3] = ["CREATE_FAILED", "ROLLBACK_COMPLETE", "ROLLBACK_FAILED"];
+    const UNDER_WAY: [&str; 9] = [
+        "CREATE_IN_PROGRESS",
+        "ROLLBACK_IN_PROGRESS",
+        "DELETE_IN_PROGRESS",
+        "UPDATE_IN_PROGRESS",
+        "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS",
+        "UPDATE_ROLLBACK_IN_PROGRESS",
+        "UPDATE_ROLLBACK_COMPLETE_CLEANUP_IN_PROGRESS",
+        "IMPORT_IN_PROGRESS",
+        "IMPORT_ROLLBACK_IN_PROGRESS",
+    ];
+    const FOR_AN_OPERATOR: [(&str, &str); 5] = [
+        ("UPDATE_FAILED", "rollback-stack --stack-name test-baseline"),
+        (
+            "UPDATE_ROLLBACK_FAILED",
+            "continue-update-rollback --stack-name test-baseline",
+        ),
+        ("IMPORT_ROLLBACK_FAILED", "correct what its events name"),
+        ("DELETE_FAILED", "make destroy ENV=test"),
+        (
+            "PAUSED",
+            "has the status PAUSED, which this script does not know",
+        ),
+    ];
+    let certificate = [(
+        "CERTIFICATE_ARN",
+        "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+    )];
+    for (index, status) in READY.into_iter().chain(NEW).chain(FAILED).enumerate() {
+        let deploy = deployed(&format!("status-{index}"));
+        let deploy = match status {
+            _ if FAILED.contains(&status) => deploy
+                .status_once("test-baseline", status)
+                .status("test-baseline", ""),
+            _ => deploy.status("test-baseline", status),
+        };
+        let ended = deploy
+            .status("test-pipeline", "CREATE_COMPLETE")
+            .run(&certificate);
+        assert!(ended.is_success, "{status}: {}", ended.said);
+        assert!(ended.called(BASELINE), "{status}: {:?}", ended.calls);
+        let deletes = ended.called("delete-stack --stack-name test-baseline");
+        assert_eq!(deletes, FAILED.contains(&status), "{status}");
+        let creates = ended.said.contains("test-baseline: creating");
+        assert_eq!(
+            creates,
+            !READY.contains(&status),
+            "{status}: {}",
+            ended.said
+        );
+    }
+    for status in UNDER_WAY {
+        let ended = deployed(status)
+            .status_once("test-baseline", status)
+            .status("test-baseline", "UPDATE_COMPLETE")
+            .status_once("test-pipeline", status)
+            .status("test-pipeline", "UPDATE_COMPLETE")
+            .run(&[]);
+        for stack in ["test-baseline", "test-pipeline"] {
+            let waits = format!("{stack}: waiting for another operation, {status}");
+            assert!(
+                ended.is_success && ended.said.contains(&waits),
+                "{}",
+                ended.said
+            );
+        }
+    }
+    for (status, words) in FOR_AN_OPERATOR {
+        let deploy = deployed(status).status("test-baseline", status);
+        deploy
+            .status("test-pipeline", "UPDATE_COMPLETE")
+            .run(&[])
+            .refused(words);
+        let deploy = deployed(status).status("test-pipeline", status);
+        let words = words.replace("baseline", "pipeline");
+        deploy
+            .status("test-baseline", "UPDATE_COMPLETE")
+            .run(&[])
+            .refused(&words);
+    }
+}
+
+#[test]
+fn a_hosted_zone_is_checked_before_anything_is_made() {
+    let zone = |name: &str, zone: &str, records: &str| {
+        Deploy::new(name)
+            .status("test-*", "")
+            .answers("route53 get-hosted-zone*", zone)
+            .answers("route53 list-resource-record-sets*", records)
+            .answers("ecr describe-repositories*", "")
+            .run(&[("HOSTED_ZONE_ID", "Z1"), ("DOMAIN", "test.example.com")])
+    };
+    zone("private", "example.com.\tTrue\tNone\tNone\tNone\tNone", "").refused("is private");
+    zone("elsewhere", "example.org.\tFalse\tns-1.example.net", "")
+        .refused("test.example.com is not in it");
+    zone("taken", "example.com.\tFalse\tns-1.example.net", "CNAME")
+        .refused("a record for test.example.com (CNAME)");
+    zone(
+        "undelegated",
+        "example.com.\tFalse\tns-2.example.net\tns-3.example.net",
+        "",
+    )
+    .refused("set its name servers to ns-2.example.net, ns-3.example.net");
+    let ended = zone(
+        "good",
+        "example.com.\tFalse\tns-2.example.net\tns-1.example.net",
+        "",
+    );
+    assert!(!ended.said.contains("hosted zone"), "{}", ended.said);
+    assert!(
+        ended.called("ecr describe-repositories"),
+        "{:?}",
+        ended.calls
+    );
+}
+
+/// CloudFormation cannot change what it does not know.
+#[test]
+fn the_listener_is_created_once_and_then_left_alone() {
+    let new = Deploy::new("new-listener")
+        .answers("elbv2 create-listener*", LISTENER)
+        .status("test-*", "UPDATE_COMPLETE")
+        .run(&[]);
+    assert!(new.is_success, "{}", new.said);
+    assert!(new.called("StatusCode=503"), "{:?}", new.calls);
+    let given = format!("--parameter-overrides ListenerArn={LISTENER}");
+    assert!(new.called(&given), "{:?}", new.calls);
+
+    let known = deployed("known-listener")
+        .status("test-*", "UPDATE_COMPLETE")
+        .run(&[]);
+    assert!(known.is_success, "{}", known.said);
+    assert!(!known.called("elbv2 create-listener"), "{:?}", known.calls);
+    assert!(!known.called("elbv2 modify-listener"), "{:?}", known.calls);
+
+    let of_the_stack = deployed("listener-of-the-stack")
+        .status("test-*", "UPDATE_COMPLETE")
+        .answers("*describe-stack-resources*HttpsListener*", LISTENER)
+        .run(&[]);
+    of_the_stack.refused("still has the listener in it");
+}
+
+/// What an unchanged stack names must stay.
+#[test]
+fn no_package_expires() {
+    let ended = deployed("packages")
+        .status("test-*", "UPDATE_COMPLETE")
+        .fails("s3api head-bucket*", "")
+        .run(&[]);
+    assert!(ended.called("s3api create-bucket"), "{:?}", ended.calls);
+    assert!(!ended.called("lifecycle"), "{:?}", ended.calls);
+}

@@ -1,4 +1,4 @@
-//! `infra/deploy.sh` with an `aws` that answers as a test says.
+//! `infra/deploy.sh` with an `aws` that answers as a test says, and what builds and deployments download.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -293,4 +293,31 @@ fn no_package_expires() {
         .run(&[]);
     assert!(ended.called("s3api create-bucket"), "{:?}", ended.calls);
     assert!(!ended.called("lifecycle"), "{:?}", ended.calls);
+}
+
+#[test]
+fn nothing_is_downloaded_without_a_checksum() {
+    let read = |path: &str| {
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../../");
+        fs::read_to_string(format!("{root}{path}")).unwrap()
+    };
+    let makefile = read("Makefile");
+    let commands = [read("infra/build.sh"), makefile.clone()].concat();
+    for line in commands.lines().filter(|line| !line.starts_with('#')) {
+        if line.contains("pip install") {
+            assert!(line.contains("--require-hashes"), "{line}");
+        }
+        if line.contains("cargo lambda build") || line.contains("cargo build") {
+            assert!(line.contains("--locked"), "{line}");
+        }
+    }
+    for name in ["requirements", "requirements-lint"] {
+        assert!(makefile.contains(&format!("--requirement {name}.txt")));
+        let installed = read(&format!("{name}.txt"));
+        let wanted = read(&format!("{name}.in"));
+        for package in wanted.lines().filter(|line| !line.starts_with('#')) {
+            let pinned = format!("{package} \\\n    --hash=sha256:");
+            assert!(installed.contains(&pinned), "{package}");
+        }
+    }
 }

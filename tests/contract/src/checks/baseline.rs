@@ -58,6 +58,42 @@ pub fn outputs(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
+/// The stack keeps the repository, because its images may be the only copies, but not when its own creation
+/// fails. An image does not change under its deployment id, and tools can move the tags of its attestations.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn images(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("baseline")?;
+    let mut problems = Vec::new();
+    for (name, resource) in template.resources_of("AWS::ECR::Repository") {
+        let policies = [
+            &resource["DeletionPolicy"],
+            &resource["UpdateReplacePolicy"],
+        ];
+        if policies != ["RetainExceptOnCreate", "Retain"] {
+            problems.push(format!(
+                "{name} is not kept, or also when its creation fails"
+            ));
+        }
+        let properties = &resource["Properties"];
+        let filters = &properties["ImageTagMutabilityExclusionFilters"];
+        let movable: Vec<_> = filters.as_array().into_iter().flatten().collect();
+        let filter = movable
+            .first()
+            .map(|it| &it["ImageTagMutabilityExclusionFilterValue"]);
+        if properties["ImageTagMutability"] != "IMMUTABLE_WITH_EXCLUSION"
+            || movable.len() != 1
+            || filter.is_none_or(|it| it != "sha256-*")
+        {
+            problems.push(format!(
+                "{name}: other tags than those of attestations can move"
+            ));
+        }
+    }
+    Ok(problems)
+}
+
 fn imports(value: &Value, found: &mut BTreeSet<String>) {
     match value {
         Value::Object(fields) => {

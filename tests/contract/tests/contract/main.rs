@@ -69,6 +69,7 @@ contract! {
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     no_request_from_outside_reaches_drain: baseline::drain_rule;
+    images_are_kept_under_their_deployment_ids: baseline::images;
     cloudformation_cannot_move_live_traffic: baseline::live_traffic;
 
     the_query_language_is_set_once_at_the_top: machines::query_language;

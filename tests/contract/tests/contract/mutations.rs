@@ -184,6 +184,10 @@ mistakes! {
         "-baseline-VpcId" => "-baseline-Vpc", "imports ${Environment}-baseline-Vpc,";
     a_listener_whose_default_action_is_in_a_template: baseline::live_traffic, BASELINE,
         "Port: 80\n      Protocol: HTTP\n" => "Port: 443\n      Protocol: HTTPS\n", "infra/baseline.yaml has HttpListener, whose default action";
+    a_repository_that_stays_when_its_creation_fails: baseline::images, BASELINE,
+        "DeletionPolicy: RetainExceptOnCreate" => "DeletionPolicy: Retain", "is not kept, or also when";
+    a_deployment_id_that_can_move: baseline::images, BASELINE,
+        "\"sha256-*\"" => "\"*\"", "other tags than those of attestations";
     a_policy_for_what_does_not_exist: baseline::live_traffic, "infra/baseline-stack-policy.json",
         "LogicalResourceId/Cluster" => "LogicalResourceId/EcsCluster", "protects EcsCluster, which";
 

@@ -128,6 +128,7 @@ fn deployed(name: &str) -> Deploy {
     Deploy::new(name)
         .answers("elbv2 describe-listeners*", LISTENER)
         .answers("*describe-stacks*'ListenerArn'*", LISTENER)
+        .fails("ecr describe-repositories*", "RepositoryNotFoundException")
 }
 
 /// The values of <https://docs.aws.amazon.com/AWSCloudFormation/latest/APIReference/API_Stack.html>.

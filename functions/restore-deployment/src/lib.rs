@@ -83,6 +83,8 @@ pub async fn run(
     }
     let routing = Routing::read(&clients.elb, settings).await?;
     routing.default_action.refuse_others(settings)?;
+    // A switch could not keep an action of an unknown type.
+    routing.default_action.policy()?;
     let group = target::choose(&routing, input.deployment_id.as_ref())?;
     let restore = Restore {
         clients,

@@ -433,3 +433,16 @@ async fn a_rollback_forward_replaces_only_what_is_newer_and_was_not_taken_back_b
     assert_eq!(output.replaced_deployment_id, Some(OLD.parse().unwrap()));
     assert!(output.replaced.is_empty(), "{output:?}");
 }
+
+#[tokio::test]
+async fn a_rollback_is_refused_beside_an_action_type_that_no_switch_could_keep() {
+    let aws = with(&[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state.activate(NEW);
+        state.put_before(json!({"Type": "check-passport", "Order": "1"}));
+    });
+    let error = restore(&aws, json!({})).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("check-passport"), "{error}");
+    assert!(aws.changes().is_empty());
+}

@@ -1,5 +1,7 @@
 //! What a start of the active deployment asks for, compared with what runs.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use aws_sdk_ecs::types::{ContainerDefinition, Service, TaskDefinition};
 use lifecycle::{ErrorName, Settings, StepError, defaults, service, task_definition};
 
@@ -59,7 +61,7 @@ fn differences(
     let mut differences = Vec::new();
     let mut compare = |field: &str, asked: Option<String>, running: &str| match asked {
         Some(asked) if asked != running => {
-            differences.push(format!("`{field}` is {running} of what runs, not {asked}"))
+            differences.push(format!("`{field}` is {running}, not {asked}"))
         }
         _ => {}
     };
@@ -88,10 +90,10 @@ fn differences(
         });
         let asked = deployment.environment.iter();
         let asked = asked.map(|(name, value)| (name.as_str(), value.as_str()));
-        let running: std::collections::BTreeMap<_, _> = running.collect();
-        let asked: std::collections::BTreeMap<_, _> = asked.collect();
+        let running: BTreeMap<_, _> = running.collect();
+        let asked: BTreeMap<_, _> = asked.collect();
         // Names alone: a value may be long, or not meant to be read.
-        let names: std::collections::BTreeSet<_> = running
+        let names: BTreeSet<_> = running
             .keys()
             .chain(asked.keys())
             .filter(|name| running.get(**name) != asked.get(**name))

@@ -63,6 +63,14 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id()
         .start_by_hand("again", &json!({"deploymentId": id}).to_string())
         .await?;
     assert_eq!(again.ending(), "Succeeded", "{}", again.cause);
+    let larger = json!({"deploymentId": id, "desiredCount": 3}).to_string();
+    let refused = env.start_by_hand(&format!("{id}-2"), &larger).await?;
+    assert_eq!(refused.ending(), "Refused", "{}", refused.cause);
+    assert!(
+        refused.cause.contains("`desiredCount` is 2"),
+        "{}",
+        refused.cause
+    );
     assert_eq!(env.changes_since(before), Vec::<String>::new());
 
     a_deployment_with_weight_0_is_switched_to(&env, &pushed.name, &id).await?;

@@ -45,7 +45,7 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 14] = [
+    pub const ALL: [ErrorName; 15] = [
         ErrorName::InvalidInput,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,

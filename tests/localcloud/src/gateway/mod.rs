@@ -41,7 +41,7 @@ use operation::{Operation, Protocol};
 const BODY_LIMIT: usize = 512 * 1024 * 1024;
 
 /// The limits on the answers that are kept for stale reads, in bytes: of all together, and of each.
-const ANSWERS_KEPT: usize = 32 * 1024 * 1024;
+const ANSWERS_KEPT: usize = 8 * 1024 * 1024;
 const ANSWER_KEPT_LIMIT: usize = 256 * 1024;
 
 /// A request that was read to its end.

@@ -8,11 +8,22 @@ use procfs::process::{Process, all_processes};
 
 const MEBIBYTE: u64 = 1024 * 1024;
 
-/// How much larger the memory may be in the last quarter than in the one before it, in percent of that.
-const GROWTH_PERCENT: u64 = 10;
+/// How much more of something there may be in the last quarter of the time than in the one before it.
+struct Growth {
+    percent: u64,
+    /// For what a short life has not filled yet, and for what happens at the moment.
+    more: u64,
+}
 
-/// The same for the number of function processes, which also depends on what happens at the moment.
-const MORE_FUNCTIONS: u64 = 25;
+const MEMORY: Growth = Growth {
+    percent: 5,
+    more: 8,
+};
+
+const PROCESSES: Growth = Growth {
+    percent: 10,
+    more: 8,
+};
 
 /// The state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,22 +123,20 @@ impl Usage {
             values.sort_unstable();
             values.get(values.len() / 2).copied()
         };
-        let measures: [(&str, fn(&Sample) -> u64, u64); 3] = [
-            ("MiB of this process", |it| it.own, GROWTH_PERCENT),
-            ("MiB of MiniStack", |it| it.ministack, GROWTH_PERCENT),
-            ("function processes", |it| it.functions, MORE_FUNCTIONS),
+        let measures: [(&str, fn(&Sample) -> u64, Growth); 3] = [
+            ("MiB of this process", |it| it.own, MEMORY),
+            ("MiB of MiniStack", |it| it.ministack, MEMORY),
+            ("function processes", |it| it.functions, PROCESSES),
         ];
-        let grew = measures.into_iter().filter_map(|(what, value, percent)| {
-            match (quarter(2, value), quarter(3, value)) {
-                (Some(before), Some(after))
-                    if after <= before + (before * percent).div_ceil(100) =>
-                {
-                    None
-                }
-                (before, after) => Some(format!(
-                    "from {before:?} to {after:?} {what} in the last half"
-                )),
+        let grew = measures.into_iter().filter_map(|(what, value, growth)| {
+            let (before, after) = (quarter(2, value), quarter(3, value));
+            let most = before.map(|before| before * (100 + growth.percent) / 100 + growth.more);
+            if after.is_some() && after <= most {
+                return None;
             }
+            Some(format!(
+                "from {before:?} to {after:?} {what} in the last half"
+            ))
         });
         grew.collect()
     }
@@ -178,10 +187,10 @@ mod tests {
             grew,
             ["from Some(348) to Some(408) MiB of MiniStack in the last half"]
         );
-        let grew = hour(settled, |minute| minute);
+        let grew = hour(settled, |minute| 2 * minute);
         assert_eq!(
             grew,
-            ["from Some(37) to Some(52) function processes in the last half"]
+            ["from Some(74) to Some(104) function processes in the last half"]
         );
     }
 

@@ -5,6 +5,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, HttpHeaderConditionConfig, LoadBalancer, ProtocolEnum, RuleCondition,
     TargetTypeEnum,
 };
+use localcloud::ministack::Client;
 use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 
 /// A zip file without entries, for functions whose code does not run.
@@ -24,6 +25,17 @@ pub async fn start_with(options: Options) -> LocalCloud {
     })
     .await
     .expect("the local cloud starts")
+}
+
+/// Calls an operation of Step Functions as root.
+pub async fn states(
+    client: &Client,
+    operation: &str,
+    body: serde_json::Value,
+) -> serde_json::Value {
+    let target = format!("AWSStepFunctions.{operation}");
+    let answer = client.json("states", &target, body).await;
+    answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
 }
 
 /// The credentials of the root user.

@@ -1,16 +1,10 @@
 //! The limit on the data of states in an execution.
 
-use crate::cloud;
+use crate::cloud::{self, states};
 use std::time::Duration;
 
 use localcloud::ministack::Client;
 use serde_json::{Value, json};
-
-async fn states(client: &Client, operation: &str, body: Value) -> Value {
-    let target = format!("AWSStepFunctions.{operation}");
-    let answer = client.json("states", &target, body).await;
-    answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
-}
 
 /// Runs a machine with a Map of one state, which catches all errors that can be caught. Returns the
 /// finished execution.

@@ -13,3 +13,4 @@ mod functions;
 mod load_balancing;
 mod push_events;
 mod schedules;
+mod what_is_kept;

@@ -4,6 +4,7 @@
 //! until nothing is. The listener is read again right before each destructive part.
 
 mod scale_down;
+mod unroute;
 
 use create_service::Undone;
 use lifecycle::guard::Intent;
@@ -32,6 +33,10 @@ pub struct Input {
     /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
+    /// Delete only its rules: it serves nobody and is kept, and visitors who are pinned to it then reach the
+    /// active deployment.
+    #[serde(default)]
+    pub only_rules: bool,
     /// Visitors may still be on it: stop its tasks one after another, each when the one before has
     /// stopped, so that the visitors do not all reconnect to the active deployment at once.
     #[serde(default)]
@@ -46,6 +51,8 @@ pub enum Verdict {
     Deleted,
     /// Something needs time; call again.
     Deleting,
+    /// Its rules are deleted, and everything else is kept.
+    Unrouted,
 }
 
 /// What this call did.
@@ -100,6 +107,9 @@ pub async fn run(
         clock,
         id: &input.deployment_id,
     };
+    if input.only_rules {
+        return delete.unroute().await;
+    }
     delete.run(&input).await
 }
 

@@ -581,3 +581,68 @@ async fn a_cleanup_leaves_a_candidate_that_an_execution_has_adopted_since_the_pl
     // A deployment that was live is drained first, and not made again.
     assert!(delete(&aws).await.is_ok());
 }
+
+/// A deployment that was live and is kept, without a task and without a target.
+fn empty(marks: &[&str]) -> MemoryAws {
+    let aws = marked(marks);
+    aws.with(|state| {
+        state.group(ID).health.clear();
+        state.service(ID)["runningCount"] = json!(0);
+    });
+    aws
+}
+
+async fn unroute(aws: &MemoryAws) -> Result<Output, StepError> {
+    call(aws, json!({"onlyRules": true})).await
+}
+
+#[tokio::test]
+async fn a_kept_deployment_that_serves_nobody_loses_its_rules_and_nothing_else() {
+    let aws = empty(&[tags::LIVE_SINCE]);
+    for deleted in [2, 0] {
+        let output = unroute(&aws).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Unrouted);
+        let rules = ["DeleteRule", "DeleteRule"];
+        let changes = aws.changes();
+        assert_eq!(changes.len(), deleted);
+        assert!(
+            changes
+                .iter()
+                .zip(rules)
+                .all(|(it, rule)| it.starts_with(rule))
+        );
+    }
+    aws.with(|state| {
+        assert!(state.has_group(ID) && state.service(ID)["status"] == "ACTIVE");
+        assert_eq!(state.active_revisions(), 1);
+    });
+}
+
+#[tokio::test]
+async fn a_deployment_that_serves_is_wanted_or_is_active_keeps_its_rules() {
+    let changes: [(fn(&mut memory_aws::State), ErrorName); 5] = [
+        (
+            |state| state.service(ID)["runningCount"] = json!(1),
+            ErrorName::DeploymentKept,
+        ),
+        (
+            |state| state.group(ID).health.push(json!({"State": "unhealthy"})),
+            ErrorName::DeploymentKept,
+        ),
+        (
+            |state| state.tag(ID, tags::PROTECTED, "yes"),
+            ErrorName::DeploymentKept,
+        ),
+        (
+            |state| state.tag(ID, tags::RESTORING_SINCE, &tags::timestamp(NOW)),
+            ErrorName::DeploymentKept,
+        ),
+        (|state| state.activate(ID), ErrorName::DeploymentActive),
+    ];
+    for (change, expected) in changes {
+        let aws = empty(&[tags::LIVE_SINCE]);
+        aws.with(change);
+        assert_eq!(unroute(&aws).await.unwrap_err().name, expected);
+        assert_eq!(aws.changes(), [""; 0]);
+    }
+}

@@ -151,19 +151,15 @@ impl Drain<'_> {
         if !tags.contains_key(tags::DRAINING_SINCE) || guard::gave_way(&tags) {
             self.tag(tags::DRAINING_SINCE).await?;
         }
-        let running = match service {
+        let running = match &service {
             Some(service) => {
-                self.stop_replacing_tasks(&service).await?;
+                self.stop_replacing_tasks(service).await?;
                 running_tasks::list(ecs, self.settings, self.id).await?
             }
             None => Vec::new(),
         };
         if running.is_empty() {
-            return Ok(Output {
-                verdict: Verdict::Drained,
-                reason: "no task is running any more".to_owned(),
-                tasks: Vec::new(),
-            });
+            return self.judge_without_tasks(&tags, service.as_ref()).await;
         }
         let secret = secret::read(secrets, self.settings).await?;
 
@@ -258,6 +254,25 @@ impl Drain<'_> {
             reason,
             tasks,
         })
+    }
+
+    /// The verdict when no task is listed, which may be the moment between a crash and the replacement: the
+    /// next sweep has to find none either, and ECS has to count none.
+    async fn judge_without_tasks(
+        &self,
+        tags: &Tags,
+        service: Option<&Service>,
+    ) -> Result<Output, StepError> {
+        match service.map_or(0, Service::running_count) {
+            ..=0 => self.judge(tags, Vec::new()).await,
+            counted => Ok(Output {
+                verdict: Verdict::Draining,
+                reason: format!(
+                    "ECS counts {counted} running tasks and lists none; the next sweep asks them"
+                ),
+                tasks: Vec::new(),
+            }),
+        }
     }
 
     /// Refuses a deployment that has to stay as it is, and gives way to what keeps it.

@@ -334,7 +334,7 @@ async fn a_task_that_refuses_both_secrets_is_reported() {
 }
 
 #[tokio::test]
-async fn a_deployment_without_tasks_is_drained_at_once_and_needs_no_secret() {
+async fn a_deployment_without_tasks_on_two_sweeps_is_drained_and_needs_no_secret() {
     for service in ["none", "no tasks", "being deleted"] {
         let aws = with(&[]);
         aws.with(|state| {
@@ -344,16 +344,42 @@ async fn a_deployment_without_tasks_is_drained_at_once_and_needs_no_secret() {
                     state.add_task(ID, "127.0.0.1");
                     state.service(ID)["status"] = "DRAINING".into();
                 }
-                _ => (),
+                _ => state.service(ID)["runningCount"] = json!(0),
             }
             state.secrets.clear();
         });
-        for _ in 0..2 {
-            let output = sweep(&aws).await.unwrap();
-            assert_eq!(output.verdict, Verdict::Drained, "{service}");
+        for (now, verdict) in [
+            (NOW, Verdict::Draining),
+            (NOW, Verdict::Draining),
+            (LATER, Verdict::Drained),
+        ] {
+            let output = sweep_at(now, &aws).await.unwrap();
+            assert_eq!(output.verdict, verdict, "{service}");
             assert!(output.tasks.is_empty());
         }
     }
+}
+
+/// A single task that crashed is not listed until ECS has replaced it.
+#[tokio::test]
+async fn an_empty_list_of_tasks_is_no_evidence_while_ecs_counts_one() {
+    let aws = with(&[]);
+    for now in [NOW, LATER] {
+        let output = sweep_at(now, &aws).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Draining);
+        assert!(
+            output.reason.contains("ECS counts 2 running tasks"),
+            "{}",
+            output.reason
+        );
+    }
+    // A visitor who was on the task is on its replacement: the sweep before says nothing any more.
+    aws.with(|state| state.service(ID)["runningCount"] = json!(0));
+    assert_verdict_at(NOW, &aws, Verdict::Draining).await;
+    let replacement = Application::with(1).await;
+    aws.with(|state| _ = state.add_task(ID, replacement.address()));
+    assert_verdict_at(LATER, &aws, Verdict::Draining).await;
+    assert_eq!(tagged(&aws, tags::IDLE_SINCE), None);
 }
 
 #[tokio::test]

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::primitives::DateTime;
-use aws_sdk_ecs::types::{ServiceField, TaskDefinitionStatus};
+use aws_sdk_ecs::types::{DeploymentRolloutState, ServiceField, TaskDefinitionStatus};
+use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::types::{TargetHealth, TargetHealthStateEnum};
 use lifecycle::aws_error::failed;
 use lifecycle::routing::{self, DefaultAction};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, StepError, target_group, task_definition};
+use lifecycle::{DeploymentId, StepError, service, target_group, task_definition};
 use time::UtcDateTime;
 
 use crate::executions::{self, Executions};
@@ -50,23 +52,107 @@ pub struct Deployment {
     pub id: DeploymentId,
     /// The target group of its name.
     pub target_group: TargetGroup,
-    /// Whether there is a service with its name and tags.
-    pub has_service: bool,
+    /// The service with its name and tags, if there is one.
+    pub service: Option<Service>,
     /// Whether there is an active task definition: one with its tags, or the one that its service runs.
     pub has_task_definition: bool,
     /// Whether any part of it carries [`tags::PROTECTED`].
     pub is_protected: bool,
     /// When the newest of its parts was created: the service or the task definition.
     pub made_at: Option<UtcDateTime>,
+    /// Its targets, where they were read.
+    pub targets: Option<Targets>,
 }
 
 impl Deployment {
     /// Whether any part of it carries its tags.
     pub fn is_ours(&self) -> bool {
         matches!(self.target_group, TargetGroup::Ours { .. })
-            || self.has_service
+            || self.service.is_some()
             || self.has_task_definition
     }
+
+    /// Its tags, if its target group is ours.
+    pub fn marks(&self) -> Option<&Tags> {
+        match &self.target_group {
+            TargetGroup::Ours { tags, .. } => Some(tags),
+            _ => None,
+        }
+    }
+
+    /// Whether it may have visitors. Draining begins only after a deployment was live, so the tag of
+    /// draining shows that even if an operator removed the other one.
+    pub fn was_live(&self) -> bool {
+        let marks = self.marks();
+        marks.is_some_and(|marks| {
+            marks.contains_key(tags::LIVE_SINCE) || marks.contains_key(tags::DRAINING_SINCE)
+        })
+    }
+
+    /// Whether traffic may go back to it without a person's decision: it was live, is reachable, was not
+    /// rolled back, and does not end.
+    pub fn may_take_over(&self) -> bool {
+        let TargetGroup::Ours { tags, in_use, .. } = &self.target_group else {
+            return false;
+        };
+        let has = |mark| tags.contains_key(mark);
+        *in_use
+            && has(tags::LIVE_SINCE)
+            && has(tags::READY_AT)
+            && !has(tags::ROLLED_BACK_AT)
+            && !has(tags::DRAINING_SINCE)
+            && !has(tags::DELETING_SINCE)
+    }
+
+    /// Whether its targets were read and none is healthy.
+    pub fn has_no_healthy_target(&self) -> bool {
+        self.targets.is_some_and(|targets| targets.healthy == 0)
+    }
+
+    /// Whether it serves nobody at this moment. A load balancer sends requests to unhealthy targets when it
+    /// has no others, so only the active deployment is judged by its health; another one by whether it has a
+    /// target or a running task at all.
+    pub fn is_down(&self, is_active: bool) -> bool {
+        if is_active {
+            self.has_no_healthy_target()
+        } else {
+            self.has_no_running_task() && self.targets.is_some_and(|it| it.registered == 0)
+        }
+    }
+
+    /// Whether it may lose its rules if it has no targets.
+    fn may_be_empty(&self) -> bool {
+        let TargetGroup::Ours { tags, in_use, .. } = &self.target_group else {
+            return false;
+        };
+        let ends =
+            tags.contains_key(tags::DRAINING_SINCE) || tags.contains_key(tags::DELETING_SINCE);
+        *in_use && self.was_live() && !ends && !self.is_protected && self.has_no_running_task()
+    }
+
+    fn has_no_running_task(&self) -> bool {
+        self.service.is_none_or(|service| service.running <= 0)
+    }
+}
+
+/// What ECS says of a deployment's service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Service {
+    /// The tasks that run.
+    pub running: i32,
+    /// The tasks that should run.
+    pub wanted: i32,
+    /// Whether its newest rollout has failed, after which ECS starts no task any more.
+    pub has_failed: bool,
+}
+
+/// The targets of a deployment's target group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Targets {
+    /// Those that are not being deregistered.
+    pub registered: usize,
+    /// Those that are healthy.
+    pub healthy: usize,
 }
 
 /// The target group of a deployment's name.
@@ -116,13 +202,16 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 /// + ours / 10                    DescribeServices, of the services with a name of ours
 /// + revisions / 100              ListTaskDefinitions, active ones of the family
 /// + unused revisions             DescribeTaskDefinition, each that no described service runs
+/// + 1                            DescribeTargetHealth, of the active deployment
+/// + without a running task       DescribeTargetHealth, each that is kept warm
 /// + executions / 1000            ListExecutions, running ones of the deploy machine
 /// + other names                  DescribeExecution, each that is not named by a deployment id
 /// ```
 ///
 /// For N deployments that need nothing, each with its two rules, and nothing else in the region and the
-/// cluster, that is 3 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 9 calls for
-/// 10, 12 for 30 and 16 for 60.
+/// cluster, that is 4 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 10 calls for
+/// 10, 13 for 30 and 17 for 60. While the active deployment has no healthy target, the health of each
+/// deployment that may take over is read too.
 pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepError> {
     let (elb, baseline) = (&clients.elb, &settings.baseline);
     let default_before = DefaultAction::read(elb, baseline).await?;
@@ -138,6 +227,7 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
         .await?;
     let used = found.add_services(clients, settings).await?;
     found.add_task_definitions(clients, settings, &used).await?;
+    found.add_targets(elb, default_before.active()).await?;
     // After the resources: an execution that created any of them is still running, or has ended, or is too
     // young to be listed, which the plan allows for.
     let executions = executions::running(&clients.sfn, &settings.state_machine_arn).await?;
@@ -206,10 +296,11 @@ impl Found {
             .or_insert_with(|| Deployment {
                 id: id.clone(),
                 target_group: TargetGroup::Absent,
-                has_service: false,
+                service: None,
                 has_task_definition: false,
                 is_protected: false,
                 made_at: None,
+                targets: None,
             })
     }
 
@@ -301,7 +392,13 @@ impl Found {
                 if let (Some(id), true) = (named_by_its_tags, service.status() != Some("INACTIVE"))
                 {
                     let deployment = self.part(&id, &tags);
-                    deployment.has_service = true;
+                    let rollout = service::newest_rollout(service);
+                    deployment.service = Some(Service {
+                        running: service.running_count(),
+                        wanted: service.desired_count(),
+                        has_failed: rollout.and_then(|it| it.rollout_state())
+                            == Some(&DeploymentRolloutState::Failed),
+                    });
                     deployment.has_task_definition |= service.task_definition().is_some();
                     self.made(&id, service.created_at());
                 }
@@ -335,6 +432,44 @@ impl Found {
                 self.made(&id, definition.registered_at());
             }
         }
+        Ok(())
+    }
+
+    /// Adds the targets where the plan depends on them: of the active deployment, of kept ones without a
+    /// running task, and, while the active one has no healthy target, of those that may take over.
+    async fn add_targets(
+        &mut self,
+        elb: &Client,
+        active: Option<&DeploymentId>,
+    ) -> Result<(), StepError> {
+        let mut is_down = false;
+        for deployment in self.deployments.values_mut() {
+            let is_active = active == Some(&deployment.id);
+            if is_active || deployment.may_be_empty() {
+                deployment.read_targets(elb).await?;
+                is_down |= is_active && deployment.has_no_healthy_target();
+            }
+        }
+        let others = self.deployments.values_mut();
+        for deployment in others.filter(|it| is_down && it.targets.is_none() && it.may_take_over())
+        {
+            deployment.read_targets(elb).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Deployment {
+    async fn read_targets(&mut self, elb: &Client) -> Result<(), StepError> {
+        let TargetGroup::Ours { arn, .. } = &self.target_group else {
+            return Ok(());
+        };
+        let targets = target_group::health(elb, arn).await?;
+        let leaves = |it: &&TargetHealth| it.state() == Some(&TargetHealthStateEnum::Draining);
+        self.targets = targets.map(|targets| Targets {
+            registered: targets.len() - targets.iter().filter(leaves).count(),
+            healthy: target_group::healthy(&targets),
+        });
         Ok(())
     }
 }

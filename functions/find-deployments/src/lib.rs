@@ -1,10 +1,12 @@
-//! Lists every deployment of the environment with its state and what is due for it. Reads only.
+//! Lists every deployment of the environment with its state and what is due for it.
 //!
 //! [`facts`] reads what exists, in as few calls as AWS's batch limits allow. [`plan`] decides without a
-//! call, so that a dry run and a real one cannot differ.
+//! call, so that a dry run and a real one cannot differ. Unless it is a dry run, [`observations`] leaves what
+//! this sweep has seen for the next one, in tags. Nothing else changes.
 
 pub mod executions;
 pub mod facts;
+pub mod observations;
 pub mod plan;
 
 use lifecycle::{StepError, defaults, settings};
@@ -17,7 +19,7 @@ pub use plan::{Action, Plan, Planned, Repair, State};
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Input {
-    /// Only report what would be done. Passed on to the output: this function changes nothing either way.
+    /// Only report what would be done. Passed on to the output; without it, this function writes tags.
     #[serde(default)]
     pub dry_run: bool,
     /// Delete every deployment of the environment that the default action does not name.
@@ -45,10 +47,11 @@ pub struct Settings {
     pub state_machine_arn: String,
     /// How many previous deployments stay warm.
     pub keep_previous: usize,
-    /// From the start of draining to deleting the deployment even if it has visitors.
+    /// From the start of draining, or from its replacement if that was later, to deleting the deployment
+    /// even if it has visitors.
     pub drain_deadline: Duration,
-    /// From a switch or a rollback to the first draining; and from the creation of a part to when its
-    /// execution must be listed.
+    /// From when a deployment was replaced to when it begins to drain; and from the creation of a part to
+    /// when its execution must be listed.
     pub settle: Duration,
 }
 
@@ -95,6 +98,10 @@ pub async fn run(
         settle: settings.settle,
         remove_everything: input.remove_everything,
     };
+    if !input.dry_run {
+        let seen = observations::observe(&facts, now);
+        observations::record(&clients.elb, &seen, now).await?;
+    }
     Ok(Output {
         dry_run: input.dry_run,
         plan: plan::plan(&facts, &policy, now),

@@ -1,5 +1,11 @@
 //! What should happen to each deployment. Pure: the same facts, policy and time give the same plan.
 
+mod repair;
+mod settling;
+
+pub use settling::seen_at;
+use settling::switched_to_at;
+
 use std::collections::BTreeSet;
 
 use lifecycle::printable::{first_of, printable};
@@ -30,8 +36,13 @@ pub struct Policy {
 pub struct Plan {
     /// The deployment that new visitors reach, if it is one of ours.
     pub active_deployment_id: Option<DeploymentId>,
-    /// The deployment to point the default action at, because it names nothing.
+    /// The deployment to point the default action at, because new visitors reach nothing.
     pub repair: Option<Repair>,
+    /// What a person has to decide or correct, in sentences that begin with a deployment. The cleanup fails
+    /// with them, after it has done what is due.
+    pub problems: Vec<String>,
+    /// How many of the tasks that the active deployment should have are not healthy targets.
+    pub unhealthy_targets: usize,
     /// All deployments, newest first, at most [`defaults::MAX_PLANNED`].
     pub deployments: Vec<Planned>,
     /// How many more there are, which are left to later runs.
@@ -46,6 +57,12 @@ pub struct Repair {
     pub deployment_id: DeploymentId,
     /// Its target group.
     pub target_group_arn: String,
+    /// Whether the repair takes back an active deployment that serves nobody.
+    pub roll_back: bool,
+    /// That deployment.
+    pub replaced: Vec<DeploymentId>,
+    /// Why, in a sentence.
+    pub reason: String,
 }
 
 /// One deployment, its state and what is due.
@@ -94,6 +111,10 @@ pub enum Action {
     Keep,
     /// Drain it, or check how far the draining is.
     Drain,
+    /// Delete its rules, so that visitors who are pinned to it reach the active deployment.
+    Unroute,
+    /// Start its failed rollout again.
+    Restart,
     /// Delete it.
     Delete,
 }
@@ -101,11 +122,14 @@ pub enum Action {
 /// Decides what is due for each deployment at the time `now`.
 pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
     let planner = Planner::new(facts, policy, now);
+    let repair = planner.repair();
+    let mut problems: Vec<String> = planner.lost(repair.as_ref()).into_iter().collect();
     let all = facts
         .deployments
         .iter()
         .map(|deployment| {
             let due = planner.due(deployment);
+            problems.extend(due.problem);
             Planned {
                 deployment_id: deployment.id.clone(),
                 state: planner.state(deployment),
@@ -122,9 +146,12 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
         })
         .collect();
     let (deployments, left_out) = as_many_as_one_run_takes(all);
+    problems.truncate(MAX_PROBLEMS);
     Plan {
         active_deployment_id: planner.active.cloned(),
-        repair: planner.repair(),
+        repair,
+        problems,
+        unhealthy_targets: planner.unhealthy_targets(),
         deployments,
         left_out,
     }
@@ -152,17 +179,21 @@ struct Due {
     action: Action,
     reason: String,
     force: bool,
+    problem: Option<String>,
 }
 
 /// The maximum number of characters of a reason. It contains tags and names of executions, which operators
 /// write, and the reasons of all deployments have to fit into one state's output.
 const MAX_REASON: usize = 500;
+/// The maximum number of problems that one run reports. Each of them waits for a person.
+const MAX_PROBLEMS: usize = 10;
 
 fn due(action: Action, reason: impl Into<String>) -> Due {
     Due {
         action,
         reason: printable(&reason.into(), MAX_REASON),
         force: false,
+        problem: None,
     }
 }
 
@@ -189,8 +220,6 @@ struct Planner<'a> {
     active: Option<&'a DeploymentId>,
     /// The previous deployments that stay ready for an instant rollback.
     warm: BTreeSet<&'a DeploymentId>,
-    /// Why nothing is drained for the first time yet.
-    unsettled: Option<String>,
 }
 
 impl<'a> Planner<'a> {
@@ -205,16 +234,16 @@ impl<'a> Planner<'a> {
             .filter(|it| active.is_some_and(|active| it.id < *active))
             .filter(|it| !facts.named.contains(&it.id))
             .filter(|it| {
-                marks(it).is_some_and(|marks| {
-                    was_live(marks)
-                        && ![
-                            tags::ROLLED_BACK_AT,
-                            tags::DRAINING_SINCE,
-                            tags::DELETING_SINCE,
-                        ]
-                        .iter()
-                        .any(|mark| marks.contains_key(*mark))
-                })
+                let ends = |marks: &Tags| {
+                    [
+                        tags::ROLLED_BACK_AT,
+                        tags::DRAINING_SINCE,
+                        tags::DELETING_SINCE,
+                    ]
+                    .iter()
+                    .any(|mark| marks.contains_key(*mark))
+                };
+                it.was_live() && !it.marks().is_some_and(ends)
             })
             .take(policy.keep_previous)
             .map(|it| &it.id)
@@ -225,7 +254,6 @@ impl<'a> Planner<'a> {
             now,
             active,
             warm,
-            unsettled: unsettled(facts, policy, now),
         }
     }
 
@@ -233,13 +261,13 @@ impl<'a> Planner<'a> {
         if self.carries_traffic(deployment) {
             return State::Active;
         }
-        let Some(marks) = marks(deployment) else {
+        let Some(marks) = deployment.marks() else {
             return State::Orphaned;
         };
         let has = |mark| marks.contains_key(mark);
-        if !was_live(marks) {
+        if !deployment.was_live() {
             State::Candidate
-        } else if has(tags::DRAINING_SINCE) && has(tags::DELETING_SINCE) {
+        } else if has(tags::DRAINING_SINCE) && self.deletes_since(marks).is_some() {
             State::Deleting
         } else if has(tags::DRAINING_SINCE) {
             State::Draining
@@ -258,7 +286,7 @@ impl<'a> Planner<'a> {
         let id = &deployment.id;
         if self.facts.named.contains(id) {
             return keep(match self.active {
-                Some(active) if active == id => "new visitors come here",
+                Some(active) if active == id => return self.active_one(deployment),
                 Some(_) => "the default action sends a share of the new visitors here",
                 None => "the default action names it, but its target group is gone",
             });
@@ -282,7 +310,9 @@ impl<'a> Planner<'a> {
                     parts(deployment)
                 ))
             }),
-            TargetGroup::Ours { tags, .. } if was_live(tags) => self.replaced(deployment, tags),
+            TargetGroup::Ours { tags, .. } if deployment.was_live() => {
+                self.replaced(deployment, tags)
+            }
             TargetGroup::Ours { tags, .. } => self.unless_in_progress(deployment, || {
                 let moved = self.facts.moved && !tags.contains_key(tags::DELETING_SINCE);
                 if moved {
@@ -291,6 +321,13 @@ impl<'a> Planner<'a> {
                 delete("it was never live, and no execution is working on it")
             }),
         }
+    }
+
+    /// When its deletion began, unless traffic was switched to it since.
+    fn deletes_since<'m>(&self, marks: &'m Tags) -> Option<&'m String> {
+        let began = tags::time(marks, tags::DELETING_SINCE, self.now);
+        let is_over = began.is_some_and(|began| Some(began) < switched_to_at(marks, self.now));
+        marks.get(tags::DELETING_SINCE).filter(|_| !is_over)
     }
 
     /// What is due for a deployment that was live and is not active.
@@ -305,26 +342,29 @@ impl<'a> Planner<'a> {
         if tags::is_being_restored(marks, self.now) {
             return keep("a rollback is bringing it back");
         }
-        let deadline = tags::time(marks, tags::DRAINING_SINCE, self.now)
-            .map(|since| since.saturating_add(self.policy.drain_deadline));
+        let unsettled = self.unsettled(marks);
+        let deadline = self.deadline(marks);
         let is_late = deadline.is_some_and(|deadline| self.now >= deadline);
-        if let Some(since) = marks.get(tags::DELETING_SINCE) {
+        if let Some(since) = self.deletes_since(marks) {
             return self.unless_in_progress(deployment, || Due {
-                force: is_late,
+                force: is_late && unsettled.is_none(),
                 ..delete(format!("its deletion began at {since}"))
             });
         }
         if let Some(since) = marks.get(tags::DRAINING_SINCE) {
-            return match deadline {
-                Some(deadline) if is_late => force(delete(format!(
+            return match (deadline, unsettled) {
+                (Some(deadline), None) if is_late => force(delete(format!(
                     "its drain deadline was {}",
                     tags::timestamp(deadline)
                 ))),
-                Some(deadline) => drain(format!(
+                (Some(_), Some(unsettled)) if is_late => drain(format!(
+                    "draining since {since}; its drain deadline is over, but it is not deleted yet: {unsettled}"
+                )),
+                (Some(deadline), _) => drain(format!(
                     "draining since {since}; it is deleted when two sweeps in a row find no session, and at {} at the latest",
                     tags::timestamp(deadline)
                 )),
-                None => drain(format!(
+                (None, _) => drain(format!(
                     "draining; it is deleted when two sweeps in a row find no session. Its tag {} is `{since}`, which is not \
                      a time in the past, so it has no deadline",
                     tags::DRAINING_SINCE
@@ -332,22 +372,69 @@ impl<'a> Planner<'a> {
             };
         }
         if self.warm.contains(&deployment.id) {
-            return keep("kept warm for an instant rollback");
+            return self.unless_empty(deployment, "kept warm for an instant rollback");
         }
-        let why = match marks.get(tags::ROLLED_BACK_AT) {
-            Some(at) => format!("it was rolled back at {at}"),
-            None if self.active < Some(&deployment.id) => {
-                "an older deployment is active".to_owned()
+        let why = match (marks.get(tags::ROLLED_BACK_AT), self.active) {
+            (Some(at), _) => format!("it was rolled back at {at}"),
+            (None, Some(active)) if *active < deployment.id => {
+                return self.newer_than_active(deployment, active, unsettled);
             }
-            None => match self.policy.keep_previous {
+            _ => match self.policy.keep_previous {
                 0 => "no previous deployment is kept warm".to_owned(),
                 1 => "only the newest previous deployment is kept warm".to_owned(),
                 most => format!("only the newest {most} previous deployments are kept warm"),
             },
         };
-        match &self.unsettled {
+        match unsettled {
             Some(unsettled) => keep(format!("{why}; not drained yet: {unsettled}")),
             None => drain(why),
+        }
+    }
+
+    /// What is due for a deployment that reported success, is newer than the active one and was not rolled
+    /// back. Only a person knows which of the two is wanted.
+    fn newer_than_active(
+        &self,
+        deployment: &Deployment,
+        active: &DeploymentId,
+        unsettled: Option<String>,
+    ) -> Due {
+        let id = &deployment.id;
+        let kept = self.unless_empty(
+            deployment,
+            &format!("it was live and is newer than {active}, which is active, and no rollback took it back"),
+        );
+        let is_settled = unsettled.is_none();
+        let problem = format!(
+            "{id}: it was live and is newer than {active}, which is active, and no rollback took it back; start the \
+             rollback machine with {id} to go back to it, or tag its target group with {} to give it up",
+            tags::ROLLED_BACK_AT
+        );
+        Due {
+            problem: is_settled.then_some(problem),
+            ..kept
+        }
+    }
+
+    /// Keeps a deployment, but not its rules once two sweeps have found neither a task nor a target.
+    fn unless_empty(&self, deployment: &Deployment, why: &str) -> Due {
+        let TargetGroup::Ours { in_use, .. } = deployment.target_group else {
+            return keep(why);
+        };
+        if !in_use {
+            return keep(format!(
+                "{why}; no rule leads to it, and a rollback to it makes its rules again"
+            ));
+        }
+        match self.down_since(deployment) {
+            Some(since) if !self.facts.moved && self.down_active().is_none() => due(
+                Action::Unroute,
+                format!(
+                    "{why}; no task of it has run since {}, so its visitors go to the active deployment",
+                    tags::timestamp(since)
+                ),
+            ),
+            _ => keep(why),
         }
     }
 
@@ -375,86 +462,12 @@ impl<'a> Planner<'a> {
         }
         due()
     }
-
-    /// The newest deployment that may carry traffic, when the default action has lost its own.
-    fn repair(&self) -> Option<Repair> {
-        let is_lost = matches!(
-            self.facts.default_action,
-            DefaultActionKind::NothingDeployed | DefaultActionKind::ForwardToNothing
-        );
-        if !is_lost || self.facts.moved || self.policy.remove_everything {
-            return None;
-        }
-        self.facts
-            .deployments
-            .iter()
-            .find_map(|deployment| match &deployment.target_group {
-                TargetGroup::Ours {
-                    arn,
-                    tags,
-                    in_use: true,
-                } if was_live(tags)
-                    && tags.contains_key(tags::READY_AT)
-                    && !tags.contains_key(tags::ROLLED_BACK_AT)
-                    && !tags.contains_key(tags::DELETING_SINCE) =>
-                {
-                    Some(Repair {
-                        deployment_id: deployment.id.clone(),
-                        target_group_arn: arn.clone(),
-                    })
-                }
-                _ => None,
-            })
-    }
 }
 
 const MOVED: &str = "the default action changed while this was read; the next sweep decides";
 
-/// Why nothing is drained for the first time yet, if so.
-///
-/// The load balancer applies rule changes late, so new visitors reach the replaced deployment for some
-/// seconds.
-fn unsettled(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Option<String> {
-    if facts.moved {
-        return Some(MOVED.to_owned());
-    }
-    facts
-        .deployments
-        .iter()
-        .filter_map(marks)
-        .flat_map(|marks| {
-            // A switch that is retried keeps the live tag of its first attempt and writes the ready tag again.
-            [tags::LIVE_SINCE, tags::READY_AT, tags::ROLLED_BACK_AT]
-                .map(|mark| tags::time(marks, mark, now))
-        })
-        .flatten()
-        .max()
-        .filter(|last| now - *last < policy.settle)
-        .map(|last| {
-            format!(
-                "the switch at {} settles until {}",
-                tags::timestamp(last),
-                tags::timestamp(last.saturating_add(policy.settle))
-            )
-        })
-}
-
-/// The tags of a deployment whose target group is ours.
-fn marks(deployment: &Deployment) -> Option<&Tags> {
-    match &deployment.target_group {
-        TargetGroup::Ours { tags, .. } => Some(tags),
-        _ => None,
-    }
-}
-
-/// Whether it may have visitors. Draining begins only after a deployment was live, so the tag of draining
-/// shows that even if an operator removed the other one.
-fn was_live(marks: &Tags) -> bool {
-    marks.contains_key(tags::LIVE_SINCE) || marks.contains_key(tags::DRAINING_SINCE)
-}
-
 fn parts(deployment: &Deployment) -> &'static str {
-    match (deployment.has_service, deployment.has_task_definition) {
+    match (deployment.service.is_some(), deployment.has_task_definition) {
         (true, true) => "a service and a task definition were left",
         (true, false) => "a service was left",
         (false, _) => "a task definition was left",

@@ -59,7 +59,12 @@ fn the_output_is_as_the_state_machine_reads_it() {
             repair: Some(Repair {
                 deployment_id: "test-20251027-122112Z".parse().unwrap(),
                 target_group_arn: "arn".into(),
+                roll_back: true,
+                replaced: vec!["test-20251027-130000Z".parse().unwrap()],
+                reason: "because".into(),
             }),
+            problems: vec!["trouble".into()],
+            unhealthy_targets: 1,
             deployments: vec![Planned {
                 deployment_id: "test-20251027-122112Z".parse().unwrap(),
                 state: State::RolledBack,
@@ -74,7 +79,15 @@ fn the_output_is_as_the_state_machine_reads_it() {
     let expected: Value = json!({
         "dryRun": true,
         "activeDeploymentId": null,
-        "repair": {"deploymentId": "test-20251027-122112Z", "targetGroupArn": "arn"},
+        "repair": {
+            "deploymentId": "test-20251027-122112Z",
+            "targetGroupArn": "arn",
+            "rollBack": true,
+            "replaced": ["test-20251027-130000Z"],
+            "reason": "because"
+        },
+        "problems": ["trouble"],
+        "unhealthyTargets": 1,
         "deployments": [{
             "deploymentId": "test-20251027-122112Z",
             "state": "rolledBack",

@@ -46,6 +46,12 @@ pub const DRAINING_SINCE: &str = "pulse:draining-since";
 /// Since when consecutive sweeps have found every task without sessions. The first such sweep writes it, a
 /// sweep that finds a session removes it, and the second in a row makes the deployment drained.
 pub const IDLE_SINCE: &str = "pulse:idle-since";
+/// When a sweep first found that another deployment had replaced it. Its settling time and its drain deadline
+/// count from here. A time before the deployment was last switched to says nothing.
+pub const REPLACED_AT: &str = "pulse:replaced-at";
+/// Since when consecutive sweeps have found that it serves nobody: the active deployment without a healthy
+/// target, another one without a target and without a running task.
+pub const DOWN_SINCE: &str = "pulse:down-since";
 /// When a rollback to it began. It is neither drained nor deleted until the rollback has switched traffic
 /// and removes the tag. The rollback writes it before it reads [`DRAINING_SINCE`] and [`DELETING_SINCE`],
 /// and other runs read it after they have written those, so that of two runs at least one sees the other.

@@ -168,6 +168,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 only_if_never_live,
                 execution: None,
                 only_if_draining: false,
+                only_rules: false,
                 force: false,
             };
             // The time of this world stands still at `NOW`, so a deletion that finds its own mark would
@@ -180,7 +181,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             match delete_deployment::run(&clients, &settings, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
-                    Verdict::Deleting => Ending::Deleting,
+                    Verdict::Deleting | Verdict::Unrouted => Ending::Deleting,
                 },
                 Err(error) => error.into(),
             }

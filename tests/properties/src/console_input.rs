@@ -15,7 +15,7 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 11] = [
+pub const STEPS: [(&str, Decode); 12] = [
     ("check-target-health", decode::<check_target_health::Input>),
     (
         "create-listener-rule",
@@ -30,6 +30,7 @@ pub const STEPS: [(&str, Decode); 11] = [
         "register-task-definition",
         decode::<register_task_definition::Input>,
     ),
+    ("restart-rollout", decode::<restart_rollout::Input>),
     ("restore-deployment", decode::<restore_deployment::Input>),
     ("switch-traffic", decode::<switch_traffic::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),

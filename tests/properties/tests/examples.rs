@@ -27,7 +27,9 @@ fn whole_input(step: &str) -> Value {
         "create-service" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN, "taskDefinitionArn": "arn", "desiredCount": 2})
         }
-        "create-target-group" | "restore-deployment" => json!({"deploymentId": ID}),
+        "create-target-group" | "restart-rollout" | "restore-deployment" => {
+            json!({"deploymentId": ID})
+        }
         "delete-deployment" => {
             json!({"deploymentId": ID, "onlyIfNeverLive": true, "onlyIfDraining": true, "force": true})
         }

@@ -251,6 +251,19 @@ impl TestEnvironment {
         Ok(())
     }
 
+    /// Moves the past of a replaced deployment to long ago: it was live, was replaced and began to drain, and
+    /// its drain deadline is over.
+    ///
+    /// # Errors
+    /// When the deployment has no target group.
+    pub async fn drains_since_long_ago(&self, id: &str) -> anyhow::Result<()> {
+        for tag in ["ready-at", "live-since", "replaced-at", "draining-since"] {
+            self.tag(id, &format!("pulse:{tag}"), "2026-01-01T00:00:00Z")
+                .await?;
+        }
+        Ok(())
+    }
+
     /// Removes a tag of the deployment's target group, as an operator could.
     ///
     /// # Errors

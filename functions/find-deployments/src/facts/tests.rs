@@ -55,8 +55,14 @@ async fn facts_of(aws: &MemoryAws) -> Facts {
     read(&clients(aws), &settings()).await.unwrap()
 }
 
+const SWEEP: UtcDateTime = utc_datetime!(2025-10-28 12:00:00);
+
 async fn run_step(aws: &MemoryAws) -> crate::Plan {
-    let now = utc_datetime!(2025-10-28 12:00:00);
+    sweep_at(SWEEP, aws).await
+}
+
+async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> crate::Plan {
+    aws.forget_calls();
     let output = crate::run(&clients(aws), &settings(), now, Input::default()).await;
     output.unwrap().plan
 }
@@ -69,7 +75,7 @@ fn group_of(facts: &Facts, number: usize) -> &TargetGroup {
 
 /// The formula of [`read`]'s documentation, for `n` deployments that need nothing.
 fn calls_for(n: usize) -> usize {
-    3 + (2 * n + 1).div_ceil(400)
+    4 + (2 * n + 1).div_ceil(400)
         + n.div_ceil(400)
         + n.div_ceil(20)
         + n.div_ceil(10)
@@ -78,8 +84,11 @@ fn calls_for(n: usize) -> usize {
 
 #[tokio::test]
 async fn the_number_of_calls_follows_the_documented_formula() {
-    for (n, documented) in [(10, Some(9)), (30, Some(12)), (60, Some(16)), (250, None)] {
+    for (n, documented) in [(10, Some(10)), (30, Some(13)), (60, Some(17)), (250, None)] {
         let aws = idle(n);
+        // The first sweep notes once that the others were replaced.
+        run_step(&aws).await;
+        assert_eq!(aws.changes().len(), n - 1);
         let plan = run_step(&aws).await;
         assert_eq!(plan.deployments.len() + plan.left_out, n);
         assert!(plan.deployments.iter().all(|it| it.action == Due::Keep));
@@ -134,7 +143,7 @@ async fn resources_that_are_not_ours_cost_no_call_of_their_own_and_are_in_no_pla
     assert_eq!(facts.deployments.len(), 10);
     assert_eq!(aws.count("DescribeTags"), 1);
     assert_eq!(aws.count("DescribeServices"), 2);
-    assert_eq!(aws.calls().len(), 10);
+    assert_eq!(aws.calls().len(), 11);
 }
 
 #[tokio::test]
@@ -224,6 +233,7 @@ async fn executions_are_listed_after_the_resources_and_the_listener_is_read_last
             "ListServices",
             "DescribeServices",
             "ListTaskDefinitions",
+            "DescribeTargetHealth",
             "ListExecutions",
             "DescribeListeners"
         ]
@@ -279,7 +289,7 @@ async fn only_task_definitions_that_no_service_runs_are_read_one_by_one() {
     let orphan = &facts.deployments[0];
     assert_eq!(orphan.id.as_str(), id(50));
     assert_eq!(orphan.target_group, TargetGroup::Absent);
-    assert!(orphan.has_task_definition && !orphan.has_service);
+    assert!(orphan.has_task_definition && orphan.service.is_none());
     // As young as the youngest of its parts that has a time.
     let made_at = |id: &str| {
         let mut all = facts.deployments.iter();
@@ -313,4 +323,111 @@ async fn a_service_without_a_target_group_is_an_orphan_and_may_be_protected() {
             (Is::Active, Due::Keep)
         ]
     );
+}
+
+#[tokio::test]
+async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_nothing() {
+    let aws = idle_with(3, |state| {
+        // Without a service there is no task, and the one that is active has no healthy target either.
+        state
+            .services
+            .retain(|it| it["serviceName"] != id(1).as_str());
+        state.group(&id(1)).health.clear();
+        state.fail_health_checks(&id(2));
+    });
+    let dry_run = Input {
+        dry_run: true,
+        ..Input::default()
+    };
+    crate::run(&clients(&aws), &settings(), SWEEP, dry_run)
+        .await
+        .unwrap();
+    assert_eq!(aws.changes(), [""; 0]);
+
+    let noted = |number: usize, tag: &str| format!("AddTags {} {tag}", id(number));
+    let first = run_step(&aws).await;
+    let mut changes = aws.changes();
+    changes.sort();
+    let mut expected = [
+        noted(0, tags::REPLACED_AT),
+        noted(1, tags::REPLACED_AT),
+        noted(1, tags::DOWN_SINCE),
+        noted(2, tags::DOWN_SINCE),
+    ];
+    expected.sort();
+    assert_eq!(changes, expected);
+    assert_eq!((first.repair, first.problems.len()), (None, 0));
+    // The function is run again, because its answer was lost.
+    let again = run_step(&aws).await;
+    assert_eq!((again.repair, aws.changes().len()), (None, 0));
+
+    let second = sweep_at(SWEEP + time::Duration::minutes(5), &aws).await;
+    assert_eq!(aws.changes(), [""; 0]);
+    let repair = second.repair.expect("a repair");
+    assert_eq!(repair.deployment_id.as_str(), id(0));
+    assert_eq!(repair.replaced, [id(2).parse().unwrap()]);
+    assert!(second.problems[0].starts_with(&format!("{}: it is active", id(2))));
+    assert_eq!(second.unhealthy_targets, 2);
+
+    // In order again.
+    aws.with(|state| state.group(&id(2)).health = vec![serde_json::json!({"State": "healthy"})]);
+    let third = sweep_at(SWEEP + time::Duration::minutes(10), &aws).await;
+    assert_eq!(
+        aws.changes(),
+        [format!("RemoveTags {} {}", id(2), tags::DOWN_SINCE)]
+    );
+    assert_eq!(
+        (third.repair, third.problems.len(), third.unhealthy_targets),
+        (None, 0, 1)
+    );
+    let unrouted: Vec<_> = third.deployments.iter().map(|it| it.action).collect();
+    assert_eq!(unrouted, [Due::Keep, Due::Unroute, Due::Keep]);
+}
+
+#[tokio::test]
+async fn a_deployment_that_is_active_again_loses_the_note_that_it_was_replaced() {
+    let aws = idle(2);
+    run_step(&aws).await;
+    aws.with(|state| state.activate(&id(0)));
+    run_step(&aws).await;
+    let mut changes = aws.changes();
+    changes.sort();
+    let [back, replaced] = [id(0), id(1)];
+    assert_eq!(
+        changes,
+        [
+            format!("AddTags {replaced} {}", tags::REPLACED_AT),
+            format!("RemoveTags {back} {}", tags::REPLACED_AT)
+        ]
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_noted_when_the_default_action_changes_meanwhile_or_a_group_is_gone() {
+    let aws = idle_with(2, |state| state.activate(&id(0)));
+    aws.on("DescribeListeners")
+        .once()
+        .after(|state, _| state.activate(&id(1)));
+    run_step(&aws).await;
+    assert_eq!(aws.changes(), [""; 0]);
+
+    let aws = idle(2);
+    aws.on("AddTags")
+        .before(|state, _| state.target_groups.retain(|it| it.name != id(0)));
+    run_step(&aws).await;
+
+    let aws = idle(2);
+    aws.on("AddTags").fails("AccessDenied");
+    let error = crate::run(&clients(&aws), &settings(), SWEEP, Input::default()).await;
+    assert_eq!(error.unwrap_err().name, ErrorName::AccessDenied);
+}
+
+#[tokio::test]
+async fn a_failed_rollout_and_the_number_of_tasks_are_read_with_the_services() {
+    let aws = idle_with(2, |state| {
+        state.service(&id(1))["runningCount"] = 1.into();
+        state.service(&id(1))["deployments"][0]["rolloutState"] = "FAILED".into();
+    });
+    let plan = run_step(&aws).await;
+    assert_eq!(plan.deployments[0].action, Due::Restart);
 }

@@ -1,11 +1,13 @@
 //! Properties that hold for the plan of any facts.
 
-use super::tests::{arn, id};
+use super::tests::{SERVICE, arn, id};
 use super::*;
 use crate::executions::Executions;
+use crate::facts::{Service, Targets};
+use crate::observations::observe;
 use lifecycle::tags::{
-    DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, RESTORING_SINCE,
-    ROLLED_BACK_AT,
+    DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, REPLACED_AT,
+    RESTORING_SINCE, ROLLED_BACK_AT,
 };
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
@@ -14,7 +16,7 @@ use time::macros::utc_datetime;
 
 const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:00:00);
 const DAYS: u8 = 12;
-const MARKS: [&str; 7] = [
+const MARKS: [&str; 9] = [
     READY_AT,
     LIVE_SINCE,
     DRAINING_SINCE,
@@ -22,6 +24,8 @@ const MARKS: [&str; 7] = [
     DELETING_SINCE,
     ROLLED_BACK_AT,
     RESTORING_SINCE,
+    REPLACED_AT,
+    DOWN_SINCE,
 ];
 
 /// Marks as steps and operators set them: of any age, some in the future, some without a valid time.
@@ -52,21 +56,38 @@ fn deployment(day: u8) -> impl Strategy<Value = Deployment> {
         1 => Just(TargetGroup::Absent),
         1 => Just(TargetGroup::NotOurs { arn: not_ours }),
     ];
+    let service = prop_oneof![
+        2 => Just(Some(SERVICE)),
+        1 => Just(None),
+        1 => (0..3, any::<bool>()).prop_map(|(running, has_failed)| Some(Service {
+            running, has_failed, ..SERVICE
+        })),
+    ];
+    let targets = prop_oneof![
+        1 => Just(None),
+        1 => (0..3_usize, 0..3_usize).prop_map(|(registered, healthy)| Some(Targets {
+            registered, healthy: healthy.min(registered),
+        })),
+    ];
     (
         group,
-        any::<bool>(),
+        service,
         any::<bool>(),
         prop::bool::weighted(0.1),
         prop::option::of(0..7200_i64),
+        targets,
     )
         .prop_map(
-            move |(target_group, has_service, has_task_definition, is_protected, age)| Deployment {
-                id: id.clone(),
-                target_group,
-                has_service,
-                has_task_definition,
-                is_protected,
-                made_at: age.map(|age| NOW - Duration::seconds(age)),
+            move |(target_group, service, has_task_definition, is_protected, age, targets)| {
+                Deployment {
+                    id: id.clone(),
+                    target_group,
+                    service,
+                    has_task_definition,
+                    is_protected,
+                    made_at: age.map(|age| NOW - Duration::seconds(age)),
+                    targets,
+                }
             },
         )
 }
@@ -110,6 +131,17 @@ fn facts() -> impl Strategy<Value = Facts> {
         )
 }
 
+/// The facts with an active deployment that serves.
+fn healthy(facts: &Facts) -> Facts {
+    let mut facts = facts.clone();
+    for deployment in &mut facts.deployments {
+        if facts.named.contains(&deployment.id) {
+            deployment.targets = None;
+        }
+    }
+    facts
+}
+
 fn policy() -> impl Strategy<Value = Policy> {
     (0_usize..4, 0_i64..300, prop::bool::weighted(0.2)).prop_map(
         |(keep_previous, settle, remove_everything)| Policy {
@@ -122,7 +154,29 @@ fn policy() -> impl Strategy<Value = Policy> {
 }
 
 fn has(deployment: &Deployment, mark: &str) -> bool {
-    super::marks(deployment).is_some_and(|marks| marks.contains_key(mark))
+    deployment
+        .marks()
+        .is_some_and(|marks| marks.contains_key(mark))
+}
+
+/// The facts after a sweep has left its observations.
+fn observed(facts: &Facts) -> Facts {
+    let mut after = facts.clone();
+    for seen in observe(facts, NOW) {
+        for deployment in &mut after.deployments {
+            match &mut deployment.target_group {
+                TargetGroup::Ours { arn, tags, .. } if *arn == seen.target_group_arn => {
+                    if seen.is_set {
+                        tags.insert(seen.key.to_owned(), tags::timestamp(NOW));
+                    } else {
+                        tags.remove(seen.key);
+                    }
+                }
+                _ => {}
+            }
+        }
+    }
+    after
 }
 
 /// The facts after the plan was carried out.
@@ -152,9 +206,10 @@ proptest! {
     fn what_the_default_action_names_is_never_touched(facts in facts(), policy in policy()) {
         for planned in plan(&facts, &policy, NOW).deployments {
             if facts.named.contains(&planned.deployment_id) {
-                prop_assert_eq!(planned.action, Action::Keep);
+                prop_assert!(matches!(planned.action, Action::Keep | Action::Restart));
             } else {
                 prop_assert_ne!(planned.state, State::Active);
+                prop_assert_ne!(planned.action, Action::Restart);
             }
         }
     }
@@ -164,7 +219,7 @@ proptest! {
         let plan = plan(&facts, &policy, NOW);
         for (deployment, planned) in facts.deployments.iter().zip(&plan.deployments) {
             if deployment.is_protected {
-                prop_assert_eq!(planned.action, Action::Keep);
+                prop_assert!(matches!(planned.action, Action::Keep | Action::Restart));
             }
         }
     }
@@ -179,7 +234,7 @@ proptest! {
         }
         if let Some(repair) = plan.repair {
             let repaired_with = facts.deployments.iter().find(|it| it.id == repair.deployment_id);
-            prop_assert!(repaired_with.is_some_and(|it| super::marks(it).is_some()));
+            prop_assert!(repaired_with.is_some_and(Deployment::may_take_over));
         }
     }
 
@@ -205,16 +260,18 @@ proptest! {
     ) {
         let first = plan(&facts, &policy, NOW);
         let Some(repair) = first.repair else { return Ok(()) };
-        prop_assert!(first.active_deployment_id.is_none() && !policy.remove_everything);
+        prop_assert!(!policy.remove_everything);
+        prop_assert_eq!(repair.roll_back, first.active_deployment_id.is_some());
+        prop_assert!(first.active_deployment_id.is_none_or(|it| repair.replaced == [it]));
         let chosen = facts.deployments.iter().find(|it| it.id == repair.deployment_id).unwrap();
         prop_assert!(has(chosen, READY_AT) && !has(chosen, ROLLED_BACK_AT));
-        prop_assert!(!has(chosen, DELETING_SINCE));
+        prop_assert!(!has(chosen, DELETING_SINCE) && !has(chosen, DRAINING_SINCE));
         let repaired = Facts {
             default_action: DefaultActionKind::Forward,
             named: vec![repair.deployment_id.clone()],
             ..facts
         };
-        let second = plan(&repaired, &policy, NOW);
+        let second = plan(&healthy(&repaired), &policy, NOW);
         prop_assert_eq!(second.repair, None);
         prop_assert_eq!(second.active_deployment_id, Some(repair.deployment_id));
     }
@@ -245,10 +302,11 @@ proptest! {
             .collect();
         let (warm, older) = previous.split_at(previous.len().min(policy.keep_previous));
         for (deployment, planned) in warm {
-            prop_assert_eq!(planned.action, Action::Keep, "{}", deployment.id);
+            let is_kept = matches!(planned.action, Action::Keep | Action::Unroute);
+            prop_assert!(is_kept, "{}", deployment.id);
         }
         // After the settling time, no others stay, except those with a reason of their own.
-        let settled = Facts { moved: false, ..facts.clone() };
+        let settled = observed(&healthy(&Facts { moved: false, ..facts.clone() }));
         // By then every mark is older than all the times that protect a deployment.
         let later = NOW + Duration::DAY;
         for (deployment, _) in older {
@@ -292,6 +350,8 @@ proptest! {
                     prop_assert_eq!(after.action, Action::Drain);
                     prop_assert_eq!(after.state, State::Draining);
                 }
+                // The rules are still there, and the rollout has still failed, as far as the facts say.
+                Action::Unroute | Action::Restart => prop_assert_eq!(before.action, after.action),
                 Action::Delete => prop_assert!(false, "{} is gone", after.deployment_id),
             }
         }

@@ -1,9 +1,10 @@
 use super::*;
 use crate::executions::Executions;
+use crate::facts::{Service, Targets};
 use lifecycle::defaults;
 use lifecycle::tags::{
-    DELETING_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, PROTECTED, READY_AT, RESTORING_SINCE,
-    ROLLED_BACK_AT,
+    DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, PROTECTED, READY_AT,
+    REPLACED_AT, RESTORING_SINCE, ROLLED_BACK_AT,
 };
 use time::macros::utc_datetime;
 
@@ -41,17 +42,32 @@ fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
             in_use: true,
         },
         id,
-        has_service: true,
+        service: Some(SERVICE),
         has_task_definition: true,
         is_protected: marks.iter().any(|(mark, _)| *mark == PROTECTED),
         made_at: Some(NOW - Duration::HOUR),
+        targets: None,
     }
 }
 
-/// A deployment that was switched to this many hours ago, with these other marks.
+/// A service in order.
+pub(super) const SERVICE: Service = Service {
+    running: 2,
+    wanted: 2,
+    has_failed: false,
+};
+
+/// A deployment that was switched to this many hours ago, with these other marks. The sweep that began to
+/// drain it noted as well that it was replaced.
 fn live(day: u8, hours: i64, marks: &[(&str, i64)]) -> Deployment {
     let mut all = vec![(READY_AT, hours * HOUR), (LIVE_SINCE, hours * HOUR)];
     all.extend(marks);
+    let is_noted = all.iter().any(|(mark, _)| *mark == REPLACED_AT);
+    if let Some((_, age)) = marks.iter().find(|(mark, _)| *mark == DRAINING_SINCE)
+        && !is_noted
+    {
+        all.push((REPLACED_AT, *age));
+    }
     deployment(day, &all)
 }
 
@@ -364,14 +380,32 @@ fn a_rolled_back_deployment_does_not_take_a_warm_place() {
 }
 
 #[test]
-fn a_deployment_newer_than_the_active_one_does_not_take_a_warm_place() {
-    let plan = planned_with(&facts(
-        Some(2),
-        [live(3, 2, &[]), live(2, 3, &[]), live(1, 4, &[])],
-    ));
-    assert_eq!(due(&plan, 3), (State::Previous, Action::Drain));
-    assert_eq!(planned(&plan, 3).reason, "an older deployment is active");
-    assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+fn a_live_deployment_that_is_newer_than_the_active_one_is_kept_until_a_person_decides() {
+    let newer = |marks: &[(&str, i64)]| {
+        let newer = live(3, 2, marks);
+        planned_with(&facts(Some(2), [newer, live(2, 3, &[]), live(1, 4, &[])]))
+    };
+    // Just after the change, the sweep may have met a switch.
+    for noted in [&[][..], &[(REPLACED_AT, 59)]] {
+        let plan = newer(noted);
+        assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
+        assert_eq!(plan.problems, [""; 0]);
+        // It does not take a warm place.
+        assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+    }
+    let plan = newer(&[(REPLACED_AT, 60)]);
+    assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
+    let problem = format!(
+        "{}: it was live and is newer than {}, which is active, and no rollback took it back; start the rollback \
+         machine with {} to go back to it, or tag its target group with pulse:rolled-back-at to give it up",
+        id(3),
+        id(2),
+        id(3)
+    );
+    assert_eq!(plan.problems, [problem]);
+    let given_up = newer(&[(REPLACED_AT, HOUR), (ROLLED_BACK_AT, 60)]);
+    assert_eq!(due(&given_up, 3), (State::RolledBack, Action::Drain));
+    assert_eq!(given_up.problems, [""; 0]);
 }
 
 #[test]
@@ -500,9 +534,9 @@ fn a_deployment_that_a_rollback_brings_back_is_left_alone_as_long_as_the_rollbac
 
 #[test]
 fn resources_without_a_target_group_are_deleted_when_no_execution_works_on_them() {
-    let orphan = |day, has_service| Deployment {
+    let orphan = |day, has_service: bool| Deployment {
         target_group: TargetGroup::Absent,
-        has_service,
+        service: has_service.then_some(SERVICE),
         ..deployment(day, &[])
     };
     let mut facts = facts(
@@ -593,6 +627,7 @@ fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
             not_in_a_rule(7),
             live(6, 2, &[(DELETING_SINCE, HOUR)]),
             live(5, 3, &[(ROLLED_BACK_AT, HOUR)]),
+            live(9, 3, &[(DRAINING_SINCE, HOUR)]),
             deployment(4, &[(LIVE_SINCE, HOUR)]),
             live(3, 4, &[]),
             live(2, 5, &[]),
@@ -601,6 +636,9 @@ fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
     let repair = Repair {
         deployment_id: id(3),
         target_group_arn: arn(&id(3)),
+        roll_back: false,
+        replaced: vec![],
+        reason: "the default action named no deployment".into(),
     };
     assert_eq!(planned_with(&facts).repair, Some(repair.clone()));
     facts.default_action = DefaultActionKind::ForwardToNothing;
@@ -679,10 +717,11 @@ fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
         .parse()
         .unwrap(),
         target_group: TargetGroup::Absent,
-        has_service: false,
+        service: None,
         has_task_definition: true,
         is_protected: false,
         made_at: None,
+        targets: None,
     })
 }
 
@@ -739,4 +778,271 @@ fn of_many_executions_that_cannot_be_read_the_reason_names_some() {
     assert_eq!(plan.deployments[0].action, Action::Keep);
     assert!(reason.contains("and 497 more"), "{reason}");
     assert!(reason.len() < 500, "{reason}");
+}
+
+#[test]
+fn a_switch_a_minute_does_not_keep_an_earlier_deployment_from_draining() {
+    let busy = |noted| {
+        facts(
+            Some(9),
+            [
+                deployment(9, &[(READY_AT, 20), (LIVE_SINCE, 19)]),
+                deployment(8, &[(READY_AT, 80), (LIVE_SINCE, 79)]),
+                deployment(
+                    7,
+                    &[(READY_AT, 140), (LIVE_SINCE, 139), (REPLACED_AT, noted)],
+                ),
+            ],
+        )
+    };
+    let plan = planned_with(&busy(59));
+    assert_eq!(due(&plan, 7), (State::Previous, Action::Keep));
+    let plan = planned_with(&busy(60));
+    assert_eq!(due(&plan, 7), (State::Previous, Action::Drain));
+    // A note from before it was live again says nothing.
+    let plan = planned_with(&busy(150));
+    assert_eq!(due(&plan, 7), (State::Previous, Action::Keep));
+}
+
+#[test]
+fn a_replacement_by_hand_settles_from_the_first_sweep_that_finds_it() {
+    // The rollback to 2 was the last switch; then an operator made 3 active.
+    let by_hand = |marks: &[(&str, i64)]| {
+        facts(
+            Some(3),
+            [live(3, 9, &[]), live(2, 2, marks), live(1, 1, marks)],
+        )
+    };
+    let drained = |marks| due(&planned_with(&by_hand(marks)), 1).1;
+    assert_eq!(drained(&[]), Action::Keep);
+    assert_eq!(drained(&[(REPLACED_AT, 59)]), Action::Keep);
+    assert_eq!(drained(&[(REPLACED_AT, 60)]), Action::Drain);
+}
+
+/// A deployment may be live although it drains, after a race or by an operator's hand.
+#[test]
+fn the_deadline_counts_from_the_later_of_the_start_of_draining_and_the_replacement() {
+    let drained = (DRAINING_SINCE, 25 * HOUR);
+    // Switched to an hour ago, replaced a minute ago; the sweep finds it for the first time, or found it then.
+    for noted in [
+        &[drained][..],
+        &[drained, (REPLACED_AT, 60)],
+        &[drained, (REPLACED_AT, 26 * HOUR)],
+    ] {
+        let mut marks = vec![(READY_AT, HOUR), (LIVE_SINCE, 30 * HOUR)];
+        marks.extend(noted);
+        let plan = planned_with(&facts(
+            Some(2),
+            [
+                deployment(2, &[(READY_AT, 90), (LIVE_SINCE, 90)]),
+                deployment(1, &marks),
+            ],
+        ));
+        assert_eq!(due(&plan, 1), (State::Draining, Action::Drain), "{noted:?}");
+    }
+    let replaced = |age| {
+        let marks = [drained, (REPLACED_AT, age)];
+        let plan = planned_with(&facts(Some(2), [live(2, 1, &[]), live(1, 30, &marks)]));
+        due(&plan, 1)
+    };
+    assert_eq!(replaced(24 * HOUR - 1), (State::Draining, Action::Drain));
+    assert_eq!(replaced(24 * HOUR), (State::Draining, Action::Delete));
+}
+
+#[test]
+fn nothing_is_deleted_by_force_while_the_switch_settles_or_the_active_one_is_down() {
+    let policy = Policy {
+        drain_deadline: Duration::seconds(30),
+        ..policy()
+    };
+    let late = |settled, targets| {
+        let marks = [(DRAINING_SINCE, 90 * HOUR), (REPLACED_AT, settled)];
+        let active = with_targets(live(2, 1, &[]), targets);
+        let begun = [(DELETING_SINCE, 9), marks[0], marks[1]];
+        let all = [active, live(1, 90, &marks), live(3, 90, &begun)];
+        let plan = plan(&facts(Some(2), all), &policy, NOW);
+        [1, 3].map(|day| (planned(&plan, day).action, planned(&plan, day).force))
+    };
+    let forced = [(Action::Delete, true); 2];
+    let waits = [(Action::Drain, false), (Action::Delete, false)];
+    assert_eq!(late(60, (2, 2)), forced);
+    assert_eq!(late(59, (2, 2)), forced, "the tags show an older switch");
+    assert_eq!(late(60, (2, 0)), waits);
+}
+
+#[test]
+fn a_deletion_that_began_before_the_deployment_was_live_again_is_not_finished() {
+    let marks = [(DELETING_SINCE, 3 * HOUR), (DRAINING_SINCE, 4 * HOUR)];
+    let plan = planned_with(&facts(Some(2), [live(2, 1, &[]), live(1, 2, &marks)]));
+    assert_eq!(due(&plan, 1).1, Action::Drain);
+}
+
+/// The deployment with this many targets, and this many healthy ones.
+fn with_targets(deployment: Deployment, (registered, healthy): (usize, usize)) -> Deployment {
+    Deployment {
+        targets: Some(Targets {
+            registered,
+            healthy,
+        }),
+        ..deployment
+    }
+}
+
+/// The deployment without a task and without a target.
+fn empty(deployment: Deployment) -> Deployment {
+    let service = deployment.service.map(|it| Service { running: 0, ..it });
+    with_targets(
+        Deployment {
+            service,
+            ..deployment
+        },
+        (0, 0),
+    )
+}
+
+#[test]
+fn an_active_deployment_without_a_healthy_target_on_two_sweeps_is_taken_back() {
+    let down = |marks: &[(&str, i64)], others: [Deployment; 2]| {
+        let active = with_targets(live(3, 9, marks), (0, 0));
+        planned_with(&facts(Some(3), [active].into_iter().chain(others)))
+    };
+    let healthy = |day| with_targets(live(day, 90, &[]), (2, 1));
+    // One sample is no verdict, but nothing begins to drain.
+    for seen in [&[][..], &[(DOWN_SINCE, 59)], &[(DOWN_SINCE, 10 * HOUR)]] {
+        let plan = down(seen, [healthy(2), healthy(1)]);
+        assert_eq!((plan.repair, plan.problems.len()), (None, 0), "{seen:?}");
+        let draining = plan.deployments.iter().any(|it| it.action != Action::Keep);
+        assert!(!draining);
+    }
+    let seen = [(DOWN_SINCE, 60)];
+    let plan = down(&seen, [healthy(2), healthy(1)]);
+    let repair = Repair {
+        deployment_id: id(2),
+        target_group_arn: arn(&id(2)),
+        roll_back: true,
+        replaced: vec![id(3)],
+        reason: format!(
+            "{} has had no healthy target since 2025-10-27T11:59:00Z",
+            id(3)
+        ),
+    };
+    assert_eq!(plan.repair, Some(repair));
+    assert_eq!(
+        plan.problems,
+        [format!(
+            "{}: it is active and has had no healthy target since 2025-10-27T11:59:00Z (0 of 0 targets are healthy \
+             now); new visitors go to {}",
+            id(3),
+            id(2)
+        )]
+    );
+    assert_eq!(plan.unhealthy_targets, 2);
+    // Neither to one that is unhealthy or empty, nor to one that drains or was rolled back.
+    let unhealthy = |day| with_targets(live(day, 90, &[]), (2, 0));
+    let ends = |mark| with_targets(live(2, 90, &[(mark, HOUR)]), (2, 2));
+    for other in [
+        unhealthy(2),
+        empty(live(2, 90, &[])),
+        ends(DRAINING_SINCE),
+        ends(ROLLED_BACK_AT),
+        ends(DELETING_SINCE),
+    ] {
+        let plan = down(&seen, [other.clone(), healthy(1)]);
+        assert_eq!(plan.repair.unwrap().deployment_id, id(1));
+        let plan = down(&seen, [other, unhealthy(1)]);
+        assert_eq!(plan.repair, None);
+        assert!(plan.problems[0].contains("no deployment that was live can take over"));
+    }
+}
+
+#[test]
+fn an_active_deployment_with_a_healthy_target_is_in_order_whatever_an_earlier_sweep_saw() {
+    let active = with_targets(live(2, 9, &[(DOWN_SINCE, HOUR)]), (2, 1));
+    let plan = planned_with(&facts(Some(2), [active, live(1, 90, &[])]));
+    assert_eq!((plan.repair, plan.problems.len()), (None, 0));
+    assert_eq!(plan.unhealthy_targets, 1);
+}
+
+#[test]
+fn a_lost_default_action_that_nothing_can_take_over_is_a_problem() {
+    let ends = live(1, 9, &[(DRAINING_SINCE, HOUR)]);
+    let plan = planned_with(&facts(None, [ends]));
+    assert_eq!((plan.repair, plan.unhealthy_targets), (None, 1));
+    assert!(plan.problems[0].starts_with("the default action names no deployment"));
+    // Before the first deployment, nothing is lost.
+    let plan = planned_with(&facts(None, [deployment(1, &[])]));
+    assert_eq!(plan.problems, [""; 0]);
+}
+
+#[test]
+fn a_failed_rollout_of_the_active_deployment_is_started_again_while_tasks_are_missing() {
+    let active = |running, has_failed| {
+        let service = Some(Service {
+            running,
+            wanted: 3,
+            has_failed,
+        });
+        let active = Deployment {
+            service,
+            ..live(2, 9, &[])
+        };
+        let other = Deployment {
+            service,
+            ..live(1, 9, &[])
+        };
+        let plan = planned_with(&facts(Some(2), [active, other]));
+        assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+        due(&plan, 2).1
+    };
+    assert_eq!(active(1, true), Action::Restart);
+    assert_eq!(active(3, true), Action::Keep);
+    assert_eq!(active(1, false), Action::Keep);
+}
+
+#[test]
+fn a_kept_deployment_without_a_task_on_two_sweeps_loses_its_rules() {
+    let kept = |marks: &[(&str, i64)]| {
+        let all = [live(3, 9, &[]), empty(live(2, 90, marks))];
+        planned_with(&facts(Some(3), all))
+    };
+    let is = (State::Previous, Action::Unroute);
+    assert_eq!(due(&kept(&[]), 2).1, Action::Keep);
+    assert_eq!(due(&kept(&[(DOWN_SINCE, 59)]), 2).1, Action::Keep);
+    assert_eq!(due(&kept(&[(DOWN_SINCE, 60)]), 2), is);
+    for spared in [PROTECTED, RESTORING_SINCE] {
+        let plan = kept(&[(DOWN_SINCE, 60), (spared, 9)]);
+        assert_eq!(due(&plan, 2).1, Action::Keep, "{spared}");
+    }
+    // One with a task or a target serves its visitors, whatever its health.
+    let seen = live(2, 90, &[(DOWN_SINCE, 60)]);
+    let starting = with_targets(seen.clone(), (0, 0));
+    let unhealthy = Deployment {
+        service: None,
+        ..with_targets(seen.clone(), (1, 0))
+    };
+    for other in [starting, unhealthy] {
+        let plan = planned_with(&facts(Some(3), [live(3, 9, &[]), other]));
+        assert_eq!(due(&plan, 2).1, Action::Keep);
+    }
+    // Its visitors would find nobody either.
+    let down = with_targets(live(3, 9, &[(DOWN_SINCE, 60)]), (0, 0));
+    let plan = planned_with(&facts(Some(3), [down, empty(seen.clone())]));
+    assert_eq!(due(&plan, 2).1, Action::Keep);
+    // Newer than the active one, and kept for a person to decide.
+    let newer = empty(live(4, 90, &[(DOWN_SINCE, 60), (REPLACED_AT, HOUR)]));
+    let plan = planned_with(&facts(Some(3), [live(3, 9, &[]), newer]));
+    assert_eq!(due(&plan, 4), is);
+    assert_eq!(plan.problems.len(), 1);
+    // Done.
+    let mut done = empty(seen);
+    if let TargetGroup::Ours { in_use, .. } = &mut done.target_group {
+        *in_use = false;
+    }
+    let plan = planned_with(&facts(Some(3), [live(3, 9, &[]), done]));
+    assert_eq!(due(&plan, 2).1, Action::Keep);
+    assert!(
+        planned(&plan, 2)
+            .reason
+            .contains("a rollback to it makes its rules again")
+    );
 }

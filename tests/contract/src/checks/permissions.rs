@@ -15,9 +15,11 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awselasticloadbalancingv2.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html>,
-/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>;
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 24] = [
+const TIED_TO_NO_RESOURCE: [&str; 25] = [
+    "cloudwatch:PutMetricData",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
     "ec2:DescribeSubnets",
@@ -289,9 +291,9 @@ const TAGGED_BY: [(&str, [&str; 2]); 2] = [
     ("CreateRule", ["-baseline-ListenerArn\"", ":listener-rule/"]),
     ("RegisterTaskDefinition", ["-app\"", "-app:*\""]),
 ];
-/// The step whose UpdateService starts fresh tasks, which get roles like those of CreateService. An
+/// The steps whose UpdateService starts fresh tasks, which get roles like those of CreateService. An
 /// UpdateService that changes only numbers needs no `iam:PassRole`.
-const STARTS_FRESH_TASKS: &str = "restore-deployment";
+const START_FRESH_TASKS: [&str; 2] = ["restart-rollout", "restore-deployment"];
 /// The actions with which Lambda writes a function's log.
 const FOR_THE_LOG: [&str; 2] = ["logs:CreateLogStream", "logs:PutLogEvents"];
 /// The actions with which Lambda places a function in a VPC. AWS documents them with every resource, and a
@@ -366,7 +368,11 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
             .iter()
             .filter(|(call, _)| called.contains(*call))
             .flat_map(|(_, actions)| actions.iter().copied())
-            .chain((step.name == STARTS_FRESH_TASKS).then_some("iam:PassRole"));
+            .chain(
+                START_FRESH_TASKS
+                    .contains(&&*step.name)
+                    .then_some("iam:PassRole"),
+            );
         demand(format!("{}Role", step.pascal()), needed.collect());
     }
     for (function, value) in template.resources_of("AWS::Serverless::Function") {

@@ -207,6 +207,12 @@ pub fn machines_in(template: &Template, machines: &[Machine]) -> Vec<String> {
                 ));
             }
         }
+        let granted = allowed_actions(template, &format!("{resource}Role"));
+        for action in machine.states().filter_map(|(_, state)| integration(state)) {
+            if !granted.contains(&action) {
+                problems.push(format!("{name}: its role does not allow {action}"));
+            }
+        }
         let called: BTreeSet<_> = machine
             .states()
             .filter_map(|(_, state)| function_of(state))
@@ -294,4 +300,23 @@ pub(super) fn timeout_of(template: &Template, function: &str) -> u64 {
         // Lambda's own default:
         // https://docs.aws.amazon.com/lambda/latest/dg/configuration-timeout.html
         .unwrap_or(3)
+}
+
+/// The action that a state calls by an integration with an SDK:
+/// <https://docs.aws.amazon.com/step-functions/latest/dg/supported-services-awssdk.html>.
+fn integration(state: &Value) -> Option<String> {
+    let (_, call) = state["Resource"].as_str()?.split_once(":aws-sdk:")?;
+    let (service, operation) = call.split_once(':')?;
+    let service = match service {
+        "sfn" => "states",
+        service => service,
+    };
+    Some(format!("{service}:{}", operation.to_upper_camel_case()))
+}
+
+/// The actions that a role allows.
+fn allowed_actions(template: &Template, role: &str) -> BTreeSet<String> {
+    let statements = template.statements().into_iter();
+    let of_role = statements.filter(|statement| statement.resource == role);
+    of_role.flat_map(|statement| statement.actions()).collect()
 }

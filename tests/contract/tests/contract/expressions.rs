@@ -92,6 +92,7 @@ impl Run<'_> {
             variables["states"] = json!({"input": input, "context": {
                 "Execution": {"Id": "arn:aws:states:::execution:1", "StartTime": "2026-11-27T14:00:00.000Z"},
                 "State": {"Name": name},
+                "StateMachine": {"Id": "arn:aws:states:::stateMachine:test"},
             }});
             let mut rule = state;
             match state["Type"].as_str().unwrap() {
@@ -119,7 +120,11 @@ impl Run<'_> {
                         let items = items.as_array().expect("a list");
                         variables["states"]["result"] = items.iter().map(turn).collect();
                     } else {
-                        variables["states"]["result"] = json!({"Payload": answer});
+                        // Only a function's answer is a payload.
+                        variables["states"]["result"] = match function_of(state) {
+                            Some(_) => json!({"Payload": answer}),
+                            None => answer,
+                        };
                     }
                 }
                 "Wait" => {
@@ -256,10 +261,21 @@ fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
     }
 }
 
+/// A plan with a repair, and with every action.
+fn repair() -> Value {
+    let repair = json!({
+        "deploymentId": "test-3", "targetGroupArn": "arn", "rollBack": true, "replaced": ["test-4"], "reason": "down",
+    });
+    let mut answers = fixtures()["answers"]["cleanup"]["FindDeployments"].take();
+    let items = answers["deployments"].as_array_mut().expect("a list");
+    items.push(json!({"deploymentId": "test-3", "action": "restart"}));
+    json!({"repair": repair, "deployments": items})
+}
+
 #[test]
 fn every_failure_of_a_cleanup_is_reported_with_its_message() {
     let machine = machine("cleanup");
-    let repair = json!({"repair": {"deploymentId": "test-3", "targetGroupArn": "arn"}});
+    let repair = repair();
     for (step, failure, message) in failures(&machine) {
         let mut answers = json!({"FindDeployments": repair});
         answers[step] = failure;
@@ -326,7 +342,7 @@ fn a_loop_ends_at_its_deadline() {
             600,
             json!({"CheckTargetHealth": {"verdict": "pending"}}),
         ),
-        ("cleanup", 2400, json!({"DeleteDeployment": deleting})),
+        ("cleanup", 600, json!({"DeleteDeployment": deleting})),
     ] {
         let machine = machine(name);
         let waited = (run(&machine, &answers).2.clock - BEGUN) / 1000;
@@ -336,13 +352,78 @@ fn a_loop_ends_at_its_deadline() {
 
 #[test]
 fn a_cleanup_that_failed_reports_every_failure() {
-    let repair = json!({"repair": {"deploymentId": "test-3", "targetGroupArn": "arn"}});
+    let repair = repair();
     let denied = "AccessDeniedError";
     let answers = json!({"FindDeployments": repair, "SwitchTraffic": denied, "DrainDeployment": denied, "DeleteDeployment": denied});
     assert_eq!(
         run(&machine("cleanup"), &answers).1["Cause"],
         "AccessDeniedError: it did; test-2: AccessDeniedError: it did; test-1: AccessDeniedError: it did"
     );
+}
+
+/// What lasts fails every run, and a repair is news.
+#[test]
+fn a_failure_of_a_cleanup_is_marked_as_repeated_after_the_first_in_an_hour() {
+    let machine = machine("cleanup");
+    let failed_at = |time: &str| json!({"Executions": [{"StopDate": time}]});
+    let [earlier, before] = ["2025-11-27T14:00:00.123Z", "2025-11-27T13:59:59.999Z"].map(failed_at);
+    let denied = json!({"DeleteDeployment": "AccessDeniedError"});
+    for (answers, listed, is_repeated) in [
+        (denied.clone(), json!({"Executions": []}), false),
+        (denied.clone(), before, false),
+        (denied.clone(), earlier.clone(), true),
+        (denied.clone(), json!("AccessDeniedException"), false),
+        (
+            json!({"FindDeployments": "AccessDeniedError"}),
+            earlier.clone(),
+            true,
+        ),
+        (
+            json!({"FindDeployments": {"problems": ["test-3: it is down"]}}),
+            earlier.clone(),
+            true,
+        ),
+        (
+            json!({"FindDeployments": repair(), "SwitchTraffic": {"outcome": "unhealthy"}}),
+            earlier,
+            false,
+        ),
+    ] {
+        let mut answers = answers;
+        answers["FindEarlierFailures"] = listed;
+        let (ending, _, run) = run(&machine, &answers);
+        assert_eq!(ending, "CleanupFailed");
+        assert_eq!(
+            run.events.last().unwrap()["Detail"]["isRepeated"],
+            is_repeated,
+            "{answers}"
+        );
+    }
+}
+
+#[test]
+fn what_a_person_has_to_decide_fails_a_cleanup_after_it_has_done_what_is_due() {
+    let problems = json!(["test-3: it is down", "test-5: it is newer"]);
+    let answers =
+        json!({"FindDeployments": {"problems": problems}, "DeleteDeployment": "AccessDeniedError"});
+    let machine = machine("cleanup");
+    let (ending, error, run) = run(&machine, &answers);
+    assert_eq!(ending, "CleanupFailed");
+    assert!(run.taken.contains("CleanUpDeployments to DidAnythingFail"));
+    assert_eq!(
+        error["Cause"],
+        "test-3: it is down; test-5: it is newer; test-1: AccessDeniedError: it did"
+    );
+}
+
+#[test]
+fn a_repair_that_takes_an_active_deployment_back_says_so() {
+    let answers = json!({"FindDeployments": repair()});
+    let machine = machine("cleanup");
+    let (_, _, run) = run(&machine, &answers);
+    let detail = &run.events[0]["Detail"];
+    assert_eq!(detail["previousDeploymentId"], "test-4");
+    assert_eq!(detail["reason"], "down");
 }
 
 #[test]

@@ -134,7 +134,7 @@ mistakes! {
     a_cleanup_that_checks_too_often: limits::history, CLEANUP,
         "\"Seconds\": 20," => "\"Seconds\": 1,", "cleanup: an execution may have";
     a_cleanup_of_too_many_at_once: limits::history, CLEANUP,
-        "\"MaxConcurrency\": 5," => "", "cleanup: an execution may have";
+        "\"MaxConcurrency\": 5," => "\"MaxConcurrency\": 80,", "cleanup: an execution may have";
 
     a_wildcard_action: permissions::actions, PIPELINE,
         "Action: states:StartExecution" => "Action: states:*", "allows states:*";
@@ -267,7 +267,7 @@ mistakes! {
     an_event_from_a_state_of_another_name: events::states, CLEANUP,
         "\"PublishDeleted\": {" => "\"TellDeleted\": {", "TellDeleted must either publish";
     an_event_with_other_fields_elsewhere: events::states, CLEANUP,
-        "\"previousDeploymentId\": null" => "\"previous\": null", "Deployment Live has the field previousDeploymentId elsewhere";
+        "\"previousDeploymentId\": " => "\"previous\": ", "Deployment Live has the field previousDeploymentId elsewhere";
     an_event_that_is_not_documented: events::documented, MACHINE,
         "\"Deployment Superseded\"" => "\"Deployment Lost\"", "Deployment Lost is in the machines but not";
     a_field_of_an_event_that_is_not_documented: events::documented, MACHINE,

@@ -112,8 +112,7 @@ async fn a_deployment_that_cannot_be_deleted_is_reported_and_does_not_stop_other
     }
     let live = env.deploy_live(&[]).await?.name;
     for id in &old {
-        env.tag(id, "pulse:draining-since", "2026-01-01T00:00:00Z")
-            .await?;
+        env.drains_since_long_ago(id).await?;
     }
     env.cloud.faults().add(FaultRule::next(
         "elasticloadbalancing",

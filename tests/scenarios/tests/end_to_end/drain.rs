@@ -119,8 +119,7 @@ async fn an_application_without_drain_is_reported_and_stops_task_by_task_after_t
     }
 
     // The deadline counts from the start of draining, which is moved to long ago.
-    env.tag(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
-        .await?;
+    env.drains_since_long_ago(&old).await?;
     let plan = env.plan().await?;
     let (state, action, why) = planned(&plan, &old)?;
     assert_eq!((state, action), ("draining", "delete"), "{why}");

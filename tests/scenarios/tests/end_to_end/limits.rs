@@ -188,6 +188,7 @@ async fn a_thousand_rules(
 
     // An earlier cleanup began to delete all other deployments, and died.
     for id in &ours {
+        env.drains_since_long_ago(id).await?;
         env.tag(id, "pulse:deleting-since", "2026-01-01T00:00:00Z")
             .await?;
     }

@@ -67,7 +67,7 @@ async fn the_newest_push_goes_live_and_concurrent_cleanups_disturb_neither_it_no
     socket.talk("after both").await?;
 
     // The drain deadline of one of them passes while an image is pushed.
-    env.tag(&base, "pulse:draining-since", LONG_AGO).await?;
+    env.drains_since_long_ago(&base).await?;
     let fourth = pushed_during_a_cleanup(&env, third).await?;
     observers.also_on(&fourth);
     drop(last_one);

@@ -113,8 +113,7 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         assert!(!env.remaining(&old).await?.is_empty(), "{role}");
     }
 
-    env.tag(&old, "pulse:draining-since", "2026-01-01T00:00:00Z")
-        .await?;
+    env.drains_since_long_ago(&old).await?;
     let action = "ecs:DeleteService";
     let permission = env
         .revoke_permission("DeleteDeploymentRole", action)

@@ -1,0 +1,151 @@
+//! What is due when new visitors reach nothing.
+
+use super::settling::seen_at;
+use super::{Action, Due, Planner, Repair, due, keep};
+use crate::facts::{DefaultActionKind, Deployment, Service, TargetGroup, Targets};
+use lifecycle::printable::printable;
+use lifecycle::{DeploymentId, defaults, tags};
+use time::UtcDateTime;
+
+impl Planner<'_> {
+    pub(super) fn active_deployment(&self) -> Option<&Deployment> {
+        let mut all = self.facts.deployments.iter();
+        all.find(|it| self.active == Some(&it.id))
+    }
+
+    /// Whether the active deployment has no healthy target at this moment.
+    pub(super) fn is_active_down(&self) -> bool {
+        let active = self.active_deployment();
+        active.is_some_and(Deployment::has_no_healthy_target)
+    }
+
+    /// Since when sweeps in a row have found that the deployment serves nobody, if it serves nobody now and
+    /// did not at an earlier sweep.
+    pub(super) fn down_since(&self, deployment: &Deployment) -> Option<UtcDateTime> {
+        let is_down = deployment.is_down(self.active == Some(&deployment.id));
+        let marks = deployment.marks().filter(|_| is_down)?;
+        let since = seen_at(marks, tags::DOWN_SINCE, self.now)?;
+        let is_another_sweep = self.now - since >= self.policy.settle.max(defaults::SWEEPS_APART);
+        is_another_sweep.then_some(since)
+    }
+
+    /// The active deployment, if sweeps in a row have found no healthy target of it, and since when.
+    pub(super) fn down_active(&self) -> Option<(&DeploymentId, UtcDateTime)> {
+        let active = self.active_deployment()?;
+        Some((&active.id, self.down_since(active)?))
+    }
+
+    /// What is due for the active deployment.
+    pub(super) fn active_one(&self, deployment: &Deployment) -> Due {
+        match deployment.service {
+            Some(Service {
+                running,
+                wanted,
+                has_failed: true,
+            }) if running < wanted
+                && deployment.marks().is_some()
+                && !self.policy.remove_everything =>
+            {
+                due(
+                    Action::Restart,
+                    format!(
+                        "its rollout has failed and {running} of {wanted} tasks run, so ECS starts no more"
+                    ),
+                )
+            }
+            _ => keep("new visitors come here"),
+        }
+    }
+
+    /// How many of the tasks that the active deployment should have are not healthy targets.
+    pub(super) fn unhealthy_targets(&self) -> usize {
+        let Some(active) = self.active_deployment() else {
+            return usize::from(self.is_default_action_lost());
+        };
+        let Some(targets) = active.targets else {
+            return 0;
+        };
+        let wanted = active.service.map_or(0, |service| service.wanted);
+        // Without a service, or with none wanted, one is missing.
+        let wanted = usize::try_from(wanted).unwrap_or(0).max(1);
+        wanted.saturating_sub(targets.healthy)
+    }
+
+    /// The newest deployment that may carry traffic, when the default action has lost its own, or names one
+    /// that has had no healthy target for two sweeps.
+    pub(super) fn repair(&self) -> Option<Repair> {
+        if self.facts.moved || self.policy.remove_everything {
+            return None;
+        }
+        let down = self.down_active();
+        if !self.is_default_action_lost() && down.is_none() {
+            return None;
+        }
+        let mut others = self
+            .facts
+            .deployments
+            .iter()
+            .filter(|it| it.may_take_over());
+        let is_healthy = |it: &&Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
+        let chosen = match down {
+            Some((active, _)) => others.find(|it| it.id != *active && is_healthy(it)),
+            // The switch checks the health.
+            None => others.next(),
+        }?;
+        let TargetGroup::Ours { arn, .. } = &chosen.target_group else {
+            return None;
+        };
+        Some(Repair {
+            deployment_id: chosen.id.clone(),
+            target_group_arn: arn.clone(),
+            roll_back: down.is_some(),
+            replaced: down.into_iter().map(|(active, _)| active.clone()).collect(),
+            reason: match down {
+                Some((active, since)) => format!(
+                    "{active} has had no healthy target since {}",
+                    tags::timestamp(since)
+                ),
+                None => "the default action named no deployment".to_owned(),
+            },
+        })
+    }
+
+    /// What a person has to know when new visitors reach nothing.
+    pub(super) fn lost(&self, repair: Option<&Repair>) -> Option<String> {
+        if self.facts.moved || self.policy.remove_everything {
+            return None;
+        }
+        let nothing_else = "no deployment that was live can take over: each is unhealthy, draining, rolled back or without \
+                            rules; roll back to one of them by its id, or push an image";
+        let Some((active, since)) = self.down_active() else {
+            let was_live = self.facts.deployments.iter().any(Deployment::was_live);
+            let is_lost = self.is_default_action_lost() && was_live && repair.is_none();
+            return is_lost
+                .then(|| format!("the default action names no deployment, and {nothing_else}"));
+        };
+        let targets = self.active_deployment().and_then(|it| it.targets);
+        let Targets {
+            registered,
+            healthy,
+        } = targets?;
+        let then = match repair {
+            Some(repair) => format!("new visitors go to {}", repair.deployment_id),
+            None => nothing_else.to_owned(),
+        };
+        Some(printable(
+            &format!(
+                "{active}: it is active and has had no healthy target since {} ({healthy} of {registered} targets are \
+                 healthy now); {then}",
+                tags::timestamp(since)
+            ),
+            super::MAX_REASON,
+        ))
+    }
+
+    fn is_default_action_lost(&self) -> bool {
+        matches!(
+            self.facts.default_action,
+            DefaultActionKind::NothingDeployed | DefaultActionKind::ForwardToNothing
+        )
+    }
+}

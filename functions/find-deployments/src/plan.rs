@@ -344,7 +344,9 @@ impl<'a> Planner<'a> {
         }
         let unsettled = self.unsettled(marks);
         let deadline = self.deadline(marks);
-        let is_late = deadline.is_some_and(|deadline| self.now >= deadline);
+        // Not at the sweep that first finds it replaced.
+        let is_late = self.replaced_at(marks).is_some()
+            && deadline.is_some_and(|deadline| self.now >= deadline);
         if let Some(since) = self.deletes_since(marks) {
             return self.unless_in_progress(deployment, || Due {
                 force: is_late && unsettled.is_none(),

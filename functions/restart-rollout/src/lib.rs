@@ -8,6 +8,7 @@
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 use lifecycle::aws_error::found;
 use lifecycle::routing::DefaultAction;
+use lifecycle::sdk::Clients;
 use lifecycle::{DeploymentId, Settings, StepError, service};
 use serde::{Deserialize, Serialize};
 
@@ -37,15 +38,6 @@ pub struct Output {
     pub verdict: Verdict,
     /// Why, in a sentence.
     pub reason: String,
-}
-
-/// The clients that the step works with.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For the service.
-    pub ecs: aws_sdk_ecs::Client,
-    /// For the listener.
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
 }
 
 /// Starts the rollout again if the deployment is active, its rollout has failed and tasks are missing.

@@ -23,10 +23,7 @@ fn failed_with(change: impl FnOnce(&mut State)) -> MemoryAws {
 }
 
 async fn restart(aws: &MemoryAws) -> Result<Output, StepError> {
-    let clients = Clients {
-        ecs: aws_sdk_ecs::Client::new(&aws.config()),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
-    };
+    let clients = Clients::new(&aws.config());
     let deployment_id = ID.parse().unwrap();
     run(&clients, &Settings::for_tests(), Input { deployment_id }).await
 }

@@ -22,7 +22,7 @@ pub fn seen_at(marks: &Tags, mark: &str, now: UtcDateTime) -> Option<UtcDateTime
 impl Planner<'_> {
     /// When a sweep first found that a deployment with these tags had been replaced. `None` if this sweep is
     /// the first.
-    fn replaced_at(&self, marks: &Tags) -> Option<UtcDateTime> {
+    pub(super) fn replaced_at(&self, marks: &Tags) -> Option<UtcDateTime> {
         seen_at(marks, tags::REPLACED_AT, self.now)
     }
 

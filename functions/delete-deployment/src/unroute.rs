@@ -27,7 +27,7 @@ impl Delete<'_> {
             );
             return Err(StepError::new(ErrorName::DeploymentKept, message));
         }
-        Intent::Delete.refuse_restored(id, &group.tags, self.now)?;
+        Intent::Delete.refuse_restored(id, &group.tags, self.now())?;
         Intent::Delete.refuse_protected(id, &group.tags)?;
         let default_action = DefaultAction::read(elb, self.settings).await?;
         Intent::Delete.refuse_named(id, &default_action)?;

@@ -9,9 +9,9 @@ pub mod facts;
 pub mod observations;
 pub mod plan;
 
-use lifecycle::{StepError, defaults, settings};
+use lifecycle::{Clock, StepError, defaults, settings};
 use serde::{Deserialize, Serialize};
-use time::{Duration, UtcDateTime};
+use time::Duration;
 
 pub use plan::{Action, Plan, Planned, Repair, State};
 
@@ -88,10 +88,11 @@ pub struct Clients {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
-    now: UtcDateTime,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let facts = facts::read(clients, settings).await?;
+    let now = clock();
     let policy = plan::Policy {
         keep_previous: settings.keep_previous,
         drain_deadline: settings.drain_deadline,
@@ -100,7 +101,7 @@ pub async fn run(
     };
     if !input.dry_run {
         let seen = observations::observe(&facts, now);
-        observations::record(&clients.elb, &seen, now).await?;
+        observations::record(&clients.elb, &seen, clock).await?;
     }
     Ok(Output {
         dry_run: input.dry_run,

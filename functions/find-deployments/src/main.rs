@@ -13,6 +13,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         sfn: aws_sdk_sfn::Client::new(&config),
     };
-    serve(async |input| find_deployments::run(&clients, &settings, UtcDateTime::now(), input).await)
+    serve(async |input| find_deployments::run(&clients, &settings, &UtcDateTime::now, input).await)
         .await
 }

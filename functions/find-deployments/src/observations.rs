@@ -3,7 +3,7 @@
 //! One sample is no verdict, so a sweep decides by what an earlier one has seen as well.
 
 use aws_sdk_elasticloadbalancingv2::Client;
-use lifecycle::{StepError, tags, target_group};
+use lifecycle::{Clock, StepError, tags, target_group};
 use time::UtcDateTime;
 
 use crate::facts::{DefaultActionKind, Facts, TargetGroup};
@@ -61,7 +61,7 @@ pub fn observe(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
 pub async fn record(
     elb: &Client,
     observations: &[Observation],
-    now: UtcDateTime,
+    clock: Clock<'_>,
 ) -> Result<(), StepError> {
     for Observation {
         target_group_arn: arn,
@@ -70,7 +70,7 @@ pub async fn record(
     } in observations
     {
         let written = if *is_set {
-            target_group::tag(elb, arn, key, now).await
+            target_group::tag(elb, arn, key, clock).await
         } else {
             target_group::untag(elb, arn, &[key]).await
         };

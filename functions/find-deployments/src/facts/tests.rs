@@ -63,7 +63,7 @@ async fn run_step(aws: &MemoryAws) -> crate::Plan {
 
 async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> crate::Plan {
     aws.forget_calls();
-    let output = crate::run(&clients(aws), &settings(), now, Input::default()).await;
+    let output = crate::run(&clients(aws), &settings(), &|| now, Input::default()).await;
     output.unwrap().plan
 }
 
@@ -339,7 +339,7 @@ async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_n
         dry_run: true,
         ..Input::default()
     };
-    crate::run(&clients(&aws), &settings(), SWEEP, dry_run)
+    crate::run(&clients(&aws), &settings(), &|| SWEEP, dry_run)
         .await
         .unwrap();
     assert_eq!(aws.changes(), [""; 0]);
@@ -418,7 +418,7 @@ async fn nothing_is_noted_when_the_default_action_changes_meanwhile_or_a_group_i
 
     let aws = idle(2);
     aws.on("AddTags").fails("AccessDenied");
-    let error = crate::run(&clients(&aws), &settings(), SWEEP, Input::default()).await;
+    let error = crate::run(&clients(&aws), &settings(), &|| SWEEP, Input::default()).await;
     assert_eq!(error.unwrap_err().name, ErrorName::AccessDenied);
 }
 

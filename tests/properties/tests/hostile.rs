@@ -7,6 +7,7 @@ use properties::{console_input, deployment_ids, drain_answers, messages, push_ev
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
+use proptest::test_runner::FileFailurePersistence;
 
 /// Names of fields of steps and events, each with a value that is usually valid.
 const FIELDS: [(&str, &str); 18] = [
@@ -249,8 +250,9 @@ fn damaged_bytes(text: impl Strategy<Value = String>) -> impl Strategy<Value = V
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        // PROPTEST_CASES sets a higher number. A failing case is printed in full; add it to `seeds/`.
-        failure_persistence: None,
+        // PROPTEST_CASES sets a higher number. A failing case is printed in full, and its seed is kept beside this file,
+        // so that every later run begins with it. Keep both: the case in `seeds/`, the seed where it is.
+        failure_persistence: Some(Box::new(FileFailurePersistence::WithSource("regressions"))),
         ..ProptestConfig::default()
     })]
 

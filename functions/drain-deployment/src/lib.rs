@@ -264,7 +264,7 @@ impl Drain<'_> {
         service: Option<&Service>,
     ) -> Result<Output, StepError> {
         match service.map_or(0, Service::running_count) {
-            ..=0 => self.judge(tags, Vec::new()).await,
+            ..=0 => self.judge(tags, Vec::new(), (self.clock)()).await,
             counted => Ok(Output {
                 verdict: Verdict::Draining,
                 reason: format!(

@@ -86,6 +86,7 @@ async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Deployments> {
         anyhow::bail!("there are {:?}", runner.others);
     };
     runner.is_planned(outdated, "drain").await?;
+    runner.env.age_switches().await?;
     let since = (UtcDateTime::now() - IDLE_FOR).format(&Rfc3339)?;
     runner.env.tag(&idle, "pulse:idle-since", &since).await?;
     Ok(Deployments {

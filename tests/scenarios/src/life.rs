@@ -219,15 +219,16 @@ async fn converge(env: &TestEnvironment, records: &mut Records) -> anyhow::Resul
 }
 
 /// Target groups, rules and tasks of deployments that the last plan does not keep.
-async fn leftovers(env: &TestEnvironment, kept: &[Value]) -> anyhow::Result<Vec<String>> {
-    let kept: BTreeSet<&str> = kept
+async fn leftovers(env: &TestEnvironment, items: &[Value]) -> anyhow::Result<Vec<String>> {
+    let kept: BTreeSet<&str> = items
         .iter()
         .filter_map(|item| item["deploymentId"].as_str())
         .collect();
     let mut wrong = Vec::new();
     // The active one, and the previous one that is kept warm.
     if kept.is_empty() || kept.len() > 2 {
-        wrong.push(format!("in the end {kept:?} are kept"));
+        let items: Vec<_> = items.iter().map(Value::to_string).collect();
+        wrong.push(format!("in the end these are kept: {items:#?}"));
     }
     let groups = env.elb.describe_target_groups().send().await?;
     for group in groups.target_groups() {

@@ -4,7 +4,10 @@
 use std::{
     collections::HashMap,
     net::SocketAddr,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -50,7 +53,29 @@ pub(crate) struct Incoming {
     pub parts: Parts,
     pub body: Bytes,
     pub operation: Operation,
+    /// Whether the caller waits for the answer.
+    pub waiting: Waiting,
     caller: OnceLock<String>,
+}
+
+/// Whether the caller of a request waits for the answer. It is cleared when the connection is closed.
+#[derive(Clone, Default)]
+pub(crate) struct Waiting(Arc<AtomicBool>);
+
+impl Waiting {
+    /// Whether the caller has closed the connection.
+    pub fn is_over(&self) -> bool {
+        self.0.load(Ordering::SeqCst)
+    }
+}
+
+/// Ends the waiting when it is dropped, as it is with the connection.
+struct EndsWaiting(Waiting);
+
+impl Drop for EndsWaiting {
+    fn drop(&mut self) {
+        self.0.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl Incoming {
@@ -61,6 +86,7 @@ impl Incoming {
             parts,
             body,
             operation,
+            waiting: Waiting::default(),
             caller: OnceLock::new(),
         }
     }
@@ -192,8 +218,10 @@ impl State {
             return Err(Dropped);
         };
         let body = body.to_bytes();
-        // A call runs to its end even if the caller disconnects, as on AWS.
-        let call = tokio::spawn(self.call(Incoming::new(parts, body)));
+        let incoming = Incoming::new(parts, body);
+        let _until_the_end = EndsWaiting(incoming.waiting.clone());
+        // A call that has begun runs to its end even if the caller disconnects, as on AWS.
+        let call = tokio::spawn(self.call(incoming));
         match call.await {
             Ok(Some(answer)) => Ok(answer.map(Full::new)),
             _ => Err(Dropped),

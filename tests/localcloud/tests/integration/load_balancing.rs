@@ -464,3 +464,22 @@ async fn a_request_is_answered_while_all_other_work_is_held_up() {
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_whose_callers_have_given_up_before_their_turn_do_not_hold_up_others() {
+    let cloud = cloud::start().await;
+    let balancer = Balancer::create(&cloud).await;
+    let group = balancer.target_group("a").await;
+    let given_up = (1..=90).map(|priority| {
+        let created = balancer.rule(priority, &group);
+        tokio::time::timeout(Duration::from_millis(20), created)
+    });
+    futures_util::future::join_all(given_up).await;
+    // This one has its turn after all that still have one.
+    balancer.rule(1000, &group).await.expect("created");
+    let rules = balancer.client.describe_rules();
+    let rules = rules.listener_arn(&balancer.listener).send().await;
+    let rules = rules.expect("answered").rules().len();
+    assert!(rules < 90, "{rules} rules were created");
+    cloud.stop().await;
+}

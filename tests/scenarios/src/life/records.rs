@@ -180,8 +180,10 @@ fn is_right(why: &Started, image: Option<Image>, ending: &str, cause: &str) -> b
         (Started::Push(..), "Failed") => !serves || cause.contains("rolled back"),
         (Started::Again(_), "Failed" | "Refused") => true,
         (Started::Machine(name), "Succeeded" | "Refused") => name == "rollback",
-        // A deployment that became ready during the rollback wins.
-        (Started::Machine(name), "RollbackFailed") => name == "rollback" && cause.contains("newer"),
+        // A deployment that became ready during the rollback wins, and so does another rollback.
+        (Started::Machine(name), "RollbackFailed") => {
+            name == "rollback" && (cause.contains("newer") || cause.contains("was rolled back"))
+        }
         (Started::Machine(name), "CleanedUp" | "Planned") => name == "cleanup",
         _ => false,
     }

@@ -71,14 +71,21 @@ impl Elbv2 {
     /// Answers a call: checks the permission, then the rules of this module, then passes it on to
     /// MiniStack.
     pub async fn answer(&self, forward: &Forward, incoming: &Incoming) -> Answer {
+        if let Err(refusal) = forward.authorise(incoming).await {
+            return refusal;
+        }
         let reads = incoming.operation.reads();
         let _changing = if reads {
             None
         } else {
             Some(self.changing.lock().await)
         };
-        if let Err(refusal) = forward.authorise(incoming).await {
-            return refusal;
+        // On a slow machine callers give up and call again. If their first calls kept their places in the
+        // queue, it would grow until no caller lives to see an answer.
+        if !reads && incoming.waiting.is_over() {
+            return AwsError::new("ServiceUnavailable", "the caller has gone")
+                .with_status(503)
+                .answer(Protocol::Query);
         }
         let answer = match self.decide(forward, incoming).await {
             Ok(answer) => answer,

@@ -64,7 +64,7 @@ pub async fn run(
     let earlier = rules
         .iter()
         .filter(|rule| routing::forwards_to(rule, &input.deployment_id));
-    policy::keep(elb, secrets, settings, &policy, earlier).await?;
+    policy::apply(elb, secrets, settings, &policy, earlier).await?;
     let new = NewRule {
         elb,
         secrets,

@@ -406,7 +406,11 @@ impl<'a> Planner<'a> {
             deployment,
             &format!("it was live and is newer than {active}, which is active, and no rollback took it back"),
         );
-        let is_settled = unsettled.is_none();
+        // A switch that is about to move traffic to it has written the tag already.
+        let is_in_flight = marks(deployment)
+            .and_then(|marks| tags::time(marks, tags::LIVE_SINCE, self.now))
+            .is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
+        let is_settled = unsettled.is_none() && !is_in_flight;
         let problem = format!(
             "{id}: it was live and is newer than {active}, which is active, and no rollback took it back; start the \
              rollback machine with {id} to go back to it, or tag its target group with {} to give it up",

@@ -126,7 +126,7 @@ pub async fn client_secret(
 /// # Errors
 /// As for [`Policy::of`] and [`client_secret`], else as [`crate::aws_error::CODES`] say. A rule
 /// that is gone is not an error.
-pub async fn keep<'a>(
+pub async fn apply<'a>(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
     settings: &Settings,

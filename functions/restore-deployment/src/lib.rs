@@ -85,13 +85,21 @@ pub async fn run(
     routing.default_action.refuse_others(settings)?;
     // A switch could not keep an action of an unknown type.
     routing.default_action.policy()?;
-    let group = target::choose(&routing, input.deployment_id.as_ref())?;
+    let named = input.deployment_id.as_ref();
+    let unrouted = match named {
+        Some(id) if routing.deployment(id).is_none() => {
+            target_group::find(&clients.elb, id).await?
+        }
+        _ => None,
+    };
+    let group = target::choose(&routing, unrouted.as_ref(), named)?;
     let restore = Restore {
         clients,
         settings,
         clock,
         routing: &routing,
         group,
+        is_unrouted: unrouted.is_some(),
     };
     restore
         .run()
@@ -106,6 +114,9 @@ struct Restore<'a> {
     routing: &'a Routing,
     /// The target group of the deployment to go back to.
     group: &'a TargetGroup,
+    /// Whether no rule forwards to it, because a cleanup found no task of it. The machine makes the rules of what
+    /// gets fresh tasks before it waits for their health, which the load balancer checks for routed groups only.
+    is_unrouted: bool,
 }
 
 impl Restore<'_> {
@@ -181,7 +192,7 @@ impl Restore<'_> {
         }
     }
 
-    /// Starts fresh tasks when the deployment drains, wants no tasks, or has a failed rollout, unless an
+    /// Starts fresh tasks when the deployment drains, has no rules, wants no tasks, or has a failed rollout, unless an
     /// earlier call for this rollback, at `since`, has started them. Returns whether there are fresh tasks
     /// to wait for.
     async fn start_fresh_tasks_if_needed(
@@ -194,8 +205,10 @@ impl Restore<'_> {
         // ECS starts no more tasks for a rollout that failed, as one of an earlier rollback may have:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
         let has_failed = rollout_state(service) == Some(&DeploymentRolloutState::Failed);
-        let is_needed =
-            tags.contains_key(tags::DRAINING_SINCE) || service.desired_count() <= 0 || has_failed;
+        let is_needed = self.is_unrouted
+            || tags.contains_key(tags::DRAINING_SINCE)
+            || service.desired_count() <= 0
+            || has_failed;
         let is_started = since.is_some_and(|since| has_rollout_since(service, since));
         if is_needed && (has_failed || !is_started) {
             self.start_fresh_tasks(desired_count).await?;

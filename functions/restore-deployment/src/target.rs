@@ -5,28 +5,33 @@ use lifecycle::target_group::TargetGroup;
 use lifecycle::{DeploymentId, ErrorName, StepError, tags};
 
 /// The deployment to go back to: the named one, or the newest that was live, is older than the active
-/// one and was not rolled back.
+/// one and was not rolled back. `unrouted` is the named one's target group, if no rule forwards to it.
 ///
 /// # Errors
 /// `NoRollbackTarget`, with the reason and the deployments that can be named instead.
 pub fn choose<'r>(
     routing: &'r Routing,
+    unrouted: Option<&'r TargetGroup>,
     named: Option<&DeploymentId>,
 ) -> Result<&'r TargetGroup, StepError> {
     match named {
-        Some(id) => choose_named(routing, id),
+        Some(id) => choose_named(routing, unrouted, id),
         None => choose_previous(routing),
     }
 }
 
-fn choose_named<'r>(routing: &'r Routing, id: &DeploymentId) -> Result<&'r TargetGroup, StepError> {
+fn choose_named<'r>(
+    routing: &'r Routing,
+    unrouted: Option<&'r TargetGroup>,
+    id: &DeploymentId,
+) -> Result<&'r TargetGroup, StepError> {
     let refuse = |why: String| Err(refused(routing, why));
     if routing.default_action.active() == Some(id) {
         return refuse(format!("{id} is already active"));
     }
-    let Some(group) = routing.deployment(id) else {
+    let Some(group) = routing.deployment(id).or(unrouted) else {
         return refuse(format!(
-            "{id} is gone: no listener rule names its target group; push its image again under a new deployment id"
+            "{id} is gone: it has no target group with its tags; push its image again under a new deployment id"
         ));
     };
     if group.has(tags::DELETING_SINCE) {

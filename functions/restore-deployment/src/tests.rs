@@ -297,6 +297,27 @@ async fn one_that_is_named_may_be_newer_or_rolled_back() {
 }
 
 #[tokio::test]
+async fn one_that_lost_its_rules_gets_fresh_tasks() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state
+            .rules
+            .retain(|rule| !format!("{:?}", rule.actions).contains(&group_arn(OLD)))
+    });
+    let named = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert_eq!(named.deployment_id.as_str(), OLD);
+    assert!(named.restored);
+    assert!(
+        done(&aws).iter().any(|it| it == RESTART),
+        "{:?}",
+        done(&aws)
+    );
+    // Visitors of an emergency are not sent to one without tasks unless it is named.
+    let error = to_previous(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::NoRollbackTarget);
+}
+
+#[tokio::test]
 async fn what_cannot_be_gone_back_to_is_refused_with_the_reason_and_nothing_is_changed() {
     let deleting = [LIVE, &[tags::DELETING_SINCE]].concat();
     for (input, reason) in [

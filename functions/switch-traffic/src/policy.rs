@@ -14,7 +14,7 @@ impl Switch<'_> {
     /// one: if AWS showed a rule's actions in another form than the listener's, that would never end.
     ///
     /// # Errors
-    /// As for [`policy::keep`]; the default action is not changed then.
+    /// As for [`policy::apply`]; the default action is not changed then.
     pub(crate) async fn keep_policy(
         &self,
         routing: &Routing,
@@ -25,7 +25,7 @@ impl Switch<'_> {
             return Ok(false);
         }
         let rules = routing.rules.iter();
-        let changed = policy::keep(self.elb, self.secrets, self.settings, &policy, rules);
+        let changed = policy::apply(self.elb, self.secrets, self.settings, &policy, rules);
         let changed = changed.await?;
         *kept = Some(policy);
         Ok(changed > 0)

@@ -201,10 +201,10 @@ async fn default_actions_that_do_not_name_a_deployment_of_ours_are_distinguished
 }
 
 #[test]
-fn the_answer_before_the_first_deployment_is_the_templates() {
-    let template = include_str!("../../../../infra/baseline.yaml");
-    let answer = format!("MessageBody: {}\n", defaults::NOTHING_DEPLOYED);
-    assert!(template.contains(&answer));
+fn the_answer_before_the_first_deployment_is_that_of_the_new_listener() {
+    let script = include_str!("../../../../infra/deploy.sh");
+    let answer = format!("MessageBody={}}}'", defaults::NOTHING_DEPLOYED);
+    assert!(script.contains(&answer));
 }
 
 #[tokio::test]

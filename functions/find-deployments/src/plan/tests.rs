@@ -409,6 +409,24 @@ fn a_live_deployment_that_is_newer_than_the_active_one_is_kept_until_a_person_de
 }
 
 #[test]
+fn a_switch_in_flight_to_a_newer_deployment_is_not_a_problem() {
+    let policy = Policy {
+        settle: Duration::ZERO,
+        ..policy()
+    };
+    let problems = |seconds| {
+        let mut newer = live(3, 2, &[]);
+        if let TargetGroup::Ours { tags, .. } = &mut newer.target_group {
+            tags.insert(LIVE_SINCE.to_owned(), ago(seconds));
+        }
+        plan(&facts(Some(2), [newer, live(2, 3, &[])]), &policy, NOW).problems
+    };
+    let in_flight = defaults::SWITCH_IN_FLIGHT.whole_seconds();
+    assert_eq!(problems(in_flight - 1), [""; 0]);
+    assert_eq!(problems(in_flight).len(), 1);
+}
+
+#[test]
 fn nothing_is_begun_on_facts_from_before_and_after_a_switch() {
     let mut facts = facts(
         Some(4),

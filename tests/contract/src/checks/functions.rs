@@ -155,7 +155,12 @@ const OWN_SETTINGS: [(&str, Read); 3] = [
 ];
 
 /// Variables that are whole numbers.
-const NUMBERS: [&str; 3] = ["DRAIN_DEADLINE_SECONDS", "KEEP_PREVIOUS", "SETTLE_SECONDS"];
+const NUMBERS: [&str; 4] = [
+    "DRAIN_DEADLINE_SECONDS",
+    "HEALTH_TIMEOUT_SECONDS",
+    "KEEP_PREVIOUS",
+    "SETTLE_SECONDS",
+];
 
 /// The template sets exactly the variables that a function reads.
 ///

@@ -196,7 +196,7 @@ mistakes! {
     no_query_language: machines::query_language, MACHINE,
         "\"QueryLanguage\": \"JSONata\"," => "", "at the top is not JSONata";
     a_state_without_a_reason: machines::comments, MACHINE,
-        "\"Comment\": \"Counts the healthy targets and finds out why others are not." => "\"Note\": \"", "CheckTargetHealth has no Comment";
+        "\"Comment\": \"Counts the healthy targets, checks that ECS has completed the rollout," => "\"Note\": \"", "CheckTargetHealth has no Comment";
     an_ending_that_the_comment_forgets: machines::comments, MACHINE,
         "UndoFailed (something may be left)" => "otherwise", "does not name the ending UndoFailed";
     a_transition_to_nowhere: machines::ways, MACHINE,

@@ -407,7 +407,8 @@ impl<'a> Planner<'a> {
             &format!("it was live and is newer than {active}, which is active, and no rollback took it back"),
         );
         // A switch that is about to move traffic to it has written the tag already.
-        let is_in_flight = marks(deployment)
+        let is_in_flight = deployment
+            .marks()
             .and_then(|marks| tags::time(marks, tags::LIVE_SINCE, self.now))
             .is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
         let is_settled = unsettled.is_none() && !is_in_flight;

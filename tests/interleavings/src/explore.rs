@@ -434,19 +434,20 @@ impl Exploration<'_> {
     fn steps(&self, state: &State) -> Vec<Step> {
         let mut steps = Vec::new();
         for execution in 0..state.executions.len() {
-            if state.executions[execution].stage.proceeds() {
-                steps.push(Step::Proceeds(execution));
-            }
-            let Some(call) = self.next_call(state, execution) else {
-                continue;
-            };
-            if self.is_unaffected(state, execution, call) {
+            let call = self.next_call(state, execution);
+            if call.is_some_and(|call| self.is_unaffected(state, execution, call)) {
                 // It commutes with every step of the others, so one order represents all.
                 return vec![Step::Call(execution)];
             }
             if state.preemptions == 0 && self.preempts(state, execution) {
                 continue;
             }
+            if state.executions[execution].stage.proceeds() {
+                steps.push(Step::Proceeds(execution));
+            }
+            let Some(call) = call else {
+                continue;
+            };
             steps.push(Step::Call(execution));
             let may_fail = matches!(
                 call,

@@ -25,6 +25,9 @@ const PROCESSES: Growth = Growth {
     more: 8,
 };
 
+/// What is read from a sample.
+type Measure = fn(&Sample) -> u64;
+
 /// The state at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
@@ -116,14 +119,14 @@ impl Usage {
 
     /// What grew over the last half of the time, between the quarters of it.
     pub fn growth(&self, length: Duration) -> Vec<String> {
-        let quarter = |number: u32, value: fn(&Sample) -> u64| {
+        let quarter = |number: u32, value: Measure| {
             let from = length / 4 * number;
             let within = |sample: &&Sample| sample.at >= from && sample.at < from + length / 4;
             let mut values: Vec<u64> = self.0.iter().filter(within).map(value).collect();
             values.sort_unstable();
             values.get(values.len() / 2).copied()
         };
-        let measures: [(&str, fn(&Sample) -> u64, Growth); 3] = [
+        let measures: [(&str, Measure, Growth); 3] = [
             ("MiB of this process", |it| it.own, MEMORY),
             ("MiB of MiniStack", |it| it.ministack, MEMORY),
             ("function processes", |it| it.functions, PROCESSES),

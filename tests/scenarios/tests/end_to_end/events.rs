@@ -42,10 +42,16 @@ async fn repeated_or_reordered_events_start_one_execution_per_id_and_the_newest_
     // Both arrive once more, after their executions.
     events.deliver(&newer_event).await?;
     events.deliver(&older_event).await?;
-    // Every delivery starts an execution, in the background.
-    let calls = env.cloud.calls();
-    let started = async || Ok(calls.count("states", "StartExecution") >= 7);
-    env.wait_until(Duration::from_secs(60), started).await?;
+    // Every delivery looks for an execution, in the background.
+    let function = Some(format!("{}-start-deployment", env.name));
+    let looked = async || {
+        let calls = env.cloud.calls().since(0);
+        let looks = calls
+            .iter()
+            .filter(|call| call.function == function && call.operation == "ListExecutions");
+        Ok(looks.count() >= 7)
+    };
+    env.wait_until(Duration::from_secs(60), looked).await?;
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     let names = env.executions().await?;
     assert_eq!(names.len(), 2, "{names:?}");

@@ -262,9 +262,11 @@ impl TestEnvironment {
     /// # Errors
     /// When the deployment has no target group.
     pub async fn drains_since_long_ago(&self, id: &str) -> anyhow::Result<()> {
-        for tag in ["ready-at", "live-since", "replaced-at", "draining-since"] {
-            self.tag(id, &format!("pulse:{tag}"), "2026-01-01T00:00:00Z")
-                .await?;
+        // Each a minute after the one before.
+        for (minute, tag) in (0..).zip(["ready-at", "live-since", "replaced-at", "draining-since"])
+        {
+            let at = format!("2026-01-01T00:0{minute}:00Z");
+            self.tag(id, &format!("pulse:{tag}"), &at).await?;
         }
         Ok(())
     }

@@ -293,6 +293,10 @@ fn every_failure_of_a_rollback_is_reported_with_its_message() {
         // Every step runs if the deployment gets fresh tasks.
         let mut answers = json!({"RestoreDeployment": {"restored": true}});
         answers[step] = failure.clone();
+        if step == "TakeMarksBack" {
+            // It runs after a switch that failed, whose message counts.
+            answers["SwitchTraffic"] = failure.clone();
+        }
         let (ending, error, run) = run(&machine, &answers);
         assert_eq!(ending, "RollbackFailed", "{step}: {failure}");
         assert_reported(&error["Cause"], &message);

@@ -39,8 +39,8 @@ pub async fn run(
     } else {
         target.clone()
     };
-    // The next run goes back to the replaced deployment, which must be draining only for a restore.
-    if restoring {
+    // What a rollback to an older deployment replaces drains. The next restore goes back to that.
+    if restoring && replaced > active {
         runner.drain(&replaced).await?;
     }
     let due = runner.due(&[&replaced]).await?;
@@ -62,9 +62,9 @@ async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<Str
     if runner.others.is_empty() {
         runner.deploy_another().await?;
     }
-    let target = runner.others[0].clone();
-    if draining && !runner.is_draining(&target).await? {
-        // Cleanups keep the newest previous deployment warm, and drain what a rollback replaced.
+    let mut target = runner.others[0].clone();
+    while draining && !runner.is_draining(&target).await? {
+        // Cleanups keep the newest previous deployment warm, and drain what a rollback to an older one replaced.
         let rolled_back = runner
             .env
             .run("rollback", &json!({"deploymentId": target}))
@@ -74,10 +74,11 @@ async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<Str
             "cannot roll back: {}",
             rolled_back.cause
         );
-        let replaced = std::mem::replace(&mut runner.active, target);
-        runner.others = vec![replaced.clone()];
-        runner.drain(&replaced).await?;
-        return Ok(replaced);
+        target = std::mem::replace(&mut runner.active, target);
+        runner.others = vec![target.clone()];
+        if target > runner.active {
+            runner.drain(&target).await?;
+        }
     }
     Ok(target)
 }

@@ -620,7 +620,8 @@ async fn a_kept_deployment_that_serves_nobody_loses_its_rules_and_nothing_else()
 
 #[tokio::test]
 async fn a_deployment_that_serves_is_wanted_or_is_active_keeps_its_rules() {
-    let changes: [(fn(&mut memory_aws::State), ErrorName); 5] = [
+    type Change = fn(&mut memory_aws::State);
+    let changes: [(Change, ErrorName); 5] = [
         (
             |state| state.service(ID)["runningCount"] = json!(1),
             ErrorName::DeploymentKept,

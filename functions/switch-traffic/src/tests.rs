@@ -721,7 +721,12 @@ async fn a_maintenance_page_that_an_operator_set_during_the_deployment_stays() {
     ] {
         assert_eq!(error.unwrap_err().name, ErrorName::DefaultActionNotOurs);
         assert!(switches(&aws).is_empty());
-        aws.with(|state| assert_eq!(state.listeners[0].default_actions, [page.clone()]));
+        aws.with(|state| {
+            assert_eq!(
+                state.listeners[0].default_actions,
+                std::slice::from_ref(&page)
+            )
+        });
     }
     assert!(!has(&aws, NEW, tags::LIVE_SINCE));
 }

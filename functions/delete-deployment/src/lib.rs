@@ -33,7 +33,7 @@ pub struct Input {
     /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
-    /// Delete only its rules: it serves nobody and is kept, and visitors who are pinned to it then reach the
+    /// Delete only its rules: it serves no visitors and is kept, and visitors who are pinned to it then reach the
     /// active deployment.
     #[serde(default)]
     pub only_rules: bool,

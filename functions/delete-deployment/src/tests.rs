@@ -597,7 +597,7 @@ async fn unroute(aws: &MemoryAws) -> Result<Output, StepError> {
 }
 
 #[tokio::test]
-async fn a_kept_deployment_that_serves_nobody_loses_its_rules_and_nothing_else() {
+async fn a_kept_deployment_that_serves_no_visitors_loses_its_rules_and_nothing_else() {
     let aws = empty(&[tags::LIVE_SINCE]);
     for deleted in [2, 0] {
         let output = unroute(&aws).await.unwrap();

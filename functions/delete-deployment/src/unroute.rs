@@ -1,4 +1,4 @@
-//! Deletes the rules of a deployment that serves nobody and is kept.
+//! Deletes the rules of a deployment that serves no visitors and is kept.
 
 use lifecycle::guard::Intent;
 use lifecycle::routing::DefaultAction;

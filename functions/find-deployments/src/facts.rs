@@ -109,7 +109,7 @@ impl Deployment {
         self.targets.is_some_and(|targets| targets.healthy == 0)
     }
 
-    /// Whether it serves nobody at this moment. A load balancer sends requests to unhealthy targets when it
+    /// Whether it serves no visitors at this moment. A load balancer sends requests to unhealthy targets when it
     /// has no others, so only the active deployment is judged by its health; another one by whether it has a
     /// target or a running task at all.
     pub fn is_down(&self, is_active: bool) -> bool {

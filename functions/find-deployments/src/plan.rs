@@ -57,7 +57,7 @@ pub struct Repair {
     pub deployment_id: DeploymentId,
     /// Its target group.
     pub target_group_arn: String,
-    /// Whether the repair takes back an active deployment that serves nobody.
+    /// Whether the repair takes back an active deployment that serves no visitors.
     pub roll_back: bool,
     /// That deployment.
     pub replaced: Vec<DeploymentId>,

@@ -49,7 +49,7 @@ pub const IDLE_SINCE: &str = "pulse:idle-since";
 /// When a sweep first found that another deployment had replaced it. Its settling time and its drain deadline
 /// count from here. A time before the deployment was last switched to says nothing.
 pub const REPLACED_AT: &str = "pulse:replaced-at";
-/// Since when consecutive sweeps have found that it serves nobody: the active deployment without a healthy
+/// Since when consecutive sweeps have found that it serves no visitors: the active deployment without a healthy
 /// target, another one without a target and without a running task.
 pub const DOWN_SINCE: &str = "pulse:down-since";
 /// When a rollback to it began. It is neither drained nor deleted until the rollback has switched traffic

@@ -19,7 +19,7 @@ impl Planner<'_> {
         active.is_some_and(Deployment::has_no_healthy_target)
     }
 
-    /// Since when sweeps in a row have found that the deployment serves nobody, if it serves nobody now and
+    /// Since when sweeps in a row have found that the deployment serves no visitors, if it serves no visitors now and
     /// did not at an earlier sweep.
     pub(super) fn down_since(&self, deployment: &Deployment) -> Option<UtcDateTime> {
         let is_down = deployment.is_down(self.active == Some(&deployment.id));

@@ -1042,7 +1042,7 @@ fn a_kept_deployment_without_a_task_on_two_sweeps_loses_its_rules() {
         let plan = planned_with(&facts(Some(3), [live(3, 9, &[]), other]));
         assert_eq!(due(&plan, 2).1, Action::Keep);
     }
-    // Its visitors would find nobody either.
+    // Its visitors would find no tasks either.
     let down = with_targets(live(3, 9, &[(DOWN_SINCE, 60)]), (0, 0));
     let plan = planned_with(&facts(Some(3), [down, empty(seen.clone())]));
     assert_eq!(due(&plan, 2).1, Action::Keep);

@@ -189,7 +189,7 @@ async fn a_thousand_rules(
     // An earlier cleanup began to delete all other deployments, and died.
     for id in &ours {
         env.drains_since_long_ago(id).await?;
-        env.tag(id, "pulse:deleting-since", "2026-01-01T00:00:00Z")
+        env.tag(id, "pulse:deleting-since", "2026-01-01T00:10:00Z")
             .await?;
     }
     let before = env.cloud.calls().newest();
@@ -264,7 +264,8 @@ async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> R
         assert_eq!(own.count(), 2, "{id}");
     }
     // The caller deletes the newest one, and this cleanup deletes the other one.
-    env.tag(&waited.name, "pulse:deleting-since", "2026-01-01T00:00:00Z")
+    env.drains_since_long_ago(&waited.name).await?;
+    env.tag(&waited.name, "pulse:deleting-since", "2026-01-01T00:10:00Z")
         .await?;
     let sweep = env.clean_up().await?;
     ensure!(!sweep.output.is_null(), "the cleanup has no output");

@@ -1,7 +1,7 @@
 //! Checks whether a deployment is healthy enough to be switched to. Health is data: the answer is a verdict
 //! with a reason, and the state machine decides by it.
 //!
-//! One sample is no verdict. Healthy targets count when ECS has completed the rollout as well. A part that is
+//! One sample is not a verdict. Healthy targets count when ECS has completed the rollout as well. A part that is
 //! missing is missing only when AWS has had the time to show it. A few tasks that did not start say nothing
 //! about the next one.
 

@@ -43,7 +43,7 @@ pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, 
 }
 
 /// Reads the version before the current one, which tasks expect that were started before the secret was
-/// rotated. `None` when there is no such version, or none that a header can carry.
+/// rotated. `None` when that version does not exist or a header cannot carry it.
 ///
 /// # Errors
 /// As [`read`].

@@ -1,6 +1,6 @@
 //! What a sweep leaves for the next one: tags that say since when it has seen something.
 //!
-//! One sample is no verdict, so a sweep decides by what an earlier one has seen as well.
+//! One sample is not a verdict, so a sweep decides by what an earlier one has seen as well.
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{Clock, StepError, tags, target_group};

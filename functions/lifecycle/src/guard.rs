@@ -1,4 +1,4 @@
-//! What keeps a deployment from being drained, deleted or made live, whatever the plan says.
+//! What keeps a deployment from being drained, deleted or made live, even if the plan says otherwise.
 
 use time::UtcDateTime;
 

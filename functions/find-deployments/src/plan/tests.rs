@@ -925,7 +925,7 @@ fn an_active_deployment_without_a_healthy_target_on_two_sweeps_is_taken_back() {
         planned_with(&facts(Some(3), [active].into_iter().chain(others)))
     };
     let healthy = |day| with_targets(live(day, 90, &[]), (2, 1));
-    // One sample is no verdict, but nothing begins to drain.
+    // One sample is not a verdict, but nothing begins to drain.
     for seen in [&[][..], &[(DOWN_SINCE, 59)], &[(DOWN_SINCE, 10 * HOUR)]] {
         let plan = down(seen, [healthy(2), healthy(1)]);
         assert_eq!((plan.repair, plan.problems.len()), (None, 0), "{seen:?}");

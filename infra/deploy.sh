@@ -187,18 +187,19 @@ protect_baseline() {
   aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body file://infra/baseline-stack-policy.json
 }
 
-# Sets `listener` to the load balancer's HTTPS listener, and creates it if there is none. Until the first deployment it
-# answers 503.
+# Sets `listener` to the load balancer's HTTPS listener on port 443, and creates it if there is none. Until the first
+# deployment it answers 503. An operator's listeners have other ports.
 ensure_listener() {
-  local balancer
+  local balancer certificate
   balancer=$(stack_output "$baseline" LoadBalancerArn)
   listener=$(aws elbv2 describe-listeners --load-balancer-arn "$balancer" --output text \
-    --query "Listeners[?Protocol=='HTTPS'].ListenerArn") || fail "cannot read the listeners of $balancer"
+    --query "Listeners[?to_string(Port)=='443'].ListenerArn") || fail "cannot read the listeners of $balancer"
   [[ -z $listener ]] || return 0
   say "$baseline: creating the listener"
+  certificate=${CERTIFICATE_ARN:-$(stack_output "$baseline" CertificateArn)}
   listener=$(aws elbv2 create-listener --load-balancer-arn "$balancer" --port 443 --protocol HTTPS \
     --ssl-policy ELBSecurityPolicy-TLS13-1-2-2021-06 \
-    --certificates "CertificateArn=$(stack_output "$baseline" CertificateArn)" --default-actions \
+    --certificates "CertificateArn=$certificate" --default-actions \
     'Type=fixed-response,FixedResponseConfig={StatusCode=503,ContentType=text/plain,MessageBody=Nothing is deployed here yet.}' \
     --tags "Key=pulse:environment,Value=$ENV" --query 'Listeners[0].ListenerArn' --output text)
 }
@@ -218,10 +219,12 @@ change_certificate() {
 # A new bucket encrypts its objects and blocks public access by default:
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/bucket-encryption.html
 # https://docs.aws.amazon.com/AmazonS3/latest/userguide/access-control-block-public-access.html
-# Nothing in it expires, because an unchanged stack names its packages for ever.
+# Nothing in it expires, because an unchanged stack names its packages for ever. Buckets of earlier versions have a rule by
+# which packages expire.
 ensure_package_bucket() {
   # Anyone can own a bucket of this name, and what is in it gets deployed, so the owner is checked.
   if aws s3api head-bucket --bucket "$bucket" --expected-bucket-owner "$account" >/dev/null 2>&1; then
+    aws s3api delete-bucket-lifecycle --bucket "$bucket" --expected-bucket-owner "$account"
     return
   fi
   say "$bucket: creating the bucket for packages"
@@ -288,6 +291,9 @@ account=$(aws sts get-caller-identity --query Account --output text) ||
   fail "the AWS CLI has no valid credentials (try: aws sts get-caller-identity)"
 region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
 [[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
+# A load balancer takes certificates of its own region only.
+[[ -z $CERTIFICATE_ARN || $CERTIFICATE_ARN == arn:*:acm:"$region":*:certificate/?* ]] ||
+  fail "CERTIFICATE_ARN must be the ARN of an ACM certificate of the region $region, not '$CERTIFICATE_ARN'"
 # Version 1 of the AWS CLI reads AWS_DEFAULT_REGION; version 2 and the SDKs read AWS_REGION.
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 bucket=pulse-deploy-$account-$region
@@ -358,7 +364,7 @@ answer=$(aws cloudformation package --template-file infra/pipeline.yaml --s3-buc
 }
 
 image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
-read -r -a pipeline_parameters <<<"Environment=$ENV Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
+read -r -a pipeline_parameters <<<"Environment=$ENV ListenerArn=$listener Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
 deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
   --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
 

@@ -121,12 +121,12 @@ stop_executions() {
     target_groups | xargs -r -n 20 aws elbv2 remove-tags --tag-keys pulse:restoring-since --resource-arns
 }
 
-# Prints the ARN of the HTTPS listener, which is in no stack; nothing if there is none.
+# Prints the ARN of the listener that infra/deploy.sh made, which is in no stack; nothing if there is none.
 https_listener() {
   local balancer
   balancer=$(resource_of "$baseline" LoadBalancer)
   [[ -z $balancer ]] || aws elbv2 describe-listeners --load-balancer-arn "$balancer" --output text \
-    --query "Listeners[?Protocol=='HTTPS'].ListenerArn"
+    --query "Listeners[?to_string(Port)=='443'].ListenerArn"
 }
 
 # Takes all traffic off the active deployment, because the cleanup machine never deletes an active one.
@@ -299,6 +299,9 @@ fi
 echo "    the package bucket, which all environments share; to remove it after the last one: aws s3 rb --force s3://pulse-deploy-$account-$region"
 if [[ $has_zone ]]; then
   echo "    the record in the hosted zone $has_zone that proves to ACM that the domain is yours; AWS never removes it"
+fi
+if aws secretsmanager describe-secret --secret-id "$ENV/oidc-client-secret" >/dev/null 2>&1; then
+  echo "    the secret $ENV/oidc-client-secret, which you made: aws secretsmanager delete-secret --secret-id $ENV/oidc-client-secret"
 fi
 echo "    inactive task definitions, which cannot be used and cost nothing"
 echo "    the topic's key for 7 days, which AWS requires and does not charge for"

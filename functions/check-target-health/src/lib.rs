@@ -60,6 +60,8 @@ pub struct Output {
     pub healthy: usize,
     /// How many healthy targets it needs.
     pub needed: usize,
+    /// Whether no rule names its target group, so that the load balancer checks the health of no target.
+    pub unrouted: bool,
     /// Why, in words that an operator can act on.
     pub reason: String,
 }
@@ -130,11 +132,14 @@ impl Check<'_> {
                     "the load balancer does not use the target group (Target.NotInUse), although a rule names it"
                         .to_owned(),
                 ),
-                false => missing(
-                    "no listener rule names the target group (Target.NotInUse), so its targets are never checked; was a \
-                     rule deleted by hand?"
-                        .to_owned(),
-                ),
+                false => {
+                    let what = "no listener rule names the target group (Target.NotInUse), so its targets are never \
+                                checked; was a rule deleted by hand?";
+                    Ok(Output {
+                        unrouted: true,
+                        ..self.missing(healthy, needed, what.to_owned())
+                    })
+                }
             };
         }
         let mut stopped = failed_tasks::stopped_tasks(ecs, self.settings, id).await?;
@@ -231,6 +236,7 @@ fn judged(verdict: Verdict, healthy: usize, needed: usize, reason: String) -> Ou
         verdict,
         healthy,
         needed,
+        unrouted: false,
         // It contains log lines and AWS's own words, which may have any length.
         reason: printable(&reason, MAX_TEXT),
     }

@@ -208,7 +208,7 @@ async fn a_target_group_that_no_rule_names_fails_when_a_rule_would_have_been_sho
     let output = check_after(59, &aws).await;
     assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
     let output = check_after(60, &aws).await;
-    assert_eq!(output.verdict, Verdict::Failed);
+    assert_eq!((output.verdict, output.unrouted), (Verdict::Failed, true));
     assert!(
         output.reason.contains("Target.NotInUse"),
         "{}",
@@ -224,7 +224,7 @@ async fn a_target_group_that_a_rule_names_is_waited_for_until_the_load_balancer_
     });
     for waited in [0, 599] {
         let output = check_after(waited, &aws).await;
-        assert_eq!(output.verdict, Verdict::Waiting, "{}", output.reason);
+        assert_eq!((output.verdict, output.unrouted), (Verdict::Waiting, false));
         assert!(
             output.reason.contains("although a rule names it"),
             "{}",

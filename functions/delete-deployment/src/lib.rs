@@ -30,6 +30,10 @@ pub struct Input {
     /// execution of the deployment uses is left to that one.
     #[serde(default)]
     pub execution: Option<String>,
+    /// The ARN of the deploy machine, for a cleanup. What was never live is kept if an execution of it has begun to
+    /// work on the deployment since the plan was made.
+    #[serde(default)]
+    pub state_machine: Option<String>,
     /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
@@ -128,9 +132,13 @@ impl Delete<'_> {
         if let Some(group) = &group {
             self.refuse_if_kept(group, input).await?;
             self.refuse_if_others_forward(group).await?;
-            let may_be_switched_to = self.may_be_switched_to(group).await?;
-            self.refuse_if_adopted(group, input).await?;
-            if may_be_switched_to {
+            let is_first = self.begin(group).await?;
+            // A switch or an execution that uses the deployment writes its own tag before it reads ours.
+            let Some(tags) = tags::read_one(&self.clients.elb, &group.arn).await? else {
+                return Ok(waiting_for("another run to delete the rest"));
+            };
+            self.refuse_if_adopted(group, &tags, input).await?;
+            if self.may_be_switched_to(&tags, is_first) {
                 return Ok(waiting_for(
                     "switches in flight to see that it is being deleted",
                 ));
@@ -209,16 +217,16 @@ impl Delete<'_> {
     /// Refuses a deployment to which a rule forwards that is not its own: the rule's visitors would lose their
     /// tasks, and the target group could not be deleted.
     async fn refuse_if_others_forward(&self, group: &TargetGroup) -> Result<(), StepError> {
-        let others = routing::rules_of_others(&self.clients.elb, self.settings, group).await?;
-        let Some(rule) = others.first() else {
+        let others = routing::used_by_others(&self.clients.elb, self.settings, group).await?;
+        let Some(other) = others.first() else {
             return Ok(());
         };
         Err(StepError::new(
             ErrorName::ResourceConflict,
             format!(
-                "{} is not deleted: rule {} with priority {} forwards to its target group and does not carry its tags; \
-                 delete that rule or let it forward elsewhere",
-                self.id, rule.arn, rule.priority
+                "{} is not deleted: {other} forwards to its target group and is not the deployment's own; let it forward \
+                 elsewhere, or delete it",
+                self.id
             ),
         ))
     }
@@ -249,43 +257,50 @@ impl Delete<'_> {
         Intent::Delete.refuse_protected(self.id, &group.tags)
     }
 
-    /// Refuses to undo a candidate that another running execution has created or adopted. The list of executions
-    /// shows one that has no target group yet, and the tags show one that is not listed yet.
+    /// Refuses to delete what was never live and another running execution has created or adopted. The list of
+    /// executions shows one that has no target group yet, and the tags show an undo one that is not listed yet.
     async fn refuse_if_used(
         &self,
         group: Option<&TargetGroup>,
         input: &Input,
     ) -> Result<(), StepError> {
-        if !input.only_if_never_live {
+        if was_live(group).is_some() && !input.only_if_never_live {
             return Ok(());
         }
         // What an earlier call has begun.
         let begun = group.filter(|group| group.has(tags::DELETING_SINCE));
-        if let Some(group) = group {
+        if let Some(group) = group
+            && input.only_if_never_live
+        {
             self.refuse_user(&group.tags, input, begun).await?;
         }
-        let Some(own) = input.execution.as_deref() else {
+        let own = input.execution.as_deref();
+        let machine = own
+            .map(executions::state_machine_arn)
+            .or_else(|| input.state_machine.clone());
+        let Some(machine) = machine else {
             return Ok(());
         };
-        let machine = executions::state_machine_arn(own);
         let running = executions::running_for(&self.clients.sfn, &machine, self.id).await?;
-        let mut others = running.iter().filter(|it| it.execution_arn != own);
+        let mut others = running.iter().filter(|it| Some(it.execution_arn()) != own);
         match others.next() {
             Some(other) => self.leave_to(&other.execution_arn, begun).await,
             None => Ok(()),
         }
     }
 
-    /// Refuses as [`Delete::refuse_if_used`], after our tag was written to `group`. An execution that adopts the
-    /// group writes its tag before it reads ours, so at least one of the two sees the other.
-    async fn refuse_if_adopted(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+    /// Refuses as [`Delete::refuse_if_used`], by the tags that `group` has after ours was written. An execution that
+    /// adopts the group writes its tag before it reads ours, so at least one of the two sees the other.
+    async fn refuse_if_adopted(
+        &self,
+        group: &TargetGroup,
+        tags: &Tags,
+        input: &Input,
+    ) -> Result<(), StepError> {
         if !input.only_if_never_live || group.has(tags::DELETING_SINCE) {
             return Ok(());
         }
-        match tags::read_one(&self.clients.elb, &group.arn).await? {
-            Some(tags) => self.refuse_user(&tags, input, Some(group)).await,
-            None => Ok(()),
-        }
+        self.refuse_user(tags, input, Some(group)).await
     }
 
     async fn refuse_user(
@@ -355,22 +370,27 @@ impl Delete<'_> {
         ))
     }
 
-    /// Tags the deployment as being deleted, unless it has the tag. Returns whether a switch that read the
-    /// tags before that may still act on them.
+    /// Tags the deployment as being deleted, unless it has the tag. Returns whether this call wrote it.
+    async fn begin(&self, group: &TargetGroup) -> Result<bool, StepError> {
+        let is_first = !group.has(tags::DELETING_SINCE);
+        if is_first {
+            self.tag(&group.arn, tags::DELETING_SINCE).await?;
+        }
+        Ok(is_first)
+    }
+
+    /// Whether a switch that read the tags before ours was written may still act on them.
     ///
     /// Such a switch has acted by the next call, and then the listener shows it. A deployment that was
     /// live is not one that a switch chooses as newer, and its tasks outlive its rules anyway, so the time
     /// of one call is enough. For a candidate the time is measured, because the call that tagged it may have
     /// died.
-    async fn may_be_switched_to(&self, group: &TargetGroup) -> Result<bool, StepError> {
-        if !group.has(tags::DELETING_SINCE) {
-            self.tag(&group.arn, tags::DELETING_SINCE).await?;
-            return Ok(group.has(tags::READY_AT));
-        }
+    fn may_be_switched_to(&self, tags: &Tags, is_first: bool) -> bool {
         let now = self.now();
-        let since = tags::time(&group.tags, tags::DELETING_SINCE, now);
+        let since = tags::time(tags, tags::DELETING_SINCE, now);
         let is_fresh = since.is_some_and(|since| now - since < defaults::SWITCH_IN_FLIGHT);
-        Ok(is_fresh && group.has(tags::READY_AT) && !group.has(tags::LIVE_SINCE))
+        let is_candidate = !tags.contains_key(tags::LIVE_SINCE);
+        tags.contains_key(tags::READY_AT) && (is_first || is_fresh && is_candidate)
     }
 
     /// Whether the load balancer has stopped routing by the rules, `deleted` of which this call deleted.
@@ -419,12 +439,19 @@ impl Delete<'_> {
     }
 
     async fn untag(&self, target_group_arn: &str) -> Result<(), StepError> {
-        let keys = [tags::DELETING_SINCE, tags::UNROUTED_SINCE];
-        target_group::untag(&self.clients.elb, target_group_arn, &keys).await
+        let (elb, keys) = (
+            &self.clients.elb,
+            [tags::DELETING_SINCE, tags::UNROUTED_SINCE],
+        );
+        let untagged = target_group::untag(elb, target_group_arn, &keys).await;
+        target_group::unless_gone(elb, target_group_arn, untagged).await
     }
 
+    /// Sets the tag, unless another run has deleted the group since it was looked up.
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
-        target_group::tag(&self.clients.elb, target_group_arn, key, self.clock).await
+        let elb = &self.clients.elb;
+        let tagged = target_group::tag(elb, target_group_arn, key, self.clock).await;
+        target_group::unless_gone(elb, target_group_arn, tagged).await
     }
 }
 

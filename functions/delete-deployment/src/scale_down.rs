@@ -1,7 +1,6 @@
 //! Stops the tasks of a service one after another.
 
 use aws_sdk_ecs::Client;
-use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::types::{DesiredStatus, Service};
 use lifecycle::aws_error::failed;
 use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
@@ -57,13 +56,7 @@ pub async fn lower(
         Err(error) if error.as_service_error().is_some_and(service::is_gone) => Ok(None),
         // Its rules are gone, so no load balancer is associated with its target group. If ECS refuses the
         // lower count for that, the tasks stop together: a deployment that cannot be deleted is worse.
-        Err(error)
-            if error
-                .message()
-                .is_some_and(|it| it.contains("does not have an associated load balancer")) =>
-        {
-            Ok(None)
-        }
+        Err(error) if service::is_unrouted(&error) => Ok(None),
         Err(error) => Err(failed(
             format_args!("lower the task count of service {deployment} to {left}"),
             error,

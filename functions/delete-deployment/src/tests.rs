@@ -92,6 +92,24 @@ fn is_gone(aws: &MemoryAws) -> bool {
 const UNMARKED: [&str; 1] = ["RemoveTags pulse:deleting-since pulse:unrouted-since"];
 
 #[tokio::test]
+async fn a_target_group_that_another_run_deletes_meanwhile_needs_no_tag() {
+    let live = [tags::READY_AT, tags::LIVE_SINCE, tags::DRAINING_SINCE];
+    for marks in [&live[..], DELETING] {
+        let aws = marked_without_rules(marks);
+        aws.on("AddTags")
+            .before(|state, _| state.target_groups.retain(|group| group.name != ID));
+        assert_eq!(delete(&aws).await.unwrap().verdict, Verdict::Deleting);
+    }
+    // Any other failure is reported.
+    let aws = marked_without_rules(DELETING);
+    aws.on("AddTags").fails("AccessDenied");
+    assert_eq!(
+        delete(&aws).await.unwrap_err().name,
+        ErrorName::AccessDenied
+    );
+}
+
+#[tokio::test]
 async fn rules_go_first_then_the_service_the_target_group_and_the_task_definition() {
     let aws = marked(&[]);
     let mut all = Vec::new();
@@ -412,7 +430,7 @@ async fn one_that_a_rule_of_others_forwards_to_is_refused_before_anything_is_del
             let theirs = aws.with(|state| state.add_rule(50, ID, Tags::new()).arn.clone());
             let error = call(&aws, json!({"force": forced})).await.unwrap_err();
             assert_eq!(error.name, ErrorName::ResourceConflict);
-            for words in [ID, &theirs, "priority 50", "delete that rule"] {
+            for words in [ID, &theirs, "priority 50", "or delete it"] {
                 assert!(error.message.contains(words), "{error}");
             }
             assert!(done(&aws).is_empty(), "{aws:?}");
@@ -421,6 +439,61 @@ async fn one_that_a_rule_of_others_forwards_to_is_refused_before_anything_is_del
             assert_deleting(call(&aws, json!({"force": forced}))).await;
         }
     }
+}
+
+#[tokio::test]
+async fn one_that_another_listener_uses_is_refused_before_anything_is_deleted() {
+    let aws = marked(DELETING);
+    let another = format!("{}9", memory_aws::LISTENER_ARN);
+    aws.with(|state| {
+        state.listeners.push(memory_aws::Listener {
+            arn: another.clone(),
+            default_actions: vec![memory_aws::forward(&[(ID, 1)])],
+        });
+    });
+    let error = delete(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ResourceConflict);
+    assert!(error.message.contains(&another), "{error}");
+    assert!(done(&aws).is_empty(), "{aws:?}");
+
+    aws.with(|state| {
+        state.listeners[1].default_actions = vec![memory_aws::fixed_response("404", "")];
+        state.add_rule(7, ID, Tags::new()).listener_arn = another;
+    });
+    let error = delete(&aws).await.unwrap_err();
+    assert!(error.message.contains("priority 7"), "{error}");
+}
+
+#[tokio::test]
+async fn a_candidate_that_became_ready_after_it_was_looked_up_waits_for_the_switch() {
+    let aws = marked(&[]);
+    aws.on("AddTags")
+        .once()
+        .before(|state, _| state.tag(ID, tags::READY_AT, "2025-10-27T12:30:00Z"));
+    assert_deleting(undo(&aws)).await;
+    assert_eq!(done(&aws), [format!("AddTags {}", tags::DELETING_SINCE)]);
+    // The switch has acted by then.
+    aws.with(|state| state.activate(ID));
+    let error = undo(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentActive);
+}
+
+#[tokio::test]
+async fn a_cleanup_leaves_what_an_execution_has_begun_to_work_on_since_the_plan() {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.add_target_group(OTHER, memory_aws::own_tags(OTHER));
+        state.activate(OTHER);
+        state.add_task_definition(memory_aws::own_tags(ID));
+        state.add_execution(ID, &json!({"deploymentId": ID}).to_string());
+    });
+    let planned = json!({"onlyIfNeverLive": true, "stateMachine": memory_aws::DEPLOY_MACHINE_ARN});
+    let error = call(&aws, planned.clone()).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DeploymentKept);
+    assert_eq!(aws.with(|state| state.active_revisions()), 1);
+    aws.with(|state| state.executions.clear());
+    let output = call(&aws, planned).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Deleted);
 }
 
 #[tokio::test]

@@ -166,6 +166,10 @@ impl Drain<'_> {
         // The last check before a change that cannot be undone.
         let tags = self.tags().await?;
         self.refuse_if_kept(&tags).await?;
+        // What it met has ended, and the tasks are asked now: the tag must not say that the drain gave way.
+        if guard::gave_way(&tags) {
+            self.tag(tags::DRAINING_SINCE).await?;
+        }
         // The sweep counts from here: what it finds is not older.
         let swept_at = (self.clock)();
         let reports = self.ask(&running, &secret).await?;
@@ -307,7 +311,7 @@ impl Drain<'_> {
             return Ok(());
         }
         match self.service().await? {
-            Some(service) if is_draining(&service) => {
+            Some(service) if service::keeps_unhealthy(&service) => {
                 self.set_grace_period(self.settings.health_check_grace_seconds)
                     .await
             }
@@ -318,7 +322,7 @@ impl Drain<'_> {
     /// Keeps ECS from replacing a task that answers its health checks with 503 by a fresh one, which does
     /// not drain.
     async fn stop_replacing_tasks(&self, service: &Service) -> Result<(), StepError> {
-        if is_draining(service) {
+        if service::keeps_unhealthy(service) {
             return Ok(());
         }
         self.set_grace_period(defaults::DRAINING_GRACE_PERIOD_SECONDS)
@@ -368,11 +372,6 @@ impl Drain<'_> {
     async fn untag(&self, key: &str) -> Result<(), StepError> {
         target_group::untag(&self.clients.elb, self.target_group_arn, &[key]).await
     }
-}
-
-/// Whether the service has the grace period of one that drains.
-fn is_draining(service: &Service) -> bool {
-    service.health_check_grace_period_seconds() == Some(defaults::DRAINING_GRACE_PERIOD_SECONDS)
 }
 
 /// Keeps as many reports as the data of a state can hold, those of tasks that are not idle first.

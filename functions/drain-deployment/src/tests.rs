@@ -649,6 +649,22 @@ async fn a_mark_of_a_drain_that_gave_way_is_written_again_when_tasks_are_asked()
 }
 
 #[tokio::test]
+async fn a_mark_that_was_written_beside_an_announcement_is_written_again_when_tasks_are_asked_later()
+ {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address()]);
+    // A switch is announced right before the mark, and fails. The sweep is slow, and meets nothing at its second look.
+    aws.on("AddTags").once().before(|state, _| {
+        state.tag(ID, tags::READY_AT, &tags::timestamp(NOW));
+    });
+    aws.on("ListTasks").once().after(|state, _| state.now += 20);
+    sweep(&aws).await.unwrap();
+    assert_eq!(application.asked().len(), 1);
+    let mark = tagged(&aws, tags::DRAINING_SINCE);
+    assert_eq!(mark.as_deref(), Some("2025-10-27T12:30:20Z"));
+}
+
+#[tokio::test]
 async fn a_live_one_whose_tasks_were_asked_keeps_the_mark_for_the_cleanup_to_see() {
     let application = Application::with(0).await;
     let aws = with(&[application.address()]);

@@ -144,6 +144,8 @@ pub struct Service {
     pub wanted: i32,
     /// Whether its newest rollout has failed, after which ECS starts no task any more.
     pub has_failed: bool,
+    /// Whether ECS does not replace unhealthy tasks, as for a deployment that drains.
+    pub keeps_unhealthy: bool,
 }
 
 /// The targets of a deployment's target group.
@@ -210,8 +212,8 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 ///
 /// For N deployments that need nothing, each with its two rules, and nothing else in the region and the
 /// cluster, that is 4 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 10 calls for
-/// 10, 13 for 30 and 17 for 60. While the active deployment has no healthy target, the health of each
-/// deployment that may take over is read too.
+/// 10, 13 for 30 and 17 for 60. While no deployment is active, or the active one has no healthy target,
+/// the health of each deployment that may take over is read too.
 pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepError> {
     let (elb, baseline) = (&clients.elb, &settings.baseline);
     let default_before = DefaultAction::read(elb, baseline).await?;
@@ -398,6 +400,7 @@ impl Found {
                         wanted: service.desired_count(),
                         has_failed: rollout.and_then(|it| it.rollout_state())
                             == Some(&DeploymentRolloutState::Failed),
+                        keeps_unhealthy: service::keeps_unhealthy(service),
                     });
                     deployment.has_task_definition |= service.task_definition().is_some();
                     self.made(&id, service.created_at());
@@ -435,14 +438,20 @@ impl Found {
         Ok(())
     }
 
+    fn has_target_group(&self, id: &DeploymentId) -> bool {
+        let group = self.deployments.get(id).map(|it| &it.target_group);
+        group.is_some_and(|group| *group != TargetGroup::Absent)
+    }
+
     /// Adds the targets where the plan depends on them: of the active deployment, of kept ones without a
-    /// running task, and, while the active one has no healthy target, of those that may take over.
+    /// running task, and, while no deployment is active or the active one has no healthy target, of those that may
+    /// take over.
     async fn add_targets(
         &mut self,
         elb: &Client,
         active: Option<&DeploymentId>,
     ) -> Result<(), StepError> {
-        let mut is_down = false;
+        let mut is_down = active.is_none_or(|active| !self.has_target_group(active));
         for deployment in self.deployments.values_mut() {
             let is_active = active == Some(&deployment.id);
             if is_active || deployment.may_be_empty() {

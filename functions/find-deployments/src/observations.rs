@@ -1,20 +1,21 @@
 //! What a sweep leaves for the next one: tags that say since when it has seen something.
 //!
-//! One sample is not a verdict, so a sweep decides by what an earlier one has seen as well.
+//! One sample is not a verdict, so a sweep decides by what an earlier one has seen as well. It also removes tags that
+//! an execution left on the active deployment when it was stopped.
 
 use aws_sdk_elasticloadbalancingv2::Client;
-use lifecycle::{Clock, StepError, tags, target_group};
+use lifecycle::tags::{self, Tags, seen_at};
+use lifecycle::{Clock, StepError, defaults, guard, target_group};
 use time::UtcDateTime;
 
 use crate::facts::{DefaultActionKind, Facts, TargetGroup};
-use crate::plan::seen_at;
 
 /// A tag that is to be set to the time of this sweep, or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
     /// The target group.
     pub target_group_arn: String,
-    /// [`tags::REPLACED_AT`] or [`tags::DOWN_SINCE`].
+    /// Such as [`tags::REPLACED_AT`].
     pub key: &'static str,
     /// Whether to set it.
     pub is_set: bool,
@@ -34,6 +35,14 @@ pub fn observe(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
         };
         if !is_active && !deployment.was_live() {
             continue;
+        }
+        if is_active {
+            let left = left_behind(tags, now).into_iter();
+            observations.extend(left.map(|key| Observation {
+                target_group_arn: arn.clone(),
+                key,
+                is_set: false,
+            }));
         }
         let is_replaced = !facts.named.contains(&deployment.id);
         for (key, is_seen) in [
@@ -74,15 +83,62 @@ pub async fn record(
         } else {
             target_group::untag(elb, arn, &[key]).await
         };
-        if let Err(error) = written
-            && !is_gone(elb, arn).await
-        {
-            return Err(error);
-        }
+        target_group::unless_gone(elb, arn, written).await?;
     }
     Ok(())
 }
 
-async fn is_gone(elb: &Client, arn: &str) -> bool {
-    matches!(tags::read_one(elb, arn).await, Ok(None))
+/// Those of its tags that are not true of the active deployment: of a drain that gave way to the switch and died
+/// before it could remove them, and of a rollback that was stopped before its switch. A rollback that is about to
+/// switch writes its tag again when it is gone.
+fn left_behind(tags: &Tags, now: UtcDateTime) -> Vec<&'static str> {
+    let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
+    let gave_way = guard::gave_way(tags);
+    let rolled_back = tags::time(tags, tags::ROLLED_BACK_AT, now);
+    let is_stale = rolled_back.is_some_and(|at| now - at >= defaults::ROLLBACK_SWITCHES_WITHIN);
+    let of_rollback = Some(tags::ROLLED_BACK_AT).filter(|_| is_stale);
+    draining
+        .into_iter()
+        .filter(|_| gave_way)
+        .chain(of_rollback)
+        .filter(|mark| tags.contains_key(*mark))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+    use time::macros::utc_datetime;
+
+    const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:30:00);
+
+    fn left_behind_of(marks: &[(&str, i64)]) -> Vec<&'static str> {
+        let ago = |seconds| tags::timestamp(NOW - Duration::seconds(seconds));
+        let marks = marks
+            .iter()
+            .map(|(mark, age)| ((*mark).to_owned(), ago(*age)));
+        left_behind(&marks.collect(), NOW)
+    }
+
+    #[test]
+    fn what_a_drain_left_that_gave_way_to_the_switch_is_removed() {
+        let gave_way = [
+            (tags::READY_AT, 90),
+            (tags::DRAINING_SINCE, 80),
+            (tags::IDLE_SINCE, 80),
+        ];
+        let removed = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
+        assert_eq!(left_behind_of(&gave_way), removed);
+        let asked = [(tags::READY_AT, 90), (tags::DRAINING_SINCE, 60)];
+        assert_eq!(left_behind_of(&asked), [""; 0]);
+    }
+
+    #[test]
+    fn the_mark_of_a_rollback_is_removed_when_no_rollback_can_be_about_to_switch() {
+        let within = defaults::ROLLBACK_SWITCHES_WITHIN.whole_seconds();
+        let marked = |age| left_behind_of(&[(tags::ROLLED_BACK_AT, age)]);
+        assert_eq!(marked(within - 1), [""; 0]);
+        assert_eq!(marked(within), [tags::ROLLED_BACK_AT]);
+    }
 }

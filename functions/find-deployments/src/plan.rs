@@ -3,13 +3,10 @@
 mod repair;
 mod settling;
 
-pub use settling::seen_at;
-use settling::switched_to_at;
-
 use std::collections::BTreeSet;
 
 use lifecycle::printable::{first_of, printable};
-use lifecycle::tags::{self, Tags};
+use lifecycle::tags::{self, Tags, switched_to_at};
 use lifecycle::{DeploymentId, defaults};
 use serde::Serialize;
 use time::{Duration, UtcDateTime};
@@ -43,6 +40,8 @@ pub struct Plan {
     pub problems: Vec<String>,
     /// How many of the tasks that the active deployment should have are not healthy targets.
     pub unhealthy_targets: usize,
+    /// Whether new visitors reach nothing, or did at this sweep and the one before.
+    pub is_down: bool,
     /// All deployments, newest first, at most [`defaults::MAX_PLANNED`].
     pub deployments: Vec<Planned>,
     /// How many more there are, which are left to later runs.
@@ -113,7 +112,7 @@ pub enum Action {
     Drain,
     /// Delete its rules, so that visitors who are pinned to it reach the active deployment.
     Unroute,
-    /// Start its failed rollout again.
+    /// Start its rollout again: it has failed, or its tasks were asked to drain before it was made active.
     Restart,
     /// Delete it.
     Delete,
@@ -146,12 +145,18 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
         })
         .collect();
     let (deployments, left_out) = as_many_as_one_run_takes(all);
-    problems.truncate(MAX_PROBLEMS);
+    if problems.len() > MAX_PROBLEMS {
+        let left_out = problems.split_off(MAX_PROBLEMS).len();
+        problems.push(format!(
+            "{left_out} more deployments need a decision; a dry run shows them when these are decided"
+        ));
+    }
     Plan {
         active_deployment_id: planner.active.cloned(),
         repair,
         problems,
         unhealthy_targets: planner.unhealthy_targets(),
+        is_down: planner.is_down(),
         deployments,
         left_out,
     }
@@ -228,33 +233,54 @@ impl<'a> Planner<'a> {
             .named
             .first()
             .filter(|_| facts.default_action == DefaultActionKind::Forward);
-        let warm = facts
-            .deployments
-            .iter()
-            .filter(|it| active.is_some_and(|active| it.id < *active))
-            .filter(|it| !facts.named.contains(&it.id))
-            .filter(|it| {
-                let ends = |marks: &Tags| {
-                    [
-                        tags::ROLLED_BACK_AT,
-                        tags::DRAINING_SINCE,
-                        tags::DELETING_SINCE,
-                    ]
-                    .iter()
-                    .any(|mark| marks.contains_key(*mark))
-                };
-                it.was_live() && !it.marks().is_some_and(ends)
-            })
-            .take(policy.keep_previous)
-            .map(|it| &it.id)
-            .collect();
-        Planner {
+        let mut planner = Planner {
             facts,
             policy,
             now,
             active,
-            warm,
+            warm: BTreeSet::new(),
+        };
+        planner.warm = planner.kept_warm();
+        planner
+    }
+
+    /// The newest of those that may be rolled back to at once. Those without a task for two sweeps among them are
+    /// kept as well, and take no place of one that is warm.
+    fn kept_warm(&self) -> BTreeSet<&'a DeploymentId> {
+        let ends = |marks: &Tags| {
+            [
+                tags::ROLLED_BACK_AT,
+                tags::DRAINING_SINCE,
+                tags::DELETING_SINCE,
+            ]
+            .iter()
+            .any(|mark| marks.contains_key(*mark))
+        };
+        let candidates = self
+            .facts
+            .deployments
+            .iter()
+            .filter(|it| self.active.is_some_and(|active| it.id < *active))
+            .filter(|it| !self.facts.named.contains(&it.id))
+            .filter(|it| it.was_live() && !it.marks().is_some_and(ends));
+        let mut places = self.policy.keep_previous;
+        let mut kept = BTreeSet::new();
+        for deployment in candidates {
+            if places == 0 {
+                break;
+            }
+            kept.insert(&deployment.id);
+            places -= usize::from(!self.is_empty(deployment));
         }
+        kept
+    }
+
+    /// Whether a rollback to it has to start its tasks, because two sweeps have found none.
+    fn is_empty(&self, deployment: &Deployment) -> bool {
+        let TargetGroup::Ours { in_use, .. } = deployment.target_group else {
+            return false;
+        };
+        !in_use || self.down_since(deployment).is_some()
     }
 
     fn state(&self, deployment: &Deployment) -> State {
@@ -413,8 +439,9 @@ impl<'a> Planner<'a> {
             .is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
         let is_settled = unsettled.is_none() && !is_in_flight;
         let problem = format!(
-            "{id}: it was live and is newer than {active}, which is active, and no rollback took it back; start the \
-             rollback machine with {id} to go back to it, or tag its target group with {} to give it up",
+            "{id}: it was live, or its switch ended without an answer; it is newer than {active}, which is active, and no \
+             rollback took it back; start the rollback machine with {id} to make it live, or tag its target group with {} to \
+             give it up",
             tags::ROLLED_BACK_AT
         );
         Due {

@@ -95,6 +95,9 @@ pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
 /// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
 pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
+/// A rollback has switched this long after it tagged what it replaces, or it was stopped: six tries of
+/// [`CALL_TIMEOUT`] and more each, with the times between them.
+pub const ROLLBACK_SWITCHES_WITHIN: time::Duration = time::Duration::minutes(15);
 /// How long a rollback's target is neither drained nor deleted: longer than a rollback takes, unless AWS fails
 /// again and again. One that takes longer does not switch to what was drained since.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);

@@ -59,6 +59,11 @@ impl Policy {
         )
     }
 
+    /// Whether the listener does nothing before it routes.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The actions for a listener that has them already and keeps its client secret.
     pub fn with_existing_secret(&self) -> Vec<Action> {
         self.with(|oidc| oidc.use_existing_client_secret = Some(true))
@@ -106,9 +111,9 @@ pub async fn client_secret(
         )
     };
     match secrets.get_secret_value().secret_id(&name).send().await {
-        Ok(answer) => match answer.secret_string.filter(|secret| !secret.is_empty()) {
-            Some(secret) => Ok(Some(ClientSecret(secret))),
-            None => Err(missing("is empty or is not text")),
+        Ok(answer) => match answer.secret_string.as_deref().and_then(of_one_line) {
+            Some(secret) => Ok(Some(ClientSecret(secret.to_owned()))),
+            None => Err(missing("is empty or is not one line of text")),
         },
         Err(error) => Err(match error.as_service_error() {
             Some(why) if why.is_resource_not_found_exception() => missing("does not exist"),
@@ -119,6 +124,12 @@ pub async fn client_secret(
             _ => failed(format_args!("read the secret {name}"), error),
         }),
     }
+}
+
+/// The text without the line break that an editor puts at its end, if it is one line.
+fn of_one_line(text: &str) -> Option<&str> {
+    let line = text.trim_end_matches(['\r', '\n']);
+    (!line.is_empty() && !line.contains(char::is_control)).then_some(line)
 }
 
 /// Gives the policy to those rules of deployments that have another one. Returns how many there were.
@@ -156,7 +167,10 @@ pub async fn apply<'a>(
 }
 
 /// The rules with another policy that forward to a deployment and carry its tags.
-async fn differing<'a>(
+///
+/// # Errors
+/// As for [`Policy::of`], else as [`crate::aws_error::CODES`] say.
+pub async fn differing<'a>(
     elb: &Client,
     settings: &Settings,
     policy: &Policy,

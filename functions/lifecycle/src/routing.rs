@@ -111,17 +111,13 @@ impl DefaultAction {
             .iter()
             .filter_map(|action| action.r#type().map(ActionTypeEnum::as_str))
             .collect();
-        let before = match self.actions.len() {
-            ..=1 => "",
-            _ => " (with the actions that stand before it now, or the application is open)",
-        };
         Err(StepError::new(
             ErrorName::DefaultActionNotOurs,
             format!(
                 "the default action of {listener} ({}) was set by an operator, and is left as it is; to deploy again, put \
                  the fixed 503 back, and the next cleanup makes the newest live deployment active: aws elbv2 \
                  modify-listener --listener-arn {listener} --default-actions \
-                 'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}'{before}",
+                 'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}' (with the actions that are to stand before it, such as a login)",
                 found.join(", "),
                 defaults::NOTHING_DEPLOYED,
                 listener = settings.listener_arn,
@@ -287,25 +283,58 @@ pub async fn rules_of(
     with_tags_of(elb, deployment, candidates).await
 }
 
-/// The rules of the listener that forward to the target group and do not carry the tags of its deployment.
-pub async fn rules_of_others(
+/// The ARNs of the load balancer's listeners.
+pub async fn listeners(elb: &Client, settings: &Settings) -> Result<Vec<String>, StepError> {
+    let listeners = elb
+        .describe_listeners()
+        .load_balancer_arn(&settings.load_balancer_arn)
+        .into_paginator()
+        .items();
+    let attempt = format_args!("list the listeners of {}", settings.load_balancer_arn);
+    let listeners = listeners.send().try_collect().await;
+    let listeners = listeners.map_err(|error| failed(attempt, error))?;
+    Ok(listeners
+        .into_iter()
+        .filter_map(|listener| listener.listener_arn)
+        .collect())
+}
+
+/// What forwards to the target group on any listener of the load balancer and is not its deployment's: rules without
+/// its tags, and the default actions of other listeners. Each in words.
+pub async fn used_by_others(
     elb: &Client,
     settings: &Settings,
     group: &TargetGroup,
-) -> Result<Vec<ListenerRule>, StepError> {
-    let rules = rules(elb, &settings.listener_arn).await?;
-    let forwarding = rules
-        .iter()
-        .filter(|rule| forwarded_to(rule.actions()).contains(&group.arn));
-    let mut forwarding: Vec<_> = forwarding.filter_map(ListenerRule::of).collect();
-    let arns: Vec<String> = forwarding.iter().map(|rule| rule.arn.clone()).collect();
-    let tags = tags::read(elb, &arns).await?;
-    // A rule without a description was deleted after it was listed.
-    forwarding.retain(|rule| {
-        tags.get(&rule.arn)
-            .is_some_and(|tags| !tags::belong_to(tags, &group.deployment))
-    });
-    Ok(forwarding)
+) -> Result<Vec<String>, StepError> {
+    let mut others = Vec::new();
+    for listener in listeners(elb, settings).await? {
+        let rules = rules(elb, &listener).await?;
+        let forwarding = rules
+            .iter()
+            .filter(|rule| forwarded_to(rule.actions()).contains(&group.arn));
+        let (default, forwarding): (Vec<_>, Vec<_>) =
+            forwarding.partition(|rule| rule.is_default() == Some(true));
+        if !default.is_empty() && listener != settings.listener_arn {
+            others.push(format!("the default action of listener {listener}"));
+        }
+        let rules: Vec<_> = forwarding
+            .into_iter()
+            .filter_map(ListenerRule::of)
+            .collect();
+        let arns: Vec<String> = rules.iter().map(|rule| rule.arn.clone()).collect();
+        let tags = tags::read(elb, &arns).await?;
+        // A rule without a description was deleted after it was listed.
+        let is_others = |rule: &&ListenerRule| {
+            tags.get(&rule.arn)
+                .is_some_and(|tags| !tags::belong_to(tags, &group.deployment))
+        };
+        let described = rules
+            .iter()
+            .filter(is_others)
+            .map(|rule| format!("rule {} with priority {}", rule.arn, rule.priority));
+        others.extend(described);
+    }
+    Ok(others)
 }
 
 /// Those of the rules that carry the deployment's tags, in the same order, without the default rule.

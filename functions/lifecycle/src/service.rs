@@ -1,11 +1,12 @@
 //! The ECS service that keeps a deployment's tasks running.
 
 use aws_sdk_ecs::Client;
+use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::operation::update_service::UpdateServiceError;
 use aws_sdk_ecs::types::{Deployment, Service, ServiceField};
 
 use crate::aws_error::{code, failed, found};
-use crate::{DeploymentId, Settings, StepError, tags};
+use crate::{DeploymentId, Settings, StepError, defaults, tags};
 
 /// What exists under a deployment's name.
 #[derive(Debug, Clone, PartialEq)]
@@ -87,6 +88,14 @@ pub fn is_gone(error: &UpdateServiceError) -> bool {
     error.is_service_not_found_exception() || error.is_service_not_active_exception()
 }
 
+/// Whether ECS refused a change because no load balancer uses the service's target group: no rule names it. Reported
+/// of UpdateService in <https://github.com/aws/copilot-cli/issues/5652>, with the words that CreateService is
+/// documented to use.
+pub fn is_unrouted<E: ProvideErrorMetadata>(error: &E) -> bool {
+    let message = error.message();
+    message.is_some_and(|it| it.contains("does not have an associated load balancer"))
+}
+
 /// The newest rollout of the service. ECS calls a rollout a deployment, and the newest one `PRIMARY`:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_Deployment.html>.
 pub fn newest_rollout(service: &Service) -> Option<&Deployment> {
@@ -96,12 +105,19 @@ pub fn newest_rollout(service: &Service) -> Option<&Deployment> {
         .find(|rollout| rollout.status() == Some("PRIMARY"))
 }
 
+/// Whether the service has the grace period of a deployment that drains, so that ECS does not replace a task that
+/// answers its health checks with 503.
+pub fn keeps_unhealthy(service: &Service) -> bool {
+    service.health_check_grace_period_seconds() == Some(defaults::DRAINING_GRACE_PERIOD_SECONDS)
+}
+
 /// Sets the health check grace period, in seconds, during which ECS does not replace a task that fails
 /// its health checks. Starts no rollout:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_UpdateService.html>.
 ///
 /// # Errors
-/// As [`crate::aws_error::CODES`] say. A service that was deleted needs no grace period.
+/// As [`crate::aws_error::CODES`] say. A service that was deleted needs no grace period, and one whose target group
+/// no load balancer uses has no health checks.
 pub async fn set_grace_period(
     ecs: &Client,
     settings: &Settings,
@@ -114,5 +130,9 @@ pub async fn set_grace_period(
         .service(deployment.as_str())
         .health_check_grace_period_seconds(seconds);
     let attempt = format!("set the health check grace period of service {deployment}");
-    found(attempt, request.send().await, is_gone).map(drop)
+    let answer = request.send().await;
+    if answer.as_ref().is_err_and(is_unrouted) {
+        return Ok(());
+    }
+    found(attempt, answer, is_gone).map(drop)
 }

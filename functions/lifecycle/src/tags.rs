@@ -199,6 +199,19 @@ pub(crate) fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
 /// How much later a tag may have been written than its value says, because [`timestamp`] drops fractions.
 pub const PRECISION: Duration = Duration::SECOND;
 
+/// When traffic was last switched to a deployment with these tags.
+///
+/// A switch that is retried keeps the live tag of its first attempt and writes the ready tag again.
+pub fn switched_to_at(tags: &Tags, now: UtcDateTime) -> Option<UtcDateTime> {
+    time(tags, LIVE_SINCE, now).max(time(tags, READY_AT, now))
+}
+
+/// When an earlier sweep wrote that tag, unless traffic was switched to the deployment since.
+pub fn seen_at(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
+    let seen = time(tags, key, now);
+    seen.filter(|seen| switched_to_at(tags, now) <= Some(*seen))
+}
+
 /// Whether a rollback to the deployment with these tags is under way.
 ///
 /// A rollback that died leaves its tag behind, which expires after [`defaults::RESTORE_TIME`]. A time ahead

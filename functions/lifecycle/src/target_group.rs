@@ -148,6 +148,19 @@ pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepErr
         })
 }
 
+/// The outcome of a change of a target group's tags, which needs none once the group is deleted: its tags are
+/// gone with it, and AWS denies a change that is allowed for groups with our tags only.
+pub async fn unless_gone(
+    elb: &Client,
+    arn: &str,
+    changed: Result<(), StepError>,
+) -> Result<(), StepError> {
+    match changed {
+        Err(_) if matches!(tags::read_one(elb, arn).await, Ok(None)) => Ok(()),
+        changed => changed,
+    }
+}
+
 /// Every target with its health, or `None` when the group does not exist.
 pub async fn targets(
     elb: &Client,

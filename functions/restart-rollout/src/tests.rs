@@ -45,6 +45,70 @@ async fn a_failed_rollout_with_missing_tasks_is_started_again_and_once() {
     assert_eq!(calls[0]["desiredCount"], json!(null));
 }
 
+/// An active deployment in order, with the grace period of a drain, and with the tags that a drain left.
+fn drained(marks: &[(&str, &str)]) -> MemoryAws {
+    failed_with(|state| {
+        let service = state.service(ID);
+        service["runningCount"] = json!(2);
+        service["deployments"][0]["rolloutState"] = "COMPLETED".into();
+        service["healthCheckGracePeriodSeconds"] = json!(i32::MAX);
+        for (key, at) in marks {
+            state.tag(ID, key, at);
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_was_drained_before_it_was_made_active_gets_fresh_tasks_once() {
+    let marks = [
+        (tags::DRAINING_SINCE, "2025-10-27T12:20:00Z"),
+        (tags::IDLE_SINCE, "2025-10-27T12:25:00Z"),
+    ];
+    let aws = drained(&marks);
+    let output = restart(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Restarted);
+    assert!(output.reason.contains("asked to drain"), "{output:?}");
+    // Until the fresh tasks have replaced the others, nothing may take it for one that was not drained.
+    assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Kept);
+    let [call] = &aws.calls_to("UpdateService")[..] else {
+        panic!("{aws:?}")
+    };
+    assert_eq!(call["forceNewDeployment"], true);
+    assert_eq!(call["healthCheckGracePeriodSeconds"], 600);
+    let has = |mark: &str| aws.with(|state| state.has_tag(ID, mark));
+    assert!(has(tags::DRAINING_SINCE) && has(tags::IDLE_SINCE));
+
+    aws.with(|state| state.service(ID)["deployments"][0]["rolloutState"] = "COMPLETED".into());
+    assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Corrected);
+    assert!(!has(tags::DRAINING_SINCE) && !has(tags::IDLE_SINCE));
+    assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Kept);
+}
+
+#[tokio::test]
+async fn what_a_drain_left_that_gave_way_is_corrected_without_fresh_tasks() {
+    let gave_way = [
+        (tags::READY_AT, "2025-10-27T12:30:00Z"),
+        (tags::DRAINING_SINCE, "2025-10-27T12:30:05Z"),
+    ];
+    for marks in [&[][..], &gave_way] {
+        let aws = drained(marks);
+        assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Corrected);
+        let [call] = &aws.calls_to("UpdateService")[..] else {
+            panic!("{aws:?}")
+        };
+        assert_eq!(call["forceNewDeployment"], json!(null));
+        assert_eq!(call["healthCheckGracePeriodSeconds"], 600);
+    }
+}
+
+#[tokio::test]
+async fn what_drains_and_is_not_active_stays_as_it_is() {
+    let aws = drained(&[(tags::DRAINING_SINCE, "2025-10-27T12:30:00Z")]);
+    aws.with(|state| state.activate(OTHER));
+    assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Kept);
+    assert_eq!(aws.changes(), [""; 0]);
+}
+
 #[tokio::test]
 async fn nothing_changes_unless_the_active_deployment_lacks_tasks_after_a_failure() {
     let changes: [fn(&mut State); 5] = [

@@ -44,6 +44,11 @@ pub struct Output {
     pub desired_count: u32,
     /// Whether it gets fresh tasks, which have to become healthy first.
     pub restored: bool,
+    /// Whether no rule names it, so that the machine makes its rules and calls again: ECS starts no tasks for a
+    /// target group that no load balancer uses.
+    pub unrouted: bool,
+    /// Whether an earlier rollback took it back.
+    pub was_rolled_back: bool,
     /// The deployment that is active now.
     pub replaced_deployment_id: Option<DeploymentId>,
     /// All that the rollback replaces, as it is now: what is newer than the target, and active or ready. What
@@ -107,6 +112,17 @@ pub async fn run(
         .map_err(|error| error.with_deployment(&group.deployment))
 }
 
+/// The tasks that a rollback goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tasks {
+    /// Those that run.
+    Warm,
+    /// New ones that ECS starts.
+    Fresh,
+    /// None can start before a rule names the target group.
+    Unrouted,
+}
+
 struct Restore<'a> {
     clients: &'a Clients,
     settings: &'a Settings,
@@ -114,8 +130,7 @@ struct Restore<'a> {
     routing: &'a Routing,
     /// The target group of the deployment to go back to.
     group: &'a TargetGroup,
-    /// Whether no rule forwards to it, because a cleanup found no task of it. The machine makes the rules of what
-    /// gets fresh tasks before it waits for their health, which the load balancer checks for routed groups only.
+    /// Whether no rule forwards to it, because a cleanup found no task of it.
     is_unrouted: bool,
 }
 
@@ -131,9 +146,11 @@ impl Restore<'_> {
             Ok(0) | Err(_) => defaults::DESIRED_COUNT,
             Ok(count) => count,
         };
-        let restored = self
+        let tasks = self
             .start_fresh_tasks_if_needed(&service, &tags, since, desired_count)
             .await?;
+        let restored = tasks != Tasks::Warm;
+        let unrouted = tasks == Tasks::Unrouted;
         self.untag_the_active_one().await?;
         let reason = if restored {
             format!("{id} gets fresh tasks")
@@ -153,6 +170,8 @@ impl Restore<'_> {
             target_group_arn: self.group.arn.clone(),
             desired_count,
             restored,
+            unrouted,
+            was_rolled_back: self.group.has(tags::ROLLED_BACK_AT),
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
             restoring_since: tags.get(tags::RESTORING_SINCE).cloned(),
@@ -192,32 +211,37 @@ impl Restore<'_> {
         }
     }
 
-    /// Starts fresh tasks when the deployment drains, has no rules, wants no tasks, or has a failed rollout, unless an
-    /// earlier call for this rollback, at `since`, has started them. Returns whether there are fresh tasks
-    /// to wait for.
+    /// Starts fresh tasks when the deployment drains, has no tasks, or has a failed rollout, unless an
+    /// earlier call for this rollback, at `since`, has started them.
     async fn start_fresh_tasks_if_needed(
         &self,
         service: &Service,
         tags: &Tags,
         since: Option<UtcDateTime>,
         desired_count: u32,
-    ) -> Result<bool, StepError> {
+    ) -> Result<Tasks, StepError> {
+        if self.is_unrouted {
+            return Ok(Tasks::Unrouted);
+        }
         // ECS starts no more tasks for a rollout that failed, as one of an earlier rollback may have:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/deployment-circuit-breaker.html
         let has_failed = rollout_state(service) == Some(&DeploymentRolloutState::Failed);
-        let is_needed = self.is_unrouted
-            || tags.contains_key(tags::DRAINING_SINCE)
+        let is_needed = tags.contains_key(tags::DRAINING_SINCE)
             || service.desired_count() <= 0
+            || service.running_count() <= 0
             || has_failed;
         let is_started = since.is_some_and(|since| has_rollout_since(service, since));
         if is_needed && (has_failed || !is_started) {
-            self.start_fresh_tasks(desired_count).await?;
+            return self.start_fresh_tasks(desired_count).await;
         }
         // Those that an earlier call started have to be waited for as well.
-        Ok(is_needed || is_rolling(service))
+        match is_needed || is_rolling(service) {
+            true => Ok(Tasks::Fresh),
+            false => Ok(Tasks::Warm),
+        }
     }
 
-    async fn start_fresh_tasks(&self, desired_count: u32) -> Result<(), StepError> {
+    async fn start_fresh_tasks(&self, desired_count: u32) -> Result<Tasks, StepError> {
         let id = &self.group.deployment;
         let request = self
             .clients
@@ -230,8 +254,13 @@ impl Restore<'_> {
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
             .health_check_grace_period_seconds(self.settings.health_check_grace_seconds);
         let attempt = format_args!("start fresh tasks of service {id}");
-        match found(attempt, request.send().await, service::is_gone)? {
-            Some(_) => Ok(()),
+        let answer = request.send().await;
+        // A cleanup has deleted its rules since the listener was read.
+        if answer.as_ref().is_err_and(service::is_unrouted) {
+            return Ok(Tasks::Unrouted);
+        }
+        match found(attempt, answer, service::is_gone)? {
+            Some(_) => Ok(Tasks::Fresh),
             None => Err(self.service_is_gone()),
         }
     }
@@ -260,6 +289,7 @@ impl Restore<'_> {
     fn being_deleted(&self) -> StepError {
         target::refused(
             self.routing,
+            Some(&self.group.deployment),
             format!(
                 "{} is being deleted; push its image again under a new deployment id",
                 self.group.deployment
@@ -270,6 +300,7 @@ impl Restore<'_> {
     fn service_is_gone(&self) -> StepError {
         target::refused(
             self.routing,
+            Some(&self.group.deployment),
             format!(
                 "the service of {} is gone or does not carry its tags; push its image again under a new deployment id",
                 self.group.deployment

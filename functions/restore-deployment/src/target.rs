@@ -25,7 +25,7 @@ fn choose_named<'r>(
     unrouted: Option<&'r TargetGroup>,
     id: &DeploymentId,
 ) -> Result<&'r TargetGroup, StepError> {
-    let refuse = |why: String| Err(refused(routing, why));
+    let refuse = |why: String| Err(refused(routing, Some(id), why));
     if routing.default_action.active() == Some(id) {
         return refuse(format!("{id} is already active"));
     }
@@ -52,7 +52,7 @@ fn choose_previous(routing: &Routing) -> Result<&TargetGroup, StepError> {
         .filter(|group| active.is_none_or(|active| group.deployment < *active))
         .max_by_key(|group| &group.deployment)
         .ok_or_else(|| {
-            refused(routing, match active {
+            refused(routing, None, match active {
                 Some(active) => format!(
                     "there is no deployment to go back to: none that is older than {active} was live and was not rolled back"
                 ),
@@ -68,14 +68,19 @@ fn choices(routing: &Routing) -> impl Iterator<Item = &TargetGroup> {
     })
 }
 
-/// The error, with the deployments that can be named instead.
-pub fn refused(routing: &Routing, why: String) -> StepError {
-    let mut choices: Vec<_> = choices(routing).map(|group| &group.deployment).collect();
+/// The error, with the deployments that can be named instead of the one that cannot be the target.
+pub fn refused(routing: &Routing, impossible: Option<&DeploymentId>, why: String) -> StepError {
+    let mut choices: Vec<_> = choices(routing)
+        .map(|group| &group.deployment)
+        .filter(|id| Some(*id) != impossible)
+        .collect();
     choices.sort();
     choices.reverse();
     let choices: Vec<_> = choices.into_iter().map(DeploymentId::as_str).collect();
     let advice = match choices.as_slice() {
-        [] => "no other deployment that was live is left".to_owned(),
+        [] => "no other deployment that was live has rules; one without tasks and rules can be named as well, and a dry \
+               run of the cleanup machine lists it"
+            .to_owned(),
         choices => format!("a rollback can go to: {}", choices.join(", ")),
     };
     StepError::new(ErrorName::NoRollbackTarget, format!("{why}; {advice}"))

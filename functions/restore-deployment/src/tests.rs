@@ -92,6 +92,8 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 target_group_arn: group_arn(OLD),
                 desired_count: 3,
                 restored: false,
+                unrouted: false,
+                was_rolled_back: false,
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
                 restoring_since: Some("2025-10-27T12:30:00Z".into()),
@@ -296,25 +298,69 @@ async fn one_that_is_named_may_be_newer_or_rolled_back() {
     assert_eq!(output.replaced_deployment_id, Some(OLD.parse().unwrap()));
 }
 
-#[tokio::test]
-async fn one_that_lost_its_rules_gets_fresh_tasks() {
+/// The previous one without a task and without its rules, which a cleanup has deleted.
+fn unrouted() -> MemoryAws {
     let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
     aws.with(|state| {
-        state
-            .rules
-            .retain(|rule| !format!("{:?}", rule.actions).contains(&group_arn(OLD)))
+        state.service(OLD)["runningCount"] = json!(0);
+        delete_rules(state);
     });
-    let named = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
-    assert_eq!(named.deployment_id.as_str(), OLD);
-    assert!(named.restored);
-    assert!(
-        done(&aws).iter().any(|it| it == RESTART),
-        "{:?}",
-        done(&aws)
-    );
+    aws
+}
+
+fn delete_rules(state: &mut State) {
+    state
+        .rules
+        .retain(|rule| !format!("{:?}", rule.actions).contains(&group_arn(OLD)));
+}
+
+#[tokio::test]
+async fn one_that_lost_its_rules_gets_fresh_tasks_when_it_has_rules_again() {
+    let aws = unrouted();
+    let to_old = json!({"deploymentId": OLD});
+    for _ in 0..2 {
+        let output = restore(&aws, to_old.clone()).await.unwrap();
+        assert!(output.unrouted && output.restored, "{output:?}");
+        assert_eq!(restarts(&aws), 0);
+        // Cleanups keep away already.
+        assert!(has(&aws, OLD, tags::RESTORING_SINCE));
+    }
+    aws.with(|state| {
+        state.add_rule(100, OLD, memory_aws::own_tags(OLD));
+    });
+    let output = restore(&aws, to_old.clone()).await.unwrap();
+    assert!(!output.unrouted && output.restored, "{output:?}");
+    assert_eq!(done(&aws), [RESTART]);
+    // The answer was lost, and the step runs again.
+    let output = restore(&aws, to_old).await.unwrap();
+    assert!(!output.unrouted && output.restored, "{output:?}");
+    assert_eq!(restarts(&aws), 0);
     // Visitors of an emergency are not sent to one without tasks unless it is named.
-    let error = to_previous(&aws).await.unwrap_err();
+    let error = to_previous(&unrouted()).await.unwrap_err();
     assert_eq!(error.name, ErrorName::NoRollbackTarget);
+    assert!(error.message.contains("without tasks and rules"), "{error}");
+}
+
+#[tokio::test]
+async fn one_whose_rules_are_deleted_at_this_moment_is_reported_as_such() {
+    let aws = unrouted();
+    aws.with(|state| {
+        state.add_rule(100, OLD, memory_aws::own_tags(OLD));
+    });
+    aws.on("UpdateService")
+        .before(|state, _| delete_rules(state));
+    let output = to_previous(&aws).await.unwrap();
+    assert!(output.unrouted && output.restored, "{output:?}");
+}
+
+#[tokio::test]
+async fn the_answer_says_whether_an_earlier_rollback_took_the_target_back() {
+    let back = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
+    for (marks, was_rolled_back) in [(LIVE, false), (&back[..], true)] {
+        let aws = with_active(OLD, &[(OLD, LIVE), (NEW, marks)]);
+        let output = restore(&aws, json!({"deploymentId": NEW})).await.unwrap();
+        assert_eq!(output.was_rolled_back, was_rolled_back);
+    }
 }
 
 #[tokio::test]
@@ -379,6 +425,7 @@ async fn one_whose_service_is_gone_or_not_ours_is_refused_before_it_is_marked() 
         let error = to_previous(&aws).await.unwrap_err();
         assert_eq!(error.name, ErrorName::NoRollbackTarget);
         assert!(error.message.contains("service"), "{}", error.message);
+        assert_eq!(error.message.matches(OLD).count(), 1, "{}", error.message);
         assert!(done(&aws).is_empty(), "{aws:?}");
     }
 }
@@ -407,6 +454,8 @@ fn the_answer_is_as_documented() {
         target_group_arn: group_arn(OLD),
         desired_count: 2,
         restored: true,
+        unrouted: false,
+        was_rolled_back: true,
         replaced_deployment_id: None,
         replaced: vec![NEW.parse().unwrap()],
         restoring_since: Some("2025-10-27T12:30:00Z".into()),
@@ -416,7 +465,8 @@ fn the_answer_is_as_documented() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
-            "restored": true, "replacedDeploymentId": null, "replaced": [NEW],
+            "restored": true, "unrouted": false, "wasRolledBack": true, "replacedDeploymentId": null,
+            "replaced": [NEW],
             "restoringSince": "2025-10-27T12:30:00Z", "reason": "why"
         })
     );

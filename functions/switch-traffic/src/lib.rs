@@ -12,6 +12,7 @@
 
 mod draining;
 mod policy;
+mod repair;
 mod rollback;
 
 use std::cmp::Ordering;
@@ -48,6 +49,13 @@ pub struct Input {
     /// The deployment that was active when the rollback began.
     #[serde(default)]
     pub replaced_deployment_id: Option<DeploymentId>,
+    /// Whether the target of the rollback carried the mark of an earlier one. It gets it again if the rollback fails.
+    #[serde(default)]
+    pub was_rolled_back: bool,
+    /// Whether this is the repair that a cleanup has planned, because new visitors reach nothing. `replaced` is what
+    /// was active then. Nothing changes if the repair is not needed any more.
+    #[serde(default)]
+    pub repair: bool,
     /// Whether the rollback has failed: its marks are taken back, and nothing is switched.
     #[serde(default)]
     pub take_back: bool,
@@ -65,8 +73,14 @@ pub enum Outcome {
     Switched,
     /// A newer deployment is active.
     Superseded,
-    /// The deployment has no healthy target, so the default action was not changed.
+    /// The deployment has no healthy target at this moment, so the default action was not changed, and a
+    /// rollback has left no mark. It may be healthy at the next look.
     Unhealthy,
+    /// The deployment was rolled back in the meantime, so it is not made live.
+    RolledBack,
+    /// The repair is not needed any more: new visitors reach a healthy deployment, or an operator has decided
+    /// otherwise.
+    NotNeeded,
     /// The rollback did not happen, and what it would have replaced is not tagged as rolled back any more.
     TakenBack,
 }
@@ -132,6 +146,11 @@ impl Switch<'_> {
     async fn run(&self) -> Result<Output, StepError> {
         if self.input.take_back {
             return self.take_marks_back().await;
+        }
+        if self.input.repair
+            && let Some(not_needed) = self.is_repair_needless().await?
+        {
+            return Ok(not_needed);
         }
         // Before anything is tagged: another run may act on a tag at any time.
         self.refuse_draining().await?;
@@ -243,8 +262,8 @@ impl Switch<'_> {
         })
     }
 
-    /// The newest deployment that may be active: ready, not rolled back, neither draining nor being deleted,
-    /// with a healthy target. The active one remains a choice without that: a moment of bad health does not
+    /// The newest deployment that may be active: ready, not replaced or rolled back, neither draining nor being
+    /// deleted, with a healthy target. The active one remains a choice without that: a moment of bad health does not
     /// move traffic back to an older version.
     async fn choose<'r>(
         &self,
@@ -253,7 +272,8 @@ impl Switch<'_> {
     ) -> Result<Option<&'r TargetGroup>, StepError> {
         let idle = routing
             .ready()
-            .filter(|group| !routing.is_active(group) && !group.has(tags::DRAINING_SINCE));
+            .filter(|group| !routing.is_active(group) && !group.has(tags::DRAINING_SINCE))
+            .filter(|group| !self.was_replaced(group));
         let mut eligible: Vec<_> = idle
             .chain(routing.active())
             .filter(|group| !group.has(tags::ROLLED_BACK_AT) && !replaced.contains(&group.arn))
@@ -265,6 +285,13 @@ impl Switch<'_> {
             }
         }
         Ok(None)
+    }
+
+    /// Whether another deployment has replaced this one, so that traffic goes back to it only if it is asked for.
+    /// If what replaced it is older, an operator decides between the two, and the next deployment does not.
+    fn was_replaced(&self, group: &TargetGroup) -> bool {
+        let is_asked_for = group.deployment == self.input.deployment_id;
+        !is_asked_for && tags::seen_at(&group.tags, tags::REPLACED_AT, (self.clock)()).is_some()
     }
 
     /// Whether the choice is older than the target of this rollback, because the target lost its health
@@ -352,13 +379,10 @@ impl Switch<'_> {
             }
             Ordering::Greater => (Outcome::Superseded, active.supersedes((self.clock)())),
             Ordering::Less if own.has(tags::ROLLED_BACK_AT) => (
-                Outcome::Unhealthy,
+                Outcome::RolledBack,
                 format!("{id} was rolled back; {active} stays active"),
             ),
-            Ordering::Less => (
-                Outcome::Unhealthy,
-                format!("{id} is not ready or has no healthy target; {active} stays active"),
-            ),
+            Ordering::Less => return self.unhealthy().await,
         };
         Ok(Output {
             outcome,
@@ -370,6 +394,9 @@ impl Switch<'_> {
 
     /// The answer when the default action was not changed.
     async fn unhealthy(&self) -> Result<Output, StepError> {
+        if self.input.roll_back {
+            self.take_marks_back().await?;
+        }
         let default_action = DefaultAction::read(self.elb, self.settings).await?;
         Ok(Output {
             outcome: Outcome::Unhealthy,

@@ -64,6 +64,15 @@ impl Switch<'_> {
         Ok(marked)
     }
 
+    async fn mark_target_again(&self, routing: &Routing) -> Result<(), StepError> {
+        match routing.deployment(&self.input.deployment_id) {
+            Some(own) if self.input.was_rolled_back => {
+                self.mark_as_rolled_back(own).await.map(drop)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Tags a deployment as rolled back, unless it has the tag. Returns whether it did.
     async fn mark_as_rolled_back(&self, group: &TargetGroup) -> Result<bool, StepError> {
         // A group without our tags is left as it is. This run does not choose it either way.
@@ -78,7 +87,8 @@ impl Switch<'_> {
     /// Removes the marks of a rollback that did not happen. Otherwise the active deployment would be refused and
     /// passed over as one that was taken back, and the next switch would move traffic to an older one.
     ///
-    /// If traffic has moved, to the target or by another execution, the marks stay.
+    /// If traffic has moved, to the target or by another execution, the marks stay. The target of the rollback gets
+    /// the mark of an earlier one again, or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
         let routing = Routing::read(self.elb, self.settings).await?;
         let active = routing.default_action.active();
@@ -90,6 +100,7 @@ impl Switch<'_> {
             .collect();
         let has_moved = active != self.input.replaced_deployment_id.as_ref();
         if !has_moved {
+            self.mark_target_again(&routing).await?;
             for group in &marked {
                 target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await?;
             }

@@ -306,7 +306,7 @@ async fn nothing_switches_forward_again_to_a_deployment_that_was_rolled_back() {
     let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
     roll_back(&aws, OLD).await.unwrap();
     let output = switch(&aws, NEW).await.unwrap();
-    assert_eq!(output.outcome, Outcome::Unhealthy);
+    assert_eq!(output.outcome, Outcome::RolledBack);
     assert!(output.reason.contains("rolled back"), "{}", output.reason);
     assert_eq!(active(&aws), [OLD]);
 }
@@ -446,9 +446,12 @@ async fn a_rollback_whose_target_loses_its_health_does_not_go_to_an_older_one() 
         .containing(NEW)
         .once()
         .after(|state, _| state.fail_health_checks(NEW));
-    let output = roll_back_from(&aws, &[NEWEST], NEW).await.unwrap();
+    let rollback = json!({"rollBack": true, "replaced": [NEWEST], "replacedDeploymentId": NEWEST});
+    let output = call(&aws, NEW, rollback).await.unwrap();
     assert_eq!(output.outcome, Outcome::Unhealthy);
     assert!(output.reason.contains("was not changed"), "{output:?}");
+    // The machine waits for its health again, and the active one is as it was meanwhile.
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
     assert_eq!(active(&aws), [NEWEST]);
     assert!(switches(&aws).is_empty());
 }
@@ -891,4 +894,122 @@ async fn rules_that_aws_shows_as_they_were_are_changed_once() {
     let output = switch(&aws, NEW).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
     assert_eq!(aws.count("ModifyRule"), 4);
+}
+
+/// A repair of the default action that forwards to a group without a healthy target, as it was planned.
+async fn repair(aws: &MemoryAws, id: &str, replaced: &[&str]) -> Result<Output, StepError> {
+    let planned = json!({
+        "repair": true, "rollBack": !replaced.is_empty(), "replaced": replaced,
+        "replacedDeploymentId": replaced.first(),
+    });
+    call(aws, id, planned).await
+}
+
+/// NEWEST is active without a healthy target; the two older ones were live.
+fn down() -> MemoryAws {
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    aws.with(|state| state.fail_health_checks(NEWEST));
+    aws
+}
+
+#[tokio::test]
+async fn a_repair_takes_the_active_one_back() {
+    let aws = down();
+    let output = repair(&aws, NEW, &[NEWEST]).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [NEW]);
+    assert!(has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn a_repair_that_is_not_needed_any_more_changes_nothing() {
+    type Change = fn(&mut memory_aws::State);
+    let changes: [(Change, &str); 4] = [
+        // An operator has rolled back to an older one, because the chosen one is bad as well.
+        (
+            |state| {
+                state.tag(NEW, tags::ROLLED_BACK_AT, "2025-10-27T12:29:00Z");
+                state.activate(OLD);
+            },
+            "was rolled back",
+        ),
+        (|state| state.activate(OLD), "was made active"),
+        (
+            |state| state.group(NEWEST).health = vec![json!({"State": "healthy"})],
+            "active and healthy",
+        ),
+        (
+            |state| state.tag(NEW, tags::ROLLED_BACK_AT, "2025-10-27T12:29:00Z"),
+            "was rolled back",
+        ),
+    ];
+    for (change, why) in changes {
+        let aws = down();
+        aws.with(change);
+        let output = repair(&aws, NEW, &[NEWEST]).await.unwrap();
+        assert_eq!(output.outcome, Outcome::NotNeeded);
+        assert!(output.reason.contains(why), "{output:?}");
+        assert!(aws.changes().is_empty(), "{aws:?}");
+    }
+    // One of a lost default action.
+    let aws = with(&[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| state.activate(OLD));
+    let output = repair(&aws, NEW, &[]).await.unwrap();
+    assert_eq!(output.outcome, Outcome::NotNeeded);
+    aws.with(|state| state.activate("test-20251027-120000Z"));
+    let output = repair(&aws, NEW, &[]).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+}
+
+#[tokio::test]
+async fn what_an_older_one_replaced_gets_traffic_only_when_it_is_asked_for() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[]), (NEWEST, LIVE)]);
+    aws.with(|state| state.tag(NEWEST, tags::REPLACED_AT, "2025-10-27T12:28:00Z"));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched, "{output:?}");
+    assert_eq!(active(&aws), [NEW]);
+    let output = roll_back_from(&aws, &[], NEWEST).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [NEWEST]);
+}
+
+#[tokio::test]
+async fn a_rollback_that_fails_gives_its_target_the_mark_of_an_earlier_one_again() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, BACK)]);
+    aws.on("ModifyListener").fails("AccessDenied");
+    let rollback = json!({
+        "rollBack": true, "replaced": [], "replacedDeploymentId": OLD, "wasRolledBack": true,
+    });
+    call(&aws, NEW, rollback.clone()).await.unwrap_err();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+    let mut take_back = rollback;
+    take_back["takeBack"] = true.into();
+    for _ in 0..2 {
+        let output = call(&aws, NEW, take_back.clone()).await.unwrap();
+        assert_eq!(output.outcome, Outcome::TakenBack);
+        assert!(has(&aws, NEW, tags::ROLLED_BACK_AT));
+    }
+    // Traffic has moved after all.
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    call(&aws, NEW, take_back).await.unwrap();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn rules_keep_their_login_when_the_fixed_answer_comes_back_without_it() {
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    switch(&aws, NEW).await.unwrap();
+    let nothing = memory_aws::fixed_response("503", lifecycle::defaults::NOTHING_DEPLOYED);
+    aws.with(|state| state.listeners[0].default_actions = vec![nothing]);
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains("login"), "{error}");
+    assert_eq!(first_actions(&aws), ["jwt-validation"; 4]);
+    assert!(switches(&aws).is_empty());
+    // With the login before it, everything goes on.
+    let login = validate_jwt("https://login.example.com");
+    aws.with(|state| state.put_before(login));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [NEW]);
 }

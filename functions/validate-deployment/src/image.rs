@@ -44,7 +44,8 @@ pub async fn find(
         .ok_or_else(|| {
             StepError::new(
                 ErrorName::ImageNotFound,
-                format!("there is no image {shown}; push the image, or correct the deployment id"),
+                format!("there is no image {shown}; push the image under a new deployment id, correct the deployment id, or push it \
+                     and start {id}-2: the name of this execution is used up, so the push starts none"),
             )
         })?;
     refuse_other_platforms(ecr, settings, &digest, &shown).await?;

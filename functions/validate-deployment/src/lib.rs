@@ -90,7 +90,9 @@ pub async fn run(
     // the switch is.
     let default_action = DefaultAction::read(elb, settings).await?;
     default_action.refuse_others(settings)?;
-    let marks = marks(elb, &usage, id).await?;
+    // By its name: a cleanup may have deleted its rules.
+    let own = target_group::find(elb, id).await?;
+    let marks = own.map_or_else(Tags::new, |own| own.tags);
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
     let image_digest = match verdict {
@@ -128,17 +130,6 @@ fn verdict(
         Some(active) => (Verdict::Proceed, format!("{active} is active and older")),
         None => (Verdict::Proceed, "no deployment is active".to_owned()),
     }
-}
-
-/// The tags of the deployment's target group; none if it does not exist yet.
-async fn marks(
-    elb: &aws_sdk_elasticloadbalancingv2::Client,
-    usage: &quota::Usage,
-    id: &DeploymentId,
-) -> Result<Tags, StepError> {
-    let own = usage.own_target_group(id).map(String::as_str);
-    let own = target_group::of_environment(elb, id.environment(), own).await?;
-    Ok(own.into_iter().next().map_or_else(Tags::new, |it| it.tags))
 }
 
 fn refuse_if_rolled_back(marks: &Tags, id: &DeploymentId) -> Result<(), StepError> {

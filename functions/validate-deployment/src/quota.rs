@@ -28,17 +28,9 @@ pub async fn usage(
     settings: &Settings,
     deployment: &DeploymentId,
 ) -> Result<Usage, StepError> {
-    let listeners = elb
-        .describe_listeners()
-        .load_balancer_arn(&settings.load_balancer_arn)
-        .into_paginator()
-        .items();
-    let attempt = format_args!("list the listeners of {}", settings.load_balancer_arn);
-    let listeners = listeners.send().try_collect().await;
     let mut usage = Usage::default();
-    for listener in listeners.map_err(|error| failed(attempt, error))? {
-        let arn = listener.listener_arn().unwrap_or_default();
-        for rule in routing::rules(elb, arn).await? {
+    for arn in routing::listeners(elb, settings).await? {
+        for rule in routing::rules(elb, &arn).await? {
             usage.count(&rule, deployment);
             if arn == settings.listener_arn && usage.warnings.len() < defaults::MAX_WARNINGS {
                 let warning = shadowed::warning(&rule, &settings.environment);

@@ -351,11 +351,18 @@ async fn an_older_deployment_is_superseded_before_anything_is_created() {
 }
 
 #[tokio::test]
-async fn a_deployment_that_was_rolled_back_is_refused() {
-    let aws = aws();
-    aws.with(|state| state.deploy(ID, &[tags::ROLLED_BACK_AT]));
-    let error = validate(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::DeploymentRolledBack);
+async fn a_deployment_that_was_rolled_back_is_refused_with_and_without_rules() {
+    for has_rules in [true, false] {
+        let aws = aws();
+        aws.with(|state| {
+            state.deploy(ID, &[tags::ROLLED_BACK_AT]);
+            if !has_rules {
+                state.rules.clear();
+            }
+        });
+        let error = validate(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentRolledBack);
+    }
 }
 
 #[tokio::test]

@@ -167,6 +167,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 deployment_id: id(deployment),
                 only_if_never_live,
                 execution: None,
+                state_machine: None,
                 only_if_draining: false,
                 only_rules: false,
                 force: false,
@@ -198,6 +199,8 @@ fn to_switch(deployment: Deployment) -> switch_traffic::Input {
         replaced_deployment_id: None,
         take_back: false,
         restoring_since: None,
+        was_rolled_back: false,
+        repair: false,
     }
 }
 
@@ -207,8 +210,9 @@ async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
         Ok(output) => match output.outcome {
             Outcome::Switched => Ending::Switched,
             Outcome::Superseded => Ending::Superseded,
-            Outcome::Unhealthy => Ending::Unhealthy,
+            Outcome::Unhealthy | Outcome::RolledBack => Ending::Unhealthy,
             Outcome::TakenBack => Ending::TakenBack,
+            Outcome::NotNeeded => unreachable!("no repair is explored"),
         },
         Err(error) => error.into(),
     }

@@ -100,14 +100,7 @@ fn create_service(state: &mut State, params: &Value) -> Answer {
         "DRAINING" => return Err(invalid("Unable to Start a service that is still Draining.")),
         _ => state.services.retain(|it| !is_service(it, name)),
     }
-    for balancer in params["loadBalancers"].as_array().into_iter().flatten() {
-        let arn = text(&balancer["targetGroupArn"]);
-        if !state.is_in_use(arn) {
-            return Err(invalid(format!(
-                "The target group with targetGroupArn {arn} does not have an associated load balancer."
-            )));
-        }
-    }
+    check_load_balancers(state, &params["loadBalancers"])?;
     let now = state.now;
     let service = state.add_service(name, Default::default());
     for (field, value) in params.as_object().into_iter().flatten() {
@@ -119,12 +112,29 @@ fn create_service(state: &mut State, params: &Value) -> Answer {
     Ok(json!({"service": service}))
 }
 
+/// Refuses target groups that no rule and no default action names.
+fn check_load_balancers(state: &State, load_balancers: &Value) -> Result<(), Error> {
+    for balancer in load_balancers.as_array().into_iter().flatten() {
+        let arn = text(&balancer["targetGroupArn"]);
+        if !state.is_in_use(arn) {
+            return Err(invalid(format!(
+                "The target group with targetGroupArn {arn} does not have an associated load balancer."
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn rollout(id: &str, now: i64) -> Value {
     json!({"id": id, "status": "PRIMARY", "rolloutState": "IN_PROGRESS", "createdAt": now})
 }
 
 fn update_service(state: &mut State, params: &Value) -> Answer {
     let now = state.now;
+    if params["forceNewDeployment"] == true {
+        let balancers = active_service(state, text(&params["service"]))?["loadBalancers"].clone();
+        check_load_balancers(state, &balancers)?;
+    }
     let service = active_service(state, text(&params["service"]))?;
     for field in [
         "desiredCount",

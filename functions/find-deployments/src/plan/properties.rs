@@ -300,11 +300,22 @@ proptest! {
             .filter(|(it, _)| has(it, LIVE_SINCE) && it.id < active && !facts.named.contains(&it.id))
             .filter(|(it, _)| !spared.iter().any(|mark| has(it, mark)))
             .collect();
-        let (warm, older) = previous.split_at(previous.len().min(policy.keep_previous));
+        let (warm, _) = previous.split_at(previous.len().min(policy.keep_previous));
         for (deployment, planned) in warm {
             let is_kept = matches!(planned.action, Action::Keep | Action::Unroute);
             prop_assert!(is_kept, "{}", deployment.id);
         }
+        // What may be empty takes no place of one that is warm.
+        let is_warm = |it: &Deployment| {
+            let in_use = matches!(it.target_group, TargetGroup::Ours { in_use: true, .. });
+            in_use && it.service.is_some_and(|service| service.running > 0)
+        };
+        let older = previous.iter().enumerate()
+            .filter(|(n, _)| {
+                let before = previous[..*n].iter();
+                before.filter(|(it, _)| is_warm(it)).count() >= policy.keep_previous
+            })
+            .map(|(_, it)| it);
         // After the settling time, no others stay, except those with a reason of their own.
         let settled = observed(&healthy(&Facts { moved: false, ..facts.clone() }));
         // By then every mark is older than all the times that protect a deployment.

@@ -1,10 +1,10 @@
 //! What is due when new visitors reach nothing.
 
-use super::settling::seen_at;
 use super::{Action, Due, Planner, Repair, due, keep};
 use crate::facts::{DefaultActionKind, Deployment, Service, TargetGroup, Targets};
 use lifecycle::printable::printable;
-use lifecycle::{DeploymentId, defaults, tags};
+use lifecycle::tags::seen_at;
+use lifecycle::{DeploymentId, defaults, guard, tags};
 use time::UtcDateTime;
 
 impl Planner<'_> {
@@ -37,30 +37,35 @@ impl Planner<'_> {
 
     /// What is due for the active deployment.
     pub(super) fn active_one(&self, deployment: &Deployment) -> Due {
-        match deployment.service {
-            Some(Service {
-                running,
-                wanted,
-                has_failed: true,
-            }) if running < wanted
-                && deployment.marks().is_some()
-                && !self.policy.remove_everything =>
-            {
-                due(
-                    Action::Restart,
-                    format!(
-                        "its rollout has failed and {running} of {wanted} tasks run, so ECS starts no more"
-                    ),
-                )
-            }
-            _ => keep("new visitors come here"),
+        let (Some(service), Some(marks)) = (deployment.service, deployment.marks()) else {
+            return keep("new visitors come here");
+        };
+        let Service {
+            running, wanted, ..
+        } = service;
+        let why = if self.policy.remove_everything {
+            None
+        } else if marks.contains_key(tags::DRAINING_SINCE) && !guard::gave_way(marks) {
+            Some("its tasks were asked to drain before it was made active".to_owned())
+        } else if service.has_failed && running < wanted {
+            Some(format!(
+                "its rollout has failed and {running} of {wanted} tasks run, so ECS starts no more"
+            ))
+        } else if service.keeps_unhealthy {
+            Some("a drain that gave way left its unhealthy tasks without replacement".to_owned())
+        } else {
+            None
+        };
+        match why {
+            Some(why) => due(Action::Restart, why),
+            None => keep("new visitors come here"),
         }
     }
 
     /// How many of the tasks that the active deployment should have are not healthy targets.
     pub(super) fn unhealthy_targets(&self) -> usize {
         let Some(active) = self.active_deployment() else {
-            return usize::from(self.is_default_action_lost());
+            return usize::from(self.is_default_action_lost() && self.was_any_live());
         };
         let Some(targets) = active.targets else {
             return 0;
@@ -81,17 +86,13 @@ impl Planner<'_> {
         if !self.is_default_action_lost() && down.is_none() {
             return None;
         }
-        let mut others = self
+        let is_active = |it: &Deployment| down.is_some_and(|(active, _)| it.id == *active);
+        let is_healthy = |it: &Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
+        let chosen = self
             .facts
             .deployments
             .iter()
-            .filter(|it| it.may_take_over());
-        let is_healthy = |it: &&Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
-        let chosen = match down {
-            Some((active, _)) => others.find(|it| it.id != *active && is_healthy(it)),
-            // The switch checks the health.
-            None => others.next(),
-        }?;
+            .find(|it| it.may_take_over() && is_healthy(it) && !is_active(it))?;
         let TargetGroup::Ours { arn, .. } = &chosen.target_group else {
             return None;
         };
@@ -118,8 +119,7 @@ impl Planner<'_> {
         let nothing_else = "no deployment that was live can take over: each is unhealthy, draining, rolled back or without \
                             rules; roll back to one of them by its id, or push an image";
         let Some((active, since)) = self.down_active() else {
-            let was_live = self.facts.deployments.iter().any(Deployment::was_live);
-            let is_lost = self.is_default_action_lost() && was_live && repair.is_none();
+            let is_lost = self.is_default_action_lost() && self.was_any_live() && repair.is_none();
             return is_lost
                 .then(|| format!("the default action names no deployment, and {nothing_else}"));
         };
@@ -140,6 +140,15 @@ impl Planner<'_> {
             ),
             super::MAX_REASON,
         ))
+    }
+
+    /// Whether new visitors reach nothing.
+    pub(super) fn is_down(&self) -> bool {
+        self.down_active().is_some() || self.is_default_action_lost() && self.was_any_live()
+    }
+
+    fn was_any_live(&self) -> bool {
+        self.facts.deployments.iter().any(Deployment::was_live)
     }
 
     fn is_default_action_lost(&self) -> bool {

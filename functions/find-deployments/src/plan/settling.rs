@@ -2,22 +2,8 @@
 
 use super::{MOVED, Planner};
 use crate::facts::Deployment;
-use lifecycle::tags::{self, Tags};
+use lifecycle::tags::{self, Tags, seen_at, switched_to_at};
 use time::UtcDateTime;
-
-/// When traffic was last switched to a deployment with these tags.
-///
-/// A switch that is retried keeps the live tag of its first attempt and writes the ready tag again.
-pub fn switched_to_at(marks: &Tags, now: UtcDateTime) -> Option<UtcDateTime> {
-    let at = |mark| tags::time(marks, mark, now);
-    at(tags::LIVE_SINCE).max(at(tags::READY_AT))
-}
-
-/// When an earlier sweep wrote that tag, unless traffic was switched to the deployment since.
-pub fn seen_at(marks: &Tags, mark: &str, now: UtcDateTime) -> Option<UtcDateTime> {
-    let seen = tags::time(marks, mark, now);
-    seen.filter(|seen| switched_to_at(marks, now) <= Some(*seen))
-}
 
 impl Planner<'_> {
     /// When a sweep first found that a deployment with these tags had been replaced. `None` if this sweep is

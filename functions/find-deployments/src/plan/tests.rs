@@ -55,6 +55,7 @@ pub(super) const SERVICE: Service = Service {
     running: 2,
     wanted: 2,
     has_failed: false,
+    keeps_unhealthy: false,
 };
 
 /// A deployment that was switched to this many hours ago, with these other marks. The sweep that began to
@@ -396,8 +397,9 @@ fn a_live_deployment_that_is_newer_than_the_active_one_is_kept_until_a_person_de
     let plan = newer(&[(REPLACED_AT, 60)]);
     assert_eq!(due(&plan, 3), (State::Previous, Action::Keep));
     let problem = format!(
-        "{}: it was live and is newer than {}, which is active, and no rollback took it back; start the rollback \
-         machine with {} to go back to it, or tag its target group with pulse:rolled-back-at to give it up",
+        "{}: it was live, or its switch ended without an answer; it is newer than {}, which is active, and no rollback \
+         took it back; start the rollback machine with {} to make it live, or tag its target group with \
+         pulse:rolled-back-at to give it up",
         id(3),
         id(2),
         id(3)
@@ -647,8 +649,9 @@ fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
             live(5, 3, &[(ROLLED_BACK_AT, HOUR)]),
             live(9, 3, &[(DRAINING_SINCE, HOUR)]),
             deployment(4, &[(LIVE_SINCE, HOUR)]),
-            live(3, 4, &[]),
-            live(2, 5, &[]),
+            with_targets(live(10, 4, &[]), (2, 0)),
+            with_targets(live(3, 4, &[]), (2, 2)),
+            with_targets(live(2, 5, &[]), (2, 2)),
         ],
     );
     let repair = Repair {
@@ -661,7 +664,18 @@ fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
     assert_eq!(planned_with(&facts).repair, Some(repair.clone()));
     facts.default_action = DefaultActionKind::ForwardToNothing;
     facts.named = vec![id(1)];
-    assert_eq!(planned_with(&facts).repair, Some(repair));
+    let plan_of_all = planned_with(&facts);
+    assert_eq!(
+        (plan_of_all.repair, plan_of_all.is_down),
+        (Some(repair), true)
+    );
+
+    // Nothing is made live that serves nobody; a person has to know.
+    let all = std::mem::take(&mut facts.deployments).into_iter();
+    facts.deployments = all.map(|it| with_targets(it, (2, 0))).collect();
+    let plan_of_sick = planned_with(&facts);
+    assert_eq!(plan_of_sick.repair, None);
+    assert!(plan_of_sick.problems[0].starts_with("the default action names no deployment"));
 
     let everything = Policy {
         remove_everything: true,
@@ -990,6 +1004,7 @@ fn a_lost_default_action_that_nothing_can_take_over_is_a_problem() {
     // Before the first deployment, nothing is lost.
     let plan = planned_with(&facts(None, [deployment(1, &[])]));
     assert_eq!(plan.problems, [""; 0]);
+    assert_eq!((plan.unhealthy_targets, plan.is_down), (0, false));
 }
 
 #[test]
@@ -999,6 +1014,7 @@ fn a_failed_rollout_of_the_active_deployment_is_started_again_while_tasks_are_mi
             running,
             wanted: 3,
             has_failed,
+            keeps_unhealthy: false,
         });
         let active = Deployment {
             service,
@@ -1015,6 +1031,45 @@ fn a_failed_rollout_of_the_active_deployment_is_started_again_while_tasks_are_mi
     assert_eq!(active(1, true), Action::Restart);
     assert_eq!(active(3, true), Action::Keep);
     assert_eq!(active(1, false), Action::Keep);
+}
+
+#[test]
+fn an_active_deployment_that_was_drained_gets_fresh_tasks() {
+    let action = |keeps_unhealthy, marks: &[(&str, i64)]| {
+        let service = Some(Service {
+            keeps_unhealthy,
+            ..SERVICE
+        });
+        let active = Deployment {
+            service,
+            ..live(2, 9, marks)
+        };
+        due(&planned_with(&facts(Some(2), [active])), 2)
+    };
+    let asked = [(DRAINING_SINCE, HOUR)];
+    assert_eq!(action(true, &asked), (State::Active, Action::Restart));
+    assert_eq!(action(false, &asked), (State::Active, Action::Restart));
+    // The drain gave way to the switch and died.
+    assert_eq!(action(true, &[]), (State::Active, Action::Restart));
+    let gave_way = [(DRAINING_SINCE, 9 * HOUR - 3)];
+    assert_eq!(action(true, &gave_way), (State::Active, Action::Restart));
+    assert_eq!(action(false, &gave_way), (State::Active, Action::Keep));
+}
+
+#[test]
+fn what_has_no_tasks_takes_no_place_of_one_that_is_warm() {
+    let scaled_down = empty(live(3, 90, &[(DOWN_SINCE, 60)]));
+    let mut unrouted = live(4, 90, &[]);
+    if let TargetGroup::Ours { in_use, .. } = &mut unrouted.target_group {
+        *in_use = false;
+    }
+    let warm = [live(2, 91, &[]), live(1, 92, &[])];
+    let others = [live(5, 9, &[]), unrouted, scaled_down];
+    let plan = planned_with(&facts(Some(5), others.into_iter().chain(warm)));
+    assert_eq!(due(&plan, 4), (State::Previous, Action::Keep));
+    assert_eq!(due(&plan, 3), (State::Previous, Action::Unroute));
+    assert_eq!(due(&plan, 2), (State::Previous, Action::Keep));
+    assert_eq!(due(&plan, 1), (State::Previous, Action::Drain));
 }
 
 #[test]

@@ -84,7 +84,8 @@ async fn the_secret_is_read_only_where_a_rule_needs_it_and_printed_nowhere() {
     assert_eq!(aws.count("GetSecretValue"), 0);
 
     let name = "test/oidc-client-secret".to_owned();
-    aws.with(|state| state.secrets.insert(name, "open-sesame".into()));
+    // An editor ends the file with a line break.
+    aws.with(|state| state.secrets.insert(name, "open-sesame\r\n".into()));
     let policy = policy(&[oidc("one")]);
     let secret = secret_for(&policy, &aws).await.unwrap();
     assert!(!format!("{secret:?}").contains("sesame"));
@@ -95,18 +96,22 @@ async fn the_secret_is_read_only_where_a_rule_needs_it_and_printed_nowhere() {
 }
 
 #[tokio::test]
-async fn a_secret_that_is_missing_empty_or_being_deleted_is_named() {
+async fn a_secret_that_is_missing_no_line_or_being_deleted_is_named() {
     let missing = MemoryAws::default();
     let empty = MemoryAws::default();
     let name = "test/oidc-client-secret".to_owned();
     empty.with(|state| state.secrets.insert(name, String::new()));
+    let two_lines = MemoryAws::default();
+    let name = "test/oidc-client-secret".to_owned();
+    two_lines.with(|state| state.secrets.insert(name, "open\nsesame".into()));
     let deleted = MemoryAws::default();
     deleted
         .on("GetSecretValue")
         .fails("InvalidRequestException");
-    for aws in [missing, empty, deleted] {
+    for aws in [missing, empty, two_lines, deleted] {
         let error = secret_for(&policy(&[oidc("one")]), &aws).await.unwrap_err();
         assert_eq!(error.name, ErrorName::Configuration);
+        assert!(!error.message.contains("sesame"), "{error}");
         assert!(error.message.contains("test/oidc-client-secret"), "{error}");
     }
     let throttled = MemoryAws::default();

@@ -156,7 +156,8 @@ pub fn drain_rule(repository: &Repository) -> Result<Vec<String>> {
         .resources_of("AWS::ElasticLoadBalancingV2::ListenerRule");
     let answers_drain = |rule: &Value| {
         let properties = &rule["Properties"];
-        properties["Conditions"] == json!([{"Field": "path-pattern", "Values": ["/drain"]}])
+        properties["Conditions"]
+            == json!([{"Field": "path-pattern", "Values": ["/drain", "/drain/"]}])
             && properties["Actions"][0]["FixedResponseConfig"]["StatusCode"] == "404"
             && properties["ListenerArn"] == json!({"Ref": "ListenerArn"})
             && properties["Priority"] == defaults::HEADER_RULES_FROM - 1

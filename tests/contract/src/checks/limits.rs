@@ -30,26 +30,29 @@ const ITERATIONS_AT_ONCE: u64 = 40;
 /// Seconds in which Lambda refuses to call a function that is not ready.
 const REFUSAL: u64 = 5;
 
-/// A Wait state that leads back to a task, until a deadline.
+/// The rounds that begin at a Wait state, until a deadline. Those that share a deadline share its time.
 struct Loop<'a> {
     /// Seconds of each wait.
     wait: u64,
-    /// The task that follows the wait.
-    task: &'a Value,
+    /// The states of the longest round that leads back to the wait, without the wait.
+    round: Vec<&'a Value>,
+    /// The variable with the deadline.
+    variable: String,
     /// Seconds until the deadline, counted from when it is set.
     deadline: u64,
 }
 
 impl Loop<'_> {
     /// Events until the deadline, when each round needs the number of tries that makes most of them. A
-    /// round has the wait, the task and the choice, and takes at least its waits.
+    /// round takes at least its waits.
     fn events(&self) -> u64 {
         let mut seconds = self.wait as f64;
-        let mut events = 2 * EVENTS_OF_A_STATE + EVENTS_OF_A_TASK;
+        let own = self.round.iter().map(|state| events_of(state));
+        let mut events = EVENTS_OF_A_STATE + own.sum::<u64>();
         let whole =
             |events: u64, seconds: f64| events * ((self.deadline as f64 / seconds) as u64 + 1);
         let mut most = whole(events, seconds);
-        for retrier in retriers(self.task) {
+        for retrier in self.round.iter().flat_map(|state| retriers(state)) {
             for wait in waits_of(retrier) {
                 // Full jitter waits half as long on average.
                 seconds += wait / 2.0;
@@ -59,43 +62,116 @@ impl Loop<'_> {
         }
         most
     }
+
+    /// Seconds until the last round is over, which may begin just before the deadline.
+    fn seconds(&self) -> u64 {
+        let tries = self.round.iter().map(|state| seconds_of_all_tries(state));
+        self.deadline + self.wait + tries.sum::<u64>()
+    }
 }
 
-/// The loops of a scope, and a sentence about each Wait state that has no deadline.
+fn events_of(state: &Value) -> u64 {
+    match state["Type"] == "Task" {
+        true => EVENTS_OF_A_TASK,
+        false => EVENTS_OF_A_STATE,
+    }
+}
+
+/// The loops of a scope, and a sentence about each Wait state to which a choice leads without a deadline.
 ///
-/// A deadline is a variable that a task sets to `$millis()` and a constant, and that a choice of the
-/// loop compares with `$millis()`. `${HealthTimeoutSeconds}` counts with its largest value.
+/// A deadline is a variable that a task sets to `$millis()` and a constant. The choice goes to the Wait state only
+/// before it: it compares it with `$millis()` in the rule that leads there, or in another one if its default leads there.
+/// `${HealthTimeoutSeconds}` counts with its largest value.
 fn loops<'a>(
     repository: &Repository,
     machine: &'a Machine,
     scope: Scope<'a>,
 ) -> Result<Vec<Result<Loop<'a>, String>>> {
-    static PASSED: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\$millis\(\) >= \$(\w+)").expect("a regex"));
     let deadlines = deadlines_of(repository, machine)?;
-    let waits = scope.states.iter().filter(|(_, it)| it["Type"] == "Wait");
-    Ok(waits
-        .map(|(name, wait)| {
-            let checks = scope.states.values().filter(|it| it["Default"] == **name);
-            let deadline = checks
-                .filter_map(|choice| choice["Choices"].as_array())
-                .flatten()
-                .filter_map(|rule| PASSED.captures(rule["Condition"].as_str()?))
-                .find_map(|passed| deadlines.get(&passed[1]));
-            let task = wait["Next"].as_str().and_then(|to| scope.states.get(to));
-            match (wait["Seconds"].as_u64(), task, deadline) {
-                (Some(wait), Some(task), Some(&deadline)) => Ok(Loop {
+    let mut found = Vec::new();
+    for (name, wait) in scope.states.iter().filter(|(_, it)| it["Type"] == "Wait") {
+        let choices = scope.states.iter().filter(|(_, it)| it["Type"] == "Choice");
+        for (choice, state) in choices {
+            if !transitions(state).iter().any(|way| way.to == name) {
+                continue;
+            }
+            let variable = deadline_of(state, name);
+            let deadline = variable.as_ref().and_then(|it| deadlines.get(it));
+            let round = longest_round(scope, name, choice);
+            let wait = wait["Seconds"].as_u64();
+            found.push(match (wait, round, variable, deadline) {
+                (Some(wait), Some(round), Some(variable), Some(&deadline)) => Ok(Loop {
                     wait,
-                    task,
+                    round,
+                    variable,
                     deadline,
                 }),
                 _ => Err(format!(
                     "{}: {name} belongs to a loop without a deadline",
                     machine.name
                 )),
+            });
+        }
+    }
+    Ok(found)
+}
+
+/// The variable without whose time the choice does not lead to the Wait state.
+fn deadline_of(choice: &Value, wait: &str) -> Option<String> {
+    static PASSED: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"\$millis\(\) >= \$(\w+)").expect("a regex"));
+    static BEFORE: LazyLock<Regex> =
+        LazyLock::new(|| Regex::new(r"and \$millis\(\) < \$(\w+) %\}$").expect("a regex"));
+    let rules = || choice["Choices"].as_array().into_iter().flatten();
+    let compared = |rule: &Value, how: &Regex| {
+        let found = how.captures(rule["Condition"].as_str()?)?;
+        Some(found[1].to_owned())
+    };
+    if choice["Default"] == *wait {
+        return rules().find_map(|rule| compared(rule, &PASSED));
+    }
+    let mut leading = rules().filter(|rule| rule["Next"] == *wait);
+    leading.next().and_then(|rule| compared(rule, &BEFORE))
+}
+
+/// The states from what follows the Wait state to the choice, on the way with most events.
+fn longest_round<'a>(scope: Scope<'a>, wait: &str, choice: &str) -> Option<Vec<&'a Value>> {
+    let mut longest: Option<Vec<&str>> = None;
+    let weight = |way: &[&str]| {
+        way.iter()
+            .map(|it| events_of(&scope.states[*it]))
+            .sum::<u64>()
+    };
+    let first = scope.states[wait]["Next"].as_str()?;
+    let mut ways = vec![vec![first]];
+    while let Some(way) = ways.pop() {
+        let last = *way.last()?;
+        if last == choice {
+            if longest.as_ref().is_none_or(|it| weight(it) < weight(&way)) {
+                longest = Some(way);
             }
-        })
-        .collect())
+            continue;
+        }
+        for next in transitions(scope.states.get(last)?) {
+            // Another Wait state begins a round of its own.
+            let is_wait = scope.states.get(next.to)?["Type"] == "Wait";
+            if !is_wait && !way.contains(&next.to) {
+                ways.push(way.iter().copied().chain([next.to]).collect());
+            }
+        }
+    }
+    Some(longest?.into_iter().map(|it| &scope.states[it]).collect())
+}
+
+/// Of the loops that share a deadline, the largest of what each of them needs.
+fn of_each_deadline(loops: Vec<Loop<'_>>, needs: impl Fn(&Loop<'_>) -> u64) -> u64 {
+    let mut largest: BTreeMap<String, u64> = BTreeMap::new();
+    for found in loops {
+        let needed = needs(&found);
+        let largest = largest.entry(found.variable).or_default();
+        *largest = needed.max(*largest);
+    }
+    largest.values().sum()
 }
 
 /// The deadline variables of a machine, in seconds from when they are set.
@@ -180,9 +256,8 @@ pub fn history(repository: &Repository) -> Result<Vec<String>> {
             };
             // An iteration of a Map has a beginning and an end of its own.
             events += turns * (longest(scope, own).unwrap_or(0) + EVENTS_OF_A_STATE);
-            for found in loops(repository, machine, scope)?.into_iter().flatten() {
-                events += at_once * found.events();
-            }
+            let loops = loops(repository, machine, scope)?.into_iter().flatten();
+            events += at_once * of_each_deadline(loops.collect(), |it| it.events());
         }
         if events >= MAX_EVENTS {
             problems.push(format!(
@@ -222,12 +297,12 @@ pub fn deadlines(repository: &Repository) -> Result<Vec<String>> {
                 Some(longest) => seconds += longest,
                 None => problems.push(format!("{name}: a loop has no Wait state")),
             }
-            for found in loops(repository, machine, scope)? {
-                match found {
-                    Ok(it) => seconds += it.deadline + it.wait + seconds_of_all_tries(it.task),
-                    Err(problem) => problems.push(problem),
-                }
-            }
+            let (loops, endless): (Vec<_>, Vec<_>) = loops(repository, machine, scope)?
+                .into_iter()
+                .partition(Result::is_ok);
+            let loops = loops.into_iter().flatten().collect();
+            seconds += of_each_deadline(loops, |it| it.seconds());
+            problems.extend(endless.into_iter().filter_map(Result::err));
         }
         match machine.definition["TimeoutSeconds"].as_u64() {
             None => problems.push(format!(

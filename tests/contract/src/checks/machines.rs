@@ -62,9 +62,10 @@ const UNTIL_READY: [(&str, f64); 4] = [
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
 /// States that run a function of another name. An undo is a deletion with a guard that refuses a
-/// deployment that was live, and marks belong to the switch; in the console the state's name should say why it
+/// deployment that was live, marks belong to the switch, and a restore starts the tasks; in the console the state's name should say why it
 /// runs.
-const OTHER_NAME: [(&str, &str); 2] = [
+const OTHER_NAME: [(&str, &str); 3] = [
+    ("StartFreshTasks", "RestoreDeployment"),
     ("UndoDeployment", "DeleteDeployment"),
     ("TakeMarksBack", "SwitchTraffic"),
 ];

@@ -288,7 +288,10 @@ const WITH_A_CALL: [(&str, &[&str]); 6] = [
 /// without a revision.
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/pull/3086>
 const TAGGED_BY: [(&str, [&str; 2]); 2] = [
-    ("CreateRule", ["-baseline-ListenerArn\"", ":listener-rule/"]),
+    (
+        "CreateRule",
+        ["{\"Ref\":\"ListenerArn\"}", ":listener-rule/"],
+    ),
     ("RegisterTaskDefinition", ["-app\"", "-app:*\""]),
 ];
 /// The steps whose UpdateService starts fresh tasks, which get roles like those of CreateService. An

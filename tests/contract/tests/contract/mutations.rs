@@ -141,7 +141,7 @@ mistakes! {
     every_action_but_one: permissions::actions, PIPELINE,
         "Action: states:StartExecution" => "Action: []\n                NotAction: iam:PassRole", "NotAction";
     any_resource_without_need: permissions::resources, PIPELINE,
-        "Action: elasticloadbalancing:CreateRule\n                Resource: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ListenerArn\" }"
+        "Action: elasticloadbalancing:CreateRule\n                Resource: !Ref ListenerArn"
             => "Action: elasticloadbalancing:CreateRule\n                Resource: \"*\"",
         "CreateRule on every resource";
     any_cluster: permissions::resources, PIPELINE,
@@ -170,11 +170,11 @@ mistakes! {
     an_authentication_that_the_switch_may_not_keep: permissions::what_aws_needs, PIPELINE,
         "Action: cognito-idp:DescribeUserPoolClient" => "Action: cognito-idp:DescribeUserPool", "does not allow cognito-idp:DescribeUserPoolClient";
     tags_of_a_rule_that_only_the_rule_allows: permissions::tags_of_creations, PIPELINE,
-        "                  - !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ListenerArn\" }\n                  - !Sub\n" => "                  - !Sub\n", "the tags of CreateRule lack";
+        "                  - !Ref ListenerArn\n                  - !Sub\n" => "                  - !Sub\n", "the tags of CreateRule lack";
     tags_of_a_revision_that_only_its_number_allows: permissions::tags_of_creations, PIPELINE,
         "task-definition/${Environment}-app\"\n" => "task-definition/${Environment}-app:1\"\n", "the tags of RegisterTaskDefinition lack";
     a_drain_from_outside: baseline::drain_rule, BASELINE,
-        "Values: [/drain]" => "Values: [/drained]", "lets requests for /drain through";
+        "Values: [/drain, /drain/]" => "Values: [/drain]", "lets requests for /drain through";
     a_room_that_the_document_miscounts: baseline::drain_rule, "docs/architecture.md",
         "48 deployments and room" => "49 deployments and room", "does not say `two per deployment: 48";
 

@@ -216,8 +216,16 @@ async fn check_load_balancers(
         ));
     }
     for entry in entries {
-        let group = &entry.target_group_arn;
         service_creation::container_is_in_task_definition(entry, &definition.body)?;
+    }
+    check_target_groups(shared, entries).await
+}
+
+/// ECS checks them when a service is created, and again when it gets a new deployment:
+/// <https://github.com/aws/copilot-cli/issues/5652>.
+async fn check_target_groups(shared: &Shared, entries: &[LoadBalancer]) -> Result<(), Refusal> {
+    for entry in entries {
+        let group = &entry.target_group_arn;
         let used = shared.backends.target_group(group).await?;
         service_creation::target_group_is_attached(group, used)?;
     }
@@ -277,6 +285,9 @@ pub async fn update(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     };
     let desired = request.desired_count.map(desired_count).transpose()?;
     let grace = grace_period(request.health_check_grace_period_seconds, &load_balancers)?;
+    if request.force_new_deployment {
+        check_target_groups(shared, &load_balancers).await?;
+    }
     let mut state = shared.state();
     active(state.services.get(&arn))?;
     if let Some(service) = state.services.get_mut(&arn) {

@@ -748,6 +748,29 @@ async fn a_process_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
 }
 
 #[tokio::test]
+async fn a_forced_deployment_needs_a_target_group_that_a_load_balancer_uses() {
+    let fake = Fake::new();
+    let ecs = start(&fake);
+    ok(&ecs, "CreateService", request("serve:1")).await;
+    *fake.group.lock().unwrap() = TargetGroupUse::Unattached;
+    let update = json!({"cluster": "test", "service": "app", "forceNewDeployment": true});
+    assert_eq!(
+        refused(&ecs, "UpdateService", update).await,
+        format!(
+            "InvalidParameterException: The target group with targetGroupArn {GROUP} does not \
+             have an associated load balancer."
+        )
+    );
+    assert_eq!(
+        service(&ecs).await["deployments"].as_array().unwrap().len(),
+        1
+    );
+    let scale = json!({"cluster": "test", "service": "app", "desiredCount": 1});
+    ok(&ecs, "UpdateService", scale).await;
+    ecs.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_forced_deployment_starts_its_tasks_before_it_stops_the_old_ones() {
     let fake = Fake::new();
     let ecs = start(&fake);

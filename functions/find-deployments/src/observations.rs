@@ -95,7 +95,7 @@ fn left_behind(tags: &Tags, now: UtcDateTime) -> Vec<&'static str> {
     let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
     let gave_way = guard::gave_way(tags);
     let rolled_back = tags::time(tags, tags::ROLLED_BACK_AT, now);
-    let is_stale = rolled_back.is_some_and(|at| now - at >= defaults::ROLLBACK_SWITCHES_WITHIN);
+    let is_stale = rolled_back.is_some_and(|at| now - at >= defaults::SWITCHED_WITHIN);
     let of_rollback = Some(tags::ROLLED_BACK_AT).filter(|_| is_stale);
     draining
         .into_iter()
@@ -132,11 +132,14 @@ mod tests {
         assert_eq!(left_behind_of(&gave_way), removed);
         let asked = [(tags::READY_AT, 90), (tags::DRAINING_SINCE, 60)];
         assert_eq!(left_behind_of(&asked), [""; 0]);
+        // An operator gave traffic to what drained, and a switch then announced it.
+        let announced_later = [(tags::READY_AT, 60), (tags::DRAINING_SINCE, 3600)];
+        assert_eq!(left_behind_of(&announced_later), [""; 0]);
     }
 
     #[test]
     fn the_mark_of_a_rollback_is_removed_when_no_rollback_can_be_about_to_switch() {
-        let within = defaults::ROLLBACK_SWITCHES_WITHIN.whole_seconds();
+        let within = defaults::SWITCHED_WITHIN.whole_seconds();
         let marked = |age| left_behind_of(&[(tags::ROLLED_BACK_AT, age)]);
         assert_eq!(marked(within - 1), [""; 0]);
         assert_eq!(marked(within), [tags::ROLLED_BACK_AT]);

@@ -95,9 +95,12 @@ pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
 /// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
 pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
-/// A rollback has switched this long after it tagged what it replaces, or it was stopped: six tries of
-/// [`CALL_TIMEOUT`] and more each, with the times between them.
-pub const ROLLBACK_SWITCHES_WITHIN: time::Duration = time::Duration::minutes(15);
+/// A step that switches has ended this long after its first attempt began, or it was stopped: thirteen tries of a minute
+/// at most, with the times between them, of which few use all of their time.
+pub const SWITCHED_WITHIN: time::Duration = time::Duration::minutes(15);
+/// How long a sweep takes at most from its tag of draining to its last look before it asks the tasks: the timeout of the
+/// function.
+pub const SWEEP_TIME: time::Duration = time::Duration::minutes(1);
 /// How long a rollback's target is neither drained nor deleted: longer than a rollback takes, unless AWS fails
 /// again and again. One that takes longer does not switch to what was drained since.
 pub const RESTORE_TIME: time::Duration = time::Duration::hours(2);

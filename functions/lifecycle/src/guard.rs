@@ -118,7 +118,10 @@ pub fn gave_way(tags: &Tags) -> bool {
     let Some(draining) = written(tags::DRAINING_SINCE) else {
         return false;
     };
-    let is_announced = |ready| draining - ready < defaults::SWITCH_ANNOUNCED;
+    // A switch that is announced during the sweep is met by its last look.
+    let is_announced = |ready: UtcDateTime| {
+        draining - ready < defaults::SWITCH_ANNOUNCED && ready - draining < defaults::SWEEP_TIME
+    };
     let is_restored = |since| since <= draining && draining - since < defaults::RESTORE_TIME;
     written(tags::READY_AT).is_some_and(is_announced)
         || written(tags::RESTORING_SINCE).is_some_and(is_restored)
@@ -153,6 +156,10 @@ mod tests {
         }
         let nothing = Tags::default();
         assert!(Intent::Drain.refuse_announced(&id, &nothing, BEGAN).is_ok());
+        // Announced during the sweep, and long after it.
+        let sweep = defaults::SWEEP_TIME - Duration::SECOND;
+        assert!(gave_way(&drained(-sweep, tags::READY_AT)));
+        assert!(!gave_way(&drained(-defaults::SWEEP_TIME, tags::READY_AT)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use lifecycle::aws_error::found;
 use lifecycle::routing::DefaultAction;
 use lifecycle::sdk::Clients;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, Settings, StepError, guard, service, target_group};
+use lifecycle::{Clock, DeploymentId, Settings, StepError, guard, service, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -54,6 +54,7 @@ pub struct Output {
 pub async fn run(
     clients: &Clients,
     settings: &Settings,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let id = &input.deployment_id;
@@ -87,7 +88,7 @@ pub async fn run(
         return corrected("ECS replaces its unhealthy tasks again");
     }
     if let Some(group) = &drained
-        && is_restarted(&service, &group.tags)
+        && is_restarted(&service, &group.tags, clock())
         && !lacks_tasks
     {
         // Its tasks that were asked to drain run until the rollout is over.
@@ -97,6 +98,12 @@ pub async fn run(
         let marks = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
         target_group::untag(&clients.elb, &group.arn, &marks).await?;
         return corrected("fresh tasks have replaced those that were asked to drain");
+    }
+    // Otherwise the rollout would never be younger than a time that nobody can read or that is yet to come.
+    if let Some(group) = &drained
+        && tags::time(&group.tags, tags::DRAINING_SINCE, clock()).is_none_or(|at| at >= clock())
+    {
+        target_group::tag(&clients.elb, &group.arn, tags::DRAINING_SINCE, clock).await?;
     }
     let request = clients
         .ecs
@@ -134,9 +141,9 @@ fn rollout_state(service: &Service) -> Option<&DeploymentRolloutState> {
 }
 
 /// Whether the newest rollout began after the draining with these tags, so that its tasks were not asked to drain.
-fn is_restarted(service: &Service, tags: &Tags) -> bool {
+fn is_restarted(service: &Service, tags: &Tags, now: UtcDateTime) -> bool {
     let began = service::newest_rollout(service).and_then(Deployment::created_at);
-    let asked = tags::time(tags, tags::DRAINING_SINCE, UtcDateTime::MAX);
+    let asked = tags::time(tags, tags::DRAINING_SINCE, now);
     match (began, asked) {
         (Some(began), Some(asked)) => began.secs() > asked.unix_timestamp(),
         _ => false,

@@ -25,7 +25,8 @@ fn failed_with(change: impl FnOnce(&mut State)) -> MemoryAws {
 async fn restart(aws: &MemoryAws) -> Result<Output, StepError> {
     let clients = Clients::new(&aws.config());
     let deployment_id = ID.parse().unwrap();
-    run(&clients, &Settings::for_tests(), Input { deployment_id }).await
+    let input = Input { deployment_id };
+    run(&clients, &Settings::for_tests(), &|| aws.time(), input).await
 }
 
 #[tokio::test]
@@ -82,6 +83,26 @@ async fn what_was_drained_before_it_was_made_active_gets_fresh_tasks_once() {
     assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Corrected);
     assert!(!has(tags::DRAINING_SINCE) && !has(tags::IDLE_SINCE));
     assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Kept);
+}
+
+#[tokio::test]
+async fn a_mark_of_no_time_in_the_past_starts_one_rollout_and_no_more() {
+    for mark in ["by hand", "2099-01-01T00:00:00Z"] {
+        let aws = drained(&[(tags::DRAINING_SINCE, mark)]);
+        assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Restarted);
+        aws.with(|state| {
+            state.service(ID)["deployments"][0]["createdAt"] = json!(state.now + 1);
+            state.service(ID)["deployments"][0]["rolloutState"] = "COMPLETED".into();
+            state.now += 300;
+        });
+        assert_eq!(restart(&aws).await.unwrap().verdict, Verdict::Corrected);
+        assert_eq!(
+            restart(&aws).await.unwrap().verdict,
+            Verdict::Kept,
+            "{mark}"
+        );
+        assert_eq!(aws.count("UpdateService"), 1);
+    }
 }
 
 #[tokio::test]

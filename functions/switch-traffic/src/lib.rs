@@ -288,10 +288,13 @@ impl Switch<'_> {
     }
 
     /// Whether another deployment has replaced this one, so that traffic goes back to it only if it is asked for.
-    /// If what replaced it is older, an operator decides between the two, and the next deployment does not.
+    /// If what replaced it is older, an operator decides between the two, and the next deployment does not. Not before
+    /// every run has ended that may have replaced it by a change that landed late: its retry corrects that.
     fn was_replaced(&self, group: &TargetGroup) -> bool {
-        let is_asked_for = group.deployment == self.input.deployment_id;
-        !is_asked_for && tags::seen_at(&group.tags, tags::REPLACED_AT, (self.clock)()).is_some()
+        let now = (self.clock)();
+        let replaced = tags::seen_at(&group.tags, tags::REPLACED_AT, now);
+        let is_settled = |since| now - since >= defaults::SWITCHED_WITHIN;
+        group.deployment != self.input.deployment_id && replaced.is_some_and(is_settled)
     }
 
     /// Whether the choice is older than the target of this rollback, because the target lost its health

@@ -12,6 +12,8 @@ impl Switch<'_> {
         let routing = Routing::read(self.elb, self.settings).await?;
         let own = self.own(&routing)?;
         let why = match routing.default_action.active() {
+            // An earlier attempt has switched, and this one reads it back.
+            Some(active) if *active == own.deployment => return Ok(None),
             _ if own.has(tags::ROLLED_BACK_AT) => {
                 format!("{} was rolled back since it was chosen", own.deployment)
             }
@@ -23,6 +25,10 @@ impl Switch<'_> {
             }
             _ => return Ok(None),
         };
+        // Those of an earlier attempt, which did not get as far as the switch.
+        if self.input.roll_back {
+            self.take_marks_back().await?;
+        }
         Ok(Some(Output {
             outcome: Outcome::NotNeeded,
             active_deployment_id: routing.default_action.active().cloned(),

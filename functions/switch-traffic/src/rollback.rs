@@ -2,7 +2,7 @@
 
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{ErrorName, StepError, tags};
+use lifecycle::{ErrorName, StepError, defaults, tags};
 
 use crate::{Outcome, Output, Switch};
 
@@ -73,11 +73,27 @@ impl Switch<'_> {
         }
     }
 
+    /// Takes that mark back from a target that has gone live by another rollback to it.
+    async fn untag_live_target(&self, routing: &Routing) -> Result<(), StepError> {
+        match routing.deployment(&self.input.deployment_id) {
+            Some(own) if self.input.was_rolled_back && self.is_named(own).await? => {
+                target_group::untag(self.elb, &own.arn, &[tags::ROLLED_BACK_AT]).await
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Tags a deployment as rolled back, unless it has the tag. Returns whether it did.
+    ///
+    /// A tag past half its time is written again: an earlier rollback that was stopped may have left it on the active
+    /// deployment, and a cleanup that removes it must not remove this one's.
     async fn mark_as_rolled_back(&self, group: &TargetGroup) -> Result<bool, StepError> {
+        let now = (self.clock)();
+        let marked = tags::time(&group.tags, tags::ROLLED_BACK_AT, now);
+        let is_fresh = marked.is_some_and(|at| now - at < defaults::SWITCHED_WITHIN / 2);
         // A group without our tags is left as it is. This run does not choose it either way.
         let is_ours = tags::belong_to(&group.tags, &group.deployment);
-        if group.has(tags::ROLLED_BACK_AT) || !is_ours {
+        if is_fresh || !is_ours {
             return Ok(false);
         }
         self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
@@ -110,6 +126,7 @@ impl Switch<'_> {
                 for group in &marked {
                     self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
                 }
+                self.untag_live_target(&routing).await?;
             }
         }
         let id = &self.input.deployment_id;

@@ -964,13 +964,75 @@ async fn a_repair_that_is_not_needed_any_more_changes_nothing() {
 #[tokio::test]
 async fn what_an_older_one_replaced_gets_traffic_only_when_it_is_asked_for() {
     let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[]), (NEWEST, LIVE)]);
-    aws.with(|state| state.tag(NEWEST, tags::REPLACED_AT, "2025-10-27T12:28:00Z"));
+    // Switched to at 12:25, and replaced since.
+    aws.with(|state| {
+        state.now += 600;
+        state.tag(NEWEST, tags::REPLACED_AT, "2025-10-27T12:25:00Z");
+    });
     let output = switch(&aws, NEW).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched, "{output:?}");
     assert_eq!(active(&aws), [NEW]);
     let output = roll_back_from(&aws, &[], NEWEST).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
     assert_eq!(active(&aws), [NEWEST]);
+}
+
+#[tokio::test]
+async fn what_was_replaced_by_a_change_that_landed_late_is_switched_to_again() {
+    // The change of the older run landed after the newer one had concluded, and a sweep has noted that.
+    let aws = with_active(NEW, &[(NEW, READY), (NEWEST, LIVE)]);
+    aws.with(|state| state.tag(NEWEST, tags::REPLACED_AT, "2025-10-27T12:29:00Z"));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Superseded, "{output:?}");
+    assert_eq!(active(&aws), [NEWEST]);
+}
+
+#[tokio::test]
+async fn a_repair_whose_answer_was_lost_is_read_back() {
+    // A newer one became ready in between, and its switch was overwritten.
+    let aws = down();
+    let newest = "test-20251027-122115Z";
+    aws.with(|state| state.deploy(newest, LIVE));
+    aws.with(|state| state.activate(NEW));
+    let output = repair(&aws, NEW, &[NEWEST]).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Superseded, "{output:?}");
+    assert_eq!(active(&aws), [newest]);
+}
+
+#[tokio::test]
+async fn a_repair_that_is_not_needed_any_more_takes_its_marks_back() {
+    let aws = down();
+    aws.on("DescribeRules").nth(3).fails("Throttling");
+    repair(&aws, NEW, &[NEWEST]).await.unwrap_err();
+    assert!(has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+    aws.with(|state| state.group(NEWEST).health = vec![json!({"State": "healthy"})]);
+    let output = repair(&aws, NEW, &[NEWEST]).await.unwrap();
+    assert_eq!(output.outcome, Outcome::NotNeeded);
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+    assert_eq!(active(&aws), [NEWEST]);
+}
+
+#[tokio::test]
+async fn a_rollback_writes_a_mark_again_that_an_earlier_one_left() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, BACK)]);
+    aws.with(|state| state.now += 600);
+    roll_back(&aws, OLD).await.unwrap();
+    let tags = aws.with(|state| state.group(NEW).tags.clone());
+    assert_eq!(tags[tags::ROLLED_BACK_AT], "2025-10-27T12:40:00Z");
+}
+
+#[tokio::test]
+async fn a_target_that_another_rollback_made_live_keeps_no_mark() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE)]);
+    // Between the mark and the second look.
+    aws.on("AddTags")
+        .once()
+        .after(|state, _| state.activate(NEW));
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [], "replacedDeploymentId": OLD, "wasRolledBack": true,
+    });
+    call(&aws, NEW, failed).await.unwrap();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
 }
 
 #[tokio::test]

@@ -28,10 +28,29 @@ const MARKS: [&str; 9] = [
     DOWN_SINCE,
 ];
 
+/// The most that a policy of these properties has, in seconds.
+const MAX_SETTLE: i64 = 300;
+
+/// Ages in seconds, most of them around the limits at which a plan changes, some in the future.
+fn age() -> impl Strategy<Value = i64> {
+    let around = |limit: Duration, seconds: i64| {
+        let limit = limit.whole_seconds();
+        limit - seconds..limit + seconds
+    };
+    prop_oneof![
+        8 => -5..MAX_SETTLE + 5,
+        2 => around(defaults::SWITCH_IN_FLIGHT, 3),
+        1 => around(-defaults::CLOCK_TOLERANCE, 5),
+        2 => around(defaults::RESTORE_TIME, 5),
+        2 => around(Duration::DAY, 400),
+        1 => 0..200_000_i64,
+    ]
+}
+
 /// Marks as steps and operators set them: of any age, some in the future, some without a valid time.
 fn marks() -> impl Strategy<Value = Tags> {
     let value = prop_oneof![
-        9 => (-60_i64..200_000).prop_map(|age| tags::timestamp(NOW - Duration::seconds(age))),
+        9 => age().prop_map(|age| tags::timestamp(NOW - Duration::seconds(age))),
         1 => Just("yesterday".to_owned()),
     ];
     // Live deployments need the most decisions.
@@ -74,7 +93,7 @@ fn deployment(day: u8) -> impl Strategy<Value = Deployment> {
         service,
         any::<bool>(),
         prop::bool::weighted(0.1),
-        prop::option::of(0..7200_i64),
+        prop::option::of(0..2 * MAX_SETTLE),
         targets,
     )
         .prop_map(
@@ -143,7 +162,7 @@ fn healthy(facts: &Facts) -> Facts {
 }
 
 fn policy() -> impl Strategy<Value = Policy> {
-    (0_usize..4, 0_i64..300, prop::bool::weighted(0.2)).prop_map(
+    (0_usize..4, 0_i64..MAX_SETTLE, prop::bool::weighted(0.2)).prop_map(
         |(keep_previous, settle, remove_everything)| Policy {
             keep_previous,
             drain_deadline: Duration::DAY,
@@ -160,14 +179,14 @@ fn has(deployment: &Deployment, mark: &str) -> bool {
 }
 
 /// The facts after a sweep has left its observations.
-fn observed(facts: &Facts) -> Facts {
+fn observed(facts: &Facts, now: UtcDateTime) -> Facts {
     let mut after = facts.clone();
-    for seen in observe(facts, NOW) {
+    for seen in observe(facts, now) {
         for deployment in &mut after.deployments {
             match &mut deployment.target_group {
                 TargetGroup::Ours { arn, tags, .. } if *arn == seen.target_group_arn => {
                     if seen.is_set {
-                        tags.insert(seen.key.to_owned(), tags::timestamp(NOW));
+                        tags.insert(seen.key.to_owned(), tags::timestamp(now));
                     } else {
                         tags.remove(seen.key);
                     }
@@ -277,6 +296,74 @@ proptest! {
     }
 
     #[test]
+    fn a_repair_goes_to_the_newest_that_is_fit(facts in facts(), policy in policy()) {
+        let first = plan(&facts, &policy, NOW);
+        let is_fit = |it: &&Deployment| {
+            let is_healthy = it.targets.is_some_and(|targets| targets.healthy > 0);
+            it.may_take_over() && is_healthy && first.active_deployment_id.as_ref() != Some(&it.id)
+        };
+        let newest = facts.deployments.iter().filter(is_fit).map(|it| &it.id).max();
+        match &first.repair {
+            Some(repair) => prop_assert_eq!(Some(&repair.deployment_id), newest),
+            None if first.is_down && !facts.moved && !policy.remove_everything => {
+                prop_assert_eq!(newest, None);
+                prop_assert!(!first.problems.is_empty());
+            }
+            None => {}
+        }
+    }
+
+    #[test]
+    fn nothing_begins_to_drain_before_its_replacement_has_settled(
+        facts in facts(), policy in policy(),
+    ) {
+        let is_settled = |at: Option<UtcDateTime>| at.is_none_or(|at| NOW - at >= policy.settle);
+        let marks_of_all = || facts.deployments.iter().filter_map(Deployment::marks);
+        let last_change = marks_of_all()
+            .flat_map(|marks| [READY_AT, LIVE_SINCE, ROLLED_BACK_AT].map(|it| tags::time(marks, it, NOW)))
+            .max()
+            .flatten();
+        let first = plan(&facts, &policy, NOW);
+        for (deployment, planned) in facts.deployments.iter().zip(&first.deployments) {
+            if planned.action != Action::Drain || has(deployment, DRAINING_SINCE) {
+                continue;
+            }
+            let marks = deployment.marks().unwrap();
+            prop_assert!(!facts.moved);
+            prop_assert!(is_settled(tags::switched_to_at(marks, NOW)));
+            let noted = tags::seen_at(marks, REPLACED_AT, NOW);
+            let is_noted = noted.is_some() && is_settled(noted);
+            prop_assert!(is_noted || is_settled(last_change), "{}", deployment.id);
+        }
+    }
+
+    #[test]
+    fn what_an_execution_works_on_is_not_deleted(facts in facts(), policy in policy()) {
+        prop_assume!(!policy.remove_everything);
+        let first = plan(&facts, &policy, NOW);
+        for (deployment, planned) in facts.deployments.iter().zip(&first.deployments) {
+            let is_known = facts.executions.unknown.is_empty();
+            let is_young = deployment.made_at.is_some_and(|made| NOW - made < policy.settle);
+            let is_busy = facts.executions.running.contains(&deployment.id) || !is_known || is_young;
+            if is_busy && !deployment.was_live() && !facts.named.contains(&deployment.id) {
+                prop_assert_eq!(planned.action, Action::Keep, "{}", planned.reason);
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_rollback_brings_back_stays_as_it_is(facts in facts(), policy in policy()) {
+        prop_assume!(!policy.remove_everything);
+        let first = plan(&facts, &policy, NOW);
+        for (deployment, planned) in facts.deployments.iter().zip(&first.deployments) {
+            let is_restored = deployment.marks().is_some_and(|it| tags::is_being_restored(it, NOW));
+            if is_restored && deployment.was_live() && !facts.named.contains(&deployment.id) {
+                prop_assert_eq!(planned.action, Action::Keep, "{}", planned.reason);
+            }
+        }
+    }
+
+    #[test]
     fn nothing_that_was_live_goes_while_no_active_deployment_is_known(
         facts in facts(), policy in policy(),
     ) {
@@ -317,9 +404,10 @@ proptest! {
             })
             .map(|(_, it)| it);
         // After the settling time, no others stay, except those with a reason of their own.
-        let settled = observed(&healthy(&Facts { moved: false, ..facts.clone() }));
         // By then every mark is older than all the times that protect a deployment.
         let later = NOW + Duration::DAY;
+        let settled = observed(&healthy(&Facts { moved: false, ..facts.clone() }), later);
+        let later = later + policy.settle;
         for (deployment, _) in older {
             let due = plan(&settled, &policy, later).deployments.into_iter()
                 .find(|it| it.deployment_id == deployment.id).unwrap();

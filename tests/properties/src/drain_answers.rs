@@ -5,6 +5,11 @@ use serde_json::Value;
 
 use crate::messages::assert_printable;
 
+/// Whether the response reports a number of sessions.
+pub fn is_accepted(body: &[u8]) -> bool {
+    read(body).1.is_some()
+}
+
 /// A response reports a number of sessions or is unexpected, no text of the application is repeated, and
 /// the task is idle only if the number is 0.
 pub fn check(body: &[u8]) {

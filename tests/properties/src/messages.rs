@@ -1,11 +1,10 @@
 //! Texts for operators, in the console, in logs and in events.
 
-use lifecycle::printable::printable;
+use lifecycle::printable::{MAX_TEXT, printable};
 use lifecycle::{ErrorName, StepError};
 
-/// The limit on the length of a text, in characters. The states of 50 deployments must fit into the
-/// 256 KiB that a state machine passes on.
-const MAX_CHARACTERS: usize = 2100;
+/// The limit on the length of a text, in characters: with the sign that something was left out.
+const MAX_CHARACTERS: usize = MAX_TEXT + 1;
 
 /// The text is short, and contains no character that moves the cursor, is invisible, or changes the
 /// direction.
@@ -28,7 +27,7 @@ pub fn assert_input_refused(error: &StepError) {
 
 /// Every text can be made printable, and a second conversion does not change it.
 pub fn check(text: &str) {
-    for limit in [0, 1, 64, 400] {
+    for limit in [0, 1, 64, 400, MAX_TEXT] {
         let shown = printable(text, limit);
         assert_printable(&shown);
         let length = shown.chars().count();

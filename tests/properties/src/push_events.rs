@@ -13,6 +13,12 @@ pub fn settings() -> Settings {
     }
 }
 
+/// Whether the event starts a deployment.
+pub fn starts_a_deployment(body: &[u8]) -> bool {
+    let asked = payload::decode(body).and_then(|event| start_deployment::read(&settings(), event));
+    matches!(asked, Ok(Asked::For(_)))
+}
+
 /// An event starts an execution whose input the deploy machine accepts, starts nothing, or is refused.
 pub fn check(body: &[u8]) {
     let settings = settings();

@@ -7,10 +7,14 @@ use properties::{console_input, deployment_ids, drain_answers, messages, push_ev
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::{Index, select, subsequence};
-use proptest::test_runner::FileFailurePersistence;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::{FileFailurePersistence, TestRunner};
 
-/// Names of fields of steps and events, each with a value that is usually valid.
-const FIELDS: [(&str, &str); 18] = [
+/// Names of fields, each with a value that is usually valid.
+type Fields = [(&'static str, &'static str)];
+
+/// The fields of a deployment.
+const DEPLOYMENT: &Fields = &[
     ("deploymentId", "\"test-20251027-122112Z\""),
     (
         "imageDigest",
@@ -20,8 +24,14 @@ const FIELDS: [(&str, &str); 18] = [
     ("cpu", "256"),
     ("memory", "512"),
     ("environment", "{\"A\":\"b\"}"),
-    ("dryRun", "true"),
-    ("removeEverything", "false"),
+];
+/// The fields of a cleanup.
+const CLEANUP: &Fields = &[("dryRun", "true"), ("removeEverything", "false")];
+/// The fields of a task's answer to a drain request.
+const DRAIN_ANSWER: &Fields = &[("status", "\"already_draining\""), ("activeSessions", "0")];
+/// Fields that the state machines give to the other steps.
+const STEP: &Fields = &[
+    ("deploymentId", "\"test-20251027-122112Z\""),
     ("targetGroupArn", "\"arn\""),
     ("taskDefinitionArn", "\"arn\""),
     ("rollBack", "true"),
@@ -29,11 +39,11 @@ const FIELDS: [(&str, &str); 18] = [
     ("onlyIfNeverLive", "true"),
     ("onlyIfDraining", "true"),
     ("force", "false"),
-    ("status", "\"already_draining\""),
-    ("activeSessions", "0"),
-    ("Comment", "\"Insert your JSON here\""),
 ];
-const DETAIL: [(&str, &str); 5] = [
+/// What the console suggests as input, which no step takes.
+const CONSOLE: &Fields = &[("Comment", "\"Insert your JSON here\"")];
+/// The fields of a push.
+const DETAIL: &Fields = &[
     ("action-type", "\"PUSH\""),
     ("result", "\"SUCCESS\""),
     ("repository-name", "\"test\""),
@@ -176,7 +186,8 @@ fn json() -> impl Strategy<Value = String> {
     ];
     leaf.prop_recursive(4, 24, 4, move |inner| {
         let name = prop_oneof![
-            select(&FIELDS[..]).prop_map(|(name, _)| name.to_owned()),
+            select([DEPLOYMENT, CLEANUP, DRAIN_ANSWER, STEP, CONSOLE].concat())
+                .prop_map(|(name, _)| name.to_owned()),
             text(),
         ];
         prop_oneof![
@@ -194,9 +205,10 @@ fn object(fields: &[(String, String)]) -> String {
     format!("{{{}}}", fields.join(","))
 }
 
-/// An object with some of these fields, perhaps with a wrong value or an unknown field.
-fn filled(fields: &'static [(&'static str, &'static str)]) -> impl Strategy<Value = String> {
-    let right = subsequence(fields.to_vec(), 0..=fields.len()).prop_map(|fields| {
+/// An object with some or all of these fields, perhaps with a wrong value or an unknown field.
+fn filled(fields: &'static Fields) -> impl Strategy<Value = String> {
+    let some = subsequence(fields.to_vec(), 0..=fields.len());
+    let right = prop_oneof![2 => some, 1 => Just(fields.to_vec())].prop_map(|fields| {
         let quoted = |(name, value): (&str, &str)| (format!("\"{name}\""), value.to_owned());
         fields.into_iter().map(quoted).collect::<Vec<_>>()
     });
@@ -213,7 +225,7 @@ fn filled(fields: &'static [(&'static str, &'static str)]) -> impl Strategy<Valu
 }
 
 fn event() -> impl Strategy<Value = String> {
-    let detail = prop_oneof![4 => filled(&DETAIL), 1 => json()];
+    let detail = prop_oneof![4 => filled(DETAIL), 1 => json()];
     detail.prop_map(|detail| {
         format!(r#"{{"detail-type":"ECR Image Action","source":"aws.ecr","detail":{detail}}}"#)
     })
@@ -221,12 +233,63 @@ fn event() -> impl Strategy<Value = String> {
 
 /// An input for one step. It usually has only the fields of this step, so that it is sometimes accepted.
 fn input() -> impl Strategy<Value = String> {
-    prop_oneof![
-        filled(&FIELDS[..6]),
-        filled(&FIELDS[6..8]),
-        filled(&FIELDS[14..16]),
-        filled(&FIELDS),
-    ]
+    prop_oneof![4 => filled(DEPLOYMENT), 4 => filled(CLEANUP), 4 => filled(STEP), 1 => filled(CONSOLE)]
+}
+
+/// A task's answer to a drain request.
+fn drain_answer() -> impl Strategy<Value = String> {
+    prop_oneof![3 => filled(DRAIN_ANSWER), 1 => json()]
+}
+
+/// Of a hundred generated inputs, how many this accepts, at least: with fewer, the properties of what is accepted
+/// would hardly be checked.
+fn assert_often_accepted(
+    what: &str,
+    inputs: impl Strategy<Value = Vec<u8>>,
+    percent: usize,
+    accepts: impl Fn(&[u8]) -> bool,
+) {
+    const CASES: usize = 500;
+    let mut runner = TestRunner::deterministic();
+    let accepted = (0..CASES)
+        .filter(|_| accepts(&inputs.new_tree(&mut runner).unwrap().current()))
+        .count();
+    assert!(
+        accepted * 100 >= CASES * percent,
+        "{accepted} of {CASES}: {what}"
+    );
+}
+
+#[test]
+fn a_fair_share_of_what_is_generated_is_accepted() {
+    assert_often_accepted(
+        "a deployment",
+        damaged_bytes(filled(DEPLOYMENT)),
+        10,
+        |input| console_input::validated(input).is_ok(),
+    );
+    let (_, decodes_a_cleanup) = console_input::STEPS
+        .into_iter()
+        .find(|(step, _)| *step == "find-deployments")
+        .unwrap();
+    assert_often_accepted("a cleanup", damaged_bytes(filled(CLEANUP)), 20, |input| {
+        decodes_a_cleanup(input).is_ok()
+    });
+    assert_often_accepted(
+        "a push",
+        damaged_bytes(event()),
+        10,
+        push_events::starts_a_deployment,
+    );
+    assert_often_accepted(
+        "an answer",
+        damaged_bytes(drain_answer()),
+        15,
+        drain_answers::is_accepted,
+    );
+    assert_often_accepted("an id", id().prop_map(String::into_bytes), 5, |id| {
+        String::from_utf8_lossy(id).parse::<DeploymentId>().is_ok()
+    });
 }
 
 /// Bytes of which some are replaced, perhaps without their end.
@@ -267,7 +330,7 @@ proptest! {
     }
 
     #[test]
-    fn a_response_to_a_drain_request_reports_its_sessions_or_is_unexpected(answer in damaged_bytes(input())) {
+    fn a_response_to_a_drain_request_reports_its_sessions_or_is_unexpected(answer in damaged_bytes(drain_answer())) {
         drain_answers::check(&answer);
     }
 
@@ -292,7 +355,7 @@ proptest! {
     }
 
     #[test]
-    fn every_text_can_be_made_printable(text in any::<String>()) {
+    fn every_text_can_be_made_printable(text in prop_oneof![any::<String>(), text()]) {
         messages::check(&text);
     }
 

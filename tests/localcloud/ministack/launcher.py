@@ -15,7 +15,8 @@ page that it follows:
    https://docs.aws.amazon.com/step-functions/latest/dg/state-succeed.html
 5. `GET /_localcloud/load-balancing` gives the whole of ELBv2's state in one answer.
 6. EventBridge and its scheduler need the permissions for their targets that AWS requires, and send refused
-   events to the dead-letter queue.
+   events to the dead-letter queue. `POST /_localcloud/service-allowed` tells the gateway, which delivers the events of
+   pushes, whether a resource's own policy allows a service to do something on behalf of a rule.
    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
    https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html#setting-up-execution-role
 7. `rate(...)` schedules are scaled like Step Functions' waits. `cron(...)` schedules are not, because they name
@@ -497,14 +498,18 @@ def load_balancing():
 
 
 async def exchange_not_ready(receive):
+    before = dict(not_ready)
+    not_ready.clear()
+    not_ready.update(json.loads(await body_of(receive)))
+    return before
+
+
+async def body_of(receive):
     body, more = b"", True
     while more:
         event = await receive()
         body, more = body + event.get("body", b""), event.get("more_body", False)
-    before = dict(not_ready)
-    not_ready.clear()
-    not_ready.update(json.loads(body))
-    return before
+    return body
 
 
 async def application(scope, receive, send):
@@ -513,6 +518,8 @@ async def application(scope, receive, send):
         answer = load_balancing()
     elif path == "/_localcloud/not-ready":
         answer = await exchange_not_ready(receive)
+    elif path == "/_localcloud/service-allowed":
+        answer = service_allowed(**json.loads(await body_of(receive)))
     elif path.startswith("/_localcloud/kill/"):
         kill_environment(int(path.rpartition("/")[2]))
         answer = None

@@ -5,7 +5,7 @@ use std::{os::fd::OwnedFd, path::Path, process::Stdio, time::Duration};
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::Method;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::{
     net::TcpListener,
     process::{Child, Command},
@@ -136,6 +136,22 @@ impl Client {
     pub(crate) async fn load_balancing(&self) -> Result<Bytes, ApiError> {
         self.unsigned(Method::GET, "/_localcloud/load-balancing", Bytes::new())
             .await
+    }
+
+    /// Whether a resource's own policy lets EventBridge do this to it on behalf of a rule.
+    pub(crate) async fn lets_rule(
+        &self,
+        rule: &str,
+        action: &str,
+        resource: &str,
+    ) -> Result<bool, ApiError> {
+        let asked = json!({
+            "service": "events.amazonaws.com", "action": action, "arn": resource, "source": rule,
+        });
+        let body = Bytes::from(asked.to_string());
+        let path = "/_localcloud/service-allowed";
+        let answer = self.unsigned(Method::POST, path, body).await?;
+        Ok(answer == "true")
     }
 
     /// Lets Lambda refuse the next call that a state machine makes of each of these functions, with the

@@ -10,6 +10,9 @@ use localcloud::{LocalCloud, gateway::ecr::Outcome};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// The ARN of the rule of these tests.
+const RULE: &str = "arn:aws:events:us-east-1:000000000000:rule/pushes";
+
 async fn json_call(cloud: &LocalCloud, service: &str, target: &str, body: Value) -> Value {
     cloud
         .client()
@@ -34,8 +37,15 @@ async fn repository(cloud: &LocalCloud, mutability: &str) {
     .await;
 }
 
-/// Creates a queue. Returns its ARN.
+/// Creates a queue that takes messages of the rule. Returns its ARN.
 async fn queue(cloud: &LocalCloud, name: &str) -> String {
+    let arn = closed_queue(cloud, name).await;
+    open_queue(cloud, name).await;
+    arn
+}
+
+/// Creates a queue without a policy. Returns its ARN.
+async fn closed_queue(cloud: &LocalCloud, name: &str) -> String {
     json_call(
         cloud,
         "sqs",
@@ -44,6 +54,26 @@ async fn queue(cloud: &LocalCloud, name: &str) -> String {
     )
     .await;
     format!("arn:aws:sqs:us-east-1:000000000000:{name}")
+}
+
+/// Lets the rule send to a queue.
+async fn open_queue(cloud: &LocalCloud, name: &str) {
+    let policy = json!({"Version": "2012-10-17", "Statement": [{
+        "Effect": "Allow", "Principal": {"Service": "events.amazonaws.com"}, "Action": "sqs:SendMessage",
+        "Resource": format!("arn:aws:sqs:us-east-1:000000000000:{name}"),
+        "Condition": {"ArnEquals": {"aws:SourceArn": RULE}},
+    }]});
+    let url = json_call(
+        cloud,
+        "sqs",
+        "AmazonSQS.GetQueueUrl",
+        json!({"QueueName": name}),
+    )
+    .await;
+    let attributes = json!({
+        "QueueUrl": url["QueueUrl"], "Attributes": {"Policy": policy.to_string()},
+    });
+    json_call(cloud, "sqs", "AmazonSQS.SetQueueAttributes", attributes).await;
 }
 
 /// Receives messages from a queue until the expected number has arrived, for at most 5 s.
@@ -232,7 +262,7 @@ async fn a_function_gets_an_event_only_with_a_permission_and_otherwise_the_dead_
         }
     };
     lambda(Method::POST, "", create).await;
-    let dead = queue(&cloud, "dead").await;
+    let dead = closed_queue(&cloud, "dead").await;
     let function = "arn:aws:lambda:us-east-1:000000000000:function:start";
     let target = json!({"Id": "start", "Arn": function, "DeadLetterConfig": {"Arn": dead}});
     let rule_arn = rule(&cloud, json!([target])).await;
@@ -240,6 +270,16 @@ async fn a_function_gets_an_event_only_with_a_permission_and_otherwise_the_dead_
     put_manifest(&cloud, Some("test-1"), &manifest("1")).await;
     let event = &cloud.push_events().emitted()[0];
 
+    let lost = cloud
+        .push_events()
+        .deliver(event)
+        .await
+        .expect("rules are read");
+    assert!(
+        matches!(&lost[0], Outcome::Lost(why) if why.contains("sqs:SendMessage")),
+        "{lost:?}"
+    );
+    open_queue(&cloud, "dead").await;
     let refused = cloud
         .push_events()
         .deliver(event)

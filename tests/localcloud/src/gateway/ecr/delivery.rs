@@ -16,7 +16,7 @@ use bytes::Bytes;
 use http::Method;
 use serde_json::{Value, json};
 
-use super::{event::PushEvent, permission::lets_rule_invoke};
+use super::event::PushEvent;
 use crate::ministack::{ApiError, Client};
 
 /// The limit on retries, even if the policy of the target allows more. AWS spreads 185 over a day.
@@ -178,7 +178,7 @@ impl Events {
         let arn = target["Arn"].as_str().unwrap_or_default();
         match arn.split(':').nth(2) {
             Some("lambda") => {
-                self.check_permission(arn, rule["Arn"].as_str().unwrap_or_default())
+                self.check_permission(rule, "lambda:InvokeFunction", arn)
                     .await?;
                 let path = format!(
                     "/2015-03-31/functions/{}/invocations",
@@ -191,7 +191,7 @@ impl Events {
                     .rest_with_headers("lambda", Method::POST, &path, &headers, body)
                     .await?;
             }
-            Some("sqs") => self.send_message(arn, input, json!({})).await?,
+            Some("sqs") => self.send_message(rule, arn, input, json!({})).await?,
             _ => {
                 return Err(ApiError {
                     status: 400,
@@ -203,32 +203,20 @@ impl Events {
         Ok(())
     }
 
-    async fn check_permission(&self, function: &str, rule: &str) -> Result<(), ApiError> {
-        let path = format!(
-            "/2015-03-31/functions/{}/policy",
-            function.replace(':', "%3A")
-        );
-        let policy = match self
-            .0
-            .client
-            .rest("lambda", Method::GET, &path, Bytes::new())
-            .await
-        {
-            Ok(answer) => {
-                let answer: Value = serde_json::from_slice(&answer).unwrap_or_default();
-                serde_json::from_str(answer["Policy"].as_str().unwrap_or_default())
-                    .unwrap_or_default()
-            }
-            Err(error) if error.status == 404 => Value::Null,
-            Err(error) => return Err(error),
-        };
-        if lets_rule_invoke(&policy, rule) {
+    async fn check_permission(
+        &self,
+        rule: &Value,
+        action: &str,
+        resource: &str,
+    ) -> Result<(), ApiError> {
+        let rule = rule["Arn"].as_str().unwrap_or_default();
+        if self.0.client.lets_rule(rule, action, resource).await? {
             return Ok(());
         }
         Err(ApiError {
             status: 403,
             code: "NO_PERMISSIONS".into(),
-            message: format!("{function} has no permission that lets {rule} invoke it"),
+            message: format!("{resource} has no permission that lets {rule} do {action}"),
         })
     }
 
@@ -247,16 +235,19 @@ impl Events {
             "ERROR_CODE": text(&error.code),
             "ERROR_MESSAGE": text(&error.message),
         });
-        self.send_message(queue, &event.to_string(), attributes)
+        self.send_message(rule, queue, &event.to_string(), attributes)
             .await
     }
 
     async fn send_message(
         &self,
+        rule: &Value,
         queue: &str,
         body: &str,
         attributes: Value,
     ) -> Result<(), ApiError> {
+        self.check_permission(rule, "sqs:SendMessage", queue)
+            .await?;
         let name = queue.rsplit(':').next().unwrap_or_default();
         let sqs = |operation: &'static str, body| async move {
             self.0

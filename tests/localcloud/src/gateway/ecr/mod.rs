@@ -5,7 +5,6 @@ use serde_json::Value;
 
 mod delivery;
 mod event;
-mod permission;
 
 use super::{
     Incoming,

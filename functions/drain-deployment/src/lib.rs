@@ -399,9 +399,11 @@ fn describe(tasks: &[Report]) -> String {
         .collect();
     let mut reason = format!("{sessions} sessions on {} tasks", tasks.len());
     if !silent.is_empty() {
+        reason.insert_str(0, "at least ");
         let named = first_of(silent.iter().map(String::as_str), MAX_NAMED_TASKS);
-        reason +=
-            &format!("; {named}; a task that does not answer is stopped at the drain deadline");
+        reason += &format!(
+            "; {named}; a task whose sessions are unknown is stopped at the drain deadline"
+        );
     }
     printable(&reason, MAX_TEXT)
 }

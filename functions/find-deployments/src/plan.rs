@@ -399,15 +399,25 @@ impl<'a> Planner<'a> {
                 )),
             };
         }
-        if self.warm.contains(&deployment.id) {
-            return self.unless_empty(deployment, "kept warm for an instant rollback");
+        let was_rolled_back = marks.contains_key(tags::ROLLED_BACK_AT);
+        let unroute = self.unroute_if_empty(deployment);
+        if !was_rolled_back && self.active.is_some_and(|active| *active < deployment.id) {
+            return self.newer_than_active(deployment, unroute, unsettled);
         }
-        let why = match (marks.get(tags::ROLLED_BACK_AT), self.active) {
-            (Some(at), _) => format!("it was rolled back at {at}"),
-            (None, Some(active)) if *active < deployment.id => {
-                return self.newer_than_active(deployment, active, unsettled);
-            }
-            _ => match self.policy.keep_previous {
+        if let Some(unroute) = unroute {
+            return unroute;
+        }
+        if self.warm.contains(&deployment.id) {
+            return match self.is_empty(deployment) {
+                true => keep(
+                    "kept without tasks and rules; a rollback to it starts and makes them again",
+                ),
+                false => keep("kept warm for an instant rollback"),
+            };
+        }
+        let why = match marks.get(tags::ROLLED_BACK_AT) {
+            Some(at) => format!("it was rolled back at {at}"),
+            None => match self.policy.keep_previous {
                 0 => "no previous deployment is kept warm".to_owned(),
                 1 => "only the newest previous deployment is kept warm".to_owned(),
                 most => format!("only the newest {most} previous deployments are kept warm"),
@@ -424,20 +434,26 @@ impl<'a> Planner<'a> {
     fn newer_than_active(
         &self,
         deployment: &Deployment,
-        active: &DeploymentId,
+        unroute: Option<Due>,
         unsettled: Option<String>,
     ) -> Due {
-        let id = &deployment.id;
-        let kept = self.unless_empty(
-            deployment,
-            &format!("it was live and is newer than {active}, which is active, and no rollback took it back"),
-        );
+        let (id, active) = (&deployment.id, self.active.map_or("", DeploymentId::as_str));
+        let kept = unroute.unwrap_or_else(|| {
+            keep(format!(
+                "it was live and is newer than {active}, which is active, and no rollback took it back"
+            ))
+        });
         // A switch that is about to move traffic to it has written the tag already.
         let is_in_flight = deployment
             .marks()
             .and_then(|marks| tags::time(marks, tags::LIVE_SINCE, self.now))
             .is_some_and(|since| self.now - since < defaults::SWITCH_IN_FLIGHT);
-        let is_settled = unsettled.is_none() && !is_in_flight;
+        // Of several, an operator decides about the newest.
+        let is_newest = self.facts.deployments.iter().all(|it| {
+            let has = |mark| it.marks().is_some_and(|marks| marks.contains_key(mark));
+            it.id <= *id || !it.was_live() || has(tags::ROLLED_BACK_AT) || has(tags::DRAINING_SINCE)
+        });
+        let is_settled = unsettled.is_none() && !is_in_flight && is_newest;
         let problem = format!(
             "{id}: it was live, or its switch ended without an answer; it is newer than {active}, which is active, and no \
              rollback took it back; start the rollback machine with {id} to make it live, or tag its target group with {} to \
@@ -450,26 +466,23 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// Keeps a deployment, but not its rules once two sweeps have found neither a task nor a target.
-    fn unless_empty(&self, deployment: &Deployment, why: &str) -> Due {
-        let TargetGroup::Ours { in_use, .. } = deployment.target_group else {
-            return keep(why);
-        };
-        if !in_use {
-            return keep(format!(
-                "{why}; no rule leads to it, and a rollback to it makes its rules again"
-            ));
+    /// The rules of a deployment go, whatever becomes of it, when two sweeps have found neither a task nor a target.
+    fn unroute_if_empty(&self, deployment: &Deployment) -> Option<Due> {
+        let in_use = matches!(
+            deployment.target_group,
+            TargetGroup::Ours { in_use: true, .. }
+        );
+        let since = self.down_since(deployment)?;
+        if !in_use || self.facts.moved || self.down_active().is_some() {
+            return None;
         }
-        match self.down_since(deployment) {
-            Some(since) if !self.facts.moved && self.down_active().is_none() => due(
-                Action::Unroute,
-                format!(
-                    "{why}; no task of it has run since {}, so its visitors go to the active deployment",
-                    tags::timestamp(since)
-                ),
+        Some(due(
+            Action::Unroute,
+            format!(
+                "no task of it has run since {}, so its visitors go to the active deployment",
+                tags::timestamp(since)
             ),
-            _ => keep(why),
-        }
+        ))
     }
 
     /// What is due, unless the deploy machine is working on the deployment.

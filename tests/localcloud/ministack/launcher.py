@@ -16,7 +16,8 @@ page that it follows:
 5. `GET /_localcloud/load-balancing` gives the whole of ELBv2's state in one answer.
 6. EventBridge and its scheduler need the permissions for their targets that AWS requires, and send refused
    events to the dead-letter queue. `POST /_localcloud/service-allowed` tells the gateway, which delivers the events of
-   pushes, whether a resource's own policy allows a service to do something on behalf of a rule.
+   pushes, whether a resource's own policy allows a service to do something on behalf of a rule, and
+   `POST /_localcloud/role-trusts` whether a service of this account may assume a role.
    https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-use-resource-based.html
    https://docs.aws.amazon.com/scheduler/latest/UserGuide/setting-up.html#setting-up-execution-role
 7. `rate(...)` schedules are scaled like Step Functions' waits. `cron(...)` schedules are not, because they name
@@ -520,6 +521,8 @@ async def application(scope, receive, send):
         answer = await exchange_not_ready(receive)
     elif path == "/_localcloud/service-allowed":
         answer = service_allowed(**json.loads(await body_of(receive)))
+    elif path == "/_localcloud/role-trusts":
+        answer = role_trusts(**json.loads(await body_of(receive)))
     elif path.startswith("/_localcloud/kill/"):
         kill_environment(int(path.rpartition("/")[2]))
         answer = None

@@ -154,6 +154,14 @@ impl Client {
         Ok(answer == "true")
     }
 
+    /// Whether a role's trust policy lets a service of this account assume the role.
+    pub(crate) async fn role_trusts(&self, role: &str, service: &str) -> Result<bool, ApiError> {
+        let body = Bytes::from(json!({"role": role, "service": service}).to_string());
+        let path = "/_localcloud/role-trusts";
+        let answer = self.unsigned(Method::POST, path, body).await?;
+        Ok(answer == "true")
+    }
+
     /// Lets Lambda refuse the next call that a state machine makes of each of these functions, with the
     /// given error. Returns the earlier ones that are still to come.
     ///

@@ -412,7 +412,8 @@ proptest! {
             let due = plan(&settled, &policy, later).deployments.into_iter()
                 .find(|it| it.deployment_id == deployment.id).unwrap();
             let expected = if deployment.is_protected { Action::Keep } else { Action::Drain };
-            prop_assert_eq!(due.action, expected);
+            let is_unrouted = due.action == Action::Unroute && !is_warm(deployment);
+            prop_assert!(due.action == expected || is_unrouted, "{}", due.reason);
         }
     }
 

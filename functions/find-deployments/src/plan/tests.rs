@@ -405,6 +405,13 @@ fn a_live_deployment_that_is_newer_than_the_active_one_is_kept_until_a_person_de
         id(3)
     );
     assert_eq!(plan.problems, [problem]);
+    // Of several, only the newest is named, when it has settled.
+    let all = [
+        live(4, 1, &[(REPLACED_AT, 5)]),
+        live(3, 2, &[(REPLACED_AT, HOUR)]),
+        live(2, 3, &[]),
+    ];
+    assert_eq!(planned_with(&facts(Some(2), all)).problems, [""; 0]);
     let given_up = newer(&[(REPLACED_AT, HOUR), (ROLLED_BACK_AT, 60)]);
     assert_eq!(due(&given_up, 3), (State::RolledBack, Action::Drain));
     assert_eq!(given_up.problems, [""; 0]);
@@ -1106,6 +1113,13 @@ fn a_kept_deployment_without_a_task_on_two_sweeps_loses_its_rules() {
     let plan = planned_with(&facts(Some(3), [live(3, 9, &[]), newer]));
     assert_eq!(due(&plan, 4), is);
     assert_eq!(plan.problems.len(), 1);
+    // The dead one that a repair has replaced: its visitors do not wait until it has drained.
+    let marks = [(DOWN_SINCE, 60), (ROLLED_BACK_AT, 5), (REPLACED_AT, 5)];
+    let plan = planned_with(&facts(
+        Some(3),
+        [live(3, 9, &[]), empty(live(4, 90, &marks))],
+    ));
+    assert_eq!(due(&plan, 4), (State::RolledBack, Action::Unroute));
     // Done.
     let mut done = empty(seen);
     if let TargetGroup::Ours { in_use, .. } = &mut done.target_group {
@@ -1116,6 +1130,6 @@ fn a_kept_deployment_without_a_task_on_two_sweeps_loses_its_rules() {
     assert!(
         planned(&plan, 2)
             .reason
-            .contains("a rollback to it makes its rules again")
+            .contains("a rollback to it starts and makes them again")
     );
 }

@@ -14,6 +14,7 @@ pub mod machines;
 pub mod payloads;
 pub mod permissions;
 pub mod pipeline;
+pub mod policies;
 pub mod references;
 pub mod variables;
 

@@ -7,7 +7,7 @@ mod mutations;
 use contract::Repository;
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, references, variables,
+    pipeline, policies, references, variables,
 };
 
 /// Fails with all problems, not only with the first.
@@ -66,6 +66,9 @@ contract! {
     roles_allow_what_the_code_calls_and_no_more: permissions::calls;
     roles_allow_what_aws_itself_needs: permissions::what_aws_needs;
     tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
+    roles_are_assumed_by_what_uses_them_for_this_account_only: policies::trust;
+    roles_change_only_what_carries_their_environments_tag: policies::changes;
+    queues_topics_and_keys_let_their_senders_in: policies::senders;
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     no_request_from_outside_reaches_drain: baseline::drain_rule;

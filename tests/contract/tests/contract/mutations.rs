@@ -3,7 +3,7 @@
 
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, references, variables,
+    pipeline, policies, references, variables,
 };
 use contract::{Repository, Template, calls};
 
@@ -166,6 +166,23 @@ mistakes! {
         "                  - logs:CreateLogDelivery\n" => "", "DeployStateMachineRole does not allow logs:CreateLogDelivery";
     a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
         "let mut previous = None;" => "let mut previous = None; self.elb.delete_rule().send().await;", "DeleteRule is in what it calls but not";
+
+    a_dead_letter_that_the_queue_refuses: policies::senders, PIPELINE,
+        "[!GetAtt ImagePushedRule.Arn, !GetAtt FailureRule.Arn]" => "[!GetAtt FailureRule.Arn]", "refuses what ImagePushedRule cannot deliver";
+    an_alarm_that_the_topic_refuses: policies::senders, PIPELINE,
+        "Principal: { Service: cloudwatch.amazonaws.com }\n            Action: sns:Publish" => "Principal: { Service: cloudtrail.amazonaws.com }\n            Action: sns:Publish", "FailureTopic refuses what";
+    an_event_that_the_topic_refuses: policies::senders, PIPELINE,
+        "Principal: { Service: events.amazonaws.com }\n            Action: sns:Publish" => "Principal: { Service: events.amazonaws.com }\n            Action: sns:Subscribe", "FailureTopic refuses what FailureRule";
+    a_key_that_alarms_may_not_use: policies::senders, PIPELINE,
+        "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Decrypt" => "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Encrypt", "refuses kms:Decrypt to cloudwatch";
+    a_key_that_rules_may_not_use: policies::senders, PIPELINE,
+        "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt\n              - kms:GenerateDataKey" => "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt", "refuses kms:GenerateDataKey to events";
+    a_role_that_another_service_may_assume: policies::trust, PIPELINE,
+        "Principal: { Service: lambda.amazonaws.com }" => "Principal: { Service: [lambda.amazonaws.com, ec2.amazonaws.com] }", "does not trust lambda.amazonaws.com alone";
+    a_role_of_tasks_that_lambda_may_assume: policies::trust, BASELINE,
+        "Principal: { Service: ecs-tasks.amazonaws.com }" => "Principal: { Service: lambda.amazonaws.com }", "does not trust ecs-tasks.amazonaws.com alone";
+    a_role_for_any_account: policies::trust, PIPELINE,
+        "StringEquals: { \"aws:SourceAccount\": !Ref AWS::AccountId }" => "StringLike: { \"aws:SourceAccount\": \"*\" }", "is assumed for other accounts too";
 
     an_authentication_that_the_switch_may_not_keep: permissions::what_aws_needs, PIPELINE,
         "Action: cognito-idp:DescribeUserPoolClient" => "Action: cognito-idp:DescribeUserPool", "does not allow cognito-idp:DescribeUserPoolClient";
@@ -385,6 +402,40 @@ fn a_machine_without_its_resource() {
         &grown,
         "pause: in the table of States, ValidateDeployment",
     );
+}
+
+/// A check reports each condition on the environment's tag that is removed, one at a time.
+#[test]
+fn every_condition_on_a_tag_that_is_removed_is_reported() {
+    let repository = Repository::read().unwrap();
+    let text = repository.file(PIPELINE).unwrap();
+    assert_eq!(
+        policies::untied(&repository.template("pipeline").unwrap()),
+        [""; 0]
+    );
+    let tied: Vec<usize> = text
+        .lines()
+        .enumerate()
+        .filter(|(_, line)| line.contains("aws:ResourceTag/pulse:environment"))
+        .map(|(number, _)| number)
+        .collect();
+    assert!(tied.len() > 10, "{tied:?}");
+    for removed in tied {
+        let lines = text.lines().enumerate().map(|(number, line)| {
+            let other = line.replace("aws:ResourceTag/pulse:environment", "aws:PrincipalTag/any");
+            if number == removed {
+                other
+            } else {
+                line.to_owned()
+            }
+        });
+        let mistaken = Template::parse(&lines.collect::<Vec<_>>().join("\n")).unwrap();
+        assert!(
+            !policies::untied(&mistaken).is_empty(),
+            "line {} can be removed",
+            removed + 1
+        );
+    }
 }
 
 /// A check reports each action that is removed from a role, one at a time.

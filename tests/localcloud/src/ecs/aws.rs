@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::answer::Refusal;
 use super::backends::{Backends, CallError, Health, Image, TargetGroupUse};
 use super::model::TaskDefinition;
-use super::names::{ClusterName, last_part};
+use super::names::ClusterName;
 use super::references;
 use super::requests::Tag;
 use crate::gateway::elbv2::snapshot::Snapshot;
@@ -106,25 +106,6 @@ impl Aws {
         })
     }
 
-    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html>
-    async fn trusts_tasks(&self, role_arn: &str) -> Result<bool, ApiError> {
-        let params = [("Action", "GetRole"), ("RoleName", last_part(role_arn))];
-        let xml = match self.client.query("iam", IAM_VERSION, &params).await {
-            Ok(xml) => xml,
-            Err(error) if error.code == "NoSuchEntity" => return Ok(false),
-            Err(error) => return Err(error),
-        };
-        let document = element(&xml, "AssumeRolePolicyDocument").unwrap_or_default();
-        // AWS percent-encodes the document. MiniStack may not.
-        let decoded = form_urlencoded::parse(format!("d={document}").as_bytes())
-            .next()
-            .map(|(_, text)| text.into_owned())
-            .unwrap_or_default();
-        Ok([document, decoded]
-            .iter()
-            .any(|text| text.contains("ecs-tasks.amazonaws.com")))
-    }
-
     async fn simulate(
         &self,
         role_arn: &str,
@@ -196,7 +177,9 @@ impl Backends for Aws {
     }
 
     fn tasks_may_assume<'a>(&'a self, role_arn: &'a str) -> BoxFuture<'a, Result<bool, CallError>> {
-        async move { Ok(self.trusts_tasks(role_arn).await?) }.boxed()
+        // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html
+        let trusted = self.client.role_trusts(role_arn, "ecs-tasks.amazonaws.com");
+        async move { Ok(trusted.await?) }.boxed()
     }
 
     fn role_allows<'a>(

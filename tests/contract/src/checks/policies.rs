@@ -1,0 +1,212 @@
+//! Who may assume a role, who may send to a queue or a topic, and what a role may change.
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::template::Statement;
+use crate::{Repository, Template};
+
+const PIPELINE: &str = "infra/pipeline.yaml";
+const BASELINE: &str = "infra/baseline.yaml";
+const RULES: &str = "events.amazonaws.com";
+const ALARMS: &str = "cloudwatch.amazonaws.com";
+
+/// The actions that change or delete a resource that exists. A role may do them only to what carries its environment's
+/// tag, because a name alone can be anybody's.
+const CHANGES: [&str; 9] = [
+    "ecs:DeleteService",
+    "ecs:UpdateService",
+    "elasticloadbalancing:AddTags",
+    "elasticloadbalancing:DeleteRule",
+    "elasticloadbalancing:DeleteTargetGroup",
+    "elasticloadbalancing:ModifyRule",
+    "elasticloadbalancing:ModifyTargetGroup",
+    "elasticloadbalancing:ModifyTargetGroupAttributes",
+    "elasticloadbalancing:RemoveTags",
+];
+
+/// Each role is assumed by the service that uses it and by no other, on behalf of this account. Lambda sends no keys
+/// for a condition.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn trust(repository: &Repository) -> Result<Vec<String>> {
+    let pipeline = repository.template("pipeline")?;
+    let mut problems = trusted(PIPELINE, &pipeline, |role| user_of(&pipeline, role));
+    let baseline = repository.template("baseline")?;
+    problems.extend(trusted(BASELINE, &baseline, |_| {
+        Some("ecs-tasks.amazonaws.com")
+    }));
+    Ok(problems)
+}
+
+fn trusted(
+    path: &str,
+    template: &Template,
+    user_of: impl Fn(&str) -> Option<&'static str>,
+) -> Vec<String> {
+    let account = json!({"aws:SourceAccount": {"Ref": "AWS::AccountId"}});
+    let mut problems = Vec::new();
+    for (role, value) in template.resources_of("AWS::IAM::Role") {
+        let Some(user) = user_of(&role) else {
+            problems.push(format!("{path}: nothing uses {role}"));
+            continue;
+        };
+        let statements = &value["Properties"]["AssumeRolePolicyDocument"]["Statement"];
+        let statements = statements.as_array().map_or(&[][..], Vec::as_slice);
+        let [statement] = statements else {
+            let number = statements.len();
+            problems.push(format!("{path}: {role} has {number} trust statements"));
+            continue;
+        };
+        let is_trusted = statement["Effect"] == "Allow"
+            && statement["Principal"] == json!({"Service": user})
+            && statement["Action"] == "sts:AssumeRole";
+        if !is_trusted {
+            problems.push(format!("{path}: {role} does not trust {user} alone"));
+        }
+        let needs_account = user != "lambda.amazonaws.com";
+        if needs_account && statement["Condition"]["StringEquals"] != account {
+            problems.push(format!("{path}: {role} is assumed for other accounts too"));
+        }
+    }
+    problems
+}
+
+/// The service that a resource of the template gives the role to.
+fn user_of(template: &Template, role: &str) -> Option<&'static str> {
+    let arn = json!({"Fn::GetAtt": [role, "Arn"]});
+    let resources = template.section("Resources");
+    resources.values().find_map(|resource| {
+        let properties = &resource["Properties"];
+        match resource["Type"].as_str()? {
+            "AWS::Serverless::Function" if properties["Role"] == arn => {
+                Some("lambda.amazonaws.com")
+            }
+            "AWS::Serverless::StateMachine" if properties["Role"] == arn => {
+                Some("states.amazonaws.com")
+            }
+            "AWS::Scheduler::Schedule" if properties["Target"]["RoleArn"] == arn => {
+                Some("scheduler.amazonaws.com")
+            }
+            _ => None,
+        }
+    })
+}
+
+/// What a role may change carries the tag of its environment.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn changes(repository: &Repository) -> Result<Vec<String>> {
+    Ok(untied(&repository.template("pipeline")?))
+}
+
+/// [`changes`] for a template that was read before.
+pub fn untied(template: &Template) -> Vec<String> {
+    let own = json!({"Ref": "Environment"});
+    let mut problems = Vec::new();
+    for statement in template.statements().iter().filter(|it| it.allows()) {
+        let condition = &statement.value["Condition"]["StringEquals"];
+        // While a resource is created, it has no tag yet.
+        if condition.to_string().contains(":CreateAction\"") {
+            continue;
+        }
+        let changes = statement.actions().into_iter();
+        for action in changes.filter(|action| CHANGES.contains(&&**action)) {
+            if condition["aws:ResourceTag/pulse:environment"] != own {
+                problems.push(format!(
+                    "{PIPELINE}:{} ({}) allows {action} of what is not the environment's",
+                    statement.line, statement.resource
+                ));
+            }
+        }
+    }
+    problems
+}
+
+/// Queues, topics and keys let in what sends to them: a rule its events and its dead letters, an alarm its changes.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn senders(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("pipeline")?;
+    let statements = template.statements();
+    let mut problems = Vec::new();
+    for (rule, value) in template.resources_of("AWS::Events::Rule") {
+        let targets = value["Properties"]["Targets"].as_array();
+        for target in targets.into_iter().flatten() {
+            let queue = &target["DeadLetterConfig"]["Arn"];
+            let own = json!({"Fn::GetAtt": [rule, "Arn"]});
+            let admits = |it: &Statement| {
+                let sources = &it.value["Condition"]["ArnEquals"]["aws:SourceArn"];
+                let is_named = sources.as_array().is_some_and(|all| all.contains(&own));
+                lets(it, RULES, "sqs:SendMessage") && it.value["Resource"] == *queue && is_named
+            };
+            if !queue.is_null() && !statements.iter().any(admits) {
+                problems.push(format!(
+                    "{PIPELINE}: the dead-letter queue refuses what {rule} cannot deliver"
+                ));
+            }
+            problems.extend(unpublished(
+                &template,
+                &statements,
+                &rule,
+                RULES,
+                &target["Arn"],
+            ));
+        }
+    }
+    for (alarm, value) in template.resources_of("AWS::CloudWatch::Alarm") {
+        let topics = value["Properties"]["AlarmActions"].as_array();
+        for topic in topics.into_iter().flatten() {
+            problems.extend(unpublished(&template, &statements, &alarm, ALARMS, topic));
+        }
+    }
+    Ok(problems)
+}
+
+/// What keeps a service from publishing to a topic: the topic's policy, or that of its key.
+fn unpublished(
+    template: &Template,
+    statements: &[Statement],
+    sender: &str,
+    service: &str,
+    topic: &Value,
+) -> Vec<String> {
+    let Some(name) = topic["Ref"].as_str() else {
+        return Vec::new();
+    };
+    let resource = &template.value["Resources"][name];
+    if resource["Type"] != "AWS::SNS::Topic" {
+        return Vec::new();
+    }
+    let mut problems = Vec::new();
+    let publishes =
+        |it: &Statement| lets(it, service, "sns:Publish") && it.value["Resource"] == *topic;
+    if !statements.iter().any(publishes) {
+        problems.push(format!(
+            "{PIPELINE}: {name} refuses what {sender} publishes"
+        ));
+    }
+    let key = resource["Properties"]["KmsMasterKeyId"]["Ref"].as_str();
+    for action in ["kms:Decrypt", "kms:GenerateDataKey"] {
+        let of_the_key = |it: &&Statement| Some(it.resource.as_str()) == key;
+        if !statements
+            .iter()
+            .filter(of_the_key)
+            .any(|it| lets(it, service, action))
+        {
+            problems.push(format!(
+                "{PIPELINE}: the key of {name} refuses {action} to {service}, which {sender} needs"
+            ));
+        }
+    }
+    problems
+}
+
+fn lets(statement: &Statement, service: &str, action: &str) -> bool {
+    statement.allows()
+        && statement.value["Principal"] == json!({"Service": service})
+        && statement.actions().iter().any(|it| it == action)
+}

@@ -414,6 +414,24 @@ async fn a_task_that_does_not_stop_in_time_lets_all_stop_together() {
 }
 
 #[tokio::test]
+async fn tasks_stop_together_if_ecs_refuses_a_lower_number_once_the_rules_are_gone() {
+    let aws = without_rules();
+    let refusal =
+        "The target group with targetGroupArn arn does not have an associated load balancer.";
+    aws.on("UpdateService")
+        .fails_with("InvalidParameterException", refusal);
+    assert_deleting(force(&aws)).await;
+    let calls = done(&aws);
+    assert!(calls.contains(&"DeleteService".into()), "{calls:?}");
+    // Another refusal is reported.
+    let aws = without_rules();
+    aws.on("UpdateService")
+        .fails_with("InvalidParameterException", "desiredCount is too low");
+    assert_eq!(force(&aws).await.unwrap_err().name, ErrorName::Unexpected);
+    assert_eq!(aws.count("DeleteService"), 0);
+}
+
+#[tokio::test]
 async fn the_mark_of_an_earlier_deletion_says_nothing_of_this_one() {
     let aws = without_rules();
     mark_since(&aws, tags::STOPPING_SINCE, Duration::hours(3));

@@ -1,8 +1,9 @@
 //! The deployment's image: its digest, and whether the tasks' processor can run it.
 
 use aws_sdk_ecr::Client;
+use aws_sdk_ecr::operation::describe_images::DescribeImagesError;
 use aws_sdk_ecr::types::ImageIdentifier;
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::{failed, found};
 use lifecycle::{ErrorName, Settings, StepError};
 use serde::Deserialize;
 
@@ -30,22 +31,26 @@ pub async fn find(
             format!("{}:{id}", settings.repository_uri),
         ),
     };
-    let found = ecr
+    let request = ecr
         .describe_images()
         .repository_name(&settings.repository_name)
-        .image_ids(image)
-        .send()
-        .await
-        .map_err(|error| failed(format_args!("find image {shown}"), error))?;
-    let digest = found
-        .image_details
+        .image_ids(image);
+    let answer = found(
+        format_args!("find image {shown}"),
+        request.send().await,
+        DescribeImagesError::is_image_not_found_exception,
+    )?;
+    let digest = answer
+        .and_then(|answer| answer.image_details)
         .and_then(|details| details.into_iter().next())
         .and_then(|detail| detail.image_digest)
         .ok_or_else(|| {
             StepError::new(
                 ErrorName::ImageNotFound,
-                format!("there is no image {shown}; push the image under a new deployment id, correct the deployment id, or push it \
-                     and start {id}-2: the name of this execution is used up, so the push starts none"),
+                format!(
+                    "there is no image {shown}; push it under a new deployment id, correct the deployment id, or push it and \
+                     start {id}-2: the name of this execution is used up, so the push starts none"
+                ),
             )
         })?;
     refuse_other_platforms(ecr, settings, &digest, &shown).await?;

@@ -125,6 +125,25 @@ async fn a_deployment_that_is_active_already_needs_nothing() {
 }
 
 #[tokio::test]
+async fn the_image_of_the_given_digest_is_deployed_whatever_the_tag_names() {
+    let other = format!("sha256:{}", "a".repeat(64));
+    let aws = aws();
+    let input = json!({"deploymentId": ID, "imageDigest": other});
+    // The tag names another image, and this one does not exist.
+    let error = validate_input(&aws, input.clone()).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ImageNotFound);
+    for words in [&other, &format!("{ID}-2")] {
+        assert!(error.message.contains(words.as_str()), "{error}");
+    }
+    // It exists under the tag of another deployment.
+    aws.with(|state| state.images.push((OLD.into(), other.clone())));
+    let output = validate_input(&aws, input).await.unwrap();
+    assert_eq!(output.image_digest, other);
+    let asked = aws.calls_to("DescribeImages").pop().unwrap();
+    assert_eq!(asked["imageIds"], json!([{"imageDigest": other}]));
+}
+
+#[tokio::test]
 async fn the_active_deployment_started_again_as_it_runs_gives_the_digest_that_runs() {
     let aws = with_itself_active();
     // The tag may have been moved or deleted since.

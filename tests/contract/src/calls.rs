@@ -27,8 +27,15 @@ struct Function {
     name: String,
 }
 
-/// What clients are called in the functions.
-const CLIENTS: [&str; 6] = ["ecr", "ecs", "elb", "logs", "secrets", "sfn"];
+/// What clients are called in the functions, and how actions on their services begin.
+const CLIENTS: [(&str, &str); 6] = [
+    ("ecr", "ecr"),
+    ("ecs", "ecs"),
+    ("elb", "elasticloadbalancing"),
+    ("logs", "logs"),
+    ("secrets", "secretsmanager"),
+    ("sfn", "states"),
+];
 
 /// The calls and names in a function's body.
 #[derive(Debug, Default)]
@@ -63,7 +70,7 @@ struct Crate {
     imports: BTreeSet<String>,
 }
 
-/// The operations that each step's `run` can reach, as AWS spells them.
+/// The operations that each step's `run` can reach, as the actions that allow them: `ecs:CreateService`.
 pub type Called = BTreeMap<Step, BTreeSet<String>>;
 
 /// Reads every crate once and follows each step's `run` through those it depends on.
@@ -139,11 +146,7 @@ fn follow(step: &Step, crates: &BTreeMap<&str, &Crate>) -> BTreeSet<String> {
         if !seen.insert(function) {
             continue;
         }
-        found.extend(
-            body.operations
-                .iter()
-                .map(|operation| operation.to_upper_camel_case()),
-        );
+        found.extend(body.operations.iter().cloned());
         for Name {
             name,
             before,
@@ -263,10 +266,11 @@ fn read(tokens: TokenStream, body: &mut Body) {
                     Some(TokenTree::Group(group)) => group.delimiter() == Delimiter::Parenthesis,
                     _ => false,
                 };
-                let of_a_client =
-                    index >= 2 && CLIENTS.iter().any(|client| is(&tokens, index - 2, client));
-                if method && of_a_client && called {
-                    body.operations.insert(name);
+                let is_before = |client: &str| index >= 2 && is(&tokens, index - 2, client);
+                let client = CLIENTS.iter().find(|(client, _)| is_before(client));
+                if let (true, true, Some((_, service))) = (method, called, client) {
+                    let operation = name.to_upper_camel_case();
+                    body.operations.insert(format!("{service}:{operation}"));
                     continue;
                 }
                 let path = index >= 3 && is(&tokens, index - 1, ":") && is(&tokens, index - 2, ":");
@@ -323,7 +327,13 @@ mod tests {
         let library = "
             pub async fn rules() { loop { elb.describe_rules().send().await } }
             pub async fn find() { elb.describe_listeners().send().await }";
-        assert_eq!(calls(main, library), ["CreateRule", "DescribeRules"]);
+        assert_eq!(
+            calls(main, library),
+            [
+                "elasticloadbalancing:CreateRule",
+                "elasticloadbalancing:DescribeRules"
+            ]
+        );
     }
 
     #[test]
@@ -334,7 +344,14 @@ mod tests {
             impl B { fn three() { sfn.list_executions() } }
             impl C { fn three() { ecr.describe_images() } }
             fn two() { ecs.list_tasks().cluster(c).customize().config_override(o).send() }";
-        assert_eq!(calls(main, ""), ["AddTags", "ListExecutions", "ListTasks"]);
+        assert_eq!(
+            calls(main, ""),
+            [
+                "ecs:ListTasks",
+                "elasticloadbalancing:AddTags",
+                "states:ListExecutions"
+            ]
+        );
     }
 
     #[test]

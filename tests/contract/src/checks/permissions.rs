@@ -225,12 +225,9 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
         {
             // It allows the tags of a creation, and the creation is the call.
             let with_creation = is_with_creation(statement);
-            for action in statement.actions() {
-                let (_, operation) = action.split_once(':').unwrap_or_default();
-                if !with_creation && !NOT_CALLED.contains(&action.as_str()) {
-                    allowed.insert(operation.to_owned());
-                }
-            }
+            let actions = statement.actions().into_iter();
+            allowed
+                .extend(actions.filter(|it| !with_creation && !NOT_CALLED.contains(&it.as_str())));
         }
         problems.extend(super::differences(
             &format!("{}: the operation", step.name),
@@ -262,12 +259,12 @@ const TAGGING: [&str; 2] = [":AddTags", ":TagResource"];
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html>
 const WITH_A_CALL: [(&str, &[&str]); 6] = [
     (
-        "RegisterTaskDefinition",
+        "ecs:RegisterTaskDefinition",
         &["ecs:TagResource", "iam:PassRole"],
     ),
-    ("CreateService", &["ecs:TagResource", "iam:PassRole"]),
+    ("ecs:CreateService", &["ecs:TagResource", "iam:PassRole"]),
     (
-        "CreateTargetGroup",
+        "elasticloadbalancing:CreateTargetGroup",
         &[
             "ec2:DescribeInternetGateways",
             "ec2:DescribeVpcs",
@@ -275,14 +272,20 @@ const WITH_A_CALL: [(&str, &[&str]); 6] = [
         ],
     ),
     (
-        "CreateRule",
+        "elasticloadbalancing:CreateRule",
         &[
             "cognito-idp:DescribeUserPoolClient",
             "elasticloadbalancing:AddTags",
         ],
     ),
-    ("ModifyRule", &["cognito-idp:DescribeUserPoolClient"]),
-    ("ModifyListener", &["cognito-idp:DescribeUserPoolClient"]),
+    (
+        "elasticloadbalancing:ModifyRule",
+        &["cognito-idp:DescribeUserPoolClient"],
+    ),
+    (
+        "elasticloadbalancing:ModifyListener",
+        &["cognito-idp:DescribeUserPoolClient"],
+    ),
 ];
 /// The resources that AWS may check for the tags of a creation: the new one, and its parent or its name
 /// without a revision.

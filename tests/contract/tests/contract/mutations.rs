@@ -152,6 +152,8 @@ mistakes! {
         "# Allows finding the image, its digest and its platforms." => "", "ValidateDeploymentRole): no comment";
     an_action_that_is_missing: permissions::calls, PIPELINE,
         "Action: elasticloadbalancing:ModifyListener" => "Action: elasticloadbalancing:ModifyRule", "ModifyListener is in what it calls but not";
+    an_action_of_another_service: permissions::calls, PIPELINE,
+        "Action: ecs:ListTasks" => "Action: batch:ListTasks", "operation ecs:ListTasks is in what it calls but not";
     an_action_that_is_not_called: permissions::calls, PIPELINE,
         "- ecr:DescribeImages" => "- ecr:DescribeImages\n                  - ecr:ListImages", "ListImages is in what ValidateDeploymentRole allows but not";
     a_function_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,

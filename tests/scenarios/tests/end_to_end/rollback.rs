@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use scenarios::blueprint::Blueprint;
 use scenarios::machines::{drain_record, outcome, planned};
 use scenarios::visitors::Pin;
 use scenarios::{TestEnvironment, Traffic};
@@ -90,7 +91,9 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
     let mut socket = scenarios::websocket::Socket::open(&env, &first.name).await?;
     let first = first.name;
     let second = env.deploy_live(&[]).await?.name;
-    let third = env.deploy_live(&[]).await?.name;
+    let third = env.deploy_live(&[]).await?;
+    let digest = third.output["imageDigest"].clone();
+    let third = third.name;
     let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, &first)?.0, "draining");
     assert_eq!(planned(&env.plan().await?, &second)?.1, "keep");
@@ -149,7 +152,53 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
         assert!(refused.cause.contains(word), "{}", refused.cause);
     }
     assert_eq!(env.changes_since(before), Vec::<String>::new());
-    assert_eq!(env.active().await?, Some(first));
+    assert_eq!(env.active().await?.as_ref(), Some(&first));
+
+    // Its image goes live under a new id, although the tag of that id names another image.
+    let again = env.new_id();
+    let pushed = env
+        .push_without_event(&again, &[("ANOTHER", "image")])
+        .await?;
+    assert_ne!(json!(pushed.digest), digest);
+    let input = json!({"deploymentId": again, "imageDigest": digest});
+    let execution = env.start_by_hand(&again, &input.to_string()).await?;
+    assert_eq!(execution.ending(), "Succeeded", "{}", execution.cause);
+    assert_eq!(execution.output["imageDigest"], digest);
+    let definition = Blueprint::of(&env, &again).await?.definition;
+    let image = definition.container_definitions()[0]
+        .image()
+        .unwrap_or_default();
+    assert!(
+        digest
+            .as_str()
+            .is_some_and(|digest| image.ends_with(digest)),
+        "{image}"
+    );
+    env.reaches_visitors(&again).await?;
+
+    // When the service of the active deployment is gone for two sweeps, traffic goes to the one before.
+    let delete = env.ecs.delete_service().cluster(&env.name).service(&again);
+    delete.force(true).send().await?;
+    env.wait_until(Duration::from_secs(60), async || {
+        Ok(env.tasks(&again).await?.is_empty())
+    })
+    .await?;
+    let sweep = env.clean_up().await?;
+    assert_eq!(sweep.output["unhealthyTargets"], 1, "{}", sweep.output);
+    env.wait_until(Duration::from_secs(120), async || {
+        Ok(env.plan().await?["isDown"] == true)
+    })
+    .await?;
+    let sweep = env.run("cleanup", &json!({})).await?;
+    assert_eq!(sweep.ending(), "CleanupFailed");
+    for words in [&*again, "no healthy target", &*first] {
+        assert!(sweep.cause.contains(words), "{}", sweep.cause);
+    }
+    assert_eq!(env.active().await?.as_ref(), Some(&first));
+    env.reaches_visitors(&first).await?;
+    // Who is pinned to the dead one does not wait until it has drained.
+    let sweep = env.clean_up().await?;
+    assert_eq!(outcome(&sweep, &again)?.0, "unrouted");
     env.tear_down().await;
     Ok(())
 }

@@ -556,7 +556,10 @@ def service_allowed(service, action, arn, source):
 
 
 def role_trusts(role, service):
-    """Whether a role's trust policy allows an AWS service of this account to assume it."""
+    """Whether a role's trust policy allows an AWS service of this account to assume it.
+
+    ECS says as well on behalf of what: https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html
+    """
     record = iam._roles.get(role.rpartition("/")[2])
     if record is None:
         return False
@@ -565,9 +568,12 @@ def role_trusts(role, service):
     document = json.loads(document) if isinstance(document, str) else document
     statements = document["Statement"] if isinstance(document["Statement"], list) else [document["Statement"]]
     policy = {"Statement": [{**statement, "Resource": "*"} for statement in statements]}
+    context = {"aws:sourceaccount": get_account_id()}
+    if service == "ecs-tasks.amazonaws.com":
+        context["aws:sourcearn"] = f"arn:aws:ecs:{get_region()}:{get_account_id()}:task/any"
     caller = iam_evaluator.EvalContext(
         principal_arn="*", principal_type="Service", principal_account="", action="sts:AssumeRole",
-        resource_arn=role, region=get_region(), service_context={"aws:sourceaccount": get_account_id()})
+        resource_arn=role, region=get_region(), service_context=context)
     return iam_evaluator.evaluate_resource_policy(policy, caller, service=service).decision == "Allow"
 
 

@@ -49,5 +49,16 @@ grep -q "The local cloud is up" "$work/local"
 commands_below "Try it: your own pushes" >"$work/commands"
 [[ $(wc -l <"$work/commands") -ge 5 ]] || { echo "walkthrough: the README's commands were not found" >&2; exit 1; }
 cat "$work/commands"
+# The execution that the last command starts has to end as the README says.
+cat >>"$work/commands" <<'CHECK'
+for _ in $(seq 120); do
+  status=$(aws stepfunctions describe-execution --query status --output text \
+    --execution-arn "arn:aws:states:us-east-1:000000000000:execution:test-deploy:$id-2")
+  [[ $status == RUNNING ]] || break
+  sleep 1
+done
+[[ $status == SUCCEEDED ]] || { echo "walkthrough: the execution $id-2 ended as $status" >&2; exit 1; }
+curl --insecure --silent --fail --header "X-Pulse-Render-Affinity: $id" https://127.0.0.1:8443/ | grep "$id"
+CHECK
 bash -euo pipefail "$work/commands"
 echo "walkthrough: the commands of the README succeeded"

@@ -179,6 +179,52 @@ mod tests {
         }
     }
 
+    /// What each name is for, written down a second time.
+    #[test]
+    fn the_codes_of_each_decision_have_its_name() {
+        for (name, codes) in [
+            (
+                ErrorName::Transient,
+                &[
+                    "Throttling",
+                    "ThrottlingException",
+                    "RequestLimitExceeded",
+                    "ServiceUnavailable",
+                    "InternalFailure",
+                ][..],
+            ),
+            (
+                ErrorName::AccessDenied,
+                &["AccessDenied", "AccessDeniedException"],
+            ),
+            (
+                ErrorName::QuotaExceeded,
+                &[
+                    "TooManyRules",
+                    "TooManyTargetGroups",
+                    "LimitExceededException",
+                ],
+            ),
+            (
+                ErrorName::ResourceConflict,
+                &["DuplicateTargetGroupName", "PriorityInUse", "ResourceInUse"],
+            ),
+            (
+                ErrorName::Configuration,
+                &["ListenerNotFound", "ClusterNotFoundException"],
+            ),
+            (ErrorName::ImageNotFound, &["ImageNotFoundException"]),
+            (
+                ErrorName::Unexpected,
+                &["ValidationError", "TargetGroupNotFound"],
+            ),
+        ] {
+            for code in codes {
+                assert_eq!(failed("do it", answered(code, 400)).name, name, "{code}");
+            }
+        }
+    }
+
     #[test]
     fn no_code_stands_in_the_table_twice() {
         let mut codes: Vec<_> = each_code().map(|(_, code)| code).collect();

@@ -141,13 +141,32 @@ impl Restore<'_> {
             .await?
             .ok_or_else(|| self.service_is_gone())?;
         let since = self.tag_as_restoring().await?;
+        let restored = self.restore(&service, since).await;
+        // Tried again, it needs the tag, and otherwise the tag would keep the deployment for hours.
+        if restored
+            .as_ref()
+            .is_err_and(|error| error.name != ErrorName::Transient)
+            && since.is_none()
+        {
+            // The first error says more.
+            let _ = self.untag(&[tags::RESTORING_SINCE]).await;
+        }
+        restored
+    }
+
+    async fn restore(
+        &self,
+        service: &Service,
+        since: Option<UtcDateTime>,
+    ) -> Result<Output, StepError> {
+        let id = &self.group.deployment;
         let tags = self.tags_after_ours().await?;
         let desired_count = match u32::try_from(service.desired_count()) {
             Ok(0) | Err(_) => defaults::DESIRED_COUNT,
             Ok(count) => count,
         };
         let tasks = self
-            .start_fresh_tasks_if_needed(&service, &tags, since, desired_count)
+            .start_fresh_tasks_if_needed(service, &tags, since, desired_count)
             .await?;
         let restored = tasks != Tasks::Warm;
         let unrouted = tasks == Tasks::Unrouted;

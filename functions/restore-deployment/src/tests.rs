@@ -354,6 +354,19 @@ async fn one_whose_rules_are_deleted_at_this_moment_is_reported_as_such() {
 }
 
 #[tokio::test]
+async fn a_rollback_that_cannot_begin_leaves_no_tag_and_one_that_is_tried_again_keeps_it() {
+    for (code, is_kept) in [
+        ("AccessDeniedException", false),
+        ("ThrottlingException", true),
+    ] {
+        let aws = draining();
+        aws.on("UpdateService").fails(code);
+        to_previous(&aws).await.unwrap_err();
+        assert_eq!(has(&aws, OLD, tags::RESTORING_SINCE), is_kept, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn the_answer_says_whether_an_earlier_rollback_took_the_target_back() {
     let back = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
     for (marks, was_rolled_back) in [(LIVE, false), (&back[..], true)] {

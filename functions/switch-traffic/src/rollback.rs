@@ -64,6 +64,22 @@ impl Switch<'_> {
         Ok(marked)
     }
 
+    /// Removes the tag with which this rollback kept its target from being drained and deleted. It is over, and
+    /// otherwise the tag would keep the deployment for hours.
+    async fn release_target(&self, routing: &Routing) -> Result<(), StepError> {
+        let Some(own) = routing.deployment(&self.input.deployment_id) else {
+            return Ok(());
+        };
+        let restoring = own.tags.get(tags::RESTORING_SINCE);
+        if !self.input.take_back
+            || restoring.is_none()
+            || restoring != self.input.restoring_since.as_ref()
+        {
+            return Ok(());
+        }
+        target_group::untag(self.elb, &own.arn, &[tags::RESTORING_SINCE]).await
+    }
+
     async fn mark_target_again(&self, routing: &Routing) -> Result<(), StepError> {
         match routing.deployment(&self.input.deployment_id) {
             Some(own) if self.input.was_rolled_back => {
@@ -100,7 +116,7 @@ impl Switch<'_> {
         Ok(true)
     }
 
-    /// Removes the marks of a rollback that did not happen. Otherwise the active deployment would be refused and
+    /// Removes the marks of a rollback that did not happen, and lets its target go. Otherwise the active deployment would be refused and
     /// passed over as one that was taken back, and the next switch would move traffic to an older one.
     ///
     /// If traffic has moved, to the target or by another execution, the marks stay. The target of the rollback gets
@@ -129,6 +145,7 @@ impl Switch<'_> {
                 self.untag_live_target(&routing).await?;
             }
         }
+        self.release_target(&routing).await?;
         let id = &self.input.deployment_id;
         let (outcome, reason) = match active {
             Some(active) if active == id => (Outcome::Switched, format!("{id} is active")),

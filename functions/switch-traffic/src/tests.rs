@@ -1075,3 +1075,31 @@ async fn rules_keep_their_login_when_the_fixed_answer_comes_back_without_it() {
     assert_eq!(output.outcome, Outcome::Switched);
     assert_eq!(active(&aws), [NEW]);
 }
+
+#[tokio::test]
+async fn a_rollback_that_is_over_keeps_its_target_no_longer() {
+    let since = "2025-10-27T12:25:00Z";
+    let restoring = [LIVE, &[tags::RESTORING_SINCE]].concat();
+    for (active_now, tag, is_kept) in [
+        (NEW, since, false),
+        (NEWEST, since, false),
+        // Of another rollback to it.
+        (NEW, "2025-10-27T12:26:00Z", true),
+    ] {
+        let aws = with_active(
+            active_now,
+            &[(OLD, &restoring), (NEW, BACK), (NEWEST, LIVE)],
+        );
+        aws.with(|state| state.tag(OLD, tags::RESTORING_SINCE, tag));
+        let over = json!({
+            "rollBack": true, "takeBack": true, "replaced": [NEW], "replacedDeploymentId": NEW,
+            "restoringSince": since,
+        });
+        call(&aws, OLD, over).await.unwrap();
+        assert_eq!(
+            has(&aws, OLD, tags::RESTORING_SINCE),
+            is_kept,
+            "{active_now} {tag}"
+        );
+    }
+}

@@ -72,6 +72,17 @@ async fn show(env: &TestEnvironment) -> anyhow::Result<()> {
             "{pin:?} was answered by {deployment} after the switch"
         );
     }
+    for (pin, expected) in [
+        (Pin::None, &second.name),
+        (Pin::Header(first.name.clone()), &first.name),
+        (Pin::Cookie(first.name.clone()), &first.name),
+    ] {
+        let answers = tally.phases[1].get(&(pin.clone(), expected.clone()));
+        ensure!(
+            answers.is_some_and(|answers| *answers > 0),
+            "{pin:?} had no answer from {expected} after the switch"
+        );
+    }
     line(format!(
         "{} requests at {rate:.0} per second, {} failed",
         tally.sent,

@@ -43,7 +43,7 @@ async fn main() -> anyhow::Result<()> {
     println!("seed {}", settings.seed);
     ensure!(
         summary.holds(),
-        "a case violated an invariant or could not be run"
+        "a case violated an invariant or could not be run, or too many faults hit no call"
     );
     Ok(())
 }

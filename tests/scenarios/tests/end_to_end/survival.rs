@@ -117,18 +117,15 @@ async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() 
         ("cleanup", "secretsmanager", "GetSecretValue"),
         ("rollback", "elasticloadbalancing", "ModifyListener"),
     ] {
-        let slow = Fault::Slow { milliseconds: 3000 };
-        env.cloud
-            .faults()
-            .add(FaultRule::next(service, operation, slow));
+        let delayed_call = env.delay_call(service, operation, 1, Duration::from_secs(3));
         let to = json!({"deploymentId": back});
         let (cleanup, rollback) = if delayed == "cleanup" {
             let cleanup = env.start("cleanup", &json!({})).await?;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            env.call_arrived(&delayed_call).await?;
             (cleanup, env.start("rollback", &to).await?)
         } else {
             let rollback = env.start("rollback", &to).await?;
-            tokio::time::sleep(Duration::from_millis(700)).await;
+            env.call_arrived(&delayed_call).await?;
             (env.start("cleanup", &json!({})).await?, rollback)
         };
         let rollback = env.wait_for_execution(&rollback).await?;

@@ -303,6 +303,15 @@ mod tests {
     }
 
     #[test]
+    fn an_id_may_lie_an_hour_ahead_and_no_more() {
+        // The clock of these tests stands at 13:00.
+        let id = |time: &str| json!({"deploymentId": format!("test-20251027-{time}Z")});
+        assert!(check(id("140000")).is_ok());
+        let error = check(id("140001")).unwrap_err();
+        assert!(error.message.contains("in the future"), "{error}");
+    }
+
+    #[test]
     fn a_missing_id_and_the_consoles_own_example_are_refused() {
         assert!(
             check(json!({}))

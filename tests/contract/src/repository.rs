@@ -17,7 +17,7 @@ const READ: [(&str, &[&str]); 5] = [
     ("infra", &["yaml", "json", "md"]),
     ("statemachine", &["json"]),
     ("docs", &["md"]),
-    ("tests", &["md"]),
+    ("tests", &["md", "rs"]),
 ];
 
 /// The kinds of files that are read at the root.

@@ -27,6 +27,13 @@ pub enum Pin {
     Header(String),
     /// By the cookie that an earlier answer set.
     Cookie(String),
+    /// By a header, although an earlier answer set a cookie.
+    HeaderOverCookie {
+        /// The deployment in the header.
+        header: String,
+        /// The deployment in the cookie.
+        cookie: String,
+    },
 }
 
 /// An HTTP client with connections of its own.
@@ -69,14 +76,19 @@ impl Visitor {
     /// # Errors
     /// When there is no answer, or its status is an error.
     pub async fn visit(&self, pin: &Pin) -> anyhow::Result<Answer> {
-        let mut headers = HeaderMap::new();
-        match pin {
-            Pin::None => None,
-            Pin::Header(id) => headers.insert(AFFINITY, id.parse()?),
-            Pin::Cookie(id) => {
-                headers.insert(COOKIE, format!("theme=dark; {AFFINITY}={id}").parse()?)
-            }
+        let (header, cookie) = match pin {
+            Pin::None => (None, None),
+            Pin::Header(id) => (Some(id), None),
+            Pin::Cookie(id) => (None, Some(id)),
+            Pin::HeaderOverCookie { header, cookie } => (Some(header), Some(cookie)),
         };
+        let mut headers = HeaderMap::new();
+        if let Some(id) = header {
+            headers.insert(AFFINITY, id.parse()?);
+        }
+        if let Some(id) = cookie {
+            headers.insert(COOKIE, format!("theme=dark; {AFFINITY}={id}").parse()?);
+        }
         let answer = self
             .http
             .get(&self.url)

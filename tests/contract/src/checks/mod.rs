@@ -15,6 +15,7 @@ pub mod payloads;
 pub mod permissions;
 pub mod pipeline;
 pub mod policies;
+pub mod promises;
 pub mod references;
 pub mod variables;
 

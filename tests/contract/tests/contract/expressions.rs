@@ -370,6 +370,31 @@ fn a_cleanup_that_failed_reports_every_failure() {
     );
 }
 
+#[test]
+fn a_cleanup_with_many_long_failures_names_them_within_its_limits() {
+    let machine = machine("cleanup");
+    let long = "why ".repeat(2_000);
+    let message = json!({"errorMessage": long}).to_string();
+    let denied = json!({"Error": "AccessDeniedError", "Cause": message});
+    let many: Vec<Value> = (1..=40)
+        .map(|number| json!({"deploymentId": format!("test-{number}"), "action": "delete", "state": "previous", "force": false}))
+        .collect();
+    let answers = json!({"FindDeployments": {"deployments": many}, "DeleteDeployment": denied});
+    let (ending, error, run) = run(&machine, &answers);
+    assert_eq!(ending, "CleanupFailed");
+    let cause = error["Cause"].as_str().unwrap();
+    assert_eq!(cause.chars().count(), 10_000);
+    // The name of the error and its message, of each that has room.
+    let first = cause.split("; ").next().unwrap();
+    assert!(
+        first.starts_with("test-1: AccessDeniedError: why"),
+        "{first}"
+    );
+    assert!((500..=550).contains(&first.len()), "{}", first.len());
+    let published = run.events.last().unwrap()["Detail"]["reason"].as_str();
+    assert_eq!(published, Some(cause));
+}
+
 /// What lasts fails every run, and a repair is news.
 #[test]
 fn a_failure_of_a_cleanup_is_marked_as_repeated_after_the_first_in_an_hour() {

@@ -7,7 +7,7 @@ mod mutations;
 use contract::Repository;
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, policies, references, variables,
+    pipeline, policies, promises, references, variables,
 };
 
 /// Fails with all problems, not only with the first.
@@ -69,6 +69,11 @@ contract! {
     roles_are_assumed_by_what_uses_them_for_this_account_only: policies::trust;
     roles_change_only_what_carries_their_environments_tag: policies::changes;
     queues_topics_and_keys_let_their_senders_in: policies::senders;
+    every_promise_has_a_test: promises::tested;
+    http_is_redirected_and_tasks_are_reached_by_two_only: promises::network;
+    images_are_kept_as_the_documents_say: promises::images;
+    every_alarm_is_documented_and_reports: promises::alarms;
+    only_the_rule_of_pushes_starts_deployments: promises::one_trigger;
 
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     no_request_from_outside_reaches_drain: baseline::drain_rule;

@@ -3,7 +3,7 @@
 
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, policies, references, variables,
+    pipeline, policies, promises, references, variables,
 };
 use contract::{Repository, Template, calls};
 
@@ -185,6 +185,27 @@ mistakes! {
         "Principal: { Service: ecs-tasks.amazonaws.com }" => "Principal: { Service: lambda.amazonaws.com }", "does not trust ecs-tasks.amazonaws.com alone";
     a_role_for_any_account: policies::trust, PIPELINE,
         "StringEquals: { \"aws:SourceAccount\": !Ref AWS::AccountId }" => "StringLike: { \"aws:SourceAccount\": \"*\" }", "is assumed for other accounts too";
+
+    a_promise_of_a_test_that_is_gone: promises::tested, "tests/README.md",
+        "a_loop_ends_at_its_deadline" => "a_loop_never_ends", "there is no test a_loop_never_ends";
+    a_promise_without_a_test: promises::tested, "tests/README.md",
+        "| `a_loop_ends_at_its_deadline` |" => "| |", "has no test";
+    a_task_that_anybody_reaches: promises::network, BASELINE,
+        "SourceSecurityGroupId: !Ref DrainSecurityGroup" => "CidrIp: 0.0.0.0/0", "tasks are reached by others";
+    a_load_balancer_with_another_port: promises::network, BASELINE,
+        "FromPort: 80, ToPort: 80" => "FromPort: 80, ToPort: 8080", "open on other ports";
+    http_that_is_answered: promises::network, BASELINE,
+        "StatusCode: HTTP_301" => "StatusCode: HTTP_302", "not redirected";
+    images_that_expire_although_they_are_kept: promises::images, BASELINE,
+        "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "are not kept first";
+    another_number_of_images: promises::images, "docs/aws.md",
+        "keeps the newest 1000 images" => "keeps the newest 100 images", "does not say `keeps the newest 1000 images`";
+    an_alarm_that_reports_to_nobody: promises::alarms, PIPELINE,
+        "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: []", "reports to nobody";
+    an_alarm_that_nobody_documents: promises::alarms, PIPELINE,
+        "AlarmName: !Sub ${Environment}-dead-letters" => "AlarmName: !Sub ${Environment}-letters", "the alarm letters is in";
+    any_rule_that_starts_deployments: promises::one_trigger, PIPELINE,
+        "SourceArn: !GetAtt ImagePushedRule.Arn" => "SourceAccount: !Ref AWS::AccountId", "something else than the rule of pushes";
 
     an_authentication_that_the_switch_may_not_keep: permissions::what_aws_needs, PIPELINE,
         "Action: cognito-idp:DescribeUserPoolClient" => "Action: cognito-idp:DescribeUserPool", "does not allow cognito-idp:DescribeUserPoolClient";

@@ -56,7 +56,7 @@ async fn show(env: &TestEnvironment) -> anyhow::Result<()> {
         let since = tally.phases[1].get(key).copied().unwrap_or(0);
         let who = match pin {
             Pin::None => "new visitors",
-            Pin::Header(_) => "pinned by header",
+            Pin::Header(_) | Pin::HeaderOverCookie { .. } => "pinned by header",
             Pin::Cookie(_) => "pinned by cookie",
         };
         line(format!(

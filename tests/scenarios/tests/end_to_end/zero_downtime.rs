@@ -35,6 +35,11 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_no_pinned_visitor() -
     // Phase 2: visitors of the second come too, and the third is deployed.
     traffic.also(script(&second));
     traffic.also(browser(&second));
+    let both = Pin::HeaderOverCookie {
+        header: second.clone(),
+        cookie: first.clone(),
+    };
+    traffic.also(both.clone());
     traffic.also(Pin::None);
     traffic.next_phase();
     let third = env.deploy_live(&[]).await?.name;
@@ -68,7 +73,7 @@ async fn two_deployments_in_a_row_fail_no_request_and_move_no_pinned_visitor() -
             "{pin:?}"
         );
     }
-    for pin in [script(&second), browser(&second)] {
+    for pin in [script(&second), browser(&second), both] {
         assert_eq!(
             tally.answered_by(&pin, 2, 3),
             only(second.as_str()),

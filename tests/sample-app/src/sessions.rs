@@ -3,7 +3,9 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
+
+use tokio::time::Instant;
 
 /// The cookie with the name of the session.
 pub const COOKIE: &str = "Sample-Session";
@@ -85,5 +87,24 @@ impl Sessions {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
         self.last_seen.lock().unwrap_or_else(|p| p.into_inner())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_counts_until_it_has_been_idle_for_its_time() {
+        let sessions = Sessions::new(Duration::from_secs(300));
+        let name = sessions.open();
+        for _ in 0..4 {
+            tokio::time::advance(Duration::from_secs(299)).await;
+            assert_eq!(sessions.active(), 1);
+            assert!(sessions.touch(&name));
+        }
+        tokio::time::advance(Duration::from_secs(300)).await;
+        assert!(!sessions.touch(&name));
+        assert_eq!(sessions.active(), 0);
     }
 }

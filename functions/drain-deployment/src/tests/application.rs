@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, LOCATION};
 use axum::response::IntoResponse;
 use lifecycle::defaults;
+use tokio::sync::Barrier;
 
 /// One request as the application received it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +31,8 @@ enum Behaviour {
     Says(u16, String),
     Redirects(u16, String),
     Hangs,
+    /// Answers when all of these have been asked, and has no sessions.
+    Meets(Arc<Barrier>),
 }
 
 pub struct Application {
@@ -88,6 +91,13 @@ impl Application {
         Application::start(Behaviour::Redirects(status, location.to_owned()))
     }
 
+    /// So many applications, none of which answers before all have been asked.
+    pub async fn meeting(number: usize) -> Vec<Application> {
+        let all = Arc::new(Barrier::new(number));
+        let one = |_| Application::start(Behaviour::Meets(Arc::clone(&all)));
+        (0..number).map(one).collect()
+    }
+
     pub async fn hanging() -> Application {
         Application::start(Behaviour::Hangs)
     }
@@ -129,6 +139,10 @@ impl Application {
                     )
                         .into_response(),
                     Behaviour::Hangs => std::future::pending().await,
+                    Behaviour::Meets(all) => {
+                        all.wait().await;
+                        r#"{"status": "ok", "activeSessions": 0}"#.into_response()
+                    }
                 }
             }
         });

@@ -175,6 +175,14 @@ impl Ecs {
         self.shared.starts_paused.send_replace(paused);
     }
 
+    /// Waits until the scheduler has reconciled all services so often.
+    #[cfg(test)]
+    async fn after_rounds(&self, number: u64) {
+        let mut rounds = self.shared.rounds.subscribe();
+        let last = *rounds.borrow() + number;
+        let _ = rounds.wait_for(|round| *round >= last).await;
+    }
+
     /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether the task had
     /// processes.
     pub async fn kill(&self, task_id: &str) -> bool {

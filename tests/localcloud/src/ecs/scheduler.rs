@@ -42,6 +42,7 @@ pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
             }
         }
         forget(&mut shared.state(), time_scale, Timestamp::now());
+        shared.rounds.send_modify(|rounds| *rounds += 1);
     }
 }
 

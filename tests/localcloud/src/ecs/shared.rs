@@ -25,6 +25,8 @@ pub struct Shared {
     processes: Mutex<Processes>,
     /// Wakes the scheduler.
     pub wake: Notify,
+    /// How often the scheduler has reconciled all services.
+    pub rounds: watch::Sender<u64>,
     /// Whether new tasks stay in PENDING.
     pub starts_paused: watch::Sender<bool>,
     pub backends: Arc<dyn Backends>,
@@ -42,6 +44,7 @@ impl Shared {
             state: Mutex::default(),
             processes: Mutex::default(),
             wake: Notify::new(),
+            rounds: watch::Sender::new(0),
             starts_paused: watch::Sender::new(false),
             backends,
             network,

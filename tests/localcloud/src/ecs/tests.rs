@@ -323,6 +323,9 @@ where
     panic!("no {what} in time; the last answer is {last:#?}");
 }
 
+/// In so many rounds, the scheduler does whatever it would do.
+const ROUNDS: u64 = 15;
+
 async fn steady(ecs: &Ecs) -> Value {
     until(
         "completed deployment",
@@ -558,7 +561,7 @@ async fn three_crashes_fail_the_deployment_and_no_further_task_starts() {
     )
     .await;
     let before = count().await;
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    ecs.after_rounds(ROUNDS).await;
     assert_eq!(count().await, before, "a FAILED deployment starts no task");
     let stopped = tasks(&ecs, "STOPPED").await;
     assert_eq!(stopped[0]["stopCode"], "EssentialContainerExited");
@@ -617,8 +620,7 @@ async fn tasks_whose_start_is_paused_stay_pending_and_run_afterwards() {
         |service| service["pendingCount"] == 2,
     )
     .await;
-    // Far longer than a start takes at this time scale.
-    tokio::time::sleep(Duration::from_millis(500)).await;
+    ecs.after_rounds(ROUNDS).await;
     assert_eq!(service(&ecs).await["pendingCount"], 2);
     ecs.pause_starts(false);
     steady(&ecs).await;
@@ -694,12 +696,11 @@ async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
     let fake = Fake::new();
     let ecs = start(&fake);
     let mut create = request("serve:1");
-    // Ten seconds at this time scale, which is longer than the test waits.
-    create["healthCheckGracePeriodSeconds"] = json!(1000);
+    create["healthCheckGracePeriodSeconds"] = json!(i32::MAX);
     ok(&ecs, "CreateService", create).await;
     steady(&ecs).await;
     *fake.health.lock().unwrap() = "unhealthy";
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    ecs.after_rounds(ROUNDS).await;
     assert_eq!(
         tasks(&ecs, "STOPPED").await.len(),
         0,

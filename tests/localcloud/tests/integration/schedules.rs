@@ -94,7 +94,11 @@ async fn executions(client: &Client, machine: &str) -> Vec<Value> {
 }
 
 async fn queue(client: &Client) -> String {
-    let create = json!({"QueueName": "dead-letters"});
+    queue_named(client, "dead-letters").await
+}
+
+async fn queue_named(client: &Client, name: &str) -> String {
+    let create = json!({"QueueName": name});
     let created = json(client, "sqs", "AmazonSQS.CreateQueue", create).await;
     created["QueueUrl"].as_str().expect("a URL").to_owned()
 }
@@ -107,19 +111,29 @@ async fn messages(client: &Client, url: &str) -> usize {
 
 /// Creates a schedule that starts the machine every minute, which is every 1.2 s here.
 async fn schedule(client: &Client, machine: &str) {
+    schedule_as(client, "often", ROLE, machine).await;
+}
+
+/// Creates a schedule with that name and role, which runs as often, for a target.
+async fn schedule_as(client: &Client, name: &str, role: &str, target: &str) {
     let schedule = json!({
         "ScheduleExpression": "rate(1 minute)",
         "FlexibleTimeWindow": {"Mode": "OFF"},
         "Target": {
-            "Arn": machine,
-            "RoleArn": ROLE,
+            "Arn": target,
+            "RoleArn": role,
             "Input": "{}",
             "DeadLetterConfig": {"Arn": QUEUE},
         },
     });
     let body = schedule.to_string().into();
     let created = client
-        .rest("scheduler", Method::POST, "/schedules/often", body)
+        .rest(
+            "scheduler",
+            Method::POST,
+            &format!("/schedules/{name}"),
+            body,
+        )
         .await;
     created.expect("created");
 }
@@ -189,8 +203,22 @@ async fn a_schedule_cannot_assume_a_role_that_trusts_another_service() {
     role(client, "starter", "events.amazonaws.com").await;
     allow(client, "starter", &permissions).await;
     schedule(client, &machine).await;
+    // Another one that runs as often shows that its time has come more than once.
+    let ticks = queue_named(client, "ticks").await;
+    let to_ticks = QUEUE.replace("dead-letters", "ticks");
+    role(client, "ticker", "scheduler.amazonaws.com").await;
+    allow(client, "ticker", &[("sqs:SendMessage", &to_ticks)]).await;
+    schedule_as(
+        client,
+        "ticks",
+        &ROLE.replace("starter", "ticker"),
+        &to_ticks,
+    )
+    .await;
+    while messages(client, &ticks).await < 3 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // It cannot send dead letters with this role either, so the start is lost.
-    tokio::time::sleep(Duration::from_secs(4)).await;
     assert_eq!(executions(client, &machine).await.len(), 0);
     assert_eq!(messages(client, &queue).await, 0);
     cloud.stop().await;

@@ -884,6 +884,12 @@ fn check(state: &State, failed: bool) -> Result<(), String> {
     if group.rules != 0b11 {
         return Err(format!("{active} is active and lost its rules"));
     }
+    // An undo and a drain look at the ready tag to see a switch coming.
+    if group.marks & READY == 0 {
+        return Err(format!(
+            "the default action names {active}, which was not announced"
+        ));
+    }
     // A run that removes the mark of a failed switch reads the listener again right after, and restores
     // the mark.
     if group.marks & LIVE == 0 && !failed {

@@ -141,19 +141,15 @@ async fn described(elb: &Client, arns: &BTreeSet<String>) -> Option<Vec<TargetGr
 
 fn may_be_chosen(group: &TargetGroup, own: &str, active: Option<&str>, mutation: Mutation) -> bool {
     let has = |mark: &str| group.marks.contains(mark);
-    let ready = has(tags::READY_AT);
-    match mutation {
-        Mutation::OwnAlways => group.arn == own,
-        Mutation::NewestWhetherReadyOrNot => true,
-        Mutation::RolledBackToo => ready && !has(tags::DELETING_SINCE),
-        Mutation::DeletingToo => ready && !has(tags::ROLLED_BACK_AT),
-        Mutation::DrainingToo => ready && !has(tags::ROLLED_BACK_AT) && !has(tags::DELETING_SINCE),
-        _ => {
-            !has(tags::ROLLED_BACK_AT)
-                && !has(tags::DRAINING_SINCE)
-                && (Some(group.arn.as_str()) == active || ready && !has(tags::DELETING_SINCE))
-        }
+    let ready = has(tags::READY_AT) || mutation == Mutation::NewestWhetherReadyOrNot;
+    let rolled_back = has(tags::ROLLED_BACK_AT) && mutation != Mutation::RolledBackToo;
+    let draining = has(tags::DRAINING_SINCE) && mutation != Mutation::DrainingToo;
+    let deleting = has(tags::DELETING_SINCE) && mutation != Mutation::DeletingToo;
+    let is_active = Some(group.arn.as_str()) == active;
+    if mutation == Mutation::OwnAlways {
+        return group.arn == own;
     }
+    !rolled_back && !draining && (is_active || ready && !deleting)
 }
 
 async fn mark(elb: &Client, arn: &str, key: &str) {
@@ -223,20 +219,29 @@ fn the_correct_loop_holds() {
 
 #[test]
 fn every_defective_loop_is_found() {
-    for mutation in [
-        Mutation::NoReadBack,
-        Mutation::LiveAfterTheSwitch,
-        Mutation::NewestWhetherReadyOrNot,
-        Mutation::RolledBackToo,
-        Mutation::DeletingToo,
-        Mutation::DrainingToo,
-        Mutation::UnhealthyToo,
-        Mutation::OwnAlways,
+    // Each with what is broken first.
+    for (mutation, broken) in [
+        (
+            Mutation::NoReadBack,
+            "two: the end is Some(1), the newest ready one Some(2)",
+        ),
+        (Mutation::LiveAfterTheSwitch, "not marked as live"),
+        (Mutation::NewestWhetherReadyOrNot, "which was not announced"),
+        (
+            Mutation::RolledBackToo,
+            "one and a rolled back one: the end is Some(2)",
+        ),
+        (Mutation::DeletingToo, "is active and lost its rules"),
+        (Mutation::DrainingToo, "whose tasks were asked to drain"),
+        (Mutation::UnhealthyToo, "which has no healthy target"),
+        (
+            Mutation::OwnAlways,
+            "two: the end is Some(1), the newest ready one Some(2)",
+        ),
     ] {
-        match found(mutation) {
-            Some(what) => println!("{mutation:?}: {}", what.lines().next().unwrap_or_default()),
-            None => panic!("{mutation:?} was not found"),
-        }
+        let what = found(mutation).unwrap_or_else(|| panic!("{mutation:?} was not found"));
+        let first = what.lines().next().unwrap_or_default();
+        assert!(first.contains(broken), "{mutation:?}: {first}");
     }
 }
 
@@ -245,7 +250,7 @@ fn an_undo_that_does_not_wait_for_switches_in_flight_is_found() {
     let mut hasty = scenarios().pop().expect("the undo");
     hasty.undo_waits = false;
     let what = explore(&hasty, shipped()).expect_err("a defect");
-    println!("{what}");
+    assert!(what.contains("is active and lost its rules"), "{what}");
 }
 
 #[test]
@@ -256,7 +261,8 @@ fn a_drain_that_does_not_look_again_before_it_asks_is_found() {
     };
     let plans = [Plan::Restore(0), Plan::Drain(0)];
     let what = explore(&Scenario::new("hasty drain", world, &plans), hasty_drain());
-    println!("{}", what.expect_err("a defect"));
+    let what = what.expect_err("a defect");
+    assert!(what.contains("whose tasks were asked to drain"), "{what}");
 }
 
 /// A drain that marks and asks at once.

@@ -56,6 +56,11 @@ async fn closed_queue(cloud: &LocalCloud, name: &str) -> String {
     format!("arn:aws:sqs:us-east-1:000000000000:{name}")
 }
 
+async fn queue_url(cloud: &LocalCloud, name: &str) -> Value {
+    let asked = json!({"QueueName": name});
+    json_call(cloud, "sqs", "AmazonSQS.GetQueueUrl", asked).await["QueueUrl"].clone()
+}
+
 /// Lets the rule send to a queue.
 async fn open_queue(cloud: &LocalCloud, name: &str) {
     let policy = json!({"Version": "2012-10-17", "Statement": [{
@@ -63,30 +68,18 @@ async fn open_queue(cloud: &LocalCloud, name: &str) {
         "Resource": format!("arn:aws:sqs:us-east-1:000000000000:{name}"),
         "Condition": {"ArnEquals": {"aws:SourceArn": RULE}},
     }]});
-    let url = json_call(
-        cloud,
-        "sqs",
-        "AmazonSQS.GetQueueUrl",
-        json!({"QueueName": name}),
-    )
-    .await;
+    let url = queue_url(cloud, name).await;
     let attributes = json!({
-        "QueueUrl": url["QueueUrl"], "Attributes": {"Policy": policy.to_string()},
+        "QueueUrl": url, "Attributes": {"Policy": policy.to_string()},
     });
     json_call(cloud, "sqs", "AmazonSQS.SetQueueAttributes", attributes).await;
 }
 
 /// Receives messages from a queue until the expected number has arrived, for at most 5 s.
 async fn messages(cloud: &LocalCloud, name: &str, expected: usize) -> Vec<Value> {
-    let url = json_call(
-        cloud,
-        "sqs",
-        "AmazonSQS.GetQueueUrl",
-        json!({"QueueName": name}),
-    )
-    .await;
+    let url = queue_url(cloud, name).await;
     let receive = json!({
-        "QueueUrl": url["QueueUrl"],
+        "QueueUrl": url,
         "MaxNumberOfMessages": 10,
         "MessageAttributeNames": ["All"],
     });

@@ -117,6 +117,8 @@ async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() 
         ("cleanup", "secretsmanager", "GetSecretValue"),
         ("rollback", "elasticloadbalancing", "ModifyListener"),
     ] {
+        // Otherwise the drain would give way to the switches before and make no call.
+        env.age_switches().await?;
         let delayed_call = env.delay_call(service, operation, 1, Duration::from_secs(3));
         let to = json!({"deploymentId": back});
         let (cleanup, rollback) = if delayed == "cleanup" {

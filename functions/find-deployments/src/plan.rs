@@ -466,7 +466,7 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The rules of a deployment go, whatever becomes of it, when two sweeps have found neither a task nor a target.
+    /// Deletes the rules of a deployment, in every state, when two sweeps have found neither a task nor a target.
     fn unroute_if_empty(&self, deployment: &Deployment) -> Option<Due> {
         let in_use = matches!(
             deployment.target_group,

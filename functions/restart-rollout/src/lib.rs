@@ -99,7 +99,7 @@ pub async fn run(
         target_group::untag(&clients.elb, &group.arn, &marks).await?;
         return corrected("fresh tasks have replaced those that were asked to drain");
     }
-    // Otherwise the rollout would never be younger than a time that nobody can read or that is yet to come.
+    // A rollout cannot be newer than a tag that is not a time or that lies in the future, so every sweep would start another one.
     if let Some(group) = &drained
         && tags::time(&group.tags, tags::DRAINING_SINCE, clock()).is_none_or(|at| at >= clock())
     {

@@ -49,7 +49,7 @@ pub async fn find(
                 ErrorName::ImageNotFound,
                 format!(
                     "there is no image {shown}; push it under a new deployment id, correct the deployment id, or push it and \
-                     start {id}-2: the name of this execution is used up, so the push starts none"
+                     start {id}-2 by hand, because a push does not start an execution whose name was used"
                 ),
             )
         })?;

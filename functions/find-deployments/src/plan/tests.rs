@@ -677,7 +677,7 @@ fn a_lost_default_action_is_repaired_with_the_newest_suitable_deployment() {
         (Some(repair), true)
     );
 
-    // Nothing is made live that serves nobody; a person has to know.
+    // A deployment without a healthy target is not made live. The cleanup fails instead, so that an operator sees it.
     let all = std::mem::take(&mut facts.deployments).into_iter();
     facts.deployments = all.map(|it| with_targets(it, (2, 0))).collect();
     let plan_of_sick = planned_with(&facts);

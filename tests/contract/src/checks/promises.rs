@@ -162,7 +162,9 @@ pub fn alarms(repository: &Repository) -> Result<Vec<String>> {
     for (alarm, value) in template.resources_of("AWS::CloudWatch::Alarm") {
         let properties = &value["Properties"];
         if properties["AlarmActions"] != json!([{"Ref": "FailureTopic"}]) {
-            problems.push(format!("{PIPELINE}: {alarm} reports to nobody"));
+            problems.push(format!(
+                "{PIPELINE}: {alarm} does not report to the failure topic"
+            ));
         }
         let name = properties["AlarmName"]["Fn::Sub"]
             .as_str()

@@ -102,7 +102,7 @@ impl Run<'_> {
                         self.events.push(arguments["Entries"][0].clone());
                     }
                     let answer = self.answer(name);
-                    // The description of an execution that failed has a status too, and is no error of this call.
+                    // DescribeExecution returns the error of another execution, together with a status. This call has succeeded.
                     let is_description = answer.get("Status").is_some();
                     if let Some(error) = answer["Error"].as_str().filter(|_| !is_description) {
                         let catches = |it: &&Value| {

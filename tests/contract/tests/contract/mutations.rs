@@ -200,8 +200,8 @@ mistakes! {
         "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "are not kept first";
     another_number_of_images: promises::images, "docs/aws.md",
         "keeps the newest 1000 images" => "keeps the newest 100 images", "does not say `keeps the newest 1000 images`";
-    an_alarm_that_reports_to_nobody: promises::alarms, PIPELINE,
-        "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: []", "reports to nobody";
+    an_alarm_without_a_recipient: promises::alarms, PIPELINE,
+        "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: []", "does not report to the failure topic";
     an_alarm_that_nobody_documents: promises::alarms, PIPELINE,
         "AlarmName: !Sub ${Environment}-dead-letters" => "AlarmName: !Sub ${Environment}-letters", "the alarm letters is in";
     any_rule_that_starts_deployments: promises::one_trigger, PIPELINE,

@@ -42,6 +42,12 @@ page that it follows:
     that a state machine makes of such a function with that error. The answer has those of the last request that are
     still to come.
     https://docs.aws.amazon.com/lambda/latest/api/API_Invoke.html#API_Invoke_Errors
+16. An execution fails when its history would have more than 25,000 events, of which MiniStack keeps only some. Nothing
+    catches that.
+    https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html
+17. The name of an error has 256 characters at most, and its cause 32,768. AWS documents the lengths; that what is
+    longer is cut is the worst that it may do, because a cause that is cut cannot be parsed.
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -845,6 +851,72 @@ ecr._repo_shape = lambda repository: repository_shape(repository) | {FILTERS: re
 ecr._v2_put_manifest = put_manifest_under_tag
 ecr._put_image = put_image_under_tag
 provisioners._ecr_repo_apply_policies = apply_policies_and_filters
+
+
+# --- 16. The history of an execution --------------------------------------------------------------
+
+MAX_EVENTS = 25_000
+# The events of a state besides those of its attempts and branches: entered and exited, and for some started and
+# succeeded.
+EVENTS_OF_A_STATE = {"pass": 2, "choice": 2, "wait": 2, "task": 2, "parallel": 4, "map": 4}
+# The events of an attempt: scheduled, started, and succeeded or failed.
+EVENTS_OF_AN_ATTEMPT = 3
+# The events of an item or branch besides those of its states: started and succeeded.
+EVENTS_OF_A_BRANCH = 2
+counting = threading.Lock()
+
+
+def count_events(execution, number):
+    if execution is None:
+        return
+    with counting:
+        # Its own start and end count too.
+        execution["eventCount"] = execution.get("eventCount", 2) + number
+        if execution["eventCount"] > MAX_EVENTS:
+            raise stepfunctions._ExecutionError(
+                "States.Runtime", f"The execution reached the maximum number of history events ({MAX_EVENTS}).")
+
+
+def counted(handler, number):
+    def handle(state_def, data, *others):
+        count_events(stepfunctions._executions.get((others[-1].get("Execution") or {}).get("Id", "")), number)
+        return handler(state_def, data, *others)
+    return handle
+
+
+for kind, number in EVENTS_OF_A_STATE.items():
+    name = f"_execute_{kind}"
+    setattr(stepfunctions, name, counted(getattr(stepfunctions, name), number))
+
+run_branch, add_counted_event = stepfunctions._run_sub_machine, stepfunctions._add_event
+
+
+def run_counted_branch(states, start, data, execution, ctx):
+    count_events(execution, EVENTS_OF_A_BRANCH)
+    return run_branch(states, start, data, execution, ctx)
+
+
+def add_event_of_attempt(execution, event_type, details=None):
+    if event_type == "TaskScheduled":
+        count_events(execution, EVENTS_OF_AN_ATTEMPT)
+    return add_counted_event(execution, event_type, details)
+
+
+stepfunctions._run_sub_machine = run_counted_branch
+stepfunctions._add_event = add_event_of_attempt
+
+
+# --- 17. The lengths of errors and causes ---------------------------------------------------------
+
+MAX_ERROR, MAX_CAUSE = 256, 32_768
+make_error = stepfunctions._ExecutionError.__init__
+
+
+def make_error_within_limits(self, error, cause):
+    make_error(self, str(error)[:MAX_ERROR], str(cause)[:MAX_CAUSE])
+
+
+stepfunctions._ExecutionError.__init__ = make_error_within_limits
 
 
 # --- The process --------------------------------------------------------------------------------

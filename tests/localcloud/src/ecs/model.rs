@@ -16,7 +16,7 @@ use super::requests::{
 /// All services and tasks, by ARN.
 #[derive(Debug, Default)]
 pub struct State {
-    /// INACTIVE services stay until their name is used again.
+    /// INACTIVE services stay for an hour, unless their name is used again.
     pub services: BTreeMap<String, Service>,
     /// Stopped tasks stay for an hour.
     pub tasks: BTreeMap<String, Task>,
@@ -94,6 +94,8 @@ pub struct Service {
     /// Whether the event "has reached a steady state" was added for the current state.
     pub steady: bool,
     pub created_at: Timestamp,
+    /// When it became INACTIVE.
+    pub inactive_since: Option<Timestamp>,
 }
 
 impl Service {
@@ -518,6 +520,7 @@ impl Service {
             events: VecDeque::new(),
             steady: false,
             created_at: Timestamp::now(),
+            inactive_since: None,
         }
     }
 }

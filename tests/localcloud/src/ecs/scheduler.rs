@@ -244,6 +244,7 @@ fn drain(service: &mut Service, tasks: &mut [&mut Task]) {
     stop_tasks(service, wanted.map(|task| &mut **task).collect());
     if tasks.iter().all(|task| task.status >= TaskStatus::Stopping) {
         service.status = ServiceStatus::Inactive;
+        service.inactive_since = Some(Timestamp::now());
     }
 }
 
@@ -438,24 +439,15 @@ fn complete(service: &mut Service, tasks: &[&mut Task]) {
     }
 }
 
-/// Removes stopped tasks after their time, and with its last task a service that is INACTIVE: "in the
-/// future, INACTIVE services may be cleaned up and purged from Amazon ECS record keeping".
+/// Removes stopped tasks and then INACTIVE services after their time: "in the future, INACTIVE services may be
+/// cleaned up and purged from Amazon ECS record keeping".
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html>
 fn forget(state: &mut State, time_scale: TimeScale, now: Timestamp) {
     let kept = time_scale.seconds(STOPPED_TASKS_ARE_KEPT).as_secs_f64();
-    let before = state.tasks.len();
-    state.tasks.retain(|_, task| {
-        task.times
-            .stopped_at
-            .is_none_or(|Timestamp(at)| task.status != TaskStatus::Stopped || now.0 - at < kept)
+    let is_over = |since: Option<Timestamp>| since.is_some_and(|since| now.0 - since.0 >= kept);
+    let State { services, tasks } = state;
+    tasks.retain(|_, task| task.status != TaskStatus::Stopped || !is_over(task.times.stopped_at));
+    services.retain(|arn, service| {
+        !is_over(service.inactive_since) || tasks.values().any(|task| task.service_arn == *arn)
     });
-    if state.tasks.len() < before {
-        let State {
-            services, tasks, ..
-        } = state;
-        services.retain(|arn, service| {
-            service.status != ServiceStatus::Inactive
-                || tasks.values().any(|task| task.service_arn == *arn)
-        });
-    }
 }

@@ -94,6 +94,7 @@ pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
         events: VecDeque::new(),
         steady: false,
         created_at: Timestamp::now(),
+        inactive_since: None,
     };
     let mut state = shared.state();
     // Checked again, because a concurrent call may have created the service meanwhile.

@@ -959,22 +959,57 @@ async fn ministack_keeps_clusters_and_task_definitions_but_a_cluster_in_use_cann
     ecs.shutdown().await;
 }
 
-#[tokio::test]
-async fn a_deleted_service_and_its_tasks_are_forgotten_after_some_time() {
-    let fake = Fake::new();
-    let ecs = start_at(&fake, TimeScale(0.0001));
-    ok(&ecs, "CreateService", request("serve:1")).await;
-    steady(&ecs).await;
-    let stopping = tasks(&ecs, "RUNNING").await;
-    let delete = json!({"cluster": "test", "service": "app", "force": true});
-    ok(&ecs, "DeleteService", delete).await;
-    let describe = json!({"cluster": "test", "services": ["app"]});
-    while ok(&ecs, "DescribeServices", describe.clone()).await["failures"] == json!([]) {
-        tokio::time::sleep(Duration::from_millis(20)).await;
+/// Asserts that a service is missing for every call.
+async fn is_not_found(ecs: &Ecs, name: &str) {
+    for (operation, member) in [
+        ("UpdateService", "service"),
+        ("DeleteService", "service"),
+        ("ListTasks", "serviceName"),
+    ] {
+        assert_eq!(
+            refused(ecs, operation, json!({"cluster": "test", member: name})).await,
+            "ServiceNotFoundException: Service not found.",
+            "{operation}"
+        );
     }
-    let arns: Vec<&Value> = stopping.iter().map(|task| &task["taskArn"]).collect();
-    let described = json!({"cluster": "test", "tasks": arns});
-    let described = ok(&ecs, "DescribeTasks", described).await;
-    assert_eq!(described["tasks"], json!([]));
+    let describe = json!({"cluster": "test", "services": [name]});
+    let described = ok(ecs, "DescribeServices", describe).await;
+    assert_eq!(described["failures"][0]["reason"], "MISSING");
+}
+
+#[tokio::test]
+async fn a_service_that_never_existed_is_not_found() {
+    let ecs = start(&Fake::new());
+    is_not_found(&ecs, "app").await;
     ecs.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_deleted_service_with_or_without_tasks_is_forgotten_after_some_time() {
+    for desired_count in [2, 0] {
+        let fake = Fake::new();
+        let ecs = start_at(&fake, TimeScale(0.0001));
+        let mut create = request("serve:1");
+        create["desiredCount"] = json!(desired_count);
+        ok(&ecs, "CreateService", create).await;
+        until(
+            "tasks",
+            || service(&ecs),
+            |service| service["runningCount"] == desired_count,
+        )
+        .await;
+        let stopping = tasks(&ecs, "RUNNING").await;
+        let delete = json!({"cluster": "test", "service": "app", "force": true});
+        ok(&ecs, "DeleteService", delete).await;
+        until("end", || service(&ecs), Value::is_null).await;
+        is_not_found(&ecs, "app").await;
+        if desired_count > 0 {
+            let arns: Vec<&Value> = stopping.iter().map(|task| &task["taskArn"]).collect();
+            let described = json!({"cluster": "test", "tasks": arns});
+            let described = ok(&ecs, "DescribeTasks", described).await;
+            assert_eq!(described["tasks"], json!([]));
+            assert_eq!(described["failures"].as_array().unwrap().len(), 2);
+        }
+        ecs.shutdown().await;
+    }
 }

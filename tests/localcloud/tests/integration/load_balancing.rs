@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::cloud::{self, Balancer, code, forward, header_condition, listener};
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, ForwardActionConfig, Tag, TargetDescription, TargetGroupTuple,
+    Action, ActionTypeEnum, ForwardActionConfig, Tag, TargetDescription, TargetGroupAttribute,
+    TargetGroupTuple,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -481,5 +482,106 @@ async fn changes_whose_callers_have_given_up_before_their_turn_do_not_hold_up_ot
     let rules = rules.listener_arn(&balancer.listener).send().await;
     let rules = rules.expect("answered").rules().len();
     assert!(rules < 90, "{rules} rules were created");
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_deleted_has_neither_tags_nor_settings() {
+    let cloud = cloud::start().await;
+    let balancer = Balancer::create(&cloud).await;
+    let client = &balancer.client;
+    let group = balancer.target_group("a").await;
+    let rule = balancer.rule(1, &group).await.expect("created");
+    let kept = balancer.target_group("b").await;
+    let delete = client.delete_rule().rule_arn(&rule).send().await;
+    delete.expect("deleted");
+    let delete = client.delete_target_group().target_group_arn(&group);
+    delete.send().await.expect("deleted");
+    for (arn, expected) in [
+        (&rule, "RuleNotFound"),
+        (&group, "TargetGroupNotFound"),
+        (&format!("{}x", balancer.listener), "ListenerNotFound"),
+        (&format!("{}x", balancer.arn), "LoadBalancerNotFound"),
+    ] {
+        // One that is missing fails the call for all of them.
+        let both = Some(vec![kept.clone(), arn.clone()]);
+        let tag = Tag::builder().key("key").value("value").build();
+        let add = client.add_tags().set_resource_arns(both.clone()).tags(tag);
+        let added = add.send().await;
+        assert_eq!(code(&added.expect_err("it does not exist")), expected);
+        let read = client.describe_tags().set_resource_arns(both.clone());
+        let read = read.send().await;
+        assert_eq!(code(&read.expect_err("it does not exist")), expected);
+        let remove = client.remove_tags().set_resource_arns(both);
+        let removed = remove.tag_keys("key").send().await;
+        assert_eq!(code(&removed.expect_err("it does not exist")), expected);
+    }
+    let read = client.describe_tags().resource_arns(&kept).send().await;
+    let read = read.expect("read");
+    assert!(read.tag_descriptions()[0].tags().is_empty(), "{read:?}");
+
+    let attribute = TargetGroupAttribute::builder()
+        .key("deregistration_delay.timeout_seconds")
+        .value("60")
+        .build();
+    let modify = client.modify_target_group_attributes();
+    let modify = modify.target_group_arn(&group).attributes(attribute);
+    let modified = modify.send().await;
+    assert_eq!(
+        code(&modified.expect_err("it does not exist")),
+        "TargetGroupNotFound"
+    );
+    let modify = client.modify_target_group().target_group_arn(&group);
+    let modified = modify.health_check_path("/").send().await;
+    assert_eq!(
+        code(&modified.expect_err("it does not exist")),
+        "TargetGroupNotFound"
+    );
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn weights_numbers_of_groups_and_tags_are_limited() {
+    let cloud = cloud::start().await;
+    let balancer = Balancer::create(&cloud).await;
+    let client = &balancer.client;
+    let mut groups = Vec::new();
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        groups.push(balancer.target_group(name).await);
+    }
+    let forward = async |groups: &[String], weight: i32| {
+        let groups = groups.iter().map(|arn| {
+            let group = TargetGroupTuple::builder().target_group_arn(arn);
+            group.weight(weight).build()
+        });
+        let config = ForwardActionConfig::builder()
+            .set_target_groups(Some(groups.collect()))
+            .build();
+        let action = Action::builder()
+            .r#type(ActionTypeEnum::Forward)
+            .forward_config(config)
+            .build();
+        let modify = client.modify_listener().listener_arn(&balancer.listener);
+        let modified = modify.default_actions(action).send().await;
+        modified.map(drop).map_err(|error| code(&error))
+    };
+    let refused = || Err("ValidationError".to_owned());
+    assert_eq!(forward(&groups[..5], 999).await, Ok(()));
+    assert_eq!(forward(&groups, 1).await, refused());
+    assert_eq!(forward(&groups[..1], 1000).await, refused());
+
+    let tag = |key: String| Tag::builder().key(key).value("value").build();
+    let add = async |keys: std::ops::RangeInclusive<u32>| {
+        let tags = keys.map(|number| tag(format!("key-{number}"))).collect();
+        let add = client.add_tags().resource_arns(&groups[0]);
+        let added = add.set_tags(Some(tags)).send().await;
+        added.map(drop).map_err(|error| code(&error))
+    };
+    assert_eq!(add(1..=30).await, Ok(()));
+    assert_eq!(add(31..=51).await, Err("TooManyTags".to_owned()));
+    assert_eq!(add(21..=50).await, Ok(()));
+    let create = client.create_target_group().name("g").vpc_id("vpc-1");
+    let created = create.port(80).tags(tag("aws:key".into())).send().await;
+    assert_eq!(code(&created.expect_err("reserved")), "ValidationError");
     cloud.stop().await;
 }

@@ -3,7 +3,7 @@
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeAccountLimits.html>
 //! <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-limits.html>
 
-use super::quotas::TARGET_GROUPS_PER_LOAD_BALANCER;
+use super::{forward_actions::TARGET_GROUPS, quotas::TARGET_GROUPS_PER_LOAD_BALANCER};
 use crate::gateway::answer::{Answer, query_answer};
 
 /// The limits of application load balancers.
@@ -18,7 +18,10 @@ pub fn answer(rules_per_load_balancer: usize) -> Answer {
             rules_per_load_balancer,
         ),
         ("target-groups", 3000),
-        ("target-groups-per-action-on-application-load-balancer", 5),
+        (
+            "target-groups-per-action-on-application-load-balancer",
+            TARGET_GROUPS,
+        ),
         (
             "target-groups-per-application-load-balancer",
             TARGET_GROUPS_PER_LOAD_BALANCER,

@@ -10,12 +10,14 @@ mod client_secrets;
 mod conditions;
 #[cfg(test)]
 mod examples;
+mod forward_actions;
 mod pages;
 mod priority;
 mod quotas;
 mod request;
 pub mod snapshot;
 mod tag_batches;
+mod tags;
 mod target_group_in_use;
 mod target_group_name;
 mod target_health;
@@ -107,6 +109,8 @@ impl Elbv2 {
                 AwsError::new("ServiceUnavailable", error.message).with_status(503)
             })?;
         unknown_arns::check(operation, &params, &state)?;
+        tags::check(&params, &state)?;
+        forward_actions::check(&params)?;
         match operation {
             "CreateRule" => {
                 conditions::check(&params)?;

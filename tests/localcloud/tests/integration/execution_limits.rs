@@ -1,0 +1,152 @@
+//! The limits on an execution: the data of its states, its history, and its errors.
+
+use crate::cloud::{self, states};
+use std::time::Duration;
+
+use localcloud::LocalCloud;
+use localcloud::ministack::Client;
+use serde_json::{Value, json};
+
+/// Starts a local cloud with the role of the machines.
+async fn start() -> LocalCloud {
+    let cloud = cloud::start().await;
+    let trust = json!({"Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": "states.amazonaws.com"},
+        "Action": "sts:AssumeRole",
+    }]});
+    let make_role = [
+        ("Action", "CreateRole"),
+        ("RoleName", "machine"),
+        ("AssumeRolePolicyDocument", &trust.to_string()),
+    ];
+    let made = cloud.client().query("iam", "2010-05-08", &make_role).await;
+    made.expect("created");
+    cloud
+}
+
+/// Runs a machine with a Map that runs a state, which may go on to the state `Done`, for each of so many items, and
+/// catches all errors that can be caught. Returns the finished execution. The output of one that caught an error is the error.
+async fn end_of(client: &Client, name: &str, items: u32, state: Value) -> Value {
+    let done = json!({"Type": "Pass", "Output": 1, "End": true});
+    let definition = json!({
+        "QueryLanguage": "JSONata",
+        "StartAt": "Each",
+        "States": {
+            "Each": {
+                "Type": "Map",
+                "Items": format!("{{% [1..{items}] %}}"),
+                "MaxConcurrency": 1,
+                "ItemProcessor": {"StartAt": "Only", "States": {"Only": state, "Done": done}},
+                "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}],
+                "End": true
+            },
+            "Caught": {"Type": "Succeed"}
+        }
+    });
+    let create = json!({
+        "name": name,
+        "roleArn": "arn:aws:iam::000000000000:role/machine",
+        "definition": definition.to_string(),
+    });
+    let created = states(client, "CreateStateMachine", create).await;
+    let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
+    let started = states(client, "StartExecution", start).await;
+    loop {
+        let which = json!({"executionArn": started["executionArn"]});
+        let execution = states(client, "DescribeExecution", which).await;
+        if execution["status"] != "RUNNING" {
+            return execution;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+fn outputs(characters: u32, character: char) -> Value {
+    let output = format!("{{% $pad('', {characters}, '{character}') %}}");
+    json!({"Type": "Pass", "Output": output, "End": true})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_outputs_at_most_256_kib_and_a_larger_output_cannot_be_caught() {
+    let cloud = start().await;
+    let client = cloud.client();
+    // The quotes and brackets around the text count too.
+    let fits = end_of(client, "fits", 1, outputs(262_140, 'x')).await;
+    assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
+    // Each character counts as two bytes, although its escape sequence has six.
+    let fits = end_of(client, "fits-too", 1, outputs(131_070, 'ä')).await;
+    assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
+    let exceeds = end_of(client, "exceeds", 1, outputs(262_141, 'x')).await;
+    assert_eq!(exceeds["status"], "FAILED");
+    assert_eq!(exceeds["error"], "States.DataLimitExceeded");
+
+    let fails = |error: &str| json!({"Type": "Fail", "Error": error, "Cause": "why"});
+    let caught = end_of(client, "caught", 1, fails("TransientError")).await;
+    assert_eq!(
+        error_of(&caught),
+        ("TransientError".into(), "why".into()),
+        "{caught}"
+    );
+    let not_caught = end_of(client, "not-caught", 1, fails("States.DataLimitExceeded")).await;
+    assert_eq!(not_caught["status"], "FAILED", "{not_caught}");
+    cloud.stop().await;
+}
+
+/// The name and the cause of the error that an execution caught.
+fn error_of(execution: &Value) -> (String, String) {
+    let output = execution["output"].as_str().unwrap_or("null");
+    let error: Value = serde_json::from_str(output).expect("JSON");
+    let text = |key: &str| error[key].as_str().unwrap_or_default().to_owned();
+    (text("Error"), text("Cause"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_history_of_more_than_25_000_events_fails_the_execution_and_cannot_be_caught() {
+    let cloud = start().await;
+    let client = cloud.client();
+    // An execution has 2 events, a Map 4, and an item 2 and those of its states.
+    let passes = json!({"Type": "Pass", "End": true});
+    // Its attempt, which fails because there is no such function, has 3 events. Then a Pass state follows.
+    let fails = json!({
+        "Type": "Task",
+        "Resource": "arn:aws:states:::lambda:invoke",
+        "Arguments": {"FunctionName": "missing"},
+        "Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Done"}],
+        "End": true
+    });
+    for (name, state, events_of_an_item) in
+        [("passes", passes, 2 + 2), ("fails", fails, 2 + 2 + 3 + 2)]
+    {
+        let most = (25_000 - 2 - 4) / events_of_an_item;
+        let fits = end_of(client, &format!("{name}-fits"), most, state.clone()).await;
+        assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
+        let exceeds = end_of(client, &format!("{name}-exceeds"), most + 1, state).await;
+        assert_eq!(exceeds["status"], "FAILED", "{name}");
+        assert_eq!(exceeds["error"], "States.Runtime");
+        assert_eq!(
+            exceeds["cause"],
+            "The execution reached the maximum number of history events (25000)."
+        );
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_error_has_256_characters_and_its_cause_32_768_at_most() {
+    let cloud = start().await;
+    let client = cloud.client();
+    let fails = |error: u32, cause: u32| {
+        json!({
+            "Type": "Fail",
+            "Error": format!("{{% $pad('', {error}, 'e') %}}"),
+            "Cause": format!("{{% $pad('', {cause}, 'c') %}}"),
+        })
+    };
+    for (name, given) in [("fits", (256, 32_768)), ("is-cut", (257, 32_769))] {
+        let caught = end_of(client, name, 1, fails(given.0, given.1)).await;
+        let (error, cause) = error_of(&caught);
+        assert_eq!((error.len(), cause.len()), (256, 32_768), "{name}");
+    }
+    cloud.stop().await;
+}

@@ -6,7 +6,11 @@ use std::{
 };
 
 use bytes::Bytes;
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{
+    sync::Notify,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
 
 use crate::{
     gateway::elbv2::snapshot::Snapshot,
@@ -19,7 +23,7 @@ use crate::{
 /// of MiniStack.
 const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Seconds on AWS until a change reaches the data plane.
+/// Seconds on AWS until a change reaches all nodes of the data plane.
 ///
 /// AWS does not document the time. Load balancers apply changes in batches of about ten seconds:
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/issues/4039>.
@@ -118,18 +122,24 @@ impl ControlPlaneFeed {
     }
 
     /// Applies changes in batches. The first change starts the delay, and at its end the newest state is
-    /// applied.
+    /// applied to the first node. Other nodes are ahead: they apply each change at once. Meanwhile the old and the
+    /// new routing answer side by side.
     async fn apply(&self, load_balancer: Arc<LoadBalancer>, time_scale: TimeScale) {
         loop {
             self.0.changed.notified().await;
-            tokio::time::sleep(time_scale.seconds(DATA_PLANE_DELAY_SECONDS)).await;
-            let newest = self
-                .0
-                .newest
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .clone();
-            load_balancer.apply(newest);
+            let end = Instant::now() + time_scale.seconds(DATA_PLANE_DELAY_SECONDS);
+            loop {
+                load_balancer.apply_ahead(self.newest());
+                if timeout_at(end, self.0.changed.notified()).await.is_err() {
+                    break;
+                }
+            }
+            load_balancer.apply(self.newest());
         }
+    }
+
+    fn newest(&self) -> Arc<ControlPlane> {
+        let newest = self.0.newest.lock();
+        newest.unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

@@ -21,7 +21,7 @@ use crate::{
         faults::Faults,
         forward::Forward,
     },
-    load_balancer::{LoadBalancer, targets::Targets, threads::Threads},
+    load_balancer::{self, LoadBalancer, targets::Targets, threads::Threads},
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
@@ -37,6 +37,9 @@ pub struct Options {
     pub https_port: u16,
     /// The factor for all durations of AWS.
     pub time_scale: TimeScale,
+    /// Whether the load balancer has a second node, which applies a change at once. The first node follows after
+    /// the delay of AWS.
+    pub second_node: bool,
 }
 
 /// A running local cloud. [`LocalCloud::stop`] ends it in order; if it is dropped instead, its processes
@@ -85,8 +88,12 @@ impl LocalCloud {
         let load_balancer = threads
             .handle()
             .spawn(LoadBalancer::start(
-                options.http_port,
-                options.https_port,
+                load_balancer::Options {
+                    http_port: options.http_port,
+                    https_port: options.https_port,
+                    nodes: 1 + usize::from(options.second_node),
+                    ..load_balancer::Options::default()
+                },
                 targets.clone(),
             ))
             .await??;

@@ -53,6 +53,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         http_port: arguments.http_port,
         https_port: arguments.https_port,
         time_scale: TimeScale(arguments.time_scale),
+        ..Options::default()
     })
     .await?;
     let outcome = tokio::select! {

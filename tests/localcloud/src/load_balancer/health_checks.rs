@@ -278,7 +278,7 @@ mod tests {
     #[tokio::test]
     async fn a_check_distinguishes_a_status_a_refused_connection_a_timeout_and_an_invalid_answer() {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
-        let answering = |answer: Option<&'static str>| async move {
+        let answering = |answer: Option<&'static str>, timeout: Duration| async move {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move {
@@ -296,19 +296,24 @@ mod tests {
                     None => std::future::pending().await,
                 }
             });
-            check(address, "/_health".into(), Duration::from_millis(300)).await
+            check(address, "/_health".into(), timeout).await
         };
-        let ok = "HTTP/1.1 204 No Content\r\n\r\n";
-        assert_eq!(answering(Some(ok)).await, Outcome::Status(204));
-        assert_eq!(answering(Some("invalid\r\n\r\n")).await, Outcome::Failed);
-        assert_eq!(answering(Some("")).await, Outcome::Failed);
-        assert_eq!(answering(None).await, Outcome::TimedOut);
+        let hour = Duration::from_secs(3600);
+        for (answer, outcome) in [
+            ("HTTP/1.1 204 No Content\r\n\r\n", Outcome::Status(204)),
+            ("invalid\r\n\r\n", Outcome::Failed),
+            ("", Outcome::Failed),
+        ] {
+            assert_eq!(answering(Some(answer), hour).await, outcome, "{answer:?}");
+        }
+        let soon = Duration::from_millis(300);
+        assert_eq!(answering(None, soon).await, Outcome::TimedOut);
 
         let closed = {
             let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        let refused = check(closed, "/".into(), Duration::from_secs(1)).await;
+        let refused = check(closed, "/".into(), hour).await;
         assert_eq!(refused, Outcome::Failed);
     }
 }

@@ -47,6 +47,8 @@ pub struct Options {
     pub https_port: u16,
     /// How long a connection may be idle before it is closed.
     pub idle_timeout: Duration,
+    /// The number of nodes. Each connection belongs to one of them, in turn.
+    pub nodes: usize,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             http_port: 0,
             https_port: 0,
             idle_timeout: IDLE_TIMEOUT,
+            nodes: 1,
         }
     }
 }
@@ -69,13 +72,32 @@ pub struct LoadBalancer {
     _open: watch::Sender<()>,
 }
 
-/// The control plane that the data plane uses, with its routes.
-#[derive(Default)]
-struct InForce(RwLock<(Arc<ControlPlane>, Arc<Routes>)>);
+/// The control plane that each node uses, with its routes.
+struct InForce(RwLock<Vec<(Arc<ControlPlane>, Arc<Routes>)>>);
 
 impl InForce {
-    fn routes(&self) -> Arc<Routes> {
-        self.0.read().unwrap_or_else(|p| p.into_inner()).1.clone()
+    fn new(nodes: usize) -> Self {
+        InForce(RwLock::new(vec![Default::default(); nodes]))
+    }
+
+    fn routes(&self, node: usize) -> Arc<Routes> {
+        let nodes = self.0.read().unwrap_or_else(|p| p.into_inner());
+        nodes[node].1.clone()
+    }
+
+    /// Uses a control plane from the node with this number on. Nodes with the same one share its routes, and with
+    /// them the turns of the weights.
+    fn apply(&self, control_plane: Arc<ControlPlane>, first: usize) {
+        let mut nodes = self.0.write().unwrap_or_else(|p| p.into_inner());
+        let known = nodes.iter().find(|(used, _)| *used == control_plane);
+        let new = known.cloned().unwrap_or_else(|| {
+            let routes = Arc::new(Routes::new(&control_plane));
+            (control_plane, routes)
+        });
+        nodes
+            .iter_mut()
+            .skip(first)
+            .for_each(|node| *node = new.clone());
     }
 }
 
@@ -93,20 +115,7 @@ impl LoadBalancer {
     ///
     /// # Errors
     /// If a port is in use.
-    pub async fn start(http_port: u16, https_port: u16, targets: Targets) -> anyhow::Result<Self> {
-        let options = Options {
-            http_port,
-            https_port,
-            ..Options::default()
-        };
-        Self::start_with(options, targets).await
-    }
-
-    /// The same as [`LoadBalancer::start`], with all settings.
-    ///
-    /// # Errors
-    /// If a port is in use.
-    pub async fn start_with(options: Options, targets: Targets) -> anyhow::Result<Self> {
+    pub async fn start(options: Options, targets: Targets) -> anyhow::Result<Self> {
         let (http, http_port) = bind(options.http_port).await?;
         let (https, https_port) = bind(options.https_port).await?;
         let ports = Ports {
@@ -116,7 +125,7 @@ impl LoadBalancer {
         let tls = tls::self_signed()?;
         let (open, receiver) = watch::channel(());
         let proxy = Arc::new(Proxy::new(targets, ports, options.idle_timeout, receiver));
-        let in_force = Arc::new(InForce::default());
+        let in_force = Arc::new(InForce::new(options.nodes));
         let frontends = [
             Frontend {
                 listener: http,
@@ -133,7 +142,9 @@ impl LoadBalancer {
         ];
         let acceptors = frontends
             .into_iter()
-            .map(|frontend| tokio::spawn(frontend.accept(proxy.clone(), in_force.clone())))
+            .map(|frontend| {
+                tokio::spawn(frontend.accept(proxy.clone(), in_force.clone(), options.nodes))
+            })
             .collect();
         Ok(LoadBalancer {
             ports,
@@ -146,11 +157,20 @@ impl LoadBalancer {
 
     /// Uses a new control plane for all further requests.
     pub fn apply(&self, control_plane: Arc<ControlPlane>) {
-        let mut in_force = self.in_force.0.write().unwrap_or_else(|p| p.into_inner());
-        if in_force.0 != control_plane {
-            let routes = Routes::new(&control_plane);
-            *in_force = (control_plane, Arc::new(routes));
-        }
+        self.in_force.apply(control_plane, 0);
+    }
+
+    /// Uses a new control plane for the further requests to all nodes but the first one, which follows later.
+    pub fn apply_ahead(&self, control_plane: Arc<ControlPlane>) {
+        self.in_force.apply(control_plane, 1);
+    }
+
+    /// Whether all nodes use the same control plane.
+    pub fn nodes_agree(&self) -> bool {
+        let nodes = self.in_force.0.read().unwrap_or_else(|p| p.into_inner());
+        nodes
+            .windows(2)
+            .all(|pair| Arc::ptr_eq(&pair[0].1, &pair[1].1))
     }
 
     /// The certificate of the HTTPS listener in PEM format, for clients that must trust it.
@@ -186,9 +206,10 @@ async fn bind(port: u16) -> anyhow::Result<(TcpListener, u16)> {
 }
 
 impl Frontend {
-    async fn accept(self, proxy: Arc<Proxy>, in_force: Arc<InForce>) {
+    async fn accept(self, proxy: Arc<Proxy>, in_force: Arc<InForce>, nodes: usize) {
         // Connections end with this task, which ends with the load balancer.
         let mut connections = JoinSet::new();
+        let mut in_turn = (0..nodes).cycle();
         loop {
             let accepted = tokio::select! {
                 accepted = self.listener.accept() => accepted,
@@ -203,21 +224,23 @@ impl Frontend {
                     continue;
                 }
             };
-            if !in_force.routes().listens_on(self.listener_port) {
+            let node = in_turn.next().unwrap_or_default();
+            if !in_force.routes(node).listens_on(self.listener_port) {
                 continue;
             }
             let _ = stream.set_nodelay(true);
             let connection_info = self.connection_info(client);
             let proxy = proxy.clone();
             let in_force = in_force.clone();
+            let routes = move || in_force.routes(node);
             match self.tls.clone() {
                 None => {
-                    connections.spawn(serve(stream, connection_info, proxy, in_force));
+                    connections.spawn(serve(stream, connection_info, proxy, routes));
                 }
                 Some(tls) => {
                     connections.spawn(async move {
                         match tls.accept(stream).await {
-                            Ok(stream) => serve(stream, connection_info, proxy, in_force).await,
+                            Ok(stream) => serve(stream, connection_info, proxy, routes).await,
                             Err(error) => tracing::debug!(%error, "TLS handshake failed"),
                         }
                     });
@@ -240,11 +263,11 @@ async fn serve(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     connection_info: ConnectionInfo,
     proxy: Arc<Proxy>,
-    in_force: Arc<InForce>,
+    routes: impl Fn() -> Arc<Routes>,
 ) {
     let service = service_fn(|request| {
         let proxy = proxy.clone();
-        let routes = in_force.routes();
+        let routes = routes();
         async move { proxy.handle(routes, connection_info, request).await }
     });
     let connection = http1::Builder::new()

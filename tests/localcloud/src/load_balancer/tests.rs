@@ -27,8 +27,10 @@ const ZONE: &str = "us-east-1a";
 struct Target {
     address: SocketAddr,
     healthy: Arc<AtomicBool>,
-    /// Notified when a request for `/slow` arrives.
+    /// Notified when a request for `/held` arrives.
     arrived: Arc<Notify>,
+    /// Notify it to let such a request be answered.
+    released: Arc<Notify>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -43,15 +45,22 @@ struct Named {
     name: &'static str,
     healthy: Arc<AtomicBool>,
     arrived: Arc<Notify>,
+    released: Arc<Notify>,
 }
 
 async fn target(name: &'static str) -> Target {
-    let (healthy, arrived) = (Arc::new(AtomicBool::new(true)), Arc::new(Notify::new()));
     let state = Named {
         name,
-        healthy: healthy.clone(),
-        arrived: arrived.clone(),
+        healthy: Arc::new(AtomicBool::new(true)),
+        arrived: Arc::default(),
+        released: Arc::default(),
     };
+    let Named {
+        healthy,
+        arrived,
+        released,
+        ..
+    } = state.clone();
     let health = |State(named): State<Named>| async move {
         if named.healthy.load(Ordering::SeqCst) {
             StatusCode::OK
@@ -60,9 +69,9 @@ async fn target(name: &'static str) -> Target {
         }
     };
     let headers = |headers: HeaderMap| async move { format!("{headers:?}") };
-    let slow = |State(named): State<Named>| async move {
+    let held = |State(named): State<Named>| async move {
         named.arrived.notify_one();
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        named.released.notified().await;
         named.name
     };
     let echo = |socket: WebSocketUpgrade| async {
@@ -77,7 +86,7 @@ async fn target(name: &'static str) -> Target {
     let router = Router::new()
         .route("/_health", get(health))
         .route("/headers", get(headers))
-        .route("/slow", get(slow))
+        .route("/held", get(held))
         .route("/echo", post(|body: Bytes| async { body }))
         .route("/ws", any(echo))
         .fallback(|State(named): State<Named>| async move { named.name })
@@ -89,6 +98,7 @@ async fn target(name: &'static str) -> Target {
         address,
         healthy,
         arrived,
+        released,
         server,
     }
 }
@@ -126,6 +136,9 @@ fn plane(rules: Vec<Rule>, default: Action, groups: &[&str]) -> Arc<ControlPlane
     })
 }
 
+/// A deregistration delay that no test outlasts, in seconds.
+const FOREVER: u32 = 100_000_000;
+
 /// A control plane that forwards everything to group `g`, which has this deregistration delay.
 fn plane_with_delay(seconds: u32) -> Arc<ControlPlane> {
     let mut plane = Arc::unwrap_or_clone(plane(vec![], forward_to(&[("g", 1)]), &["g"]));
@@ -149,9 +162,7 @@ impl Setup {
         // An interval of 30 s passes in 0.3 s.
         let targets = Targets::new(TimeScale(0.01));
         targets.attach(control_plane.clone());
-        let balancer = LoadBalancer::start_with(options, targets.clone())
-            .await
-            .unwrap();
+        let balancer = LoadBalancer::start(options, targets.clone()).await.unwrap();
         balancer.apply(control_plane);
         Setup {
             http: format!("http://127.0.0.1:{}", balancer.http_port()),
@@ -177,13 +188,9 @@ impl Setup {
     }
 
     async fn until(&self, group: &str, address: SocketAddr, state: Option<&'static str>) {
-        for _ in 0..500 {
-            if self.state(group, address) == state {
-                return;
-            }
+        while self.state(group, address) != state {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("{:?}, not {state:?}", self.state(group, address));
     }
 
     async fn healthy(&self, group: &str, address: SocketAddr) {
@@ -332,7 +339,7 @@ async fn https_is_served_with_the_temporary_certificate() {
 #[tokio::test]
 async fn a_websocket_stays_open_until_the_deregistration_of_its_target_is_complete() {
     let a = target("a").await;
-    let setup = Setup::start(plane_with_delay(300)).await;
+    let setup = Setup::start(plane_with_delay(FOREVER)).await;
     setup.healthy("g", a.address).await;
     let url = format!("ws://127.0.0.1:{}/ws", setup.balancer.http_port());
     let (mut socket, response) = tokio_tungstenite::connect_async(url).await.unwrap();
@@ -350,23 +357,26 @@ async fn a_websocket_stays_open_until_the_deregistration_of_its_target_is_comple
     for n in 0..20 {
         echoed(&mut socket, &format!("message {n}")).await;
     }
-    // Draining does not close the connection. The end of the deregistration delay (300 s, here 3 s) does.
-    setup
-        .targets
-        .deregister("g", a.address.ip(), a.address.port());
+    // Draining does not close the connection.
+    let (ip, port) = (a.address.ip(), a.address.port());
+    setup.targets.deregister("g", ip, port);
     assert_eq!(setup.get("/").await.0, 503);
     echoed(&mut socket, "while draining").await;
-    setup.until("g", a.address, None).await;
-    let end = tokio::time::timeout(Duration::from_secs(5), socket.next()).await;
-    assert!(!matches!(end.unwrap(), Some(Ok(_))));
+    assert_eq!(setup.state("g", a.address), Some("draining"));
+    // The end of the deregistration delay does.
+    setup.register("g", a.address);
+    setup.put(plane_with_delay(0));
+    setup.targets.deregister("g", ip, port);
+    assert!(!matches!(socket.next().await, Some(Ok(_))));
+    assert_eq!(setup.state("g", a.address), None);
 }
 
 #[tokio::test]
 async fn a_draining_target_finishes_a_request_in_flight() {
     let (a, b) = (target("a").await, target("b").await);
-    let setup = Setup::start(plane_with_delay(3000)).await;
+    let setup = Setup::start(plane_with_delay(FOREVER)).await;
     setup.healthy("g", a.address).await;
-    let url = format!("{}/slow", setup.http);
+    let url = format!("{}/held", setup.http);
     let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
     a.arrived.notified().await;
     setup
@@ -377,6 +387,7 @@ async fn a_draining_target_finishes_a_request_in_flight() {
         assert_eq!(setup.get("/").await, (200, "b".to_string()));
     }
     assert_eq!(setup.state("g", a.address), Some("draining"));
+    a.released.notify_one();
     assert_eq!(in_flight.await.unwrap(), (200, "a".to_string()));
 }
 
@@ -385,7 +396,7 @@ async fn a_request_that_outlasts_the_deregistration_delay_gets_502() {
     let a = target("a").await;
     let setup = Setup::start(plane_with_delay(10)).await;
     setup.healthy("g", a.address).await;
-    let url = format!("{}/slow", setup.http);
+    let url = format!("{}/held", setup.http);
     let in_flight = tokio::spawn(async move { get_url(&client(), &url).await });
     a.arrived.notified().await;
     setup
@@ -464,8 +475,7 @@ async fn a_target_that_does_not_answer_before_the_idle_timeout_gives_504() {
     let control_plane = plane(vec![], forward_to(&[("g", 1)]), &["g"]);
     let setup = Setup::start_with(control_plane, options).await;
     setup.healthy("g", a.address).await;
-    assert_eq!(setup.get("/slow").await.0, 504);
-    assert_eq!(setup.get("/").await, (200, "a".to_string()));
+    assert_eq!(setup.get("/held").await.0, 504);
 }
 
 #[tokio::test]
@@ -557,38 +567,31 @@ async fn no_request_fails_while_traffic_moves_under_load() {
     setup.put(plane_to("a"));
 
     let running = Arc::new(AtomicBool::new(true));
-    let sent = Arc::new(AtomicU32::new(0));
+    // How many requests each of the two has answered.
+    let answered: Arc<[AtomicU32; 2]> = Arc::default();
     let mut clients = Vec::new();
     for kept_alive in [true, true, true, false] {
-        let (running, sent, url) = (running.clone(), sent.clone(), setup.http.clone());
+        let (running, answered, url) = (running.clone(), answered.clone(), setup.http.clone());
         clients.push(tokio::spawn(async move {
             let mut http = client();
             let mut failures = Vec::new();
-            while running.load(Ordering::SeqCst) {
+            while running.load(Ordering::SeqCst) && failures.is_empty() {
                 if !kept_alive {
                     http = client();
                 }
-                match http.get(&url).send().await {
-                    Ok(response) if response.status() == 200 => {
-                        let name = response.text().await.unwrap_or_default();
-                        if name != "a" && name != "b" {
-                            failures.push(format!("body {name:?}"));
-                        }
+                match get_url(&http, &url).await {
+                    (200, name) if name == "a" => answered[0].fetch_add(1, Ordering::SeqCst),
+                    (200, name) if name == "b" => answered[1].fetch_add(1, Ordering::SeqCst),
+                    other => {
+                        failures.push(other);
+                        0
                     }
-                    other => failures.push(format!("{other:?}")),
-                }
-                sent.fetch_add(1, Ordering::SeqCst);
+                };
             }
             failures
         }));
     }
-    let started = std::time::Instant::now();
-    let is_slow = || sent.load(Ordering::SeqCst) <= 200 && started.elapsed().as_secs() < 60;
-    for round in (0..).take_while(|round| *round < 6 || is_slow()) {
-        let (next, now) = match round % 2 {
-            0 => ("b", &b),
-            _ => ("a", &a),
-        };
+    for (next, now, answers) in [("b", &b, &answered[1]), ("a", &a, &answered[0])].repeat(3) {
         // The other group was not in use. It must be healthy again before traffic moves to it.
         setup.targets.attach(plane(
             vec![],
@@ -597,16 +600,82 @@ async fn no_request_fails_while_traffic_moves_under_load() {
         ));
         setup.until(next, now.address, Some("healthy")).await;
         setup.put(plane_to(next));
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        let before = answers.load(Ordering::SeqCst);
+        while answers.load(Ordering::SeqCst) < before + 40 {
+            assert!(!clients.iter().all(tokio::task::JoinHandle::is_finished));
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     }
     running.store(false, Ordering::SeqCst);
-    let mut failures = Vec::new();
     for client in clients {
-        failures.extend(client.await.unwrap());
+        assert_eq!(client.await.unwrap(), []);
     }
-    let sent = sent.load(Ordering::SeqCst);
-    let rate = f64::from(sent) / started.elapsed().as_secs_f64();
-    println!("{sent} requests, {rate:.0} a second");
-    assert_eq!(failures, Vec::<String>::new());
-    assert!(sent > 200, "only {sent} requests");
+}
+
+fn answers_with(body: &str) -> Arc<ControlPlane> {
+    let fixed = Action::FixedResponse {
+        status: 200,
+        content_type: "text/plain".into(),
+        body: body.into(),
+    };
+    plane(vec![], fixed, &[])
+}
+
+#[tokio::test]
+async fn while_a_change_spreads_the_nodes_answer_side_by_side_and_a_connection_stays_with_its_own()
+{
+    let options = Options {
+        nodes: 2,
+        ..Options::default()
+    };
+    let setup = Setup::start_with(answers_with("old"), options).await;
+    assert!(setup.balancer.nodes_agree());
+    let visitors = [client(), client()];
+    let all = async || {
+        let mut bodies = Vec::new();
+        // Each of them keeps its connection.
+        for _ in 0..3 {
+            for visitor in &visitors {
+                bodies.push(get_url(visitor, &setup.http).await.1);
+            }
+        }
+        bodies.join(" ")
+    };
+    assert_eq!(all().await, "old old old old old old");
+    setup.balancer.apply_ahead(answers_with("new"));
+    assert!(!setup.balancer.nodes_agree());
+    assert_eq!(all().await, "old new old new old new");
+    setup.balancer.apply(answers_with("new"));
+    assert!(setup.balancer.nodes_agree());
+    assert_eq!(all().await, "new new new new new new");
+}
+
+#[tokio::test]
+async fn a_single_node_applies_a_change_at_the_end() {
+    let setup = Setup::start(answers_with("old")).await;
+    setup.balancer.apply_ahead(answers_with("new"));
+    assert!(setup.balancer.nodes_agree());
+    assert_eq!(setup.get("/").await.1, "old");
+    setup.balancer.apply(answers_with("new"));
+    assert_eq!(setup.get("/").await.1, "new");
+}
+
+#[tokio::test]
+async fn nodes_with_the_same_rules_share_the_turns_of_the_weights() {
+    let (a, b) = (target("a").await, target("b").await);
+    let options = Options {
+        nodes: 2,
+        ..Options::default()
+    };
+    let control_plane = plane(vec![], forward_to(&[("a", 3), ("b", 1)]), &["a", "b"]);
+    let setup = Setup::start_with(control_plane.clone(), options).await;
+    setup.healthy("a", a.address).await;
+    setup.healthy("b", b.address).await;
+    setup.balancer.apply_ahead(answers_with("new"));
+    setup.balancer.apply(control_plane);
+    let mut to_a = 0;
+    for _ in 0..20 {
+        to_a += u32::from(setup.get("/").await.1 == "a");
+    }
+    assert_eq!(to_a, 15);
 }

@@ -642,15 +642,18 @@ UNCAUGHT = ("States.DataLimitExceeded", "States.Runtime")
 add_event, error_matches = stepfunctions._add_event, stepfunctions._error_matches
 
 
+def check_data(data):
+    # Counted as UTF-8, and MiniStack escapes what is not ASCII.
+    if len(data) > MAX_DATA and len(json.dumps(json.loads(data), ensure_ascii=False).encode()) > MAX_DATA:
+        raise stepfunctions._ExecutionError(
+            "States.DataLimitExceeded",
+            "The state/task returned a result with a size exceeding the maximum number of bytes service limit.")
+
+
 def add_event_within_the_data_limit(execution, event_type, details=None):
     for detail in (details or {}).values():
         for field in ("input", "output"):
-            data = str(detail.get(field) or "")
-            # Counted as UTF-8, and MiniStack escapes what is not ASCII.
-            if len(data) > MAX_DATA and len(json.dumps(json.loads(data), ensure_ascii=False).encode()) > MAX_DATA:
-                raise stepfunctions._ExecutionError(
-                    "States.DataLimitExceeded",
-                    "The state/task returned a result with a size exceeding the maximum number of bytes service limit.")
+            check_data(str(detail.get(field) or ""))
     return add_event(execution, event_type, details)
 
 
@@ -877,16 +880,20 @@ def count_events(execution, number):
                 "States.Runtime", f"The execution reached the maximum number of history events ({MAX_EVENTS}).")
 
 
-def counted(handler, number):
+def limited(handler, number):
+    """A state with its events and its data, of which MiniStack records nothing in a Map or Parallel."""
     def handle(state_def, data, *others):
         count_events(stepfunctions._executions.get((others[-1].get("Execution") or {}).get("Id", "")), number)
-        return handler(state_def, data, *others)
+        check_data(json.dumps(data))
+        output, following = handler(state_def, data, *others)
+        check_data(json.dumps(output))
+        return output, following
     return handle
 
 
 for kind, number in EVENTS_OF_A_STATE.items():
     name = f"_execute_{kind}"
-    setattr(stepfunctions, name, counted(getattr(stepfunctions, name), number))
+    setattr(stepfunctions, name, limited(getattr(stepfunctions, name), number))
 
 run_branch, add_counted_event = stepfunctions._run_sub_machine, stepfunctions._add_event
 

@@ -38,6 +38,18 @@ pub async fn states(
     answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
 }
 
+/// Waits for the end of an execution, which `StartExecution` answered, and describes it.
+pub async fn end_of_execution(client: &Client, started: &serde_json::Value) -> serde_json::Value {
+    let which = serde_json::json!({"executionArn": started["executionArn"]});
+    loop {
+        let execution = states(client, "DescribeExecution", which.clone()).await;
+        if execution["status"] != "RUNNING" {
+            return execution;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+}
+
 /// The credentials of the root user.
 pub fn root() -> Credentials {
     Credentials::new("test", "test", None, None, "tests")

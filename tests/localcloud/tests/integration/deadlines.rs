@@ -1,9 +1,10 @@
 //! The clock of a state machine counts its scaled waits in full.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::cloud::{end_of_execution, states};
 use localcloud::{LocalCloud, Options, time_scale::TimeScale};
-use serde_json::{Value, json};
+use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
@@ -12,11 +13,7 @@ async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
         ..Options::default()
     };
     let cloud = LocalCloud::start(options).await.expect("it starts");
-    let call = async |operation: &str, body: Value| {
-        let target = format!("AWSStepFunctions.{operation}");
-        let answer = cloud.client().json("states", &target, body).await;
-        answer.unwrap_or_else(|error| panic!("{operation}: {error}"))
-    };
+    let client = cloud.client();
     let trust = json!({"Statement": [{
         "Effect": "Allow",
         "Principal": {"Service": "states.amazonaws.com"},
@@ -27,7 +24,7 @@ async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
         ("RoleName", "machine"),
         ("AssumeRolePolicyDocument", &trust.to_string()),
     ];
-    let created = cloud.client().query("iam", "2010-05-08", &create_role);
+    let created = client.query("iam", "2010-05-08", &create_role);
     created.await.expect("created");
     let definition = json!({
         "QueryLanguage": "JSONata",
@@ -43,18 +40,12 @@ async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
         "roleArn": "arn:aws:iam::000000000000:role/machine",
         "definition": definition.to_string(),
     });
-    let created = call("CreateStateMachine", create).await;
+    let created = states(client, "CreateStateMachine", create).await;
     let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
     let clock = Instant::now();
-    let started = call("StartExecution", start).await;
-    let output = loop {
-        let which = json!({"executionArn": started["executionArn"]});
-        let execution = call("DescribeExecution", which).await;
-        if execution["status"] != "RUNNING" {
-            break execution["output"].as_str().expect("an output").to_owned();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
+    let started = states(client, "StartExecution", start).await;
+    let ended = end_of_execution(client, &started).await;
+    let output = ended["output"].as_str().expect("an output");
     let passed: f64 = output.parse().expect("a number of milliseconds");
     let longest = 60_000.0 + clock.elapsed().as_secs_f64() * 1000.0;
     assert!(

@@ -1,8 +1,6 @@
 //! The limits on an execution: the data of its states, its history, and its errors.
 
-use crate::cloud::{self, states};
-use std::time::Duration;
-
+use crate::cloud::{self, end_of_execution, states};
 use localcloud::LocalCloud;
 use localcloud::ministack::Client;
 use serde_json::{Value, json};
@@ -52,14 +50,7 @@ async fn end_of(client: &Client, name: &str, items: u32, state: Value) -> Value 
     let created = states(client, "CreateStateMachine", create).await;
     let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
     let started = states(client, "StartExecution", start).await;
-    loop {
-        let which = json!({"executionArn": started["executionArn"]});
-        let execution = states(client, "DescribeExecution", which).await;
-        if execution["status"] != "RUNNING" {
-            return execution;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    end_of_execution(client, &started).await
 }
 
 fn outputs(characters: u32, character: char) -> Value {
@@ -77,9 +68,15 @@ async fn a_state_outputs_at_most_256_kib_and_a_larger_output_cannot_be_caught() 
     // Each character counts as two bytes, although its escape sequence has six.
     let fits = end_of(client, "fits-too", 1, outputs(131_070, 'ä')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
-    let exceeds = end_of(client, "exceeds", 1, outputs(262_141, 'x')).await;
-    assert_eq!(exceeds["status"], "FAILED");
-    assert_eq!(exceeds["error"], "States.DataLimitExceeded");
+    // In a Map, what the next state makes small exceeds the limit too.
+    let mut between = outputs(262_143, 'x');
+    between["End"] = false.into();
+    between["Next"] = "Done".into();
+    for (name, state) in [("last", outputs(262_141, 'x')), ("between", between)] {
+        let exceeds = end_of(client, name, 1, state).await;
+        assert_eq!(exceeds["status"], "FAILED", "{name}");
+        assert_eq!(exceeds["error"], "States.DataLimitExceeded");
+    }
 
     let fails = |error: &str| json!({"Type": "Fail", "Error": error, "Cause": "why"});
     let caught = end_of(client, "caught", 1, fails("TransientError")).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use localcloud::ministack::Client;
 use serde_json::{Value, json};
 
-use crate::cloud::{self, states};
+use crate::cloud::{self, end_of_execution, states};
 
 /// How many histories the launcher keeps.
 const HISTORIES: usize = 200;
@@ -51,10 +51,7 @@ async fn the_newest_histories_are_kept_and_an_older_execution_can_still_be_descr
             "input": "{}",
         });
         let started = states(client, "StartExecution", start).await;
-        let which = json!({"executionArn": started["executionArn"]});
-        while states(client, "DescribeExecution", which.clone()).await["status"] == "RUNNING" {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        end_of_execution(client, &started).await;
         executions.push(started);
     }
     while !history(client, &executions[0]).await.is_empty() {

@@ -1,7 +1,8 @@
 //! Permissions are checked as the Service Authorization Reference documents.
 
 use crate::cloud::{
-    self, Balancer, code, ecs, elbv2, forward, header_condition, root, user_with_policy,
+    self, Balancer, code, ecs, elbv2, end_of_execution, forward, header_condition, root, states,
+    user_with_policy,
 };
 use aws_sdk_ecs::types::ContainerDefinition;
 use aws_sdk_elasticloadbalancingv2::types::Tag;
@@ -288,33 +289,13 @@ async fn a_state_machine_invokes_only_the_functions_that_its_role_may_invoke() {
         "Arguments": {"FunctionName": "arn:aws:lambda:us-east-1:000000000000:function:step", "Payload": {}},
         "End": true,
     }}});
-    let states = |operation: &'static str, body: Value| {
-        let client = client.clone();
-        async move {
-            let target = format!("AWSStepFunctions.{operation}");
-            client
-                .json("states", &target, body)
-                .await
-                .expect("answered")
-        }
-    };
     let machine = json!({"name": "machine", "roleArn": role, "definition": definition.to_string()});
-    let machine = states("CreateStateMachine", machine).await["stateMachineArn"].clone();
+    let machine = states(&client, "CreateStateMachine", machine).await["stateMachineArn"].clone();
     let run = || async {
-        let started = states(
-            "StartExecution",
-            json!({"stateMachineArn": machine, "input": "{}"}),
-        )
-        .await;
-        let execution = json!({"executionArn": started["executionArn"]});
-        for _ in 0..100 {
-            let described = states("DescribeExecution", execution.clone()).await;
-            if described["status"] != "RUNNING" {
-                return described["error"].as_str().unwrap_or_default().to_owned();
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-        }
-        panic!("the execution did not end");
+        let start = json!({"stateMachineArn": machine, "input": "{}"});
+        let started = states(&client, "StartExecution", start).await;
+        let ended = end_of_execution(&client, &started).await;
+        ended["error"].as_str().unwrap_or_default().to_owned()
     };
     for (function, refused) in [("other", true), ("step", false)] {
         iam(vec![

@@ -209,7 +209,9 @@ impl Restore<'_> {
             .filter(|since| now - *since < defaults::RESTORE_TIME / 2);
         if earlier.is_none() {
             let (elb, arn) = (&self.clients.elb, &self.group.arn);
-            target_group::tag(elb, arn, tags::RESTORING_SINCE, self.clock).await?;
+            let tagged = target_group::tag(elb, arn, tags::RESTORING_SINCE, self.clock).await;
+            // If it was deleted since it was chosen, the next look says so.
+            target_group::unless_gone(elb, arn, tagged).await?;
         }
         Ok(earlier)
     }

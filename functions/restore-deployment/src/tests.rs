@@ -258,6 +258,16 @@ async fn deletion_that_begins_before_the_mark_wins() {
 }
 
 #[tokio::test]
+async fn one_that_is_deleted_before_the_mark_is_no_target() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.on("AddTags")
+        .before(|state, _| state.target_groups.retain(|group| group.name != OLD));
+    let error = to_previous(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::NoRollbackTarget);
+    assert!(error.message.contains("being deleted"), "{}", error.message);
+}
+
+#[tokio::test]
 async fn the_previous_one_is_the_newest_older_one_that_was_live_and_stays() {
     let back = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
     let deleting = [LIVE, &[tags::DELETING_SINCE]].concat();

@@ -116,11 +116,13 @@ impl Switch<'_> {
         Ok(true)
     }
 
-    /// Removes the marks of a rollback that did not happen, and lets its target go. Otherwise the active deployment would be refused and
-    /// passed over as one that was taken back, and the next switch would move traffic to an older one.
+    /// Removes the marks of a rollback that did not happen, and lets its target go. Otherwise the active deployment
+    /// would be refused and passed over as one that was taken back, and the next switch would move traffic to an older
+    /// one.
     ///
-    /// If traffic has moved, to the target or by another execution, the marks stay. The target of the rollback gets
-    /// the mark of an earlier one again, or the next switch would choose what was taken back.
+    /// If traffic has moved, to the target or to one that is not marked, the marks stay. If the target is marked itself,
+    /// another rollback has taken it back, and the marks are that one's. A target that carried the mark of an earlier
+    /// rollback gets it again, or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
         let routing = Routing::read(self.elb, self.settings).await?;
         let active = routing.default_action.active();
@@ -130,12 +132,17 @@ impl Switch<'_> {
             .iter()
             .filter(|group| listed.contains(&group.deployment) && group.has(tags::ROLLED_BACK_AT))
             .collect();
-        let has_moved = active != self.input.replaced_deployment_id.as_ref();
-        if !has_moved {
-            self.mark_target_again(&routing).await?;
+        let is_taken_back = routing
+            .deployment(&self.input.deployment_id)
+            .is_some_and(|own| own.has(tags::ROLLED_BACK_AT));
+        let has_moved = active != self.input.replaced_deployment_id.as_ref()
+            && !marked.iter().any(|group| routing.is_active(group));
+        if !has_moved && !is_taken_back {
             for group in &marked {
                 target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await?;
             }
+            // After the others: a retry that finds the target marked leaves theirs.
+            self.mark_target_again(&routing).await?;
             // Another rollback that had read a mark may have switched in the meantime without setting its own.
             let now = DefaultAction::read(self.elb, self.settings).await;
             if !now.is_ok_and(|now| now.active() == active) {

@@ -366,6 +366,30 @@ async fn a_mark_of_an_earlier_rollback_stays() {
 }
 
 #[tokio::test]
+async fn marks_stay_if_another_rollback_has_taken_the_target_back() {
+    // From NEW, which is older, forward to NEWER, as another rollback takes both it and NEWEST back.
+    let newer = "test-20251027-122114Z";
+    let newest = "test-20251027-122115Z";
+    let aws = with_active(NEW, &[(NEW, LIVE), (newer, BACK), (newest, BACK)]);
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [newest], "replacedDeploymentId": NEW,
+        "wasRolledBack": true,
+    });
+    let output = call(&aws, newer, failed).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(aws.changes().is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn one_that_went_live_although_it_was_marked_loses_the_mark_of_a_rollback_that_failed() {
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, BACK)]);
+    let output = take_back(&aws).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+    assert_eq!(active(&aws), [NEWEST]);
+}
+
+#[tokio::test]
 async fn marks_stay_if_traffic_has_moved_after_all() {
     for (moved_to, outcome) in [(OLD, Outcome::Switched), (NEWEST, Outcome::TakenBack)] {
         let aws = with_active(moved_to, &[(OLD, LIVE), (NEW, BACK), (NEWEST, LIVE)]);

@@ -10,6 +10,7 @@ pub mod checks;
 pub mod expression;
 pub mod machine;
 pub mod markdown;
+pub mod offline_cli;
 pub mod repository;
 pub mod template;
 

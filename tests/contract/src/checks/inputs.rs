@@ -34,66 +34,26 @@ fn decode<T: DeserializeOwned>(value: Value) -> Result<(), StepError> {
     input::decode::<T>(value).map(drop)
 }
 
-/// The machine accepts every input in a table of machines and inputs and in every
-/// `start-execution --input '…'`, and the documents have an input for every machine.
+/// The machine accepts every input in a table of machines and inputs, and the documents have an input for every machine.
 ///
 /// # Errors
 /// When a machine cannot be read.
 pub fn examples(repository: &Repository) -> Result<Vec<String>> {
-    static STARTED: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"stateMachine:([a-z0-9-]+)").expect("a regex"));
-    static INPUT: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"--input '([^']*)'").expect("a regex"));
     let mut shown: Vec<(String, String, String)> = Vec::new();
     for (document, text) in repository.documents() {
-        let mut add = |machine: &str, input: &str| {
-            shown.push((document.to_owned(), machine.to_owned(), input.to_owned()));
-        };
         for table in markdown::read(text).0 {
             if let (Some(machines), Some(inputs)) = (table.column("Machine"), table.column("Input"))
             {
-                machines
-                    .iter()
-                    .zip(inputs)
-                    .for_each(|(machine, input)| add(machine, input));
-            }
-        }
-        for code in markdown::references(text).code {
-            let code = code.replace("\\\n", " ");
-            for command in code
-                .lines()
-                .filter(|line| line.contains(" start-execution "))
-            {
-                if let (Some(machine), Some(input)) =
-                    (STARTED.captures(command), INPUT.captures(command))
-                {
-                    add(&machine[1], &input[1]);
-                }
+                shown.extend(machines.into_iter().zip(inputs).map(|(machine, input)| {
+                    (document.to_owned(), machine.to_owned(), input.to_owned())
+                }));
             }
         }
     }
     let mut problems = Vec::new();
     for (document, machine, input) in &shown {
-        let known = machine
-            .strip_prefix(ENVIRONMENT)
-            .and_then(|rest| rest.strip_prefix('-'))
-            .and_then(|name| INPUTS.iter().find(|(known, _)| *known == name));
-        let Some((_, take)) = known else {
-            problems.push(format!(
-                "{document} starts {machine}, which is not a machine of {ENVIRONMENT}"
-            ));
-            continue;
-        };
-        match serde_json::from_str(input).map(take) {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => problems.push(format!(
-                "{document} starts {machine} with {input}: {}",
-                error.message
-            )),
-            Err(error) => {
-                problems.push(format!("{document} starts {machine} with {input}: {error}"));
-            }
-        }
+        let refusal = refusal(machine, input);
+        problems.extend(refusal.map(|why| format!("{document}: {why}")));
     }
     let machines = repository.machines()?;
     let expected: Vec<_> = machines
@@ -109,6 +69,25 @@ pub fn examples(repository: &Repository) -> Result<Vec<String>> {
         ),
     ));
     Ok(problems)
+}
+
+/// Why the machine of that name refuses the input, if it does.
+pub(crate) fn refusal(machine: &str, input: &str) -> Option<String> {
+    let known = machine
+        .strip_prefix(ENVIRONMENT)
+        .and_then(|rest| rest.strip_prefix('-'))
+        .and_then(|name| INPUTS.iter().find(|(known, _)| *known == name));
+    let Some((_, take)) = known else {
+        return Some(format!(
+            "{machine} is started, which is not a machine of {ENVIRONMENT}"
+        ));
+    };
+    let why = match serde_json::from_str(input).map(take) {
+        Ok(Ok(())) => return None,
+        Ok(Err(error)) => error.message,
+        Err(error) => error.to_string(),
+    };
+    Some(format!("{machine} is started with {input}: {why}"))
 }
 
 /// The tables of fields in `docs/state-machine.md` list the fields that the functions accept.

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::Repository;
 
 pub mod baseline;
+pub mod commands;
 pub mod documents;
 pub mod events;
 pub mod functions;

@@ -79,7 +79,7 @@ pub fn words(repository: &Repository) -> Result<Vec<String>> {
 }
 
 /// The fields of a step's input. The first step of the deploy machine gets one that has the operator's in a field.
-fn input(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
+pub(crate) fn input(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
     let mut fields = BTreeSet::new();
     for item in items(repository, &step.path("src/"))? {
         if let syn::Item::Struct(item) = item

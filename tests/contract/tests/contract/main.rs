@@ -2,12 +2,13 @@
 //! check reports a breach of it.
 
 mod expressions;
+mod mistaken_commands;
 mod mutations;
 
 use contract::Repository;
 use contract::checks::{
-    Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, policies, promises, references, variables,
+    Check, baseline, commands, documents, events, functions, inputs, limits, machines, payloads,
+    permissions, pipeline, policies, promises, references, variables,
 };
 
 /// Fails with all problems, not only with the first.
@@ -98,6 +99,7 @@ contract! {
     the_tags_are_documented: documents::tags;
     the_events_are_documented_and_failures_are_reported: events::documented;
     the_functions_accept_the_inputs_in_the_documents: inputs::examples;
+    the_aws_cli_takes_every_command_in_the_documents: commands::aws_cli;
     the_fields_of_the_inputs_are_documented: inputs::fields;
     every_link_leads_to_a_file_and_a_heading: references::links;
     every_make_verb_in_the_documents_exists: references::verbs;

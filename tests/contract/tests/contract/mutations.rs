@@ -325,10 +325,8 @@ mistakes! {
         "| `{\"dryRun\": true}` |" => "| `{\"dry\": true}` |", "unknown field `dry`";
     an_example_that_is_refused: inputs::examples, OPERATIONS,
         "\"cpu\": 512, \"memory\": 1024" => "\"cpu\": 512, \"memory\": 512", "memory";
-    a_command_with_an_unknown_field: inputs::examples, OPERATIONS,
-        "--input '{\"dryRun\": true}'" => "--input '{\"dry\": true}'", "unknown field `dry`";
     an_example_for_no_machine: inputs::examples, OPERATIONS,
-        "| `test-cleanup` |" => "| `test-clean` |", "test-clean, which is not a machine";
+        "| `test-cleanup` |" => "| `test-clean` |", "test-clean is started, which is not a machine";
     a_field_that_is_not_documented: inputs::fields, "docs/state-machine.md",
         "| `dryRun` |" => "| `dry` |", "cleanup: the field dryRun is in the input but not";
 

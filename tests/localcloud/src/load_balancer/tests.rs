@@ -672,7 +672,8 @@ async fn nodes_with_the_same_rules_share_the_turns_of_the_weights() {
     setup.healthy("a", a.address).await;
     setup.healthy("b", b.address).await;
     setup.balancer.apply_ahead(answers_with("new"));
-    setup.balancer.apply(control_plane);
+    setup.balancer.apply_ahead(control_plane);
+    assert!(setup.balancer.nodes_agree());
     let mut to_a = 0;
     for _ in 0..20 {
         to_a += u32::from(setup.get("/").await.1 == "a");

@@ -476,7 +476,7 @@ async fn changes_whose_callers_have_given_up_before_their_turn_do_not_hold_up_ot
     let mut next = 1..;
     let skipped = |call: &Call| call.operation == "CreateRule" && call.status == Some(503);
     while !cloud.calls().all().iter().any(skipped) {
-        let calls = next.by_ref().take(90).map(|priority| {
+        let calls = next.by_ref().take(30).map(|priority| {
             let created = balancer.rule(priority, &group);
             tokio::time::timeout(patience, created)
         });

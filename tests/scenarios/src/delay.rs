@@ -1,4 +1,4 @@
-//! Delays an AWS call, so that something else happens before the call takes effect.
+//! Delays or holds AWS calls, so that something else happens before they take effect.
 
 use std::time::Duration;
 
@@ -29,7 +29,30 @@ impl TestEnvironment {
         rule
     }
 
-    /// Waits until the delayed call arrives. It has not taken effect by then, unless the machine is very slow.
+    /// Holds every call of the operation by a step, until [`TestEnvironment::let_go`]. A call that was held never
+    /// takes effect. The step gives it up after a while and is repeated, for more than a minute in all.
+    pub fn hold_calls(&self, step: &str, service: &str, operation: &str) -> FaultRule {
+        let never = Fault::Slow {
+            milliseconds: 3_600_000,
+        };
+        let rule = FaultRule::next(service, operation, never).forever();
+        let rule = rule.of(&format!("{}-{step}", self.name));
+        self.cloud.faults().add(rule.clone());
+        rule
+    }
+
+    /// Holds no further call by this rule.
+    pub fn let_go(&self, held: &FaultRule) {
+        let faults = self.cloud.faults();
+        let others = faults.all();
+        faults.clear();
+        for (rule, _) in others.into_iter().filter(|(rule, _)| rule != held) {
+            faults.add(rule);
+        }
+    }
+
+    /// Waits until the delayed or held call arrives. A delayed one has not taken effect by then, unless the machine
+    /// is very slow.
     ///
     /// # Errors
     /// When it does not arrive within a minute.

@@ -1,6 +1,7 @@
 //! What the scenarios need: a local cloud with an environment that the same script deploys to it as
 //! to AWS, clients for it, and visitors who count every failed request.
 
+pub mod ageing;
 pub mod blueprint;
 pub mod delay;
 pub mod execution;

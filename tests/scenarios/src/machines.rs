@@ -7,11 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use aws_sdk_ecs::types::{DesiredStatus, Service};
 use aws_sdk_elasticloadbalancingv2::types::Tag;
-use lifecycle::DeploymentId;
-use lifecycle::defaults::SWITCH_ANNOUNCED;
 use serde_json::{Value, json};
-use time::UtcDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::{Execution, TestEnvironment};
 
@@ -130,12 +126,12 @@ impl TestEnvironment {
         Ok(execution)
     }
 
-    /// Waits until a cleanup counts as a sweep of its own, and then runs it.
+    /// As [`TestEnvironment::clean_up`], as a sweep of its own after the one before.
     ///
     /// # Errors
     /// As [`TestEnvironment::clean_up`].
     pub async fn clean_up_later(&self) -> anyhow::Result<Execution> {
-        tokio::time::sleep(SWEEPS_APART + Duration::from_secs(1)).await;
+        self.age_sweeps().await?;
         self.clean_up().await
     }
 
@@ -267,42 +263,6 @@ impl TestEnvironment {
         {
             let at = format!("2026-01-01T00:0{minute}:00Z");
             self.tag(id, &format!("pulse:{tag}"), &at).await?;
-        }
-        Ok(())
-    }
-
-    /// Moves the announcements of switches back by the time for which a drain gives way to them. On AWS, a switch
-    /// settles for longer than that; with [`BY_HAND`], nothing settles.
-    ///
-    /// # Errors
-    /// When the load balancer does not answer.
-    pub async fn age_switches(&self) -> anyhow::Result<()> {
-        const KEY: &str = lifecycle::tags::READY_AT;
-        let mut groups = self
-            .elb
-            .describe_target_groups()
-            .into_paginator()
-            .items()
-            .send();
-        while let Some(group) = groups.next().await {
-            let group = group?;
-            let name = group.target_group_name().unwrap_or_default();
-            let is_ours = name
-                .parse()
-                .is_ok_and(|id: DeploymentId| id.environment().as_str() == self.name);
-            if !is_ours {
-                continue;
-            }
-            let tags = self.tags(name).await?;
-            let ready = tags
-                .get(KEY)
-                .and_then(|at| UtcDateTime::parse(at, &Rfc3339).ok());
-            if let Some(at) = ready
-                && UtcDateTime::now() - at < SWITCH_ANNOUNCED
-            {
-                let earlier = (at - SWITCH_ANNOUNCED).format(&Rfc3339)?;
-                self.tag(name, KEY, &earlier).await?;
-            }
         }
         Ok(())
     }

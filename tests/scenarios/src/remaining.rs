@@ -1,13 +1,35 @@
 //! What remains of a deployment, in every service that could hold a resource of it.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::types::{DesiredStatus, TaskDefinitionField, TaskDefinitionStatus};
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 
+use lifecycle::tags::LIVE_SINCE;
+
 use crate::TestEnvironment;
 
+/// The parts of a whole deployment: two rules, target group, service, two tasks and task definition.
+pub const PARTS: usize = 7;
+
 impl TestEnvironment {
+    /// Whether the deployment was live, even if only for a moment. One that was is whole, and nothing is left of one
+    /// that was not, whatever its execution reports.
+    ///
+    /// # Errors
+    /// When it is neither, or a service does not answer.
+    pub async fn was_live(&self, id: &str) -> anyhow::Result<bool> {
+        let mut parts = self.remaining(id).await?;
+        parts.retain(|part| part != "rule default");
+        let was_live = !parts.is_empty() && self.tags(id).await?.contains_key(LIVE_SINCE);
+        let expected = if was_live { PARTS } else { 0 };
+        ensure!(
+            parts.len() == expected,
+            "{id} was live: {was_live}; it has {parts:?}"
+        );
+        Ok(was_live)
+    }
+
     /// Describes each resource of the deployment that still exists, one text for each.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_elasticloadbalancingv2::types::Action;
+use futures_util::future::try_join_all;
 use localcloud::gateway::ecr::PushEvent;
 use localcloud::{LocalCloud, Options, image};
 use time::UtcDateTime;
@@ -139,6 +140,20 @@ impl TestEnvironment {
             .send()
             .await?;
         self.wait_for_deployment(name).await
+    }
+
+    /// Runs the AWS CLI as an operator does in a terminal; returns what it prints.
+    ///
+    /// # Errors
+    /// When it fails; the message is its own.
+    pub async fn aws(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let output = self.cloud.command("aws")?.args(arguments).output().await?;
+        ensure!(
+            output.status.success(),
+            "aws {arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
     }
 
     /// Waits for the end of the deploy execution called `name`.
@@ -311,6 +326,24 @@ impl TestEnvironment {
             .collect())
     }
 
+    /// Waits until so many delivered push events were acted on since the call with this number: for each, the
+    /// function that starts deployments has looked for an execution of its deployment.
+    ///
+    /// # Errors
+    /// When a minute passes without.
+    pub async fn events_are_acted_on(&self, since: u64, number: usize) -> anyhow::Result<()> {
+        let function = Some(format!("{}-start-deployment", self.name));
+        self.wait_until(Duration::from_secs(60), async || {
+            let calls = self.cloud.calls().since(since);
+            let looks = calls
+                .iter()
+                .filter(|call| call.function == function && call.operation == "ListExecutions");
+            Ok(looks.count() >= number)
+        })
+        .await
+        .with_context(|| format!("not all of {number} events were acted on"))
+    }
+
     /// The operations after the call with this number that change ECS or Elastic Load Balancing.
     pub fn changes_since(&self, number: u64) -> Vec<String> {
         let calls = self.cloud.calls().since(number);
@@ -334,14 +367,30 @@ impl TestEnvironment {
         id: &str,
         variables: Variables<'_>,
     ) -> anyhow::Result<PushEvent> {
+        let mut events = self.push_without_events(&[id], variables).await?;
+        events.pop().context("the push caused no event")
+    }
+
+    /// As [`TestEnvironment::push_without_event`], several at once. Returns their events in the same order.
+    ///
+    /// # Errors
+    /// As [`TestEnvironment::push`].
+    pub async fn push_without_events(
+        &self,
+        ids: &[impl AsRef<str>],
+        variables: Variables<'_>,
+    ) -> anyhow::Result<Vec<PushEvent>> {
         let events = self.cloud.push_events();
         events.suppress(true);
-        let pushed = self.push(id, variables).await;
+        let pushes = ids.iter().map(|id| self.push(id.as_ref(), variables));
+        let pushed = try_join_all(pushes).await;
         events.suppress(false);
         pushed?;
         let emitted = events.emitted();
-        let event = emitted.into_iter().rfind(|event| event.tag == id);
-        event.context("the push caused no event")
+        let of = |id: &str| emitted.iter().rfind(|event| event.tag == id).cloned();
+        ids.iter()
+            .map(|id| of(id.as_ref()).context("the push caused no event"))
+            .collect()
     }
 
     /// The URL that visitors request.

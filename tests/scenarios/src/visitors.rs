@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use reqwest::header::{COOKIE, HeaderMap, SET_COOKIE};
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
@@ -202,9 +202,29 @@ impl Traffic {
         lock(&self.shared.tally).phases.push(BTreeMap::new());
     }
 
-    /// The average number of requests sent per second so far.
-    pub fn rate(&self) -> f64 {
-        lock(&self.shared.tally).sent as f64 / self.shared.started.elapsed().as_secs_f64()
+    /// Waits until as many requests of this phase as that are answered for each pin.
+    ///
+    /// # Errors
+    /// When any request fails.
+    pub async fn each_is_answered(&self, times: usize) -> anyhow::Result<()> {
+        loop {
+            let tally = lock(&self.shared.tally).clone();
+            ensure!(
+                tally.failed.is_empty(),
+                "requests failed: {:#?}",
+                tally.failed
+            );
+            let phase = tally.phases.last().context("no phase")?;
+            let answers = |pin: &Pin| -> usize {
+                let of_it = phase.iter().filter(|((sent, _), _)| sent == pin);
+                of_it.map(|(_, count)| count).sum()
+            };
+            let pins = lock(&self.shared.pins).clone();
+            if pins.iter().all(|pin| answers(pin) >= times) {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     /// Stops sending and waits for the last answer. Returns the tally, and the average number of requests

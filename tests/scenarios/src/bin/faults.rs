@@ -62,6 +62,11 @@ async fn draw(settings: &Settings) -> anyhow::Result<Vec<Case>> {
             continue;
         }
         let points = runner.record(workflow).await?;
+        // A seed draws the same cases only from the same calls.
+        ensure!(
+            points == runner.record(workflow).await?,
+            "two clean runs of {workflow} make different calls"
+        );
         let cases = plan::cases(workflow, &points);
         println!("{workflow}: {} calls, {} cases", points.len(), cases.len());
         all.extend(cases);

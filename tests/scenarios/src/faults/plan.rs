@@ -211,7 +211,7 @@ impl Case {
         match &self.injections[..] {
             [] => "nothing",
             [one] => one.kind(),
-            _ => "two at once",
+            _ => "several at once",
         }
     }
 }

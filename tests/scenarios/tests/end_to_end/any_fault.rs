@@ -21,89 +21,90 @@ const TOO_SLOW: Fault = Fault::Slow {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_in_a_deployment_disturbs_visitors_and_violations_are_detected() -> Result<()> {
-    // Every kind of fault, at the calls that create or change something.
-    let calls = [
-        (
+    // Every kind of fault, at the calls that create or change something. Faults of different steps come together.
+    let cases = [
+        at(
             Deploy,
-            "validate-deployment ecr:DescribeImages #1",
-            Fault::Throttled,
+            [
+                (
+                    "validate-deployment ecr:DescribeImages #1",
+                    Fault::Throttled,
+                ),
+                (
+                    "register-task-definition ecs:RegisterTaskDefinition #1",
+                    Fault::AnswerLost,
+                ),
+                (
+                    "create-target-group elasticloadbalancing:CreateTargetGroup #1",
+                    Fault::KilledAfterCall,
+                ),
+                ("create-service ecs:CreateService #1", Fault::InternalError),
+                (
+                    "check-target-health ecs:DescribeServices #1",
+                    Fault::ConnectionReset,
+                ),
+                ("switch-traffic elasticloadbalancing:AddTags #1", TOO_SLOW),
+            ],
         ),
-        (
+        at(
             Deploy,
-            "register-task-definition ecs:RegisterTaskDefinition #1",
-            Fault::AnswerLost,
+            [
+                (
+                    "create-listener-rule elasticloadbalancing:CreateRule #2",
+                    Fault::AnswerLost,
+                ),
+                (
+                    "switch-traffic elasticloadbalancing:ModifyListener #1",
+                    Fault::KilledAfterCall,
+                ),
+            ],
         ),
-        (
+        at(
             Deploy,
-            "create-target-group elasticloadbalancing:CreateTargetGroup #1",
-            Fault::KilledAfterCall,
+            [(
+                "create-listener-rule elasticloadbalancing:DescribeRules #1",
+                Fault::StaleRead,
+            )],
         ),
-        (
+        at(
             Deploy,
-            "create-listener-rule elasticloadbalancing:CreateRule #2",
-            Fault::AnswerLost,
+            [(
+                "switch-traffic elasticloadbalancing:ModifyListener #1",
+                Fault::AccessDenied,
+            )],
         ),
-        (
-            Deploy,
-            "create-listener-rule elasticloadbalancing:DescribeRules #1",
-            Fault::StaleRead,
-        ),
-        (
-            Deploy,
-            "create-service ecs:CreateService #1",
-            Fault::InternalError,
-        ),
-        (
-            Deploy,
-            "check-target-health ecs:DescribeServices #1",
-            Fault::ConnectionReset,
-        ),
-        (
-            Deploy,
-            "switch-traffic elasticloadbalancing:AddTags #1",
-            TOO_SLOW,
-        ),
-        (
-            Deploy,
-            "switch-traffic elasticloadbalancing:ModifyListener #1",
-            Fault::KilledAfterCall,
-        ),
-        (
-            Deploy,
-            "switch-traffic elasticloadbalancing:ModifyListener #1",
-            Fault::AccessDenied,
-        ),
-        (
-            Undo,
-            "delete-deployment elasticloadbalancing:DeleteTargetGroup #1",
-            Fault::Unavailable,
-        ),
-        // A lost answer to a deletion once made an undo fail.
-        (
-            Undo,
-            "delete-deployment elasticloadbalancing:DeleteRule #2",
-            Fault::AnswerLost,
-        ),
-        (
-            Push,
-            "start-deployment states:StartExecution #1",
-            Fault::KilledAfterCall,
-        ),
-    ];
-    let mut cases: Vec<_> = calls.into_iter().map(at).collect();
-    cases.insert(
-        10,
         with(Deploy, [Injection::Panic("create-service".into())]),
-    );
-    cases.push(with(
-        Deploy,
-        NOT_READY
-            .into_iter()
-            .zip(Deploy.functions())
-            .map(|(error, function)| Injection::NotReady((*function).to_owned(), error)),
-    ));
-    cases.push(with(Push, [Injection::EventTwice]));
-    cases.push(with(Push, [Injection::EventNever]));
+        with(
+            Deploy,
+            NOT_READY
+                .into_iter()
+                .zip(Deploy.functions())
+                .map(|(error, function)| Injection::NotReady((*function).to_owned(), error)),
+        ),
+        at(
+            Undo,
+            [
+                (
+                    "delete-deployment elasticloadbalancing:DeleteTargetGroup #1",
+                    Fault::Unavailable,
+                ),
+                // A lost answer to a deletion once made an undo fail.
+                (
+                    "delete-deployment elasticloadbalancing:DeleteRule #2",
+                    Fault::AnswerLost,
+                ),
+            ],
+        ),
+        at(
+            Push,
+            [(
+                "start-deployment states:StartExecution #1",
+                Fault::KilledAfterCall,
+            )],
+        ),
+        with(Push, [Injection::EventTwice]),
+        with(Push, [Injection::EventNever]),
+    ];
     let mut runner = FaultRunner::prepare().await?;
     everything_holds(&mut runner, &cases).await;
 
@@ -117,40 +118,60 @@ async fn no_fault_in_a_deployment_disturbs_visitors_and_violations_are_detected(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_fault_in_a_cleanup_or_a_rollback_disturbs_visitors() -> Result<()> {
-    let calls = [
-        (
+    let cases = [
+        at(
             Rollback,
-            "switch-traffic elasticloadbalancing:ModifyListener #1",
-            Fault::AnswerLost,
+            [(
+                "switch-traffic elasticloadbalancing:ModifyListener #1",
+                Fault::AnswerLost,
+            )],
         ),
-        (
+        at(
             Restore,
-            "restore-deployment ecs:UpdateService #1",
-            Fault::KilledAfterCall,
+            [(
+                "restore-deployment ecs:UpdateService #1",
+                Fault::KilledAfterCall,
+            )],
         ),
-        (
+        // A drain and a deletion run at the same time.
+        at(
             Cleanup,
-            "drain-deployment elasticloadbalancing:AddTags #1",
-            Fault::AnswerLost,
+            [
+                (
+                    "drain-deployment elasticloadbalancing:AddTags #1",
+                    Fault::AnswerLost,
+                ),
+                // The service was once deleted before the load balancer had applied the deletion of the rules.
+                (
+                    "delete-deployment elasticloadbalancing:DeleteRule #2",
+                    Fault::KilledAfterCall,
+                ),
+            ],
         ),
-        // The service was once deleted before the load balancer had applied the deletion of the rules.
-        (
+        at(
             Cleanup,
-            "delete-deployment elasticloadbalancing:DeleteRule #2",
-            Fault::KilledAfterCall,
+            [
+                (
+                    "drain-deployment ecs:DescribeTasks #1",
+                    Fault::KilledBeforeCall,
+                ),
+                (
+                    "delete-deployment elasticloadbalancing:DeleteTargetGroup #1",
+                    Fault::AnswerLost,
+                ),
+            ],
         ),
-        (
+        at(
             Cleanup,
-            "delete-deployment ecs:DeleteService #1",
-            Fault::AccessDenied,
+            [(
+                "delete-deployment ecs:DeleteService #1",
+                Fault::AccessDenied,
+            )],
         ),
     ];
-    let mut cases: Vec<_> = calls.into_iter().map(at).collect();
-    cases.push(two_at_once());
     let mut runner = FaultRunner::prepare().await?;
     everything_holds(&mut runner, &cases).await;
 
-    two_recordings_are_the_same(&mut runner).await?;
     a_cleanup_that_does_not_delete_is_detected(&mut runner).await?;
     runner.tear_down().await;
     Ok(())
@@ -166,31 +187,6 @@ async fn everything_holds(runner: &mut FaultRunner, cases: &[Case]) {
     println!("{summary}");
     assert!(summary.holds(), "{summary}");
     assert_eq!(summary.not_reached, Vec::<String>::new());
-}
-
-/// Faults in a drain and a deletion that run at the same time.
-fn two_at_once() -> Case {
-    let [one, other] = [
-        (
-            "drain-deployment ecs:DescribeTasks #1",
-            Fault::KilledBeforeCall,
-        ),
-        (
-            "delete-deployment elasticloadbalancing:DeleteTargetGroup #1",
-            Fault::AnswerLost,
-        ),
-    ]
-    .map(|(call, fault)| Injection::Call(point(call), fault));
-    with(Cleanup, [one, other])
-}
-
-/// A seed draws the same cases only if the recorded calls are the same.
-async fn two_recordings_are_the_same(runner: &mut FaultRunner) -> Result<()> {
-    for workflow in [Cleanup, Deploy] {
-        let first = runner.record(workflow).await?;
-        assert_eq!(first, runner.record(workflow).await?, "{workflow}");
-    }
-    Ok(())
 }
 
 /// The cleanup machine keeps what it should delete.
@@ -230,7 +226,6 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
     update_machine(runner, "deploy", broken.to_string()).await?;
     break_function(&runner.env, "switch-traffic", UNCHECKED_SWITCH).await?;
     let unreadable = (
-        Deploy,
         "check-target-health elasticloadbalancing:DescribeTargetHealth #1",
         Fault::AccessDenied,
     );
@@ -241,7 +236,9 @@ async fn a_switch_that_does_not_check_health_is_detected(runner: &mut FaultRunne
         let failed = async { while answered().await {} };
         Ok(timeout(Duration::from_secs(60), failed).await?)
     };
-    let observation = runner.run_while(&at(unreadable), request_fails).await;
+    let observation = runner
+        .run_while(&at(Deploy, [unreadable]), request_fails)
+        .await;
     restore_function(&runner.env, "switch-traffic").await?;
     update_machine(runner, "deploy", machine).await?;
     let caught = caught(&observation?);
@@ -262,12 +259,8 @@ async fn a_machine_that_does_not_undo_is_detected(runner: &mut FaultRunner) -> R
         );
     assert_ne!(broken, original);
     update_machine(runner, "deploy", broken).await?;
-    let denied = (
-        Deploy,
-        "create-service ecs:CreateService #1",
-        Fault::AccessDenied,
-    );
-    let observation = runner.run(&at(denied)).await;
+    let denied = ("create-service ecs:CreateService #1", Fault::AccessDenied);
+    let observation = runner.run(&at(Deploy, [denied])).await;
     update_machine(runner, "deploy", original).await?;
     let observation = observation?;
     assert_eq!(observation.first.ending, "Failed");
@@ -306,8 +299,9 @@ fn with(workflow: Workflow, injections: impl IntoIterator<Item = Injection>) -> 
     }
 }
 
-fn at((workflow, call, fault): (Workflow, &str, Fault)) -> Case {
-    with(workflow, [Injection::Call(point(call), fault)])
+fn at<const N: usize>(workflow: Workflow, calls: [(&str, Fault); N]) -> Case {
+    let injections = calls.map(|(call, fault)| Injection::Call(point(call), fault));
+    with(workflow, injections)
 }
 
 /// The call of that name.

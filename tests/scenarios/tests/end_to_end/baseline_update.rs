@@ -69,21 +69,17 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
     );
 
     assert_eq!(env.active().await?.as_ref(), Some(&live));
-    let (tally, rate) = traffic.stop().await?;
-    println!(
-        "{} requests at {rate:.0}/s, {} failed",
-        tally.sent,
-        tally.failed.len()
-    );
+    traffic.each_is_answered(50).await?;
+    let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
-    assert_eq!(
-        tally.answered_by(&Pin::None, 0, 0),
-        BTreeSet::from([live.as_str()])
-    );
-    assert_eq!(
-        tally.answered_by(&Pin::Header(old.clone()), 0, 0),
-        BTreeSet::from([old.as_str()])
-    );
+    for (pin, id) in [
+        (Pin::None, &live),
+        (Pin::Header(old.clone()), &old),
+        (Pin::Cookie(live.clone()), &live),
+    ] {
+        let by = tally.answered_by(&pin, 0, 0);
+        assert_eq!(by, BTreeSet::from([id.as_str()]), "{pin:?}");
+    }
 
     // The environment still deploys, for the architecture that only the first deploy was given.
     env.deploy_live(&[]).await?;

@@ -10,7 +10,8 @@ use localcloud::gateway::faults::{Fault, FaultRule};
 use localcloud::time_scale::TimeScale;
 use scenarios::machines::{outcome, planned};
 use scenarios::queues::{messages, receive, subscribe, subscribe_to_failures};
-use scenarios::{Execution, TestEnvironment};
+use scenarios::visitors::Pin;
+use scenarios::{Execution, TestEnvironment, Visitor};
 use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -36,7 +37,6 @@ async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Res
 
     let before = env.cloud.calls().newest();
     let plan = env.plan().await?;
-    println!("{plan:#}");
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     for (id, state, action) in [
         (&first, "previous", "drain"),
@@ -63,6 +63,8 @@ async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Res
     assert_eq!(outcome(&real, &stopped)?.0, "deleted");
     assert_eq!(env.remaining(&stopped).await?, Vec::<String>::new());
 
+    a_maintenance_page_stays(&env, &third).await?;
+
     // The default action no longer names a deployment: the cleanup repairs it.
     env.elb
         .modify_listener()
@@ -84,6 +86,34 @@ async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Res
     env.clean_up_later().await?;
     assert_eq!(env.tasks(&first).await?.len(), 2);
     env.tear_down().await;
+    Ok(())
+}
+
+/// An operator shows a page of their own. Nothing is deployed or rolled back meanwhile, a cleanup leaves the page, and
+/// visitors with the cookie stay on their version.
+async fn a_maintenance_page_stays(env: &TestEnvironment, live: &str) -> Result<()> {
+    const PAGE: &str = r#"Type=fixed-response,FixedResponseConfig={StatusCode=503,ContentType=text/plain,MessageBody="We are back at noon."}"#;
+    let listener = env.listener_arn().await?;
+    let mut show = vec!["elbv2", "modify-listener", "--listener-arn", &listener];
+    show.extend(["--default-actions", PAGE]);
+    env.aws(&show).await?;
+    let actions = format!("{:?}", env.default_actions().await?);
+    let id = env.new_id();
+    env.push_without_event(&id, &[]).await?;
+    let before = env.cloud.calls().newest();
+    let input = json!({"deploymentId": id}).to_string();
+    let deployed = env.start_by_hand(&id, &input).await?;
+    let rollback = env.run("rollback", &json!({})).await?;
+    for refused in [deployed, rollback] {
+        let Execution { cause, .. } = &refused;
+        assert_eq!(refused.ending(), "Refused", "{cause}");
+        assert!(cause.contains("DefaultActionNotOursError"), "{cause}");
+    }
+    assert_eq!(env.changes_since(before), Vec::<String>::new());
+    env.clean_up().await?;
+    assert_eq!(format!("{:?}", env.default_actions().await?), actions);
+    let pinned = Pin::Cookie(live.to_owned());
+    assert_eq!(Visitor::of(env)?.visit(&pinned).await?.deployment, live);
     Ok(())
 }
 
@@ -120,7 +150,6 @@ async fn a_deployment_that_cannot_be_deleted_is_reported_and_does_not_stop_other
         Fault::AccessDenied,
     ));
     let sweep = env.run("cleanup", &json!({})).await?;
-    println!("{}: {}", sweep.ending(), sweep.cause);
     assert_eq!(sweep.ending(), "CleanupFailed");
     let (failed, done): (Vec<_>, Vec<_>) = old.iter().partition(|id| sweep.cause.contains(*id));
     assert_eq!((failed.len(), done.len()), (1, 1), "{}", sweep.cause);
@@ -136,7 +165,6 @@ async fn a_deployment_that_cannot_be_deleted_is_reported_and_does_not_stop_other
     assert_eq!(received.len(), 1, "{received:?}");
     let message = received[0]["Message"].as_str().context("no message")?;
     let failure: Value = serde_json::from_str(message)?;
-    println!("{failure:#}");
     assert_eq!(failure["what"], "Cleanup Failed");
     let reason = failure["details"]["reason"].as_str();
     assert!(reason.is_some_and(|reason| reason.contains(failed[0].as_str())));
@@ -252,7 +280,6 @@ async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
     );
     assert_eq!(env.active().await?.as_ref(), Some(&first));
     let ended = destroy(&env, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
-    println!("{}", String::from_utf8_lossy(&ended.stdout));
     ensure!(
         ended.status.success(),
         "{}",

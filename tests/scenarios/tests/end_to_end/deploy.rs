@@ -1,16 +1,24 @@
 //! From a push to live.
 
-use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use aws_sdk_elasticloadbalancingv2::types::{
     Action, ActionTypeEnum, ForwardActionConfig, TargetGroupTuple,
 };
+use scenarios::machines::Task;
+use scenarios::traces::drain_secret;
 use scenarios::visitors::Pin;
 use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::{Value, json};
 
+use crate::input::wrong_input_is_refused_and_its_field_is_named;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id() -> Result<()> {
     let env = TestEnvironment::deploy().await?;
+    wrong_input_is_refused_and_its_field_is_named(&env).await?;
     let visitor = Visitor::of(&env)?;
 
     // Before the first deployment every request fails, and is counted as failed.
@@ -96,6 +104,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id()
     );
     env.reaches_visitors(&id).await?;
 
+    replaced_tasks_know_a_rotated_secret(&env, &id).await?;
     env.tear_down().await;
     Ok(())
 }
@@ -138,34 +147,58 @@ async fn a_deployment_with_weight_0_is_switched_to(
     env.reaches_visitors(newest).await
 }
 
+/// An operator rotates the drain secret, and replaces the tasks that know the old one.
+async fn replaced_tasks_know_a_rotated_secret(env: &TestEnvironment, id: &str) -> Result<()> {
+    const ROTATED: &str = "a secret that is as long as a generated one is";
+    let before = env.tasks_running(id, 1).await?;
+    let old = drain_secret(env).await?;
+    let pins = vec![Pin::None, Pin::Cookie(id.to_owned())];
+    let traffic = Traffic::start(env, 50, pins.clone())?;
+    let secret = format!("{}/drain-secret", env.name);
+    let mut rotate = vec!["secretsmanager", "put-secret-value", "--secret-id", &secret];
+    rotate.extend(["--secret-string", ROTATED]);
+    env.aws(&rotate).await?;
+    let mut replace = vec!["ecs", "update-service", "--cluster", &env.name];
+    replace.extend(["--service", id, "--force-new-deployment"]);
+    env.aws(&replace).await?;
+    env.wait_until(Duration::from_secs(120), async || {
+        let tasks = env.tasks(id).await?;
+        Ok(tasks.len() == 1 && tasks != before)
+    })
+    .await
+    .context("the task is not replaced")?;
+    traffic.next_phase();
+    traffic.each_is_answered(20).await?;
+    let (tally, _) = traffic.stop().await?;
+    assert_eq!(tally.failed, Vec::<String>::new());
+    for pin in &pins {
+        assert_eq!(tally.answered_by(pin, 0, 1), BTreeSet::from([id]));
+    }
+    let [fresh] = &env.tasks(id).await?[..] else {
+        anyhow::bail!("not one task runs");
+    };
+    assert_eq!(answer_to(fresh, &old).await?, 403);
+    assert_eq!(answer_to(fresh, ROTATED).await?, 409);
+    Ok(())
+}
+
+/// The status with which a task answers a request to drain that names another deployment, and so is never carried out.
+async fn answer_to(task: &Task, secret: &str) -> Result<u16> {
+    let client = reqwest::Client::builder().tls_certs_only([]).build()?;
+    let request = client
+        .post(format!("http://{}:8000/drain", task.address))
+        .header("X-Pulse-Deployment", "test-20250101-000000Z")
+        .bearer_auth(secret);
+    Ok(request.send().await?.status().as_u16())
+}
+
 /// Starts an execution of the deploy machine as operators do in a terminal; returns its ARN.
 async fn start_by_cli(env: &TestEnvironment, name: &str, input: &Value) -> Result<String> {
-    let output = env
-        .cloud
-        .command("aws")?
-        .args([
-            "stepfunctions",
-            "start-execution",
-            "--output",
-            "text",
-            "--query",
-            "executionArn",
-        ])
-        .args([
-            "--state-machine-arn",
-            &env.machine("deploy"),
-            "--name",
-            name,
-        ])
-        .args(["--input", &input.to_string()])
-        .output()
-        .await?;
-    ensure!(
-        output.status.success(),
-        "aws: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    let (machine, input) = (env.machine("deploy"), input.to_string());
+    let mut start = vec!["stepfunctions", "start-execution", "--output", "text"];
+    start.extend(["--query", "executionArn", "--name", name]);
+    start.extend(["--state-machine-arn", &machine, "--input", &input]);
+    Ok(env.aws(&start).await?.trim().to_owned())
 }
 
 /// The states of the path in the order in which they were first entered.

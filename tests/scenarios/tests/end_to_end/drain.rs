@@ -8,8 +8,8 @@ use anyhow::{Context, Result};
 use scenarios::machines::{Task, drain_record, outcome, planned};
 use scenarios::visitors::Pin;
 use scenarios::websocket::{Session, Socket};
-use scenarios::{TestEnvironment, Traffic};
-use serde_json::json;
+use scenarios::{TestEnvironment, Traffic, Visitor};
+use serde_json::{Value, json};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_next_cleanup()
@@ -29,7 +29,6 @@ async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_ne
 
     let sweep = env.clean_up().await?;
     let (what, why) = outcome(&sweep, &old)?;
-    println!("{what}: {why}");
     assert_eq!(what, "draining", "{why}");
     for task in &first {
         was_drained_directly(task).await?;
@@ -38,12 +37,12 @@ async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_ne
         assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
     }
 
-    // Longer than three failed health checks take: ECS replaces no task.
-    tokio::time::sleep(Duration::from_secs(15)).await;
-    assert_eq!(env.tasks(&old).await?, first);
+    // Their health checks fail, and ECS replaces neither of them.
+    are_unhealthy(&env, &old).await?;
     socket.talk("still here").await?;
 
-    // One task dies. ECS starts another one, which nothing has asked to drain yet.
+    // One task dies. ECS starts another one, which nothing has asked to drain yet. It would have replaced the unhealthy
+    // task before that, if at all.
     let idle = idle_one(&first).await?;
     assert!(env.cloud.ecs().kill(&idle.id).await);
     env.wait_until(Duration::from_secs(60), async || {
@@ -55,6 +54,7 @@ async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_ne
     let second = env.tasks(&old).await?;
     let fresh: Vec<_> = second.iter().filter(|task| !first.contains(task)).collect();
     assert_eq!(fresh.len(), 1, "{first:?} {second:?}");
+    socket.talk("and here").await?;
     env.wait_until(Duration::from_secs(60), async || {
         Ok(drain_record(fresh[0]).await.is_ok())
     })
@@ -72,9 +72,58 @@ async fn every_task_is_drained_directly_and_one_that_ecs_started_later_by_the_ne
     let sweep = env.clean_up_later().await?;
     assert_eq!(outcome(&sweep, &old)?.0, "deleted");
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
-    assert_eq!(env.active().await?, Some(new));
+    assert_eq!(env.active().await?.as_ref(), Some(&new));
+
+    an_operator_deletes_a_version_at_once(&env, &new).await?;
     env.tear_down().await;
     Ok(())
+}
+
+/// The active version is replaced and begins to drain, and an operator calls its deletion until it is done, although a
+/// visitor is still on it.
+async fn an_operator_deletes_a_version_at_once(env: &TestEnvironment, id: &str) -> Result<()> {
+    let _visitor = Socket::open(env, id).await?;
+    let pins = vec![Pin::None, Pin::Cookie(id.to_owned())];
+    let newest = env.deploy_live(&[]).await?.name;
+    let sweep = env.clean_up().await?;
+    assert_eq!(outcome(&sweep, id)?.0, "draining");
+    let traffic = Traffic::start(env, 50, pins)?;
+    let function = format!("{}-delete-deployment", env.name);
+    let payload = json!({"deploymentId": id, "force": true}).to_string();
+    let mut invoke = vec!["lambda", "invoke", "--function-name", &function];
+    invoke.extend(["--payload", &payload, "/dev/stdout"]);
+    loop {
+        let printed = env.aws(&invoke).await?;
+        // The answer of the function comes before that of Lambda.
+        let mut answers = serde_json::Deserializer::from_str(&printed).into_iter::<Value>();
+        let answer = answers.next().context("no answer")??;
+        match answer["verdict"].as_str() {
+            Some("deleting") => tokio::time::sleep(Duration::from_secs(1)).await,
+            Some("deleted") => break,
+            _ => anyhow::bail!("the deletion answers {printed}"),
+        }
+    }
+    assert_eq!(env.remaining(id).await?, Vec::<String>::new());
+    let (tally, _) = traffic.stop().await?;
+    assert_eq!(tally.failed, Vec::<String>::new());
+    assert_eq!(env.active().await?, Some(newest));
+    Ok(())
+}
+
+/// Waits until the load balancer finds both tasks of the deployment unhealthy.
+async fn are_unhealthy(env: &TestEnvironment, id: &str) -> Result<()> {
+    let group = env.target_group(id).await?;
+    env.wait_until(Duration::from_secs(120), async || {
+        let health = env.elb.describe_target_health().target_group_arn(&group);
+        let described = health.send().await?;
+        let unhealthy = described.target_health_descriptions().iter().filter(|it| {
+            let state = it.target_health().and_then(|health| health.state());
+            state.is_some_and(|state| state.as_str() == "unhealthy")
+        });
+        Ok(unhealthy.count() == 2)
+    })
+    .await
+    .context("the tasks stay healthy")
 }
 
 /// The task's own record says that the request named its private address. A request through the load
@@ -112,7 +161,6 @@ async fn an_application_without_drain_is_reported_and_stops_task_by_task_after_t
         .await?;
     for sweep in [env.clean_up().await?, env.clean_up_later().await?] {
         let (what, why) = outcome(&sweep, &old)?;
-        println!("{what}: {why}");
         assert_eq!(what, "draining");
         assert!(why.contains("404"), "{why}");
         assert!(why.contains("drain deadline"), "{why}");
@@ -148,7 +196,6 @@ async fn an_application_without_drain_is_reported_and_stops_task_by_task_after_t
     })
     .await?;
     let counts = counts.into_inner()?;
-    println!("(desired, running): {counts:?}");
     let at = |wanted| counts.iter().position(|count| *count == wanted);
     assert!(
         at((2, 2)) < at((1, 1)) && at((1, 1)).is_some(),
@@ -215,11 +262,16 @@ async fn visitors_with_a_websocket_or_a_session_keep_their_version_until_they_le
     assert_eq!(env.remaining(&old).await?, Vec::<String>::new());
 
     // The active deployment answers visitors who are still pinned to the deleted one.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let visitor = Visitor::of(&env)?;
+    for pin in &pins {
+        env.wait_until(Duration::from_secs(60), async || {
+            Ok(visitor.visit(pin).await?.deployment == new)
+        })
+        .await?;
+    }
     traffic.next_phase();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let (tally, rate) = traffic.stop().await?;
-    println!("{} requests at {rate:.0}/s", tally.sent);
+    traffic.each_is_answered(20).await?;
+    let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
     for pin in &pins {
         assert_eq!(tally.answered_by(pin, 1, 1), BTreeSet::from([new.as_str()]));

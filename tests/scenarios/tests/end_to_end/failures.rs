@@ -1,7 +1,7 @@
 //! A deployment that fails before its switch moves no traffic, leaves nothing behind, and says why.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -23,18 +23,15 @@ async fn a_bad_image_fails_with_its_reason_and_disturbs_no_visitor() -> Result<(
     ];
     let traffic = Traffic::start(&env, 50, pins.clone())?;
 
-    // A crash is reported within a minute of real time from the push.
-    let pushed = Instant::now();
+    // A crash is reported once three tasks have stopped, long before the deployment is out of time.
     let crashed = env.push_and_wait(&[("CRASH_ON_START", "3")]).await?;
-    let took = pushed.elapsed();
-    println!("the crash was reported after {:.1} s", took.as_secs_f64());
-    assert!(took < Duration::from_secs(60), "{took:?}");
-    is_undone(
-        &env,
-        &crashed,
-        &["exit code 3", "CRASH_ON_START asks for exit code 3"],
-    )
-    .await?;
+    let words = [
+        "(Unhealthy)",
+        "tasks stopped, the last one:",
+        "exit code 3",
+        "CRASH_ON_START asks for exit code 3",
+    ];
+    is_undone(&env, &crashed, &words).await?;
 
     // The others at the same time, because they are independent.
     let gone = env.new_id();
@@ -61,7 +58,6 @@ async fn a_bad_image_fails_with_its_reason_and_disturbs_no_visitor() -> Result<(
             ended.ending(),
             ended.cause
         );
-        println!("{}: {}", ended.error, ended.cause);
         let image = format!("{}:{id}", env.name);
         assert!(ended.cause.contains(&image), "{}", ended.cause);
         assert_eq!(env.remaining(&id).await?, Vec::<String>::new());
@@ -70,12 +66,7 @@ async fn a_bad_image_fails_with_its_reason_and_disturbs_no_visitor() -> Result<(
     tokio::try_join!(unhealthy, image_gone, no_image)?;
 
     assert_eq!(env.active().await?.as_ref(), Some(&live));
-    let (tally, rate) = traffic.stop().await?;
-    println!(
-        "{} requests at {rate:.0}/s, {} failed",
-        tally.sent,
-        tally.failed.len()
-    );
+    let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
     assert_eq!(tally.answers(), tally.sent);
     for pin in &pins {
@@ -96,7 +87,6 @@ async fn is_undone(env: &TestEnvironment, execution: &Execution, words: &[&str])
     let Execution {
         name, error, cause, ..
     } = execution;
-    println!("{error}: {cause}");
     ensure!(
         execution.ending() == "Failed",
         "{name}: {}: {cause}",

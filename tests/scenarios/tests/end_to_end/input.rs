@@ -4,9 +4,8 @@ use anyhow::Result;
 use scenarios::TestEnvironment;
 use serde_json::{Value, json};
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_input_from_the_console_is_refused_and_its_field_is_named() -> Result<()> {
-    let env = TestEnvironment::deploy().await?;
+/// On an environment without a deployment.
+pub async fn wrong_input_is_refused_and_its_field_is_named(env: &TestEnvironment) -> Result<()> {
     // The image exists, so that only the input can be refused.
     let id = env.new_id();
     env.push_without_event(&id, &[]).await?;
@@ -86,7 +85,6 @@ async fn wrong_input_from_the_console_is_refused_and_its_field_is_named() -> Res
     let before = env.cloud.calls().newest();
     for (name, input, words) in &table {
         let ended = env.start_by_hand(name, &input.to_string()).await?;
-        println!("{name}: {}", ended.cause);
         assert_eq!(ended.ending(), "Refused", "{name}: {}", ended.cause);
         assert_eq!(ended.error, "Refused", "{name}");
         for word in *words {
@@ -112,6 +110,5 @@ async fn wrong_input_from_the_console_is_refused_and_its_field_is_named() -> Res
     assert_eq!(env.changes_since(before), Vec::<String>::new());
     assert_eq!(env.active().await?, None);
     assert_eq!(env.remaining(&id).await?, Vec::<String>::new());
-    env.tear_down().await;
     Ok(())
 }

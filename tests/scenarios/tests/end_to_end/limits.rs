@@ -74,7 +74,6 @@ async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result
     let before = env.cloud.calls().newest();
     let input = json!({"deploymentId": id}).to_string();
     let ended = env.start_by_hand(&id, &input).await?;
-    println!("{}: {}", ended.error, ended.cause);
     assert_eq!(
         (ended.ending(), ended.error.as_str()),
         ("Refused", "Refused")
@@ -93,61 +92,62 @@ async fn is_refused(env: &TestEnvironment, why: &str, advice: &[&str]) -> Result
     Ok(())
 }
 
-/// Two deployments race for the last two rules; returns the one that is live.
+/// Two deployments race for the last two rules, and get one each. The newest gets both in the end; returns it.
 async fn race_for_the_last_rules(env: &TestEnvironment) -> Result<String> {
     let ids = [env.new_id(), env.new_id()];
-    for id in &ids {
-        env.push_without_event(id, &[]).await?;
-    }
-    // Both find two rules free. The newer is delayed until the older has created one, and creates the
-    // other one while the older is delayed in turn.
-    let [older, newer] = &ids;
-    let faults = env.cloud.faults();
-    let slow = |milliseconds| Fault::Slow { milliseconds };
-    let register = FaultRule::next("ecs", "RegisterTaskDefinition", slow(3_000));
-    faults.add(register);
-    faults.add(FaultRule::next("elasticloadbalancing", "CreateRule", slow(4_000)).at(2));
+    env.push_without_events(&ids, &[]).await?;
+    let [older, newer] = ids;
     let start = async |id: &str| env.start("deploy", &json!({"deploymentId": id})).await;
-    let second = start(newer).await?;
+
+    // Both find two rules free.
+    let group = env.hold_calls(
+        "create-target-group",
+        "elasticloadbalancing",
+        "CreateTargetGroup",
+    );
+    let one = start(&older).await?;
+    env.call_arrived(&group).await?;
+    let definition = env.hold_calls("register-task-definition", "ecs", "RegisterTaskDefinition");
+    let other = start(&newer).await?;
+    env.call_arrived(&definition).await?;
+
+    // The older creates its first rule, and stands still at the second one while the newer creates its first.
+    let function = format!("{}-create-listener-rule", env.name);
+    let never = Fault::Slow {
+        milliseconds: 3_600_000,
+    };
+    let second = FaultRule::next("elasticloadbalancing", "CreateRule", never).at(2);
+    env.cloud.faults().add(second.clone());
+    env.let_go(&group);
+    env.call_arrived(&second).await?;
+    let process = process_of(env, &function)?;
+    signal("STOP", &process).await?;
+    env.let_go(&definition);
     env.wait_until(Duration::from_secs(60), async || {
-        let execution = Execution::read(&env.sfn, &second).await?;
-        Ok(execution.entered("RegisterTaskDefinition").is_some())
+        let execution = Execution::read(&env.sfn, &other).await?;
+        let mut failures = execution
+            .history
+            .iter()
+            .filter_map(|event| event.task_failed_event_details()?.cause());
+        let why = format!("the older {older} lacks a rule too and gives way");
+        Ok(failures.any(|cause| cause.contains(&why)))
     })
-    .await?;
-    let executions = [start(older).await?, second];
-    let (one, other) = tokio::try_join!(
-        env.wait_for_execution(&executions[0]),
-        env.wait_for_execution(&executions[1])
-    )?;
-    faults.clear();
-    let mut live = Vec::new();
-    for (id, ended) in ids.iter().zip([&one, &other]) {
-        println!(
-            "{id}: {} {:?} {}",
-            ended.ending(),
-            ended.task_errors(),
-            ended.cause
-        );
-        if ended.ending() == "Succeeded" {
-            live.push(id.clone());
-            continue;
-        }
-        assert!(
-            ["Failed", "Refused"].contains(&ended.ending()),
-            "{}",
-            ended.ending()
-        );
-        assert!(
-            ended.cause.contains("QuotaExceededError"),
-            "{}",
-            ended.cause
-        );
-        assert_eq!(env.remaining(id).await?, Vec::<String>::new());
-    }
-    ensure!(live.len() == 1, "these are live instead of one: {live:?}");
-    assert_eq!(env.active().await?.as_ref(), live.first());
-    env.reaches_visitors(&live[0]).await?;
-    Ok(live.remove(0))
+    .await
+    .context("the newer deployment does not lack a rule")?;
+    signal("CONT", &process).await?;
+
+    let (older_ended, newer_ended) =
+        tokio::try_join!(env.wait_for_execution(&one), env.wait_for_execution(&other))?;
+    env.cloud.faults().clear();
+    let Execution { cause, .. } = &older_ended;
+    assert_eq!(older_ended.ending(), "Failed", "{cause}");
+    assert!(cause.contains("QuotaExceededError"), "{cause}");
+    assert_eq!(env.remaining(&older).await?, Vec::<String>::new());
+    let Execution { cause, .. } = &newer_ended;
+    assert_eq!(newer_ended.ending(), "Succeeded", "{cause}");
+    assert_eq!(env.active().await?.as_ref(), Some(&newer));
+    env.reaches_visitors(&newer).await?;
+    Ok(newer)
 }
 
 /// Deploys, undoes and cleans up with a quota of 1,000 rules.
@@ -168,12 +168,7 @@ async fn a_thousand_rules(
         .collect();
     others.rules_at(&at).await?;
     let (header, cookie) = (free(100).nth(more / 2), free(20_100).nth(more - more / 2));
-    let began = std::time::Instant::now();
     let last = env.deploy_live(&[]).await?;
-    println!(
-        "deployed among 998 rules in {:.1} s",
-        began.elapsed().as_secs_f64()
-    );
     assert_eq!(priorities(&last)?, (header, cookie));
     assert_eq!(rules(env).await?.len(), RAISED);
     let why = "needs 2 more rules, and the load balancer has 1000 of 1000";
@@ -248,10 +243,7 @@ async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> R
 
     // The idle process is stopped, and does not react to its next event.
     let frozen = process_of(env, &function)?;
-    let stop = tokio::process::Command::new("kill")
-        .args(["-STOP", &frozen])
-        .status();
-    ensure!(stop.await?.success(), "process {frozen} is gone");
+    signal("STOP", &frozen).await?;
     let stuck = env.deploy_live(&[]).await?;
     let errors = BTreeSet::from_iter(stuck.task_errors());
     assert!(errors.contains("Sandbox.Timedout"), "{errors:?}");
@@ -290,6 +282,14 @@ fn process_of(env: &TestEnvironment, function: &str) -> Result<String> {
         .find(is_it)
         .and_then(|folder| Some(folder.file_name()?.to_string_lossy().into_owned()))
         .with_context(|| format!("no process runs {function}"))
+}
+
+/// Sends a signal to a process.
+async fn signal(name: &str, process: &str) -> Result<()> {
+    let mut kill = tokio::process::Command::new("kill");
+    let sent = kill.args(["-s", name, process]).status().await?;
+    ensure!(sent.success(), "process {process} is gone");
+    Ok(())
 }
 
 /// The longest variable that is accepted. One more byte is refused, and the field is named.
@@ -366,7 +366,6 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_the_limits_of_an_
         .add(FaultRule::next("ecr", &pull, slow).forever());
     let input = json!({"deploymentId": id}).to_string();
     let ended = env.start_by_hand(&id, &input).await?;
-    println!("{}", ended.cause);
     assert_eq!(ended.ending(), "Failed", "{}", ended.cause);
     for words in ["OutOfTime", "not healthy after 600 s"] {
         assert!(ended.cause.contains(words), "{}", ended.cause);

@@ -56,7 +56,6 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         let input = json!({"deploymentId": id}).to_string();
         let denied = env.start_by_hand(&name, &input).await?;
         permission.restore().await?;
-        println!("{role}: {} {}", denied.ending(), denied.cause);
         assert_eq!(denied.ending(), ending, "{role}: {}", denied.cause);
         assert!(
             names_permission(&denied, action),
@@ -102,7 +101,6 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         let permission = env.revoke_permission(role, action).await?;
         let denied = env.run(machine, &json!({})).await?;
         permission.restore().await?;
-        println!("{role}: {} {}", denied.ending(), denied.cause);
         assert_eq!(denied.ending(), ending, "{role}: {}", denied.cause);
         assert!(
             names_permission(&denied, action),

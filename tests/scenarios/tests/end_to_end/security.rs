@@ -52,7 +52,6 @@ async fn the_drain_secret_cannot_be_read_anywhere_after_all_machines_ran() -> Re
     .context("the failure was not published to the topic")?;
 
     let found = read(&env, &[("event", &events), ("failure", &failures)]).await?;
-    println!("{} places", found.len());
     // A known text is found in each kind of place, which proves that the search reads it.
     let Execution { name: crashed, .. } = crashed;
     let expected = [

@@ -71,16 +71,13 @@ async fn the_active_one_survives_a_killed_execution_removed_tags_and_concurrent_
     let third = env.new_id();
     env.push(&third, &[("SESSION_IDLE_SECONDS", "302")]).await?;
     let arn = env.execution_arn(&third);
-    let mut cleanups = 0;
     loop {
         env.clean_up().await?;
-        cleanups += 1;
         let execution = Execution::read(&env.sfn, &arn).await;
         if execution.is_ok_and(|execution| execution.has_ended()) {
             break;
         }
     }
-    println!("{cleanups} cleanups during a deployment");
     let deployed = env.wait_for_deployment(&third).await?;
     assert_eq!(deployed.ending(), "Succeeded", "{}", deployed.cause);
     env.reaches_visitors(&third).await?;
@@ -90,13 +87,11 @@ async fn the_active_one_survives_a_killed_execution_removed_tags_and_concurrent_
     // A deployment without tags is kept, and the plan says what to do.
     let plan = env.plan().await?;
     let (_, action, why) = planned(&plan, &second)?;
-    println!("{why}");
     assert_eq!(action, "keep");
     assert!(why.contains("put the tags"), "{why}");
     assert!(!env.remaining(&second).await?.is_empty());
 
-    let (tally, rate) = traffic.stop().await?;
-    println!("{} requests at {rate:.0}/s", tally.sent);
+    let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
     env.tear_down().await;
     Ok(())
@@ -132,14 +127,6 @@ async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() 
         };
         let rollback = env.wait_for_execution(&rollback).await?;
         let cleanup = env.wait_for_execution(&cleanup).await?;
-        println!(
-            "{operation}: rollback {} {}, cleanup {} {}{}",
-            rollback.ending(),
-            rollback.cause,
-            cleanup.ending(),
-            cleanup.cause,
-            cleanup.output
-        );
         assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
         assert_eq!(cleanup.ending(), "CleanedUp", "{}", cleanup.cause);
         let active = env.active().await?.context("nothing is active")?;
@@ -152,8 +139,7 @@ async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() 
         assert!(!env.remaining(&replaced).await?.is_empty());
         std::mem::swap(&mut back, &mut replaced);
     }
-    let (tally, rate) = traffic.stop().await?;
-    println!("{} requests at {rate:.0}/s", tally.sent);
+    let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
     env.tear_down().await;
     Ok(())

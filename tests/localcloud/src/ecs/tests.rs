@@ -32,7 +32,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ),
     (
         "stubborn",
-        "#!/bin/sh\ntrap '' TERM\nwhile :; do sleep 0.02; done\n",
+        "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.02; done\n",
     ),
     ("crash", "#!/bin/sh\necho 'no database' >&2\nexit 3\n"),
     ("late-crash", "#!/bin/sh\nsleep 0.2\nexit 4\n"),
@@ -231,11 +231,6 @@ fn start(fake: &Arc<Fake>) -> Ecs {
     start_at(fake, TimeScale(0.01))
 }
 
-/// For scripts that must make progress while the task is ACTIVATING, which takes 3 s on AWS.
-fn start_slowly(fake: &Arc<Fake>) -> Ecs {
-    start_at(fake, TimeScale(0.1))
-}
-
 fn start_at(fake: &Arc<Fake>, time_scale: TimeScale) -> Ecs {
     let backends: Arc<dyn Backends> = fake.clone();
     Ecs::with_backends(backends, time_scale, LoopbackNetwork::claim().unwrap())
@@ -318,6 +313,11 @@ async fn until<T, F: Future<Output = T>>(
 
 /// In so many rounds, the scheduler does whatever it would do.
 const ROUNDS: u64 = 15;
+
+/// Waits until so many lines are in the logs. A task that has printed one handles signals as its script says.
+async fn printed(fake: &Fake, lines: usize) {
+    until(|| async { fake.lines().len() }, |count| *count >= lines).await;
+}
 
 async fn steady(ecs: &Ecs) -> Value {
     until(
@@ -448,9 +448,10 @@ async fn a_call_is_authorised_by_the_tags_of_the_services_or_tasks_that_it_names
 #[tokio::test]
 async fn a_deleted_service_is_draining_is_not_listed_and_becomes_inactive() {
     let fake = Fake::new();
-    let ecs = start_slowly(&fake);
+    let ecs = start(&fake);
     ok(&ecs, "CreateService", request("serve:1")).await;
     steady(&ecs).await;
+    printed(&fake, 2).await;
     let delete = |force: bool| json!({"cluster": "test", "service": "app", "force": force});
     assert_eq!(
         refused(&ecs, "DeleteService", delete(false)).await,
@@ -519,7 +520,9 @@ async fn a_task_that_exits_is_stopped_with_its_exit_code_and_replaced() {
 #[tokio::test]
 async fn three_crashes_fail_the_deployment_and_no_further_task_starts() {
     let fake = Fake::new();
-    let ecs = start_slowly(&fake);
+    // A task that is slow to crash is not healthy before.
+    *fake.health.lock().unwrap() = "initial";
+    let ecs = start(&fake);
     ok(&ecs, "CreateService", request("crash:1")).await;
     let failed = until(
         || service(&ecs),
@@ -548,7 +551,7 @@ async fn three_crashes_fail_the_deployment_and_no_further_task_starts() {
     assert_eq!(
         fake.targets(),
         0,
-        "a crash-looping container registers no target"
+        "a crash-looping container leaves no target"
     );
     ecs.shutdown().await;
 }
@@ -697,9 +700,10 @@ async fn a_task_that_stays_unhealthy_past_the_grace_period_is_replaced() {
 #[tokio::test]
 async fn a_process_that_ignores_sigterm_is_killed_after_the_stop_timeout() {
     let fake = Fake::new();
-    let ecs = start_slowly(&fake);
+    let ecs = start(&fake);
     ok(&ecs, "CreateService", request("stubborn:1")).await;
     steady(&ecs).await;
+    printed(&fake, 2).await;
     let scale = json!({"cluster": "test", "service": "app", "desiredCount": 1});
     ok(&ecs, "UpdateService", scale).await;
     let stopped = until(

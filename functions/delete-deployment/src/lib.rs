@@ -237,7 +237,8 @@ impl Delete<'_> {
         self.refuse_if_named(Some(group)).await?;
         let refusal = Intent::Delete
             .refuse_restored(self.id, &group.tags, self.now())
-            .and_then(|()| self.refuse_if_was_live(group, input));
+            .and_then(|()| self.refuse_if_was_live(group, input))
+            .and_then(|()| self.refuse_unless_draining(group, input));
         if let Err(refusal) = refusal {
             // A rollback that saw our tag has given way and removed its own. As long as our tag stays, no
             // switch chooses the deployment, and a drain assumes that its deletion has begun.
@@ -249,7 +250,6 @@ impl Delete<'_> {
         if group.has(tags::DELETING_SINCE) {
             return Ok(());
         }
-        self.refuse_unless_draining(group, input)?;
         // A candidate is undone even if it is protected: it has failed, and it was never live.
         if input.only_if_never_live {
             return Ok(());
@@ -355,9 +355,11 @@ impl Delete<'_> {
     }
 
     /// Refuses what a rollback brought back and another one replaced since the plan was made: it has new
-    /// visitors, and its tasks have not been asked to drain.
+    /// visitors, and its tasks have not been asked to drain. The tag of a deletion alone proves nothing about what was
+    /// live: it may be left from a deletion that gave way to a switch.
     fn refuse_unless_draining(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
-        if !input.only_if_draining || group.has(tags::DRAINING_SINCE) {
+        let is_begun = group.has(tags::DELETING_SINCE) && !group.has(tags::LIVE_SINCE);
+        if !input.only_if_draining || group.has(tags::DRAINING_SINCE) || is_begun {
             return Ok(());
         }
         Err(StepError::new(

@@ -89,19 +89,26 @@ pub async fn record(
 }
 
 /// Those of its tags that are not true of the active deployment: of a drain that gave way to the switch and died
-/// before it could remove them, and of a rollback that was stopped before its switch. A rollback that is about to
-/// switch writes its tag again when it is gone.
+/// before it could remove them, of a deletion that gave way likewise, and of a rollback that was stopped before its switch. A rollback that is about to
+/// switch writes its tag again when it is gone, and so does a deletion, which refuses what is active.
 fn left_behind(tags: &Tags, now: UtcDateTime) -> Vec<&'static str> {
-    let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
     let gave_way = guard::gave_way(tags);
-    let rolled_back = tags::time(tags, tags::ROLLED_BACK_AT, now);
-    let is_stale = rolled_back.is_some_and(|at| now - at >= defaults::SWITCHED_WITHIN);
-    let of_rollback = Some(tags::ROLLED_BACK_AT).filter(|_| is_stale);
+    let is_stale = |key| {
+        let since = tags::time(tags, key, now);
+        since.is_some_and(|at| now - at >= defaults::SWITCHED_WITHIN)
+    };
+    let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE].map(|key| (key, gave_way));
+    let others = [
+        tags::ROLLED_BACK_AT,
+        tags::DELETING_SINCE,
+        tags::UNROUTED_SINCE,
+    ]
+    .map(|key| (key, is_stale(key)));
     draining
         .into_iter()
-        .filter(|_| gave_way)
-        .chain(of_rollback)
-        .filter(|mark| tags.contains_key(*mark))
+        .chain(others)
+        .filter(|(key, is_left)| *is_left && tags.contains_key(*key))
+        .map(|(key, _)| key)
         .collect()
 }
 
@@ -138,10 +145,16 @@ mod tests {
     }
 
     #[test]
-    fn the_mark_of_a_rollback_is_removed_when_no_rollback_can_be_about_to_switch() {
+    fn the_mark_of_a_rollback_or_a_deletion_is_removed_when_it_cannot_be_under_way() {
         let within = defaults::SWITCHED_WITHIN.whole_seconds();
-        let marked = |age| left_behind_of(&[(tags::ROLLED_BACK_AT, age)]);
-        assert_eq!(marked(within - 1), [""; 0]);
-        assert_eq!(marked(within), [tags::ROLLED_BACK_AT]);
+        for mark in [
+            tags::ROLLED_BACK_AT,
+            tags::DELETING_SINCE,
+            tags::UNROUTED_SINCE,
+        ] {
+            let marked = |age| left_behind_of(&[(mark, age)]);
+            assert_eq!(marked(within - 1), [""; 0]);
+            assert_eq!(marked(within), [mark]);
+        }
     }
 }

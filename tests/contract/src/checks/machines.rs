@@ -58,6 +58,10 @@ const UNTIL_READY: [(&str, f64); 4] = [
     ("MaxDelaySeconds", 60.0),
 ];
 
+/// A switch abandons its one attempt to modify the listener after five seconds without an answer. The retry must not
+/// look at the listener before that attempt has taken effect, so it waits as long again, without jitter.
+const A_LATE_SWITCH_LANDS_WITHIN: f64 = 5.0;
+
 /// Further names that Step Functions documents.
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
@@ -314,6 +318,18 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             problems.push(format!(
                 "retries {name}, after which the same call fails again"
             ));
+        }
+        let retries = state["Retry"].as_array().into_iter().flatten();
+        let mut transient_retries = retries
+            .filter(|retry| strings(&retry["ErrorEquals"]).contains(&"TransientError".to_owned()));
+        if name == "SwitchTraffic"
+            && transient_retries.any(|retry| {
+                retry["IntervalSeconds"].as_f64() < Some(A_LATE_SWITCH_LANDS_WITHIN)
+                    || !retry["JitterStrategy"].is_null()
+            })
+        {
+            problems
+                .push("may read the listener before its first attempt has changed it".to_owned());
         }
         if function_of(state).is_some() {
             for name in transient.iter().filter(|name| !retried.contains(**name)) {

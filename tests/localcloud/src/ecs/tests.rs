@@ -104,6 +104,8 @@ impl Backends for Fake {
     ) -> BoxFuture<'a, Result<Option<TaskDefinition>, Refusal>> {
         let name = reference.rsplit('/').next().unwrap_or(reference);
         let image = name.split(':').next().unwrap_or(name);
+        // Only the stubborn one is killed, however long the others take.
+        let stop_timeout = if image == "stubborn" { 30 } else { 1_000_000 };
         ready(Ok((image != "unknown").then(|| TaskDefinition {
             arn: format!("arn:aws:ecs:us-east-1:000000000000:task-definition/{name}"),
             tags: Vec::new(),
@@ -118,6 +120,7 @@ impl Backends for Fake {
                     "name": "app",
                     "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{image}@sha256:1"),
                     "portMappings": [{"containerPort": 8000}],
+                    "stopTimeout": stop_timeout,
                     "environment": [{"name": "DEPLOYMENT_ID", "value": "one"}],
                     "secrets": [{"name": "DRAIN_SECRET", "valueFrom": SECRET}],
                     "logConfiguration": {"logDriver": "awslogs", "options": {

@@ -304,7 +304,9 @@ impl Restore<'_> {
     }
 
     async fn untag(&self, keys: &[&str]) -> Result<(), StepError> {
-        target_group::untag(&self.clients.elb, &self.group.arn, keys).await
+        let (elb, arn) = (&self.clients.elb, &self.group.arn);
+        let untagged = target_group::untag(elb, arn, keys).await;
+        target_group::unless_gone(elb, arn, untagged).await
     }
 
     fn being_deleted(&self) -> StepError {

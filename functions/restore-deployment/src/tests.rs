@@ -258,13 +258,19 @@ async fn deletion_that_begins_before_the_mark_wins() {
 }
 
 #[tokio::test]
-async fn one_that_is_deleted_before_the_mark_is_no_target() {
-    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
-    aws.on("AddTags")
-        .before(|state, _| state.target_groups.retain(|group| group.name != OLD));
-    let error = to_previous(&aws).await.unwrap_err();
-    assert_eq!(error.name, ErrorName::NoRollbackTarget);
-    assert!(error.message.contains("being deleted"), "{}", error.message);
+async fn one_that_is_deleted_before_the_mark_or_right_after_it_is_no_target() {
+    let begins = |state: &mut State| state.tag(OLD, tags::DELETING_SINCE, "2025-10-27T12:30:00Z");
+    let ends = |state: &mut State| state.target_groups.retain(|group| group.name != OLD);
+    let before = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    before.on("AddTags").before(move |state, _| ends(state));
+    let after = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    after.on("AddTags").after(move |state, _| begins(state));
+    after.on("RemoveTags").before(move |state, _| ends(state));
+    for aws in [before, after] {
+        let error = to_previous(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::NoRollbackTarget);
+        assert!(error.message.contains("being deleted"), "{}", error.message);
+    }
 }
 
 #[tokio::test]

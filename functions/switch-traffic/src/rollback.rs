@@ -2,7 +2,7 @@
 
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{ErrorName, StepError, defaults, tags};
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, tags};
 
 use crate::{Outcome, Output, Switch};
 
@@ -143,9 +143,13 @@ impl Switch<'_> {
             }
             // After the others: a retry that finds the target marked leaves theirs.
             self.mark_target_again(&routing).await?;
-            // Another rollback that had read a mark may have switched in the meantime without setting its own.
+            // Another rollback that had read a mark may have switched in the meantime without setting its own. A switch
+            // to one of them needs no mark.
             let now = DefaultAction::read(self.elb, self.settings).await;
-            if !now.is_ok_and(|now| now.active() == active) {
+            let is_unmarked = |now: Option<&DeploymentId>| {
+                marked.iter().any(|group| Some(&group.deployment) == now)
+            };
+            if !now.is_ok_and(|now| now.active() == active || is_unmarked(now.active())) {
                 for group in &marked {
                     self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
                 }

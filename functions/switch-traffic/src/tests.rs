@@ -387,6 +387,13 @@ async fn one_that_went_live_although_it_was_marked_loses_the_mark_of_a_rollback_
     assert_eq!(output.outcome, Outcome::TakenBack);
     assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
     assert_eq!(active(&aws), [NEWEST]);
+
+    // It goes live right after its mark was taken back.
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, BACK)]);
+    aws.on("RemoveTags")
+        .after(|state, _| state.activate(NEWEST));
+    take_back(&aws).await.unwrap();
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ impl Switch<'_> {
         }
         self.keep_policy(&routing, &mut None).await?;
         if own.has(tags::ROLLED_BACK_AT) {
-            target_group::untag(self.elb, &own.arn, &[tags::ROLLED_BACK_AT]).await?;
+            self.unmark(own).await?;
         }
         let mut replaced = routing.replaced_by(target);
         if let Some(listed) = &self.input.replaced {
@@ -93,7 +93,7 @@ impl Switch<'_> {
     async fn untag_live_target(&self, routing: &Routing) -> Result<(), StepError> {
         match routing.deployment(&self.input.deployment_id) {
             Some(own) if self.input.was_rolled_back && self.is_named(own).await? => {
-                target_group::untag(self.elb, &own.arn, &[tags::ROLLED_BACK_AT]).await
+                self.unmark(own).await
             }
             _ => Ok(()),
         }
@@ -112,8 +112,19 @@ impl Switch<'_> {
         if is_fresh || !is_ours {
             return Ok(false);
         }
-        self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
+        self.mark(group).await?;
         Ok(true)
+    }
+
+    /// Tags a deployment as rolled back. One that was deleted since it was read needs no tag.
+    async fn mark(&self, group: &TargetGroup) -> Result<(), StepError> {
+        let marked = self.tag(&group.arn, tags::ROLLED_BACK_AT).await;
+        target_group::unless_gone(self.elb, &group.arn, marked).await
+    }
+
+    async fn unmark(&self, group: &TargetGroup) -> Result<(), StepError> {
+        let unmarked = target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await;
+        target_group::unless_gone(self.elb, &group.arn, unmarked).await
     }
 
     /// Removes the marks of a rollback that did not happen, and lets its target go. Otherwise the active deployment
@@ -139,7 +150,7 @@ impl Switch<'_> {
             && !marked.iter().any(|group| routing.is_active(group));
         if !has_moved && !is_taken_back {
             for group in &marked {
-                target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await?;
+                self.unmark(group).await?;
             }
             // After the others: a retry that finds the target marked leaves theirs.
             self.mark_target_again(&routing).await?;
@@ -151,7 +162,7 @@ impl Switch<'_> {
             };
             if !now.is_ok_and(|now| now.active() == active || is_unmarked(now.active())) {
                 for group in &marked {
-                    self.tag(&group.arn, tags::ROLLED_BACK_AT).await?;
+                    self.mark(group).await?;
                 }
                 self.untag_live_target(&routing).await?;
             }

@@ -1,7 +1,9 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{ErrorName, Settings, StepError, tags};
-use memory_aws::{MemoryAws, RetryConfig, authenticate_oidc, forward, group_arn, validate_jwt};
+use memory_aws::{
+    MemoryAws, RetryConfig, State, authenticate_oidc, forward, group_arn, validate_jwt,
+};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -363,6 +365,23 @@ async fn a_mark_of_an_earlier_rollback_stays() {
     take_back(&aws).await.unwrap();
     assert!(has(&aws, "test-20251027-122115Z", tags::ROLLED_BACK_AT));
     assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn one_that_is_deleted_meanwhile_needs_no_mark() {
+    let ends = |state: &mut State| state.target_groups.retain(|group| group.name != NEWEST);
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, BACK), (NEWEST, BACK)]);
+    aws.on("RemoveTags")
+        .once()
+        .before(move |state, _| ends(state));
+    take_back(&aws).await.unwrap();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, READY)]);
+    aws.on("AddTags").once().before(move |state, _| ends(state));
+    let output = roll_back(&aws, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [OLD]);
 }
 
 #[tokio::test]

@@ -1,7 +1,8 @@
 //! AWS calls as the functions send them, and answers as AWS sends them.
 
 use lifecycle::defaults::{
-    DRAINING_GRACE_PERIOD_SECONDS, HEALTH_CHECK_GRACE_PERIOD_SECONDS, SWITCH_ANNOUNCED,
+    DRAINING_GRACE_PERIOD_SECONDS, HEALTH_CHECK_GRACE_PERIOD_SECONDS, NOTHING_DEPLOYED,
+    SWITCH_ANNOUNCED,
 };
 use lifecycle::{DeploymentId, tags};
 use memory_aws::{Error, forwarded, own_tags, texts};
@@ -35,13 +36,15 @@ pub const UNROUTED: Marks = 32;
 pub const DRAINING: Marks = 64;
 /// `pulse:idle-since`.
 pub const IDLE: Marks = 128;
+/// `pulse:stopping-since`.
+pub const STOPPING: Marks = 256;
 /// Not a tag: a switch to the deployment is in flight, so its ready mark is fresh.
-pub const ANNOUNCED: Marks = 256;
+pub const ANNOUNCED: Marks = 512;
 /// Not a tag: the draining mark was written while a switch was in flight.
-pub const GAVE_WAY: Marks = 512;
+pub const GAVE_WAY: Marks = 1024;
 
 /// The tags behind the bits.
-pub const MARKS: [&str; 8] = [
+pub const MARKS: [&str; 9] = [
     tags::READY_AT,
     tags::LIVE_SINCE,
     tags::DELETING_SINCE,
@@ -50,6 +53,7 @@ pub const MARKS: [&str; 8] = [
     tags::UNROUTED_SINCE,
     tags::DRAINING_SINCE,
     tags::IDLE_SINCE,
+    tags::STOPPING_SINCE,
 ];
 
 /// When each of these marks was set.
@@ -141,7 +145,11 @@ pub enum Call {
     StartFreshTasks(Deployment),
     /// UpdateService that sets the grace period: whether to that of a service that drains.
     SetGracePeriod(Deployment, bool),
+    /// UpdateService that wants this many tasks.
+    LowerCount(Deployment, u8),
     ListTasks(Deployment),
+    /// ListTasks of the stopped ones.
+    ListStoppedTasks(Deployment),
     DescribeTasks(Vec<String>),
     GetSecretValue,
     ListTaskDefinitions,
@@ -199,10 +207,18 @@ impl Call {
             "UpdateService" if params["forceNewDeployment"] == true => {
                 Call::StartFreshTasks(named("service"))
             }
-            "UpdateService" => Call::SetGracePeriod(
-                named("service"),
-                params["healthCheckGracePeriodSeconds"] == DRAINING_GRACE_PERIOD_SECONDS,
-            ),
+            "UpdateService" => match params["desiredCount"].as_u64() {
+                Some(count) => {
+                    Call::LowerCount(named("service"), u8::try_from(count).expect("few"))
+                }
+                None => Call::SetGracePeriod(
+                    named("service"),
+                    params["healthCheckGracePeriodSeconds"] == DRAINING_GRACE_PERIOD_SECONDS,
+                ),
+            },
+            "ListTasks" if params["desiredStatus"] == "STOPPED" => {
+                Call::ListStoppedTasks(named("serviceName"))
+            }
             "ListTasks" => Call::ListTasks(named("serviceName")),
             "DescribeTasks" => {
                 let arns = texts(&params["tasks"]).into_iter();
@@ -211,6 +227,34 @@ impl Call {
             "GetSecretValue" => Call::GetSecretValue,
             "ListTaskDefinitions" => Call::ListTaskDefinitions,
             other => panic!("the world does not answer {other}"),
+        }
+    }
+}
+
+impl Call {
+    /// Whether it changes something.
+    pub fn writes(&self) -> bool {
+        match self {
+            Call::AddTags(..)
+            | Call::RemoveTags(..)
+            | Call::ModifyListener(_)
+            | Call::DeleteRule(..)
+            | Call::DeleteTargetGroup(_)
+            | Call::DeleteService(_)
+            | Call::StartFreshTasks(_)
+            | Call::SetGracePeriod(..)
+            | Call::LowerCount(..) => true,
+            Call::DescribeListeners
+            | Call::DescribeRules
+            | Call::DescribeTags(_)
+            | Call::DescribeTargetHealth(_)
+            | Call::DescribeTargetGroups(_)
+            | Call::DescribeServices(_)
+            | Call::ListTasks(_)
+            | Call::ListStoppedTasks(_)
+            | Call::DescribeTasks(_)
+            | Call::GetSecretValue
+            | Call::ListTaskDefinitions => false,
         }
     }
 }
@@ -232,25 +276,41 @@ pub enum Service {
 }
 
 /// The tasks of a service, by generations: a rollout starts the next one, and the others stop when it is over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Tasks {
+    /// How many the service wants. One that is too many stops at once.
+    pub wanted: u8,
     /// The newest generation.
     pub newest: u8,
-    /// Whether earlier ones still run.
-    pub is_rolling: bool,
+    /// The oldest one that still runs.
+    pub oldest: u8,
     /// Whether the grace period is that of a service that drains.
     pub is_endless: bool,
+}
+
+impl Default for Tasks {
+    fn default() -> Tasks {
+        Tasks {
+            wanted: 2,
+            newest: 0,
+            oldest: 0,
+            is_endless: false,
+        }
+    }
 }
 
 impl Tasks {
     /// The generations that run, as bits.
     pub fn running(self) -> u8 {
-        let newest = 1 << self.newest;
-        if self.is_rolling {
-            newest | (newest - 1)
-        } else {
-            newest
+        if self.wanted == 0 {
+            return 0;
         }
+        (self.oldest..=self.newest).map(|it| 1 << it).sum()
+    }
+
+    /// Whether earlier generations than the newest still run.
+    pub fn is_rolling(self) -> bool {
+        self.oldest < self.newest
     }
 }
 
@@ -259,8 +319,8 @@ impl Tasks {
 pub enum Answer {
     /// The call took effect; there is nothing to report.
     Done,
-    /// The deployment that the default action names.
-    Default(Option<Deployment>),
+    /// The deployment that the default action names, and one that it names with less weight.
+    Default(Option<Deployment>, Option<Deployment>),
     /// The rules of each deployment, as bits.
     Rules(Vec<u8>),
     /// The marks of the resources, in the order of the call.
@@ -273,6 +333,8 @@ pub enum Answer {
     Service(Service, Tasks),
     /// The generations of tasks that run, as bits.
     Running(u8),
+    /// ECS refuses to start tasks, because no rule names the target group.
+    Unrouted,
     /// An error with this code.
     Error(&'static str),
 }
@@ -285,7 +347,12 @@ impl Answer {
     pub fn shape(&self, call: &Call) -> Result<Value, Error> {
         Ok(match (self, call) {
             (Answer::Error(code), _) => return Err(Error::new(*code, "injected by the test")),
+            (Answer::Unrouted, _) => {
+                let why = "The target group does not have an associated load balancer.";
+                return Err(Error::new("InvalidParameterException", why));
+            }
             (Answer::Done, Call::ListTaskDefinitions) => json!({"taskDefinitionArns": []}),
+            (Answer::Done, Call::ListStoppedTasks(_)) => json!({"taskArns": []}),
             (Answer::Done, Call::GetSecretValue) => json!({"SecretString": "secret"}),
             (Answer::Running(generations), Call::ListTasks(deployment)) => {
                 let running = (0..8).filter(|generation| generations & (1 << generation) != 0);
@@ -298,10 +365,13 @@ impl Answer {
                 json!({"tasks": arns.iter().map(task).collect::<Value>()})
             }
             (Answer::Done, _) => json!({}),
-            (Answer::Default(default), _) => {
-                let action = match default {
-                    Some(deployment) => forward(*deployment),
-                    None => json!({"Type": "fixed-response"}),
+            (Answer::Default(default, also), _) => {
+                let action = match (default, also) {
+                    (Some(deployment), None) => forward(*deployment),
+                    (Some(deployment), Some(also)) => {
+                        memory_aws::forward(&[(&name(*deployment), 2), (&name(*also), 1)])
+                    }
+                    (None, _) => memory_aws::fixed_response("503", NOTHING_DEPLOYED),
                 };
                 json!({"Listeners": [{"DefaultActions": [action]}]})
             }
@@ -370,10 +440,10 @@ fn shape_service(deployment: Deployment, status: Service, tasks: Tasks) -> Value
     let mut rollouts = vec![json!({
         "id": "newest",
         "status": "PRIMARY",
-        "rolloutState": if tasks.is_rolling { "IN_PROGRESS" } else { "COMPLETED" },
+        "rolloutState": if tasks.is_rolling() { "IN_PROGRESS" } else { "COMPLETED" },
         "createdAt": began.unix_timestamp(),
     })];
-    if tasks.is_rolling {
+    if tasks.is_rolling() {
         rollouts.push(json!({"id": "earlier", "status": "ACTIVE"}));
     }
     let grace = if tasks.is_endless {
@@ -384,8 +454,8 @@ fn shape_service(deployment: Deployment, status: Service, tasks: Tasks) -> Value
     json!({
         "serviceName": name,
         "status": if status == Service::Active { "ACTIVE" } else { "DRAINING" },
-        "desiredCount": 2,
-        "runningCount": 2,
+        "desiredCount": tasks.wanted,
+        "runningCount": tasks.wanted,
         "healthCheckGracePeriodSeconds": grace,
         "deployments": rollouts,
         "tags": memory_aws::ecs_tags(&own_tags(&name)),

@@ -6,10 +6,10 @@ use std::rc::Rc;
 
 use crate::call::{
     ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, READY, RESTORING, ROLLED_BACK,
-    Service, Tasks,
+    Service,
 };
-use crate::learned::{Code, Ending, Invocation, Learned, Next, Point};
-use crate::world::World;
+use crate::learned::{Defect, Deletion, Ending, Invocation, Learned, Next, Point};
+use crate::world::{Group, World};
 
 /// What happens after a running function is killed. It dies between two calls, or after its last call
 /// and before its own answer.
@@ -30,18 +30,22 @@ pub enum Plan {
     Deploy(Deployment),
     /// Switches and ends, which keeps the number of states small.
     Switch(Deployment),
-    /// Switches back without an undo.
+    /// Rolls back: brings a deployment back, waits for its fresh tasks, if it gets some, and switches.
     RollBack(Deployment),
-    /// Brings a deployment back, waits for its fresh tasks and switches.
-    Restore(Deployment),
     /// Drains a deployment by one sweep.
     Drain(Deployment),
     /// Removes the mark of a rollback: an operator, or time.
     Forget(Deployment),
     /// Deletes a candidate that an execution left behind.
     Undo(Deployment),
-    /// Deletes a deployment that was live.
+    /// Deletes a deployment that was live and has drained.
     CleanUp(Deployment),
+    /// Deletes a deployment whose time to drain is over: its tasks stop one after another.
+    Expire(Deployment),
+    /// An operator invokes the deletion of a deployment that was live.
+    DeleteByHand(Deployment),
+    /// An operator splits the traffic between the active deployment and this one, if that one is fit to get some.
+    Split(Deployment),
 }
 
 impl Plan {
@@ -50,81 +54,67 @@ impl Plan {
             Plan::Deploy(deployment)
             | Plan::Switch(deployment)
             | Plan::RollBack(deployment)
-            | Plan::Restore(deployment)
             | Plan::Drain(deployment)
             | Plan::Forget(deployment)
             | Plan::Undo(deployment)
-            | Plan::CleanUp(deployment) => deployment,
+            | Plan::CleanUp(deployment)
+            | Plan::Expire(deployment)
+            | Plan::DeleteByHand(deployment)
+            | Plan::Split(deployment) => deployment,
         }
     }
 
     fn deletes(self) -> bool {
-        matches!(self, Plan::Deploy(_) | Plan::Undo(_) | Plan::CleanUp(_))
+        self.deletion().is_some()
+    }
+
+    /// How it deletes.
+    fn deletion(self) -> Option<Deletion> {
+        match self {
+            Plan::Deploy(_) | Plan::Undo(_) => Some(Deletion::Candidate),
+            Plan::CleanUp(_) => Some(Deletion::Drained),
+            Plan::Expire(_) => Some(Deletion::Forced),
+            Plan::DeleteByHand(_) => Some(Deletion::ByHand),
+            _ => None,
+        }
     }
 
     /// Whether it may change the service other than by deleting it.
     fn updates_the_service(self) -> bool {
-        matches!(self, Plan::Restore(_) | Plan::Drain(_))
+        matches!(self, Plan::RollBack(_) | Plan::Drain(_) | Plan::Expire(_))
     }
 
     fn switches(self) -> bool {
-        matches!(
-            self,
-            Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) | Plan::Restore(_)
-        )
+        matches!(self, Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_))
     }
 
-    /// `world` is the cloud when the execution began: a rollback chooses then what it replaces. `replaced` is
-    /// what its first step has chosen, if that is part of the plan.
-    fn switch(self, world: &World, replaced: Option<u8>) -> Invocation {
-        Invocation::Switch {
-            deployment: self.deployment(),
-            roll_back: match self {
-                Plan::RollBack(target) => Some(replaced_by(target, world)),
-                _ => replaced,
+    /// The invocation of a stage. `replaced` is what a rollback has found to replace, and `active` what was active
+    /// when it began.
+    fn invocation(
+        self,
+        stage: Work,
+        replaced: Option<u8>,
+        active: Option<Deployment>,
+    ) -> Invocation {
+        let deployment = self.deployment();
+        match stage {
+            Work::Restoring => Invocation::Restore { deployment },
+            Work::Draining => Invocation::Drain { deployment },
+            Work::Switching => Invocation::Switch {
+                deployment,
+                roll_back: replaced,
             },
-            restored: matches!(self, Plan::Restore(_)),
+            Work::TakingBack => Invocation::TakeBack {
+                deployment,
+                replaced: replaced.unwrap_or_default(),
+                active,
+            },
+            Work::Undoing => Invocation::Delete {
+                deployment,
+                deletion: self.deletion().expect("a plan that deletes"),
+            },
         }
     }
-
-    fn take_back(self, world: &World, replaced: Option<u8>) -> Invocation {
-        Invocation::TakeBack {
-            deployment: self.deployment(),
-            replaced: replaced.unwrap_or_default(),
-            active: world.default,
-        }
-    }
-
-    fn restore(self) -> Invocation {
-        Invocation::Restore {
-            deployment: self.deployment(),
-        }
-    }
-
-    fn drain(self) -> Invocation {
-        Invocation::Drain {
-            deployment: self.deployment(),
-        }
-    }
-
-    fn delete(self) -> Invocation {
-        Invocation::Delete {
-            deployment: self.deployment(),
-            only_if_never_live: !matches!(self, Plan::CleanUp(_)),
-        }
-    }
-}
-
-/// The deployments, as bits, that a rollback to that deployment replaces. `restore-deployment` chooses
-/// them before the switch.
-fn replaced_by(target: Deployment, world: &World) -> u8 {
-    let ready = (0..).zip(&world.groups).filter(|(deployment, group)| {
-        *deployment > target && group.marks & READY != 0 && group.marks & DELETING == 0
-    });
-    ready
-        .map(|(deployment, _): (Deployment, _)| deployment)
-        .chain(world.default)
-        .fold(0, |replaced, deployment| replaced | 1 << deployment)
 }
 
 /// A cloud and the executions to explore in it.
@@ -138,9 +128,11 @@ pub struct Scenario {
     pub plans: Vec<Plan>,
     /// The number of the execution whose functions may die, and what happens then.
     pub death: Option<(usize, Death)>,
-    /// How many ModifyListener and UpdateService calls may fail: with or without an effect, with an error that is worth a
-    /// retry or one that is not.
+    /// How many changes may fail: with or without an effect, with an error that is worth a retry or one that is
+    /// not.
     pub failures: u8,
+    /// How many changes may take effect without an answer, at once or later than the next attempt.
+    pub lost: u8,
     /// How many preemptions an order may have, which is how often another execution continues while the
     /// last one could. `None` explores every order. Three executions have too many orders, and their
     /// races need few preemptions.
@@ -159,6 +151,7 @@ impl Scenario {
             plans: plans.to_vec(),
             death: None,
             failures: 0,
+            lost: 0,
             preemptions: None,
             undo_waits: true,
         }
@@ -180,28 +173,44 @@ impl Scenario {
         }
     }
 
-    /// The same scenario in which that many modifications may fail.
+    /// The same scenario in which that many changes may fail.
     pub fn failing(self, failures: u8) -> Scenario {
         Scenario { failures, ..self }
     }
+
+    /// The same scenario in which the answers to that many changes may be lost.
+    pub fn losing(self, lost: u8) -> Scenario {
+        Scenario { lost, ..self }
+    }
+}
+
+/// What a function of an execution does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Work {
+    /// Finds the target of a rollback, and starts its fresh tasks.
+    Restoring,
+    Draining,
+    Switching,
+    /// Takes the marks of a failed rollback back.
+    TakingBack,
+    Undoing,
 }
 
 /// The progress of an execution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Stage {
-    /// Finds the target of a rollback, and starts its fresh tasks.
-    Restoring(Point),
+    /// A function runs.
+    Runs(Work, Point),
+    /// The rollback makes the rules of its target again, in one step.
+    MakingRules,
     /// Until the fresh tasks are healthy and the others have stopped.
     WaitingForTasks,
-    Draining(Point),
     /// The sweep has decided to ask these generations of tasks, as bits.
     Asking(u8),
     /// An operator, or time, removes the mark of a rollback.
     Forgetting,
-    Switching(Point),
-    /// Takes the marks of a failed rollback back.
-    TakingBack(Point),
-    Undoing(Point),
+    /// An operator splits the traffic.
+    Splitting,
     /// Between two calls of the undo, until these executions, as bits, can no longer act on what they
     /// have read.
     Waiting(u8),
@@ -213,20 +222,24 @@ impl Stage {
     /// Where a running function is.
     fn point(self) -> Option<Point> {
         match self {
-            Stage::Restoring(point)
-            | Stage::Draining(point)
-            | Stage::Switching(point)
-            | Stage::TakingBack(point)
-            | Stage::Undoing(point) => Some(point),
+            Stage::Runs(_, point) => Some(point),
             _ => None,
         }
+    }
+
+    fn switches(self) -> bool {
+        matches!(self, Stage::Runs(Work::Switching, _))
     }
 
     /// Whether the execution goes on without a call.
     fn proceeds(self) -> bool {
         matches!(
             self,
-            Stage::WaitingForTasks | Stage::Asking(_) | Stage::Forgetting
+            Stage::MakingRules
+                | Stage::WaitingForTasks
+                | Stage::Asking(_)
+                | Stage::Forgetting
+                | Stage::Splitting
         )
     }
 }
@@ -234,8 +247,9 @@ impl Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Execution {
     stage: Stage,
-    /// What its rollback replaces.
+    /// What its rollback replaces, and what was active when it began.
     replaced: Option<u8>,
+    active: Option<Deployment>,
     /// The deployment that its switch has announced.
     announced: Option<Deployment>,
     /// The generations of tasks that its drain has listed.
@@ -250,6 +264,11 @@ struct State {
     executions: Vec<Execution>,
     deaths: u8,
     failures: u8,
+    lost: u8,
+    /// A change whose caller does not wait for it any more, and that will take effect.
+    late: Option<(usize, Call)>,
+    /// The execution that has set the default action.
+    set_by: Option<usize>,
     /// The deployments that were ever named by the default action, as bits.
     named: u8,
     /// The execution that continued last, and how many preemptions are left. Both are unused when every
@@ -267,6 +286,12 @@ enum Step {
     FailsBefore(usize, &'static str),
     FailsAfter(usize),
     Dies(usize),
+    /// The change takes effect, its answer is lost, and the SDK makes the next attempt.
+    Repeats(usize),
+    /// The same, but the change takes effect later.
+    IsLate(usize),
+    /// The late change takes effect.
+    Lands(usize),
 }
 
 impl Step {
@@ -277,7 +302,10 @@ impl Step {
             | Step::AnswerLost(execution)
             | Step::FailsBefore(execution, _)
             | Step::FailsAfter(execution)
-            | Step::Dies(execution) => execution,
+            | Step::Dies(execution)
+            | Step::Repeats(execution)
+            | Step::IsLate(execution)
+            | Step::Lands(execution) => execution,
         }
     }
 }
@@ -304,10 +332,10 @@ pub struct Explored {
 ///
 /// # Errors
 /// The property that does not hold, with the shortest order that leads to it.
-pub fn explore(scenario: &Scenario, code: Code) -> Result<Explored, String> {
+pub fn explore(scenario: &Scenario, defect: Option<Defect>) -> Result<Explored, String> {
     Exploration {
         scenario,
-        learned: Learned::new(code),
+        learned: Learned::new(defect),
         seen: HashMap::new(),
         states: Vec::new(),
         came_from: Vec::new(),
@@ -334,18 +362,9 @@ impl Exploration<'_> {
         let executions = plans
             .iter()
             .map(|plan| Execution {
-                stage: match plan {
-                    Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_) => Stage::Switching(
-                        self.learned.begin(plan.switch(&self.scenario.world, None)),
-                    ),
-                    Plan::Restore(_) => Stage::Restoring(self.learned.begin(plan.restore())),
-                    Plan::Drain(_) => Stage::Draining(self.learned.begin(plan.drain())),
-                    Plan::Forget(_) => Stage::Forgetting,
-                    Plan::Undo(_) | Plan::CleanUp(_) => {
-                        Stage::Undoing(self.learned.begin(plan.delete()))
-                    }
-                },
+                stage: self.beginning(*plan),
                 replaced: None,
+                active: None,
                 announced: None,
                 listed: 0,
                 switch: None,
@@ -362,6 +381,9 @@ impl Exploration<'_> {
                     Some((_, Death::GivenUp | Death::Stopped)) => 1,
                 },
                 failures: self.scenario.failures,
+                lost: self.scenario.lost,
+                late: None,
+                set_by: None,
                 named,
                 last: usize::MAX,
                 preemptions: self.scenario.preemptions.unwrap_or_default(),
@@ -386,21 +408,57 @@ impl Exploration<'_> {
             // States are taken from the queue in the order of their numbers.
             edges.push(next);
         }
+        let schedules = paths(&edges)
+            .ok_or_else(|| format!("{}: an execution never ends", self.scenario.name))?;
         Ok(Explored {
             states: self.states.len(),
             steps: edges.iter().map(Vec::len).sum(),
-            schedules: paths(&edges),
+            schedules,
             ends,
             points: self.learned.points(),
             calls: self.learned.calls,
         })
     }
 
+    fn beginning(&mut self, plan: Plan) -> Stage {
+        let work = match plan {
+            Plan::Deploy(_) | Plan::Switch(_) => Work::Switching,
+            Plan::RollBack(_) => Work::Restoring,
+            Plan::Drain(_) => Work::Draining,
+            Plan::Forget(_) => return Stage::Forgetting,
+            Plan::Split(_) => return Stage::Splitting,
+            Plan::Undo(_) | Plan::CleanUp(_) | Plan::Expire(_) | Plan::DeleteByHand(_) => {
+                Work::Undoing
+            }
+        };
+        self.begin(plan, work, None, None)
+    }
+
+    fn begin(
+        &mut self,
+        plan: Plan,
+        work: Work,
+        replaced: Option<u8>,
+        active: Option<Deployment>,
+    ) -> Stage {
+        let invocation = plan.invocation(work, replaced, active);
+        Stage::Runs(work, self.learned.begin(invocation))
+    }
+
+    /// The state machine invokes a function for that execution.
+    fn invoke(&mut self, state: &State, execution: usize, work: Work) -> Stage {
+        let Execution {
+            replaced, active, ..
+        } = state.executions[execution];
+        self.begin(self.scenario.plans[execution], work, replaced, active)
+    }
+
     fn visit(&mut self, state: State, from: Option<(usize, Step)>) -> Result<usize, String> {
         if let Some(known) = self.seen.get(&state) {
             return Ok(*known);
         }
-        if let Err(what) = check(&state, self.scenario.failures > state.failures) {
+        let is_clean = self.scenario.failures == state.failures && self.scenario.lost == state.lost;
+        if let Err(what) = check(&state.world, is_clean) {
             return Err(self.report(what, from));
         }
         if self.states.len() == MAX_STATES {
@@ -442,29 +500,39 @@ impl Exploration<'_> {
             if state.preemptions == 0 && self.preempts(state, execution) {
                 continue;
             }
-            if state.executions[execution].stage.proceeds() {
+            let stage = state.executions[execution].stage;
+            // Fresh tasks take longer than a late change.
+            let waits = stage == Stage::WaitingForTasks && state.late.is_some();
+            if stage.proceeds() && !waits {
                 steps.push(Step::Proceeds(execution));
             }
             let Some(call) = call else {
                 continue;
             };
             steps.push(Step::Call(execution));
-            let may_fail = matches!(
-                call,
-                Call::ModifyListener(_) | Call::SetGracePeriod(..) | Call::StartFreshTasks(_)
-            );
-            if may_fail && state.failures > 0 {
+            if call.writes() && state.failures > 0 {
                 steps.extend([
                     Step::FailsBefore(execution, "AccessDenied"),
                     Step::FailsBefore(execution, "InternalFailure"),
                     Step::FailsAfter(execution),
                 ]);
             }
+            // The switch makes one attempt to modify the listener, and waits for it to land: `FailsAfter`.
+            let is_repeated = call.writes() && !matches!(call, Call::ModifyListener(_));
+            if is_repeated && state.lost > 0 {
+                steps.extend([Step::Repeats(execution), Step::IsLate(execution)]);
+            }
             if self.may_die(state, execution) {
                 steps.push(Step::Dies(execution));
                 steps.push(Step::AnswerLost(execution));
             }
         }
+        steps.extend(
+            state
+                .late
+                .iter()
+                .map(|(execution, _)| Step::Lands(*execution)),
+        );
         steps
     }
 
@@ -474,24 +542,31 @@ impl Exploration<'_> {
 
     /// Whether a call only reads a resource that no other execution can change any more.
     fn is_unaffected(&self, state: &State, execution: usize, call: &Call) -> bool {
+        // It may land at any time.
+        let is_late = |change: fn(&Call) -> bool| state.late.iter().any(|(_, call)| change(call));
         let others_delete = |wanted: Option<Deployment>| {
-            (0..).zip(&self.scenario.plans).any(|(other, plan)| {
-                other != execution
-                    && plan.deletes()
-                    && wanted.is_none_or(|deployment| plan.deployment() == deployment)
-                    && !matches!(
-                        state.executions[other].stage,
-                        Stage::Ended(_) | Stage::Stopped
-                    )
-            })
+            is_late(Call::writes)
+                || (0..).zip(&self.scenario.plans).any(|(other, plan)| {
+                    other != execution
+                        && plan.deletes()
+                        && wanted.is_none_or(|deployment| plan.deployment() == deployment)
+                        && !matches!(
+                            state.executions[other].stage,
+                            Stage::Ended(_) | Stage::Stopped
+                        )
+                })
         };
         let others_update = || {
-            (0..)
-                .zip(&self.scenario.plans)
-                .any(|(other, plan)| other != execution && plan.updates_the_service())
+            is_late(Call::writes)
+                || (0..)
+                    .zip(&self.scenario.plans)
+                    .any(|(other, plan)| other != execution && plan.updates_the_service())
         };
         match call {
-            Call::ListTaskDefinitions | Call::DescribeTasks(_) | Call::GetSecretValue => true,
+            Call::ListTaskDefinitions
+            | Call::DescribeTasks(_)
+            | Call::ListStoppedTasks(_)
+            | Call::GetSecretValue => true,
             Call::DescribeRules => !others_delete(None),
             Call::DescribeServices(_) if others_update() => false,
             Call::DescribeTargetHealth(deployment)
@@ -513,6 +588,8 @@ impl Exploration<'_> {
             }
             state.last = execution;
         }
+        let call = self.next_call(&state, execution).cloned();
+        let call = || call.clone().expect("a call");
         match step {
             Step::Dies(execution) => {
                 state.deaths -= 1;
@@ -520,30 +597,37 @@ impl Exploration<'_> {
             }
             Step::AnswerLost(execution) => {
                 state.deaths -= 1;
-                let call = self.next_call(&state, execution).expect("a call").clone();
-                state.world.answer(&call);
+                self.change(&mut state, execution, &call())?;
                 self.kill(&mut state, execution);
             }
             Step::Proceeds(execution) => self.proceed(&mut state, execution),
             Step::Call(execution) => {
-                let call = self.next_call(&state, execution).expect("a call").clone();
-                let answer = state.world.answer(&call);
-                self.resume(&mut state, execution, &call, &answer)?;
+                let answer = self.change(&mut state, execution, &call())?;
+                self.resume(&mut state, execution, &call(), &answer)?;
             }
             Step::FailsBefore(execution, code) => {
                 state.failures -= 1;
-                let call = self.next_call(&state, execution).expect("a call").clone();
-                self.resume(&mut state, execution, &call, &Answer::Error(code))?;
+                self.resume(&mut state, execution, &call(), &Answer::Error(code))?;
             }
             Step::FailsAfter(execution) => {
                 state.failures -= 1;
-                let call = self.next_call(&state, execution).expect("a call").clone();
-                state.world.answer(&call);
-                let answer = Answer::Error("InternalFailure");
-                self.resume(&mut state, execution, &call, &answer)?;
+                self.change(&mut state, execution, &call())?;
+                self.resume(&mut state, execution, &call(), &NO_ANSWER)?;
+            }
+            Step::Repeats(execution) => {
+                state.lost -= 1;
+                self.change(&mut state, execution, &call())?;
+            }
+            Step::IsLate(execution) => {
+                state.lost -= 1;
+                state.late = Some((execution, call()));
+            }
+            Step::Lands(execution) => {
+                let (_, call) = state.late.take().expect("a late change");
+                self.change(&mut state, execution, &call)?;
             }
         }
-        if let Some(active) = state.world.default {
+        for active in state.world.named() {
             state.named |= 1 << active;
         }
         self.end_waiting(&mut state);
@@ -557,53 +641,84 @@ impl Exploration<'_> {
         Ok(state)
     }
 
+    /// Lets a call take effect, unless the code that runs does not make it.
+    fn change(&self, state: &mut State, execution: usize, call: &Call) -> Result<Answer, String> {
+        let plan = self.scenario.plans[execution];
+        if self.learned.omits(call) {
+            return Ok(Answer::Done);
+        }
+        if let Call::AddTags(deployment, marks) = call {
+            let group = state.world.group(*deployment);
+            let is_first = group.exists && group.marks & READY == 0;
+            if marks & READY != 0 && is_first && *deployment != plan.deployment() {
+                return Err(format!(
+                    "{plan:?} announces {deployment}, which was not ready"
+                ));
+            }
+        }
+        let answer = state.world.answer(call);
+        if matches!((call, &answer), (Call::ModifyListener(_), Answer::Done)) {
+            state.set_by = Some(execution);
+        }
+        Ok(answer)
+    }
+
     /// Goes on without a call.
     fn proceed(&mut self, state: &mut State, execution: usize) {
-        let plan = self.scenario.plans[execution];
-        let replaced = state.executions[execution].replaced;
-        let group = state.world.group_mut(plan.deployment());
-        state.executions[execution].stage = match state.executions[execution].stage {
+        let deployment = self.scenario.plans[execution].deployment();
+        let late = state.late.as_ref().map(|(_, call)| call);
+        let is_late_deletion = matches!(late, Some(Call::DeleteRule(it, _)) if *it == deployment);
+        let group = state.world.group_mut(deployment);
+        let stage = match state.executions[execution].stage {
+            Stage::MakingRules => {
+                if group.exists {
+                    group.rules = 0b11;
+                }
+                // New rules have new ARNs, so a late deletion finds none.
+                if is_late_deletion {
+                    state.late = None;
+                }
+                self.invoke(state, execution, Work::Restoring)
+            }
+            // It fails when its time is up.
+            Stage::WaitingForTasks if group.tasks.wanted == 0 => {
+                self.invoke(state, execution, Work::TakingBack)
+            }
             Stage::WaitingForTasks => {
-                group.tasks = Tasks {
-                    is_rolling: false,
-                    ..group.tasks
-                };
-                let switch = plan.switch(&self.scenario.world, replaced);
-                Stage::Switching(self.learned.begin(switch))
+                group.tasks.oldest = group.tasks.newest;
+                self.invoke(state, execution, Work::Switching)
             }
             Stage::Asking(generations) => {
                 group.asked |= generations & group.tasks.running();
                 Stage::Ended(Ending::Asked)
+            }
+            Stage::Splitting => {
+                if group.is_fit() && state.world.default != Some(deployment) {
+                    state.world.also = Some(deployment);
+                    state.set_by = Some(execution);
+                }
+                Stage::Ended(Ending::Drained)
             }
             _ => {
                 group.marks &= !RESTORING;
                 Stage::Ended(Ending::Drained)
             }
         };
+        state.executions[execution].stage = stage;
     }
 
     fn kill(&mut self, state: &mut State, execution: usize) {
         let plan = self.scenario.plans[execution];
         let death = self.scenario.death.map(|(_, death)| death);
-        state.executions[execution].stage = match (death, state.executions[execution].stage) {
+        let stage = match (death, state.executions[execution].stage) {
             (Some(Death::Stopped), _) => Stage::Stopped,
-            (Some(Death::GivenUp), Stage::Switching(_)) if plan.deletes() => {
-                Stage::Undoing(self.learned.begin(plan.delete()))
+            (Some(Death::GivenUp), stage) if stage.switches() && plan.deletes() => {
+                self.invoke(state, execution, Work::Undoing)
             }
-            (_, Stage::Switching(_)) => {
-                let replaced = state.executions[execution].replaced;
-                let switch = plan.switch(&self.scenario.world, replaced);
-                Stage::Switching(self.learned.begin(switch))
-            }
-            (_, Stage::TakingBack(_)) => {
-                let replaced = state.executions[execution].replaced;
-                let take_back = plan.take_back(&self.scenario.world, replaced);
-                Stage::TakingBack(self.learned.begin(take_back))
-            }
-            (_, Stage::Restoring(_)) => Stage::Restoring(self.learned.begin(plan.restore())),
-            (_, Stage::Draining(_)) => Stage::Draining(self.learned.begin(plan.drain())),
-            _ => Stage::Undoing(self.learned.begin(plan.delete())),
+            (_, Stage::Runs(work, _)) => self.invoke(state, execution, work),
+            (_, stage) => stage,
         };
+        state.executions[execution].stage = stage;
         state.executions[execution].announced = None;
         end_flight(state, execution);
     }
@@ -620,7 +735,10 @@ impl Exploration<'_> {
         let Some(point) = stage.point() else {
             return Err("an execution calls while it waits".into());
         };
-        let switches = matches!(stage, Stage::Switching(_));
+        let Stage::Runs(work, _) = stage else {
+            return Err("an execution calls while it waits".into());
+        };
+        let switches = stage.switches();
         match (call, answer) {
             (Call::AddTags(deployment, marks), Answer::Done) if switches && marks & READY != 0 => {
                 state.executions[execution].announced = Some(*deployment);
@@ -636,13 +754,7 @@ impl Exploration<'_> {
         }
         let ending = match self.learned.next(point) {
             Next::Calls(_) => {
-                state.executions[execution].stage = match stage {
-                    Stage::Switching(_) => Stage::Switching(point),
-                    Stage::TakingBack(_) => Stage::TakingBack(point),
-                    Stage::Restoring(_) => Stage::Restoring(point),
-                    Stage::Draining(_) => Stage::Draining(point),
-                    _ => Stage::Undoing(point),
-                };
+                state.executions[execution].stage = Stage::Runs(work, point);
                 return Ok(());
             }
             Next::Ends(ending) => *ending,
@@ -652,32 +764,35 @@ impl Exploration<'_> {
             state.executions[execution].switch = Some(ending);
             state.executions[execution].announced = None;
         }
-        let replaced = state.executions[execution].replaced;
-        let start_again = |learned: &mut Learned| match stage {
-            Stage::Switching(_) => {
-                Stage::Switching(learned.begin(plan.switch(&self.scenario.world, replaced)))
-            }
-            Stage::TakingBack(_) => {
-                Stage::TakingBack(learned.begin(plan.take_back(&self.scenario.world, replaced)))
-            }
-            Stage::Restoring(_) => Stage::Restoring(learned.begin(plan.restore())),
-            Stage::Draining(_) => Stage::Draining(learned.begin(plan.drain())),
-            _ => Stage::Undoing(learned.begin(plan.delete())),
-        };
-        state.executions[execution].stage = match ending {
+        let was_named = state.named & (1 << plan.deployment()) != 0;
+        let stage = match ending {
             Ending::Failed("TransientError") if self.learned.met_a_failure(point) => {
-                start_again(&mut self.learned)
+                self.invoke(state, execution, work)
+            }
+            // The rules were deleted after the rollback had found them. It fails after its retries.
+            Ending::Failed("TransientError")
+                if switches && state.world.group(plan.deployment()).rules != 0b11 =>
+            {
+                let next = self.after_a_failed_switch(state, execution);
+                next.unwrap_or(Stage::Ended(ending))
             }
             Ending::Failed("TransientError" | "UnexpectedError") => {
                 return Err(format!("execution {execution} fails with {ending:?}"));
             }
-            Ending::Restored { fresh, replaced } => {
+            Ending::Restored {
+                unrouted,
+                fresh,
+                replaced,
+                active,
+            } => {
                 state.executions[execution].replaced = Some(replaced);
-                if fresh {
+                state.executions[execution].active = active;
+                if unrouted {
+                    Stage::MakingRules
+                } else if fresh {
                     Stage::WaitingForTasks
                 } else {
-                    let switch = plan.switch(&self.scenario.world, Some(replaced));
-                    Stage::Switching(self.learned.begin(switch))
+                    self.invoke(state, execution, Work::Switching)
                 }
             }
             Ending::Asked => Stage::Asking(state.executions[execution].listed),
@@ -686,30 +801,29 @@ impl Exploration<'_> {
             } else {
                 0
             }),
-            Ending::Deleted => {
-                let was_live = state.named & (1 << plan.deployment()) != 0;
-                if was_live && !matches!(plan, Plan::CleanUp(_)) {
-                    return Err(format!(
-                        "deployment {} was undone after it was live",
-                        plan.deployment()
-                    ));
-                }
-                Stage::Ended(ending)
+            Ending::Deleted if was_named && plan.deletion() == Some(Deletion::Candidate) => {
+                return Err(format!(
+                    "deployment {} was undone after it was live",
+                    plan.deployment()
+                ));
             }
-            Ending::Superseded | Ending::Unhealthy | Ending::Failed(_)
-                if switches && matches!(plan, Plan::Restore(_)) =>
-            {
-                let take_back = plan.take_back(&self.scenario.world, replaced);
-                Stage::TakingBack(self.learned.begin(take_back))
-            }
-            Ending::Superseded | Ending::Unhealthy | Ending::Failed(_)
-                if switches && plan.deletes() =>
-            {
-                Stage::Undoing(self.learned.begin(plan.delete()))
+            Ending::Superseded | Ending::Unhealthy | Ending::Failed(_) if switches => {
+                let next = self.after_a_failed_switch(state, execution);
+                next.unwrap_or(Stage::Ended(ending))
             }
             _ => Stage::Ended(ending),
         };
+        state.executions[execution].stage = stage;
         Ok(())
+    }
+
+    /// What the state machine does next: a rollback takes its marks back, and a deployment is undone.
+    fn after_a_failed_switch(&mut self, state: &State, execution: usize) -> Option<Stage> {
+        match self.scenario.plans[execution] {
+            Plan::RollBack(_) => Some(self.invoke(state, execution, Work::TakingBack)),
+            plan if plan.deletes() => Some(self.invoke(state, execution, Work::Undoing)),
+            _ => None,
+        }
     }
 
     /// The switches, as bits, that may still modify the listener by an earlier read.
@@ -717,7 +831,7 @@ impl Exploration<'_> {
         (0..state.executions.len())
             .filter(|other| *other != but)
             .filter(|other| match state.executions[*other].stage {
-                Stage::Switching(point) => self.learned.acts_on_tags(point),
+                Stage::Runs(Work::Switching, point) => self.learned.acts_on_tags(point),
                 _ => false,
             })
             .map(|other| 1 << other)
@@ -734,46 +848,41 @@ impl Exploration<'_> {
             if group.service == Service::Draining {
                 group.service = Service::Gone;
             }
-            state.executions[execution].stage = Stage::Undoing(self.learned.begin(plan.delete()));
+            state.executions[execution].stage = self.begin(*plan, Work::Undoing, None, None);
         }
     }
 
-    fn check_end(&self, state: &State) -> Result<(), String> {
-        let mut stopped = false;
+    fn check_end(&mut self, state: &State) -> Result<(), String> {
         for execution in &state.executions {
-            match execution.stage {
-                Stage::Ended(_) => (),
-                Stage::Stopped => stopped = true,
-                stage => return Err(format!("an execution hangs: {stage:?}")),
+            if !matches!(execution.stage, Stage::Ended(_) | Stage::Stopped) {
+                return Err(format!("an execution hangs: {:?}", execution.stage));
             }
         }
-        let world = &state.world;
-        let given_up =
-            matches!(self.scenario.death, Some((_, Death::GivenUp))) && state.deaths == 0;
-        // An execution that is denied the modification after it has overwritten another's switch cannot
-        // correct it.
-        let refused = state
-            .executions
-            .iter()
-            .any(|execution| matches!(execution.switch, Some(Ending::Failed(_))));
-        if stopped || given_up {
-            // The next switch corrects what these may leave. That the active deployment has healthy
-            // targets was checked after every step.
+        self.check_next(state)?;
+        let mut world = state.world.clone();
+        if let Some(active) = world.default
+            && state.lost < self.scenario.lost
+        {
+            // A mark may have landed after it was taken back. The cleanup removes it.
+            world.group_mut(active).marks &= !(DELETING | ROLLED_BACK);
+        }
+        let world = &world;
+        let newest = newest_ready(world);
+        // One that could not go on to the end cannot correct what it has done. That the next one does was
+        // checked above.
+        let is_excused = |execution: usize| self.could_not_go_on(state, execution);
+        let concerns_newest = |(number, plan): (usize, &Plan)| {
+            let replaced = state.executions[number].replaced.unwrap_or_default();
+            let is_concerned =
+                |it: Deployment| plan.deployment() == it || replaced & (1 << it) != 0;
+            is_excused(number) && newest.is_some_and(is_concerned)
+        };
+        let excused = state.set_by.is_some_and(is_excused)
+            || self.scenario.plans.iter().enumerate().any(concerns_newest);
+        if excused {
             return Ok(());
         }
-        let newest = (0..)
-            .zip(&world.groups)
-            .filter(|(_, group)| {
-                group.healthy()
-                    && group.marks & READY != 0
-                    && group.marks & (ROLLED_BACK | DELETING) == 0
-            })
-            .filter(|(deployment, group)| {
-                group.marks & DRAINING == 0 || world.default == Some(*deployment)
-            })
-            .map(|(deployment, _): (Deployment, _)| deployment)
-            .max();
-        if newest != world.default && !refused {
+        if newest != world.default {
             return Err(format!(
                 "the end is {:?}, the newest ready one {newest:?}",
                 world.default
@@ -790,35 +899,88 @@ impl Exploration<'_> {
         if world.group(active).marks & LIVE == 0 {
             return Err(format!("{active} is active and not marked as live"));
         }
-        for (plan, execution) in self.scenario.plans.iter().zip(&state.executions) {
-            if matches!(plan, Plan::Drain(_) | Plan::Forget(_)) {
-                continue;
-            }
-            let own = plan.deployment();
-            let live = matches!(
-                execution.stage,
-                Stage::Ended(Ending::Switched | Ending::Failed("DeploymentActiveError"))
-            );
-            let taken_back =
-                |deployment: Deployment| world.group(deployment).marks & ROLLED_BACK != 0;
-            let newer = active > own
-                || (own + 1..)
-                    .zip(&world.groups[usize::from(own) + 1..])
-                    .any(|(d, _)| taken_back(d));
-            if live && !newer && active != own && !taken_back(own) && !refused {
-                return Err(format!("{own} ended as live, but {active} is active"));
-            }
-            if execution.switch == Some(Ending::Superseded) && !live && !newer {
-                return Err(format!("{own} ended as superseded, but {active} is active"));
-            }
-            if active == own && !live && !refused && plan.switches() {
-                return Err(format!(
-                    "{own} is active, but ended as {:?}",
-                    execution.stage
-                ));
+        for (number, plan) in self.scenario.plans.iter().enumerate() {
+            if plan.switches() && !is_excused(number) {
+                self.check_ending(state, number, active)?;
             }
         }
         Ok(())
+    }
+
+    /// Whether what an execution has reported is true.
+    fn check_ending(&self, state: &State, number: usize, active: Deployment) -> Result<(), String> {
+        let (world, execution) = (&state.world, &state.executions[number]);
+        let own = self.scenario.plans[number].deployment();
+        let live = matches!(
+            execution.stage,
+            Stage::Ended(Ending::Switched | Ending::Failed("DeploymentActiveError"))
+        );
+        let taken_back = |deployment: Deployment| world.group(deployment).marks & ROLLED_BACK != 0;
+        let newer = active > own
+            || (own + 1..)
+                .zip(&world.groups[usize::from(own) + 1..])
+                .any(|(d, _)| taken_back(d));
+        if live && !newer && active != own && !taken_back(own) {
+            return Err(format!("{own} ended as live, but {active} is active"));
+        }
+        if execution.switch == Some(Ending::Superseded) && !live && !newer {
+            return Err(format!("{own} ended as superseded, but {active} is active"));
+        }
+        // A second rollback to it is refused.
+        if active == own && !live && execution.switch.is_some() {
+            return Err(format!(
+                "{own} is active, but ended as {:?}",
+                execution.stage
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether an execution was stopped, given up, or denied its switch, or is an operator's.
+    fn could_not_go_on(&self, state: &State, number: usize) -> bool {
+        let execution = &state.executions[number];
+        let given_up = match self.scenario.death {
+            Some((who, Death::GivenUp)) => who == number && state.deaths == 0,
+            _ => false,
+        };
+        given_up
+            || execution.stage == Stage::Stopped
+            || matches!(execution.switch, Some(Ending::Failed(_)))
+            || matches!(self.scenario.plans[number], Plan::Split(_))
+    }
+
+    /// Whatever has happened, the next deployment goes live.
+    fn check_next(&mut self, state: &State) -> Result<(), String> {
+        let mut world = state.world.clone();
+        for group in &mut world.groups {
+            group.marks &= !ANNOUNCED;
+        }
+        let next = Deployment::try_from(world.groups.len()).expect("a few deployments");
+        world.groups.push(Group::with(0));
+        let plan = Plan::Deploy(next);
+        let Stage::Runs(_, mut point) = self.beginning(plan) else {
+            unreachable!("it begins with the switch");
+        };
+        let ending = loop {
+            let call = match self.learned.next(point) {
+                Next::Calls(call) => call.clone(),
+                Next::Ends(ending) => break *ending,
+            };
+            let answer = if self.learned.omits(&call) {
+                Answer::Done
+            } else {
+                world.answer(&call)
+            };
+            check(&world, false)?;
+            point = self.learned.after(point, &answer);
+        };
+        if (ending, world.default, world.also) != (Ending::Switched, Some(next), None) {
+            return Err(format!(
+                "the next deployment ends as {ending:?}, and {:?} is active",
+                world.default
+            ));
+        }
+        check(&world, true)
     }
 
     /// Writes what does not hold, and the calls that led to it.
@@ -855,6 +1017,24 @@ impl Exploration<'_> {
     }
 }
 
+/// The newest deployment that the default action may name.
+fn newest_ready(world: &World) -> Option<Deployment> {
+    let is_ready = |deployment: Deployment, group: &Group| {
+        group.healthy()
+            && group.marks & READY != 0
+            && group.marks & (ROLLED_BACK | DELETING) == 0
+            && (group.marks & DRAINING == 0 || world.default == Some(deployment))
+    };
+    (0..)
+        .zip(&world.groups)
+        .filter(|(deployment, group)| is_ready(*deployment, group))
+        .map(|(deployment, _)| deployment)
+        .max()
+}
+
+/// What the code sees if no attempt of a call was answered.
+const NO_ANSWER: Answer = Answer::Error("InternalFailure");
+
 /// Ends the wait of the undos for this execution's switch: it has acted on its read of the tags, or
 /// never will.
 fn end_flight(state: &mut State, execution: usize) {
@@ -865,52 +1045,52 @@ fn end_flight(state: &mut State, execution: usize) {
     }
 }
 
-/// Checks what must hold after every step.
-fn check(state: &State, failed: bool) -> Result<(), String> {
-    let Some(active) = state.world.default else {
-        return Ok(());
-    };
-    let group = state.world.group(active);
-    if !group.healthy() {
-        return Err(format!(
-            "the default action names {active}, which has no healthy target"
-        ));
-    }
-    if group.drains() {
-        return Err(format!(
-            "the default action names {active}, whose tasks were asked to drain"
-        ));
-    }
-    if group.rules != 0b11 {
-        return Err(format!("{active} is active and lost its rules"));
-    }
-    // An undo and a drain look at the ready tag to see a switch coming.
-    if group.marks & READY == 0 {
-        return Err(format!(
-            "the default action names {active}, which was not announced"
-        ));
-    }
-    // A run that removes the mark of a failed switch reads the listener again right after, and restores
-    // the mark.
-    if group.marks & LIVE == 0 && !failed {
-        return Err(format!(
-            "the default action names {active}, which is not marked as live"
-        ));
+/// Checks what must hold after every step. `is_clean` says that no call has failed.
+fn check(world: &World, is_clean: bool) -> Result<(), String> {
+    for active in world.named() {
+        let group = world.group(active);
+        if !group.healthy() {
+            return Err(format!(
+                "the default action names {active}, which has no healthy target"
+            ));
+        }
+        if group.drains() {
+            return Err(format!(
+                "the default action names {active}, whose tasks were asked to drain"
+            ));
+        }
+        if group.rules != 0b11 {
+            return Err(format!("{active} is active and lost its rules"));
+        }
+        // An undo and a drain look at the ready tag to see a switch coming.
+        if group.marks & READY == 0 {
+            return Err(format!(
+                "the default action names {active}, which was not announced"
+            ));
+        }
+        // A run that removes the mark of a failed switch reads the listener again right after, and restores
+        // the mark.
+        if group.marks & LIVE == 0 && is_clean {
+            return Err(format!(
+                "the default action names {active}, which is not marked as live"
+            ));
+        }
     }
     Ok(())
 }
 
-/// The number of paths from the first state to an end. The graph has no cycles: runs only continue, and
-/// deaths and failures are limited.
-fn paths(edges: &[Vec<usize>]) -> f64 {
+/// The number of paths from the first state to an end. `None` if the executions can go round in circles.
+fn paths(edges: &[Vec<usize>]) -> Option<f64> {
     let mut before = vec![0usize; edges.len()];
     for next in edges.iter().flatten() {
         before[*next] += 1;
     }
     let mut ways = vec![0.0; edges.len()];
     ways[0] = 1.0;
-    let (mut ready, mut ends) = (vec![0], 0.0);
+    let mut ready: Vec<usize> = (0..1).filter(|first| before[*first] == 0).collect();
+    let (mut met, mut ends) = (0, 0.0);
     while let Some(at) = ready.pop() {
+        met += 1;
         if edges[at].is_empty() {
             ends += ways[at];
         }
@@ -922,5 +1102,5 @@ fn paths(edges: &[Vec<usize>]) -> f64 {
             }
         }
     }
-    ends
+    (met == edges.len()).then_some(ends)
 }

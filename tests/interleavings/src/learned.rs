@@ -28,8 +28,6 @@ pub enum Invocation {
         deployment: Deployment,
         /// The deployments that it replaces, as bits, if it is a rollback.
         roll_back: Option<u8>,
-        /// Whether the rollback has marked its target with `pulse:restoring-since`.
-        restored: bool,
     },
     /// `switch-traffic`, which takes the marks of a failed rollback back.
     TakeBack {
@@ -54,9 +52,34 @@ pub enum Invocation {
     Delete {
         /// The deployment to delete.
         deployment: Deployment,
-        /// Whether it is the undo of a candidate.
-        only_if_never_live: bool,
+        /// What kind of deletion it is.
+        deletion: Deletion,
     },
+}
+
+impl Invocation {
+    fn deployment(&self) -> Deployment {
+        match self {
+            Invocation::Switch { deployment, .. }
+            | Invocation::TakeBack { deployment, .. }
+            | Invocation::Restore { deployment }
+            | Invocation::Drain { deployment }
+            | Invocation::Delete { deployment, .. } => *deployment,
+        }
+    }
+}
+
+/// The kinds of deletions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Deletion {
+    /// The undo of a candidate.
+    Candidate,
+    /// A cleanup's, of a deployment that has drained.
+    Drained,
+    /// A cleanup's, of a deployment that still drains when its time is over.
+    Forced,
+    /// An operator's.
+    ByHand,
 }
 
 /// How a function ended.
@@ -75,8 +98,10 @@ pub enum Ending {
     Drained,
     /// The target of a rollback can be switched to, or can once its fresh tasks are healthy.
     Restored {
+        unrouted: bool,
         fresh: bool,
         replaced: u8,
+        active: Option<Deployment>,
     },
     /// With an error of that name.
     Failed(&'static str),
@@ -88,14 +113,17 @@ impl From<StepError> for Ending {
     }
 }
 
-/// Starts a function.
-pub type Code = Box<dyn Fn(Invocation, Clients) -> Run>;
-/// A running function.
-pub type Run = Pin<Box<dyn Future<Output = Ending>>>;
+type Run = Pin<Box<dyn Future<Output = Ending>>>;
 
-/// The functions as they are shipped.
-pub fn shipped() -> Code {
-    Box::new(|invocation, clients| Box::pin(run(invocation, clients)))
+/// A defect that is planted in the shipped functions: what they do not see, and what they do not do.
+#[derive(Debug, Clone, Copy)]
+pub struct Defect {
+    /// The invocations that have it.
+    pub of: fn(&Invocation) -> bool,
+    /// What the code sees of an answer.
+    pub sees: fn(&Call, Answer, Seer) -> Answer,
+    /// The calls that are not made, although the code takes them for answered.
+    pub omits: fn(&Call) -> bool,
 }
 
 async fn run(invocation: Invocation, clients: Clients) -> Ending {
@@ -104,12 +132,11 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
         Invocation::Switch {
             deployment,
             roll_back,
-            restored,
         } => {
             let input = switch_traffic::Input {
                 roll_back: roll_back.is_some(),
                 replaced: roll_back.map(ids),
-                restoring_since: restored.then(|| tags::timestamp(RESTORED_AT)),
+                restoring_since: roll_back.map(|_| tags::timestamp(RESTORED_AT)),
                 ..to_switch(deployment)
             };
             switch(&clients, input).await
@@ -134,8 +161,10 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             };
             match restore_deployment::run(&clients, &settings, &|| RESTORED_AT, input).await {
                 Ok(output) => Ending::Restored {
+                    unrouted: output.unrouted,
                     fresh: output.restored,
                     replaced: bits(&output.replaced),
+                    active: output.replaced_deployment_id.as_ref().map(number),
                 },
                 Err(error) => error.into(),
             }
@@ -161,16 +190,16 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
         }
         Invocation::Delete {
             deployment,
-            only_if_never_live,
+            deletion,
         } => {
             let input = delete_deployment::Input {
                 deployment_id: id(deployment),
-                only_if_never_live,
+                only_if_never_live: deletion == Deletion::Candidate,
                 execution: None,
                 state_machine: None,
-                only_if_draining: false,
+                only_if_draining: matches!(deletion, Deletion::Drained | Deletion::Forced),
                 only_rules: false,
-                force: false,
+                force: deletion == Deletion::Forced,
             };
             // The time of this world stands still at `NOW`, so a deletion that finds its own mark would
             // wait for ever for the switches in flight. The exploration does this wait instead.
@@ -226,8 +255,14 @@ fn ids(deployments: u8) -> Vec<DeploymentId> {
 
 /// The deployments with these ids, as bits.
 fn bits(deployments: &[DeploymentId]) -> u8 {
-    let numbers = (0..8).filter(|number| deployments.contains(&id(*number)));
-    numbers.map(|number| 1 << number).sum()
+    deployments.iter().map(|it| 1 << number(it)).sum()
+}
+
+/// The deployment with that id.
+fn number(deployment: &DeploymentId) -> Deployment {
+    (0..8)
+        .find(|number| id(*number) == *deployment)
+        .expect("one of the deployments")
 }
 
 /// What a function does next.
@@ -251,11 +286,22 @@ struct Known {
     suspended: Option<Suspended>,
     acts_on_tags: bool,
     met_a_failure: bool,
+    /// The deployment that the run has switched to.
+    switched: Option<Deployment>,
+}
+
+/// The run that sees an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Seer {
+    /// Its deployment.
+    pub own: Deployment,
+    /// The deployment that it has switched to.
+    pub switched: Option<Deployment>,
 }
 
 /// All points that were reached so far, by number.
 pub struct Learned {
-    code: Code,
+    defect: Option<Defect>,
     known: Vec<Known>,
     beginnings: HashMap<Invocation, Point>,
     /// How many calls the code has made for that.
@@ -263,10 +309,10 @@ pub struct Learned {
 }
 
 impl Learned {
-    /// Knows nothing of that code yet.
-    pub fn new(code: Code) -> Learned {
+    /// Knows nothing of the shipped code yet, or of that code with a defect.
+    pub fn new(defect: Option<Defect>) -> Learned {
         Learned {
-            code,
+            defect,
             known: Vec::new(),
             beginnings: HashMap::new(),
             calls: 0,
@@ -288,6 +334,11 @@ impl Learned {
         self.known[point].acts_on_tags
     }
 
+    /// Whether the code with its defect does not make that call.
+    pub fn omits(&self, call: &Call) -> bool {
+        self.defect.is_some_and(|defect| (defect.omits)(call))
+    }
+
     /// Whether AWS has answered the run with a failure.
     pub fn met_a_failure(&self, point: Point) -> bool {
         self.known[point].met_a_failure
@@ -307,6 +358,7 @@ impl Learned {
             suspended: Some(suspended),
             acts_on_tags: false,
             met_a_failure: false,
+            switched: None,
         });
         self.beginnings.insert(invocation, point);
         point
@@ -324,9 +376,13 @@ impl Learned {
         let Next::Calls(call) = self.known[point].next.clone() else {
             panic!("a run that has ended receives an answer");
         };
-        let next = suspended.resume(&call, answer);
+        let next = suspended.resume(&call, &self.seen(point, &call, answer));
         self.calls += 1;
         let known = &self.known[point];
+        let switched = match (&call, answer) {
+            (Call::ModifyListener(deployment), Answer::Done) => Some(*deployment),
+            _ => known.switched,
+        };
         let acts_on_tags = match call {
             Call::DescribeTags(_) => true,
             Call::ModifyListener(_) => false,
@@ -342,9 +398,25 @@ impl Learned {
             acts_on_tags,
             met_a_failure: met
                 || matches!(answer, Answer::Error("InternalFailure" | "AccessDenied")),
+            switched,
         });
         self.known[point].after.insert(answer.clone(), after);
         after
+    }
+
+    /// The answer as the code sees it.
+    fn seen(&self, point: Point, call: &Call, answer: &Answer) -> Answer {
+        let known = &self.known[point];
+        match self.defect {
+            Some(defect) if (defect.of)(&known.invocation) => {
+                let seer = Seer {
+                    own: known.invocation.deployment(),
+                    switched: known.switched,
+                };
+                (defect.sees)(call, answer.clone(), seer)
+            }
+            _ => answer.clone(),
+        }
     }
 
     fn remember(&mut self, known: Known) -> Point {
@@ -355,7 +427,7 @@ impl Learned {
     fn start(&self, invocation: Invocation) -> (Suspended, Next) {
         let wire = Wire::default();
         let mut suspended = Suspended {
-            run: (self.code)(invocation, wire.clients()),
+            run: Box::pin(run(invocation, wire.clients())),
             wire,
         };
         let next = suspended.poll();
@@ -376,7 +448,7 @@ impl Learned {
             let Next::Calls(call) = next else {
                 panic!("a run that has ended continues");
             };
-            next = suspended.resume(&call, &answer);
+            next = suspended.resume(&call, &self.seen(before, &call, &answer));
             self.calls += 1;
         }
         suspended

@@ -5,17 +5,23 @@
 //! explored over the results ([`explore`]), and equal states of the cloud and of all runs are explored
 //! only once.
 //!
-//! The exploration has limits:
+//! A call may fail, with or without an effect. Its answer may get lost, so that the SDK makes it again, and it may
+//! take effect later than its next attempt. At the end, whatever has happened, the next deployment must go live.
 //!
-//! - It explores three executions at once only in the orders with few preemptions.
-//! - A call takes effect while its caller waits for it, never later.
-//! - Reads are never stale.
-//! - Targets do not lose their health by themselves.
-//! - An undo waits longer between two of its calls than a switch needs from its read of the tags to its
-//!   modification of the listener. The announcement of a switch is fresh until the switch has ended.
+//! What the exploration assumes, and why:
+//!
+//! - Three executions at once are explored only in the orders with few preemptions: there are too many others.
+//! - A late change takes effect before an undo acts on its own mark, and a late change of the listener before the
+//!   switch is tried again and while its announcement is fresh. A switch makes a single attempt to modify the listener,
+//!   the state machine tries it again after five seconds, and the times of `lifecycle::defaults` (`SWITCH_IN_FLIGHT`,
+//!   `SWITCH_ANNOUNCED`) leave five seconds as well. AWS promises no limit. What lands later than that is for the
+//!   cleanup, which repairs a default action without a healthy target and reports an older deployment that is active.
+//! - Reads are never stale. `make faults` shows each function stale reads, one at a time.
+//! - Targets do not lose their health by themselves. No switch can keep a target healthy after it has looked.
 //! - A rollback waits as long as it likes for fresh tasks, so the orders include an execution that is stopped
 //!   and redriven after its mark has aged.
-//! - No two rollbacks bring the same deployment back at different times.
+//! - No two rollbacks bring the same deployment back at different times: the time of this world stands still.
+//! - An operator gives traffic only to a deployment that is whole, was live, and neither drains nor is being deleted.
 
 pub mod call;
 pub mod explore;

@@ -1,7 +1,8 @@
 //! The part of ELB and ECS that a switch and an undo use. A call is one atomic step.
 
 use crate::call::{
-    ANNOUNCED, Answer, Call, DRAINING, Deployment, GAVE_WAY, Marks, Resource, Service, Tasks,
+    ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, GAVE_WAY, LIVE, Marks, ROLLED_BACK,
+    Resource, Service, Tasks,
 };
 
 /// A deployment as AWS keeps it.
@@ -65,7 +66,13 @@ impl Group {
 
     /// Whether it has a healthy target. ECS deregisters them all when the service is deleted.
     pub fn healthy(&self) -> bool {
-        self.exists && self.answers && self.service == Service::Active
+        self.exists && self.answers && self.service == Service::Active && self.tasks.wanted > 0
+    }
+
+    /// Whether an operator who looks at it would give it traffic: it is whole, and nothing is about to end it.
+    pub fn is_fit(&self) -> bool {
+        const ENDS: Marks = DRAINING | DELETING | ROLLED_BACK;
+        self.healthy() && self.rules == 0b11 && self.marks & LIVE != 0 && self.marks & ENDS == 0
     }
 }
 
@@ -74,11 +81,27 @@ impl Group {
 pub struct World {
     /// The deployment that the default action names.
     pub default: Option<Deployment>,
+    /// One that it names as well, with less weight, because an operator has split the traffic.
+    pub also: Option<Deployment>,
     /// The deployments, oldest first.
     pub groups: Vec<Group>,
 }
 
 impl World {
+    /// A listener whose default action names that deployment.
+    pub fn new(default: Option<Deployment>, groups: Vec<Group>) -> World {
+        World {
+            default,
+            also: None,
+            groups,
+        }
+    }
+
+    /// The deployments that the default action names.
+    pub fn named(&self) -> impl Iterator<Item = Deployment> {
+        self.default.into_iter().chain(self.also)
+    }
+
     /// The deployment of that age.
     pub fn group(&self, deployment: Deployment) -> &Group {
         &self.groups[usize::from(deployment)]
@@ -93,7 +116,7 @@ impl World {
     pub fn answer(&mut self, call: &Call) -> Answer {
         const NO_GROUP: Answer = Answer::Error("TargetGroupNotFound");
         match call {
-            Call::DescribeListeners => Answer::Default(self.default),
+            Call::DescribeListeners => Answer::Default(self.default, self.also),
             Call::DescribeRules => {
                 Answer::Rules(self.groups.iter().map(|group| group.rules).collect())
             }
@@ -150,7 +173,7 @@ impl World {
                 if !self.group(*deployment).exists {
                     return NO_GROUP;
                 }
-                self.default = Some(*deployment);
+                (self.default, self.also) = (Some(*deployment), None);
                 Answer::Done
             }
             Call::DeleteRule(deployment, number) => {
@@ -165,9 +188,9 @@ impl World {
                 }
             }
             Call::DeleteTargetGroup(deployment) => {
-                let default = self.default;
+                let is_named = self.named().any(|named| named == *deployment);
                 let group = self.group_mut(*deployment);
-                if group.rules != 0 || default == Some(*deployment) {
+                if group.rules != 0 || is_named {
                     return Answer::Error("ResourceInUse");
                 }
                 *group = Group {
@@ -191,10 +214,17 @@ impl World {
                     Service::Draining | Service::Gone => Answer::Error("ServiceNotActiveException"),
                 }
             }
+            Call::LowerCount(deployment, count) => {
+                self.update_service(*deployment, |tasks| Tasks {
+                    wanted: *count,
+                    ..tasks
+                })
+            }
             Call::StartFreshTasks(deployment) => self.update_service(*deployment, |tasks| Tasks {
+                wanted: Tasks::default().wanted,
                 newest: tasks.newest + 1,
-                is_rolling: true,
                 is_endless: false,
+                ..tasks
             }),
             Call::SetGracePeriod(deployment, is_endless) => {
                 self.update_service(*deployment, |tasks| Tasks {
@@ -206,9 +236,10 @@ impl World {
                 group if group.service == Service::Active => group.tasks.running(),
                 _ => 0,
             }),
-            Call::DescribeTasks(_) | Call::GetSecretValue | Call::ListTaskDefinitions => {
-                Answer::Done
-            }
+            Call::DescribeTasks(_)
+            | Call::ListStoppedTasks(_)
+            | Call::GetSecretValue
+            | Call::ListTaskDefinitions => Answer::Done,
         }
     }
 
@@ -221,7 +252,13 @@ impl World {
         if group.service != Service::Active {
             return Answer::Error("ServiceNotActiveException");
         }
-        group.tasks = change(group.tasks);
+        let before = group.tasks;
+        let changed = change(before);
+        // ECS starts no task for a target group that no load balancer uses.
+        if group.rules == 0 && changed.newest > before.newest {
+            return Answer::Unrouted;
+        }
+        group.tasks = changed;
         Answer::Done
     }
 }

@@ -2,19 +2,15 @@
 
 use std::time::Instant;
 
-use interleavings::call::{Deployment, LIVE, READY, RESTORING};
+use interleavings::call::{DRAINING, Deployment, LIVE, READY};
 use interleavings::explore::{Death, Plan, Scenario, explore};
-use interleavings::learned::shipped;
 use interleavings::world::{Group, World};
 
 /// Deployment 0 is active, the others are candidates.
 fn candidates(number: usize) -> World {
     let mut groups = vec![Group::with(READY | LIVE)];
     groups.resize(number + 1, Group::with(0));
-    World {
-        default: Some(0),
-        groups,
-    }
+    World::new(Some(0), groups)
 }
 
 fn deploy(deployments: &[Deployment]) -> Vec<Plan> {
@@ -23,7 +19,7 @@ fn deploy(deployments: &[Deployment]) -> Vec<Plan> {
 
 fn holds(scenario: &Scenario) {
     let began = Instant::now();
-    match explore(scenario, shipped()) {
+    match explore(scenario, None) {
         Ok(explored) => println!(
             "{}: {} states, {} steps, {:.1e} orders, {} ends; the code at {} points, {} calls; {:.1} s",
             scenario.name,
@@ -46,10 +42,7 @@ fn two_deployments_switch_in_every_order() {
 
 #[test]
 fn the_very_first_two_deployments_switch_in_every_order() {
-    let world = World {
-        default: None,
-        groups: vec![Group::with(0); 2],
-    };
+    let world = World::new(None, vec![Group::with(0); 2]);
     holds(&Scenario::new("first two", world, &deploy(&[0, 1])));
 }
 
@@ -89,20 +82,36 @@ fn a_candidate_that_is_ready_is_undone_while_others_switch() {
 
 #[test]
 fn a_deployment_is_deleted_while_it_is_rolled_back_to() {
-    let mut world = candidates(2);
-    world.groups[1] = Group::with(READY | LIVE);
-    world.default = Some(1);
-    // The rollback's step before the switch sets this mark.
-    world.groups[0].marks |= RESTORING;
-    let plans = [Plan::CleanUp(0), Plan::RollBack(0)];
-    holds(&Scenario::new("delete, roll back", world.clone(), &plans));
-    // A deployment that is no longer active may be deleted while a rollback goes to the one before it.
-    let plans = [Plan::CleanUp(1), Plan::RollBack(0)];
-    holds(&Scenario::new(
-        "delete the active, roll back",
-        world,
-        &plans,
-    ));
+    let warm = Group::with(READY | LIVE);
+    for (plan, previous) in [
+        (Plan::CleanUp(0), warm.asked()),
+        (Plan::Expire(0), warm.asked()),
+        (Plan::DeleteByHand(0), warm),
+    ] {
+        let plans = [plan, Plan::RollBack(0)];
+        holds(&Scenario::new(
+            "delete, roll back",
+            replaced(previous),
+            &plans,
+        ));
+    }
+}
+
+#[test]
+fn a_deployment_is_deleted_while_a_rollback_replaces_it() {
+    for plan in [Plan::DeleteByHand(1), Plan::Expire(1)] {
+        let mut world = replaced(Group::with(READY | LIVE));
+        if matches!(plan, Plan::Expire(_)) {
+            // A switch overtook the drain, and the mark was not removed yet.
+            world.groups[1].marks |= DRAINING;
+        }
+        let plans = [plan, Plan::RollBack(0)];
+        holds(&Scenario::new(
+            "delete the active, roll back",
+            world,
+            &plans,
+        ));
+    }
 }
 
 #[test]
@@ -116,13 +125,11 @@ fn a_rollback_and_switches_at_the_same_time() {
 
 #[test]
 fn two_rollbacks_at_the_same_time() {
-    let world = World {
-        default: Some(2),
-        groups: vec![Group::with(READY | LIVE); 3],
-    };
+    let world = World::new(Some(2), vec![Group::with(READY | LIVE); 3]);
     for plans in [[0, 0], [0, 1]] {
         let plans = plans.map(Plan::RollBack);
-        holds(&Scenario::new("two rollbacks", world.clone(), &plans));
+        let two = Scenario::new("two rollbacks", world.clone(), &plans);
+        holds(&two.with_preemptions(4));
     }
 }
 
@@ -134,14 +141,67 @@ fn a_rollback_may_die_after_any_call_and_run_again() {
     for execution in [0, 1] {
         let plans = [Plan::RollBack(0), Plan::Deploy(2)];
         let both = Scenario::new("roll back, switch, one dies", world.clone(), &plans);
-        holds(&both.dying(execution, Death::Retried(1)));
+        let both = both.dying(execution, Death::Retried(1));
+        holds(&both.with_preemptions(3));
     }
 }
 
 #[test]
-fn a_modification_may_fail_in_every_order() {
+fn a_change_may_fail_in_every_order() {
     let two = Scenario::new("two, a failure", candidates(2), &deploy(&[1, 2]));
     holds(&two.failing(1));
+    let mut world = candidates(2);
+    world.groups[1] = Group::with(READY | LIVE);
+    world.default = Some(1);
+    let plans = [Plan::RollBack(0), Plan::Deploy(2)];
+    let both = Scenario::new("roll back, switch, a failure", world, &plans);
+    holds(&both.failing(1).with_preemptions(2));
+}
+
+#[test]
+fn a_change_may_be_made_twice_and_may_land_late() {
+    let two = Scenario::new("two, a late change", candidates(2), &deploy(&[1, 2]));
+    holds(&two.losing(1));
+    let warm = Group::with(READY | LIVE);
+    for (name, plans, previous) in [
+        ("late, drain", [Plan::RollBack(0), Plan::Drain(0)], warm),
+        (
+            "late, draining",
+            [Plan::RollBack(0), Plan::Drain(0)],
+            warm.asked(),
+        ),
+        (
+            "late, delete",
+            [Plan::RollBack(0), Plan::CleanUp(0)],
+            warm.asked(),
+        ),
+        (
+            "late, expire",
+            [Plan::RollBack(0), Plan::Expire(0)],
+            warm.asked(),
+        ),
+    ] {
+        holds(&Scenario::new(name, replaced(previous), &plans).losing(1));
+    }
+    let mut world = candidates(2);
+    world.groups[2] = Group::with(READY);
+    let plans = [Plan::Deploy(1), Plan::Undo(2)];
+    holds(&Scenario::new("late, undo", world, &plans).losing(1));
+}
+
+#[test]
+fn an_operator_splits_the_traffic_at_any_moment() {
+    let warm = Group::with(READY | LIVE);
+    let mut world = replaced(warm);
+    world.groups.push(Group::with(0));
+    for (name, plans) in [
+        ("split, switch", [Plan::Split(0), Plan::Deploy(2)]),
+        ("split, drain", [Plan::Split(0), Plan::Drain(0)]),
+        ("split, delete", [Plan::Split(0), Plan::DeleteByHand(0)]),
+        ("split, roll back", [Plan::Split(0), Plan::RollBack(0)]),
+    ] {
+        holds(&Scenario::new(name, world.clone(), &plans));
+    }
 }
 
 #[test]
@@ -154,17 +214,14 @@ fn a_newer_one_without_a_healthy_target_is_passed_over_in_every_order() {
 
 /// Deployment 1 is active, and 0 was live before it.
 fn replaced(previous: Group) -> World {
-    World {
-        default: Some(1),
-        groups: vec![previous, Group::with(READY | LIVE)],
-    }
+    World::new(Some(1), vec![previous, Group::with(READY | LIVE)])
 }
 
 #[test]
 fn a_deployment_is_drained_while_it_is_rolled_back_to() {
     let warm = Group::with(READY | LIVE);
     for (name, previous) in [("warm", warm), ("draining", warm.asked())] {
-        let plans = [Plan::Restore(0), Plan::Drain(0)];
+        let plans = [Plan::RollBack(0), Plan::Drain(0)];
         let both = Scenario::new(name, replaced(previous), &plans);
         holds(&both);
         for execution in [0, 1] {
@@ -178,14 +235,14 @@ fn a_deployment_is_drained_while_it_is_rolled_back_to() {
 fn a_rollback_is_redriven_after_its_mark_has_aged_and_its_fresh_tasks_were_drained() {
     let warm = Group::with(READY | LIVE);
     for (name, previous) in [("redrive, warm", warm), ("redrive", warm.asked())] {
-        let plans = [Plan::Restore(0), Plan::Forget(0), Plan::Drain(0)];
+        let plans = [Plan::RollBack(0), Plan::Forget(0), Plan::Drain(0)];
         holds(&Scenario::new(name, replaced(previous), &plans));
     }
 }
 
 #[test]
 fn two_sweeps_drain_a_deployment_while_it_is_rolled_back_to() {
-    let plans = [Plan::Restore(0), Plan::Drain(0), Plan::Drain(0)];
+    let plans = [Plan::RollBack(0), Plan::Drain(0), Plan::Drain(0)];
     let world = replaced(Group::with(READY | LIVE));
     holds(&Scenario::new("two sweeps", world, &plans).with_preemptions(4));
 }
@@ -193,10 +250,7 @@ fn two_sweeps_drain_a_deployment_while_it_is_rolled_back_to() {
 #[test]
 fn a_deployment_that_never_switched_is_drained_while_it_is_started_again() {
     // It was tagged as live, and the modification of the listener failed.
-    let world = World {
-        default: Some(0),
-        groups: vec![Group::with(READY | LIVE); 2],
-    };
+    let world = World::new(Some(0), vec![Group::with(READY | LIVE); 2]);
     let plans = [Plan::Switch(1), Plan::Drain(1)];
     let again = Scenario::new("drain, switch again", world, &plans);
     holds(&again);
@@ -209,10 +263,7 @@ fn a_deployment_that_never_switched_is_drained_while_it_is_started_again() {
 #[test]
 fn a_draining_one_is_not_switched_to_by_another_deployment() {
     let live = Group::with(READY | LIVE);
-    let world = World {
-        default: Some(0),
-        groups: vec![live, Group::with(0), live],
-    };
+    let world = World::new(Some(0), vec![live, Group::with(0), live]);
     let plans = [Plan::Switch(1), Plan::Drain(2)];
     holds(&Scenario::new("drain a newer one, switch", world, &plans));
 }

@@ -62,6 +62,12 @@ const UNTIL_READY: [(&str, f64); 4] = [
 /// look at the listener before that attempt has taken effect, so it waits as long again, without jitter.
 const A_LATE_SWITCH_LANDS_WITHIN: f64 = 5.0;
 
+fn waits_for_a_late_switch(state: &str, retry: &Value) -> bool {
+    state == "SwitchTraffic"
+        && retry["JitterStrategy"].is_null()
+        && retry["IntervalSeconds"].as_f64() >= Some(A_LATE_SWITCH_LANDS_WITHIN)
+}
+
 /// Further names that Step Functions documents.
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
@@ -285,7 +291,7 @@ pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
 /// When a machine cannot be read.
 pub fn retries(repository: &Repository) -> Result<Vec<String>> {
     let transient = [&TRANSIENT[..], &NOT_READY].concat();
-    states(repository, |_, state| {
+    states(repository, |name, state| {
         let mut problems = Vec::new();
         let mut retried = BTreeSet::new();
         for retry in state["Retry"].as_array().into_iter().flatten() {
@@ -297,13 +303,20 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             if !(bounded
                 && grows
                 && retry["MaxDelaySeconds"].is_u64()
-                && retry["JitterStrategy"] == "FULL")
+                && (retry["JitterStrategy"] == "FULL" || waits_for_a_late_switch(name, retry)))
             {
                 problems.push(
                     "retries without a limit, backoff, a maximum delay or full jitter".to_owned(),
                 );
             }
             let names = strings(&retry["ErrorEquals"]);
+            if name == "SwitchTraffic"
+                && names.contains(&"TransientError".to_owned())
+                && !waits_for_a_late_switch(name, retry)
+            {
+                problems
+                    .push("may look at the listener before its last try has changed it".to_owned());
+            }
             let waits = |(field, value): &(&str, f64)| retry[*field].as_f64() == Some(*value);
             if names.iter().any(|name| NOT_READY.contains(&name.as_str()))
                 && !UNTIL_READY.iter().all(waits)
@@ -318,18 +331,6 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             problems.push(format!(
                 "retries {name}, after which the same call fails again"
             ));
-        }
-        let retries = state["Retry"].as_array().into_iter().flatten();
-        let mut transient_retries = retries
-            .filter(|retry| strings(&retry["ErrorEquals"]).contains(&"TransientError".to_owned()));
-        if name == "SwitchTraffic"
-            && transient_retries.any(|retry| {
-                retry["IntervalSeconds"].as_f64() < Some(A_LATE_SWITCH_LANDS_WITHIN)
-                    || !retry["JitterStrategy"].is_null()
-            })
-        {
-            problems
-                .push("may read the listener before its first attempt has changed it".to_owned());
         }
         if function_of(state).is_some() {
             for name in transient.iter().filter(|name| !retried.contains(**name)) {

@@ -260,7 +260,7 @@ mistakes! {
     a_function_that_is_not_waited_for_long_enough: machines::retries, MACHINE,
         "\"IntervalSeconds\": 20" => "\"IntervalSeconds\": 2", "does not wait until a function is ready";
     a_switch_that_is_tried_again_at_once: machines::retries, MACHINE,
-        "\"IntervalSeconds\": 5," => "\"IntervalSeconds\": 2,", "before its first attempt has changed it";
+        "\"IntervalSeconds\": 5," => "\"IntervalSeconds\": 2,", "before its last try has changed it";
     a_choice_that_assigns_beside_its_rules: machines::choices, MACHINE,
         "\"Default\": \"WaitForTargets\"" => "\"Assign\": {\"failure\": null}, \"Default\": \"WaitForTargets\"", "AreTargetsHealthy assigns beside its rules";
     a_choice_with_a_way_that_is_never_taken: machines::choices, MACHINE,

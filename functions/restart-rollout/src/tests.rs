@@ -86,6 +86,17 @@ async fn what_was_drained_before_it_was_made_active_gets_fresh_tasks_once() {
 }
 
 #[tokio::test]
+async fn the_tasks_of_a_rollout_of_the_same_second_may_have_been_asked() {
+    let asked = time::macros::utc_datetime!(2025-10-27 12:30:00);
+    for (after, verdict) in [(0, Verdict::Restarted), (1, Verdict::Corrected)] {
+        let aws = drained(&[(tags::DRAINING_SINCE, &tags::timestamp(asked))]);
+        let began = asked.unix_timestamp() + after;
+        aws.with(|state| state.service(ID)["deployments"][0]["createdAt"] = json!(began));
+        assert_eq!(restart(&aws).await.unwrap().verdict, verdict, "{after}");
+    }
+}
+
+#[tokio::test]
 async fn a_mark_of_no_time_in_the_past_starts_one_rollout_and_no_more() {
     for mark in ["by hand", "2099-01-01T00:00:00Z"] {
         let aws = drained(&[(tags::DRAINING_SINCE, mark)]);

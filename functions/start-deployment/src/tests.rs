@@ -71,6 +71,17 @@ async fn a_redelivered_event_starts_nothing_twice() {
 }
 
 #[tokio::test]
+async fn an_execution_that_is_not_listed_yet_is_found_by_its_name() {
+    let aws = MemoryAws::default();
+    aws.on("StartExecution").before(|state, _| {
+        state.add_execution(ID, "{}");
+    });
+    let output = deliver(&aws, push(ID.into())).await.unwrap();
+    assert_eq!(output.outcome, Outcome::AlreadyStarted);
+    assert_eq!(output.reason, format!("{ID}: it already has an execution"));
+}
+
+#[tokio::test]
 async fn a_late_event_starts_nothing_when_an_operator_has_started_the_deployment() {
     let input = json!({"deploymentId": ID, "cpu": 512}).to_string();
     for name in ["13cde686-328b-6117-af20-0e5566167482", &format!("{ID}-2")] {

@@ -2,7 +2,7 @@
 //!
 //! A function is deterministic: its next call follows from the answers that it received. So each
 //! function runs once for every sequence of answers that can occur ([`learned`]). The orders are then
-//! explored over the results ([`explore`]), and equal states of the cloud and of all runs are explored
+//! explored over the results ([`mod@explore`]), and equal states of the cloud and of all runs are explored
 //! only once.
 //!
 //! A call may fail, with or without an effect. Its answer may get lost, so that the SDK makes it again, and it may
@@ -26,4 +26,7 @@
 pub mod call;
 pub mod explore;
 pub mod learned;
+mod promises;
+pub mod scenario;
+mod state;
 pub mod world;

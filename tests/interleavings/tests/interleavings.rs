@@ -3,7 +3,8 @@
 use std::time::Instant;
 
 use interleavings::call::{DRAINING, Deployment, LIVE, READY};
-use interleavings::explore::{Death, Plan, Scenario, explore};
+use interleavings::explore::explore;
+use interleavings::scenario::{Death, Plan, Scenario};
 use interleavings::world::{Group, World};
 
 /// Deployment 0 is active, the others are candidates.

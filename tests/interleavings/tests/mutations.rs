@@ -5,8 +5,9 @@ use interleavings::call::{
     ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, Marks, READY, RESTORING,
     ROLLED_BACK, Resource,
 };
-use interleavings::explore::{Death, Plan, Scenario, explore};
+use interleavings::explore::explore;
 use interleavings::learned::{Defect, Invocation, Seer};
+use interleavings::scenario::{Death, Plan, Scenario};
 use interleavings::world::{Group, World};
 
 /// Code of these functions that sees and does everything.

@@ -1,0 +1,196 @@
+//! What must hold: after every step, and at every end.
+
+use crate::call::{ANNOUNCED, Answer, DELETING, DRAINING, Deployment, LIVE, READY, ROLLED_BACK};
+use crate::explore::Exploration;
+use crate::learned::{Ending, Next};
+use crate::scenario::{Death, Plan};
+use crate::state::{Stage, State};
+use crate::world::{Group, World};
+
+impl Exploration<'_> {
+    /// Checks a state in which everything has ended.
+    pub(crate) fn check_end(&mut self, state: &State) -> Result<(), String> {
+        for execution in &state.executions {
+            if !matches!(execution.stage, Stage::Ended(_) | Stage::Stopped) {
+                return Err(format!("an execution hangs: {:?}", execution.stage));
+            }
+        }
+        self.check_next(state)?;
+        let mut world = state.world.clone();
+        if let Some(active) = world.default
+            && state.lost < self.scenario.lost
+        {
+            // A mark may have landed after it was taken back. The cleanup removes it.
+            world.group_mut(active).marks &= !(DELETING | ROLLED_BACK);
+        }
+        let world = &world;
+        let newest = newest_ready(world);
+        // One that could not go on to the end cannot correct what it has done. That the next one does was
+        // checked above.
+        let is_excused = |execution: usize| self.could_not_go_on(state, execution);
+        let concerns_newest = |(number, plan): (usize, &Plan)| {
+            let replaced = state.executions[number].replaced.unwrap_or_default();
+            let is_concerned =
+                |it: Deployment| plan.deployment() == it || replaced & (1 << it) != 0;
+            is_excused(number) && newest.is_some_and(is_concerned)
+        };
+        let excused = state.set_by.is_some_and(is_excused)
+            || self.scenario.plans.iter().enumerate().any(concerns_newest);
+        if excused {
+            return Ok(());
+        }
+        if newest != world.default {
+            return Err(format!(
+                "the end is {:?}, the newest ready one {newest:?}",
+                world.default
+            ));
+        }
+        let Some(active) = world.default else {
+            return Ok(());
+        };
+        if world.group(active).marks & (DELETING | ROLLED_BACK) != 0 {
+            return Err(format!(
+                "{active} is active and is rolled back or being deleted"
+            ));
+        }
+        if world.group(active).marks & LIVE == 0 {
+            return Err(format!("{active} is active and not marked as live"));
+        }
+        for (number, plan) in self.scenario.plans.iter().enumerate() {
+            if plan.switches() && !is_excused(number) {
+                self.check_ending(state, number, active)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether what an execution has reported is true.
+    pub(crate) fn check_ending(
+        &self,
+        state: &State,
+        number: usize,
+        active: Deployment,
+    ) -> Result<(), String> {
+        let (world, execution) = (&state.world, &state.executions[number]);
+        let own = self.scenario.plans[number].deployment();
+        let live = matches!(
+            execution.stage,
+            Stage::Ended(Ending::Switched | Ending::Failed("DeploymentActiveError"))
+        );
+        let taken_back = |deployment: Deployment| world.group(deployment).marks & ROLLED_BACK != 0;
+        let newer = active > own
+            || (own + 1..)
+                .zip(&world.groups[usize::from(own) + 1..])
+                .any(|(d, _)| taken_back(d));
+        if live && !newer && active != own && !taken_back(own) {
+            return Err(format!("{own} ended as live, but {active} is active"));
+        }
+        if execution.switch == Some(Ending::Superseded) && !live && !newer {
+            return Err(format!("{own} ended as superseded, but {active} is active"));
+        }
+        // A second rollback to it is refused.
+        if active == own && !live && execution.switch.is_some() {
+            return Err(format!(
+                "{own} is active, but ended as {:?}",
+                execution.stage
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether an execution was stopped, given up, or denied its switch, or is an operator's.
+    fn could_not_go_on(&self, state: &State, number: usize) -> bool {
+        let execution = &state.executions[number];
+        let given_up = match self.scenario.death {
+            Some((who, Death::GivenUp)) => who == number && state.deaths == 0,
+            _ => false,
+        };
+        given_up
+            || execution.stage == Stage::Stopped
+            || matches!(execution.switch, Some(Ending::Failed(_)))
+            || matches!(self.scenario.plans[number], Plan::Split(_))
+    }
+
+    /// Whatever has happened, the next deployment goes live.
+    pub(crate) fn check_next(&mut self, state: &State) -> Result<(), String> {
+        let mut world = state.world.clone();
+        for group in &mut world.groups {
+            group.marks &= !ANNOUNCED;
+        }
+        let next = Deployment::try_from(world.groups.len()).expect("a few deployments");
+        world.groups.push(Group::with(0));
+        let plan = Plan::Deploy(next);
+        let Stage::Runs(_, mut point) = self.beginning(plan) else {
+            unreachable!("it begins with the switch");
+        };
+        let ending = loop {
+            let call = match self.learned.next(point) {
+                Next::Calls(call) => call.clone(),
+                Next::Ends(ending) => break *ending,
+            };
+            let answer = if self.learned.omits(&call) {
+                Answer::Done
+            } else {
+                world.answer(&call)
+            };
+            check(&world, false)?;
+            point = self.learned.after(point, &answer);
+        };
+        if (ending, world.default, world.also) != (Ending::Switched, Some(next), None) {
+            return Err(format!(
+                "the next deployment ends as {ending:?}, and {:?} is active",
+                world.default
+            ));
+        }
+        check(&world, true)
+    }
+}
+
+/// The newest deployment that the default action may name.
+fn newest_ready(world: &World) -> Option<Deployment> {
+    let is_ready = |deployment: Deployment, group: &Group| {
+        group.healthy()
+            && group.marks & READY != 0
+            && group.marks & (ROLLED_BACK | DELETING) == 0
+            && (group.marks & DRAINING == 0 || world.default == Some(deployment))
+    };
+    (0..)
+        .zip(&world.groups)
+        .filter(|(deployment, group)| is_ready(*deployment, group))
+        .map(|(deployment, _)| deployment)
+        .max()
+}
+
+/// Checks what must hold after every step. `is_clean` says that no call has failed.
+pub(crate) fn check(world: &World, is_clean: bool) -> Result<(), String> {
+    for active in world.named() {
+        let group = world.group(active);
+        if !group.healthy() {
+            return Err(format!(
+                "the default action names {active}, which has no healthy target"
+            ));
+        }
+        if group.drains() {
+            return Err(format!(
+                "the default action names {active}, whose tasks were asked to drain"
+            ));
+        }
+        if group.rules != 0b11 {
+            return Err(format!("{active} is active and lost its rules"));
+        }
+        // An undo and a drain look at the ready tag to see a switch coming.
+        if group.marks & READY == 0 {
+            return Err(format!(
+                "the default action names {active}, which was not announced"
+            ));
+        }
+        // A run that removes the mark of a failed switch reads the listener again right after, and restores
+        // the mark.
+        if group.marks & LIVE == 0 && is_clean {
+            return Err(format!(
+                "the default action names {active}, which is not marked as live"
+            ));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,120 @@
+//! A state of the cloud with all executions, and the steps between two states.
+
+use crate::call::{Call, Deployment};
+use crate::learned::{Ending, Point};
+use crate::scenario::Work;
+use crate::world::World;
+
+/// The progress of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Stage {
+    /// A function runs.
+    Runs(Work, Point),
+    /// The rollback makes the rules of its target again, in one step.
+    MakingRules,
+    /// Until the fresh tasks are healthy and the others have stopped.
+    WaitingForTasks,
+    /// The sweep has decided to ask these generations of tasks, as bits.
+    Asking(u8),
+    /// An operator, or time, removes the mark of a rollback.
+    Forgetting,
+    /// An operator splits the traffic.
+    Splitting,
+    /// Between two calls of the undo, until these executions, as bits, can no longer act on what they
+    /// have read.
+    Waiting(u8),
+    Ended(Ending),
+    Stopped,
+}
+
+impl Stage {
+    /// Where a running function is.
+    pub(crate) fn point(self) -> Option<Point> {
+        match self {
+            Stage::Runs(_, point) => Some(point),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn switches(self) -> bool {
+        matches!(self, Stage::Runs(Work::Switching, _))
+    }
+
+    /// Whether the execution goes on without a call.
+    pub(crate) fn proceeds(self) -> bool {
+        matches!(
+            self,
+            Stage::MakingRules
+                | Stage::WaitingForTasks
+                | Stage::Asking(_)
+                | Stage::Forgetting
+                | Stage::Splitting
+        )
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Execution {
+    pub(crate) stage: Stage,
+    /// What its rollback replaces, and what was active when it began.
+    pub(crate) replaced: Option<u8>,
+    pub(crate) active: Option<Deployment>,
+    /// The deployment that its switch has announced.
+    pub(crate) announced: Option<Deployment>,
+    /// The generations of tasks that its drain has listed.
+    pub(crate) listed: u8,
+    /// How its last switch ended.
+    pub(crate) switch: Option<Ending>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct State {
+    pub(crate) world: World,
+    pub(crate) executions: Vec<Execution>,
+    pub(crate) deaths: u8,
+    pub(crate) failures: u8,
+    pub(crate) lost: u8,
+    /// A change whose caller does not wait for it any more, and that will take effect.
+    pub(crate) late: Option<(usize, Call)>,
+    /// The execution that has set the default action.
+    pub(crate) set_by: Option<usize>,
+    /// The deployments that were ever named by the default action, as bits.
+    pub(crate) named: u8,
+    /// The execution that continued last, and how many preemptions are left. Both are unused when every
+    /// order is explored.
+    pub(crate) last: usize,
+    pub(crate) preemptions: u8,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Step {
+    Call(usize),
+    /// Goes on without a call.
+    Proceeds(usize),
+    AnswerLost(usize),
+    FailsBefore(usize, &'static str),
+    FailsAfter(usize),
+    Dies(usize),
+    /// The change takes effect, its answer is lost, and the SDK makes the next attempt.
+    Repeats(usize),
+    /// The same, but the change takes effect later.
+    IsLate(usize),
+    /// The late change takes effect.
+    Lands(usize),
+}
+
+impl Step {
+    pub(crate) fn execution(self) -> usize {
+        match self {
+            Step::Call(execution)
+            | Step::Proceeds(execution)
+            | Step::AnswerLost(execution)
+            | Step::FailsBefore(execution, _)
+            | Step::FailsAfter(execution)
+            | Step::Dies(execution)
+            | Step::Repeats(execution)
+            | Step::IsLate(execution)
+            | Step::Lands(execution) => execution,
+        }
+    }
+}

@@ -212,6 +212,40 @@ async fn fresh_tasks_that_a_dead_rollback_left_to_be_drained_again_are_replaced(
 }
 
 #[tokio::test]
+async fn a_mark_past_half_its_time_is_written_again() {
+    for (age, is_written) in [
+        (defaults::RESTORE_TIME / 2 - Duration::SECOND, false),
+        (defaults::RESTORE_TIME / 2, true),
+    ] {
+        let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+        to_previous(&aws).await.unwrap();
+        wait(&aws, age);
+        to_previous(&aws).await.unwrap();
+        assert_eq!(aws.count("AddTags"), usize::from(is_written), "{age}");
+    }
+}
+
+#[tokio::test]
+async fn tasks_of_a_rollout_under_way_are_waited_for() {
+    let (old, completed, running) = (
+        json!({"id": "old", "status": "ACTIVE", "rolloutState": "COMPLETED"}),
+        json!({"id": "new", "status": "PRIMARY", "rolloutState": "COMPLETED"}),
+        json!({"id": "new", "status": "PRIMARY", "rolloutState": "IN_PROGRESS"}),
+    );
+    for (rollouts, is_rolling) in [
+        (json!([completed]), false),
+        (json!([running]), true),
+        (json!([completed, old]), true),
+    ] {
+        let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+        aws.with(|state| state.service(OLD)["deployments"] = rollouts.clone());
+        let output = to_previous(&aws).await.unwrap();
+        assert_eq!(output.restored, is_rolling, "{rollouts}");
+        assert_eq!(restarts(&aws), 0);
+    }
+}
+
+#[tokio::test]
 async fn fresh_tasks_that_failed_are_replaced_by_the_next_rollback() {
     let aws = draining();
     to_previous(&aws).await.unwrap();

@@ -98,7 +98,7 @@ fuzz: ## Fuzz all code that reads input from outside (FUZZ_SECONDS=300); needs a
 	target/$(FUZZ_HOST)/fuzz/fuzz -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=20 -print_final_stats=1 \
 		-dict=tests/properties/dictionary -artifact_prefix=$(FUZZ_SEEDS)/ target/corpus $(FUZZ_SEEDS)
 
-# cargo-mutants is no Python package, so it is built, into a folder of its own.
+# PyPI does not have cargo-mutants, so it is built, into a folder of its own.
 MUTANTS := target/tools/bin/cargo-mutants
 $(MUTANTS):
 	cargo install --quiet --locked --root target/tools --version 27.1.0 cargo-mutants

@@ -445,15 +445,12 @@ impl Delete<'_> {
             &self.clients.elb,
             [tags::DELETING_SINCE, tags::UNROUTED_SINCE],
         );
-        let untagged = target_group::untag(elb, target_group_arn, &keys).await;
-        target_group::unless_gone(elb, target_group_arn, untagged).await
+        target_group::untag_unless_gone(elb, target_group_arn, &keys).await
     }
 
-    /// Sets the tag, unless another run has deleted the group since it was looked up.
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
         let elb = &self.clients.elb;
-        let tagged = target_group::tag(elb, target_group_arn, key, self.clock).await;
-        target_group::unless_gone(elb, target_group_arn, tagged).await
+        target_group::tag_unless_gone(elb, target_group_arn, key, self.clock).await
     }
 }
 

@@ -78,19 +78,18 @@ pub async fn record(
         is_set,
     } in observations
     {
-        let written = if *is_set {
-            target_group::tag(elb, arn, key, clock).await
+        if *is_set {
+            target_group::tag_unless_gone(elb, arn, key, clock).await?;
         } else {
-            target_group::untag(elb, arn, &[key]).await
-        };
-        target_group::unless_gone(elb, arn, written).await?;
+            target_group::untag_unless_gone(elb, arn, &[key]).await?;
+        }
     }
     Ok(())
 }
 
-/// Those of its tags that are not true of the active deployment: of a drain that gave way to the switch and died
-/// before it could remove them, of a deletion that gave way likewise, and of a rollback that was stopped before its switch. A rollback that is about to
-/// switch writes its tag again when it is gone, and so does a deletion, which refuses what is active.
+/// Those of its tags that are not true of the active deployment. A drain or a deletion that gave way to the switch may
+/// have died before it removed them, and a rollback may have been stopped before its switch. A rollback that is about
+/// to switch writes its tag again when it is gone.
 fn left_behind(tags: &Tags, now: UtcDateTime) -> Vec<&'static str> {
     let gave_way = guard::gave_way(tags);
     let is_stale = |key| {

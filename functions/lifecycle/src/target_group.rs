@@ -148,9 +148,24 @@ pub async fn untag(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepErr
         })
 }
 
+/// Sets a tag to the time of this call, unless the group was deleted since it was read.
+pub async fn tag_unless_gone(
+    elb: &Client,
+    arn: &str,
+    key: &str,
+    clock: Clock<'_>,
+) -> Result<(), StepError> {
+    unless_gone(elb, arn, tag(elb, arn, key, clock).await).await
+}
+
+/// Removes tags, unless the group was deleted since it was read.
+pub async fn untag_unless_gone(elb: &Client, arn: &str, keys: &[&str]) -> Result<(), StepError> {
+    unless_gone(elb, arn, untag(elb, arn, keys).await).await
+}
+
 /// The outcome of a change of a target group's tags, which needs none once the group is deleted: its tags are
 /// gone with it, and AWS denies a change that is allowed for groups with our tags only.
-pub async fn unless_gone(
+async fn unless_gone(
     elb: &Client,
     arn: &str,
     changed: Result<(), StepError>,

@@ -209,9 +209,8 @@ impl Restore<'_> {
             .filter(|since| now - *since < defaults::RESTORE_TIME / 2);
         if earlier.is_none() {
             let (elb, arn) = (&self.clients.elb, &self.group.arn);
-            let tagged = target_group::tag(elb, arn, tags::RESTORING_SINCE, self.clock).await;
             // If it was deleted since it was chosen, the next look says so.
-            target_group::unless_gone(elb, arn, tagged).await?;
+            target_group::tag_unless_gone(elb, arn, tags::RESTORING_SINCE, self.clock).await?;
         }
         Ok(earlier)
     }
@@ -304,9 +303,7 @@ impl Restore<'_> {
     }
 
     async fn untag(&self, keys: &[&str]) -> Result<(), StepError> {
-        let (elb, arn) = (&self.clients.elb, &self.group.arn);
-        let untagged = target_group::untag(elb, arn, keys).await;
-        target_group::unless_gone(elb, arn, untagged).await
+        target_group::untag_unless_gone(&self.clients.elb, &self.group.arn, keys).await
     }
 
     fn being_deleted(&self) -> StepError {

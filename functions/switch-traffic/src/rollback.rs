@@ -118,13 +118,12 @@ impl Switch<'_> {
 
     /// Tags a deployment as rolled back. One that was deleted since it was read needs no tag.
     async fn mark(&self, group: &TargetGroup) -> Result<(), StepError> {
-        let marked = self.tag(&group.arn, tags::ROLLED_BACK_AT).await;
-        target_group::unless_gone(self.elb, &group.arn, marked).await
+        let (arn, key) = (&group.arn, tags::ROLLED_BACK_AT);
+        target_group::tag_unless_gone(self.elb, arn, key, self.clock).await
     }
 
     async fn unmark(&self, group: &TargetGroup) -> Result<(), StepError> {
-        let unmarked = target_group::untag(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await;
-        target_group::unless_gone(self.elb, &group.arn, unmarked).await
+        target_group::untag_unless_gone(self.elb, &group.arn, &[tags::ROLLED_BACK_AT]).await
     }
 
     /// Removes the marks of a rollback that did not happen, and lets its target go. Otherwise the active deployment

@@ -5,10 +5,11 @@ use std::fmt::Write;
 use std::rc::Rc;
 
 use crate::call::{ANNOUNCED, Answer, Call, Deployment, READY, RESTORING, Service};
-use crate::learned::{Defect, Deletion, Ending, Learned, Next};
+use crate::learned::{Defect, Deletion, Ending, Learned, Next, Point, Rollback};
 use crate::promises::check;
 use crate::scenario::{Death, Plan, Scenario, Work};
-use crate::state::{Execution, Stage, State, Step};
+use crate::state::{Execution, Kind, Stage, State, Step};
+use crate::world::World;
 
 /// The size of an exploration.
 #[derive(Debug, Clone, Copy)]
@@ -63,8 +64,7 @@ impl Exploration<'_> {
             .iter()
             .map(|plan| Execution {
                 stage: self.beginning(*plan),
-                replaced: None,
-                active: None,
+                rollback: None,
                 announced: None,
                 listed: 0,
                 switch: None,
@@ -131,26 +131,18 @@ impl Exploration<'_> {
                 Work::Undoing
             }
         };
-        self.begin(plan, work, None, None)
+        self.begin(plan, work, None)
     }
 
-    fn begin(
-        &mut self,
-        plan: Plan,
-        work: Work,
-        replaced: Option<u8>,
-        active: Option<Deployment>,
-    ) -> Stage {
-        let invocation = plan.invocation(work, replaced, active);
+    fn begin(&mut self, plan: Plan, work: Work, rollback: Option<Rollback>) -> Stage {
+        let invocation = plan.invocation(work, rollback);
         Stage::Runs(work, self.learned.begin(invocation))
     }
 
     /// The state machine invokes a function for that execution.
     fn invoke(&mut self, state: &State, execution: usize, work: Work) -> Stage {
-        let Execution {
-            replaced, active, ..
-        } = state.executions[execution];
-        self.begin(self.scenario.plans[execution], work, replaced, active)
+        let rollback = state.executions[execution].rollback;
+        self.begin(self.scenario.plans[execution], work, rollback)
     }
 
     fn visit(&mut self, state: State, from: Option<(usize, Step)>) -> Result<usize, String> {
@@ -193,9 +185,10 @@ impl Exploration<'_> {
         let mut steps = Vec::new();
         for execution in 0..state.executions.len() {
             let call = self.next_call(state, execution);
+            let step = |kind| Step { execution, kind };
             if call.is_some_and(|call| self.is_unaffected(state, execution, call)) {
                 // It commutes with every step of the others, so one order represents all.
-                return vec![Step::Call(execution)];
+                return vec![step(Kind::Call)];
             }
             if state.preemptions == 0 && self.preempts(state, execution) {
                 continue;
@@ -204,36 +197,38 @@ impl Exploration<'_> {
             // Fresh tasks take longer than a late change.
             let waits = stage == Stage::WaitingForTasks && state.late.is_some();
             if stage.proceeds() && !waits {
-                steps.push(Step::Proceeds(execution));
+                steps.push(step(Kind::Proceeds));
             }
-            let Some(call) = call else {
-                continue;
-            };
-            steps.push(Step::Call(execution));
-            if call.writes() && state.failures > 0 {
-                steps.extend([
-                    Step::FailsBefore(execution, "AccessDenied"),
-                    Step::FailsBefore(execution, "InternalFailure"),
-                    Step::FailsAfter(execution),
-                ]);
-            }
-            // The switch makes one attempt to modify the listener, and waits for it to land: `FailsAfter`.
-            let is_repeated = call.writes() && !matches!(call, Call::ModifyListener(_));
-            if is_repeated && state.lost > 0 {
-                steps.extend([Step::Repeats(execution), Step::IsLate(execution)]);
-            }
-            if self.may_die(state, execution) {
-                steps.push(Step::Dies(execution));
-                steps.push(Step::AnswerLost(execution));
-            }
+            let kinds = call.map(|call| self.kinds(state, execution, call));
+            steps.extend(kinds.into_iter().flatten().map(step));
         }
-        steps.extend(
-            state
-                .late
-                .iter()
-                .map(|(execution, _)| Step::Lands(*execution)),
-        );
+        let late = state.late.iter().map(|(execution, _)| *execution);
+        steps.extend(late.map(|execution| Step {
+            execution,
+            kind: Kind::Lands,
+        }));
         steps
+    }
+
+    /// What may become of a call.
+    fn kinds(&self, state: &State, execution: usize, call: &Call) -> Vec<Kind> {
+        let mut kinds = vec![Kind::Call];
+        if call.writes() && state.failures > 0 {
+            kinds.extend([
+                Kind::FailsBefore("AccessDenied"),
+                Kind::FailsBefore("InternalFailure"),
+                Kind::FailsAfter,
+            ]);
+        }
+        // The switch makes one attempt to modify the listener, and waits for it to land: `FailsAfter`.
+        let is_repeated = call.writes() && !matches!(call, Call::ModifyListener(_));
+        if is_repeated && state.lost > 0 {
+            kinds.extend([Kind::Repeats, Kind::IsLate]);
+        }
+        if self.may_die(state, execution) {
+            kinds.extend([Kind::Dies, Kind::AnswerLost]);
+        }
+        kinds
     }
 
     fn may_die(&self, state: &State, execution: usize) -> bool {
@@ -242,10 +237,10 @@ impl Exploration<'_> {
 
     /// Whether a call only reads a resource that no other execution can change any more.
     fn is_unaffected(&self, state: &State, execution: usize, call: &Call) -> bool {
-        // It may land at any time.
-        let is_late = |change: fn(&Call) -> bool| state.late.iter().any(|(_, call)| change(call));
+        // A late change may land at any time.
+        let is_late = state.late.is_some();
         let others_delete = |wanted: Option<Deployment>| {
-            is_late(Call::writes)
+            is_late
                 || (0..).zip(&self.scenario.plans).any(|(other, plan)| {
                     other != execution
                         && plan.deletes()
@@ -257,7 +252,7 @@ impl Exploration<'_> {
                 })
         };
         let others_update = || {
-            is_late(Call::writes)
+            is_late
                 || (0..)
                     .zip(&self.scenario.plans)
                     .any(|(other, plan)| other != execution && plan.updates_the_service())
@@ -278,7 +273,7 @@ impl Exploration<'_> {
 
     fn apply(&mut self, state: &State, step: Step) -> Result<State, String> {
         let mut state = state.clone();
-        let execution = step.execution();
+        let execution = step.execution;
         let is_unaffected = self
             .next_call(&state, execution)
             .is_some_and(|call| self.is_unaffected(&state, execution, call));
@@ -290,39 +285,39 @@ impl Exploration<'_> {
         }
         let call = self.next_call(&state, execution).cloned();
         let call = || call.clone().expect("a call");
-        match step {
-            Step::Dies(execution) => {
+        match step.kind {
+            Kind::Dies => {
                 state.deaths -= 1;
                 self.kill(&mut state, execution);
             }
-            Step::AnswerLost(execution) => {
+            Kind::AnswerLost => {
                 state.deaths -= 1;
                 self.change(&mut state, execution, &call())?;
                 self.kill(&mut state, execution);
             }
-            Step::Proceeds(execution) => self.proceed(&mut state, execution),
-            Step::Call(execution) => {
+            Kind::Proceeds => self.proceed(&mut state, execution),
+            Kind::Call => {
                 let answer = self.change(&mut state, execution, &call())?;
                 self.resume(&mut state, execution, &call(), &answer)?;
             }
-            Step::FailsBefore(execution, code) => {
+            Kind::FailsBefore(code) => {
                 state.failures -= 1;
                 self.resume(&mut state, execution, &call(), &Answer::Error(code))?;
             }
-            Step::FailsAfter(execution) => {
+            Kind::FailsAfter => {
                 state.failures -= 1;
                 self.change(&mut state, execution, &call())?;
                 self.resume(&mut state, execution, &call(), &NO_ANSWER)?;
             }
-            Step::Repeats(execution) => {
+            Kind::Repeats => {
                 state.lost -= 1;
                 self.change(&mut state, execution, &call())?;
             }
-            Step::IsLate(execution) => {
+            Kind::IsLate => {
                 state.lost -= 1;
                 state.late = Some((execution, call()));
             }
-            Step::Lands(execution) => {
+            Kind::Lands => {
                 let (_, call) = state.late.take().expect("a late change");
                 self.change(&mut state, execution, &call)?;
             }
@@ -341,12 +336,17 @@ impl Exploration<'_> {
         Ok(state)
     }
 
-    /// Lets a call take effect, unless the code that runs does not make it.
+    /// The answer to a call, which takes effect unless the run at that point does not make it.
+    pub(crate) fn answer(&self, point: Point, world: &mut World, call: &Call) -> Answer {
+        match self.learned.omits(point, call) {
+            true => Answer::Done,
+            false => world.answer(call),
+        }
+    }
+
+    /// Lets a call of an execution take effect.
     fn change(&self, state: &mut State, execution: usize, call: &Call) -> Result<Answer, String> {
         let plan = self.scenario.plans[execution];
-        if self.learned.omits(call) {
-            return Ok(Answer::Done);
-        }
         if let Call::AddTags(deployment, marks) = call {
             let group = state.world.group(*deployment);
             let is_first = group.exists && group.marks & READY == 0;
@@ -356,7 +356,11 @@ impl Exploration<'_> {
                 ));
             }
         }
-        let answer = state.world.answer(call);
+        let answer = match state.executions[execution].stage.point() {
+            Some(point) => self.answer(point, &mut state.world, call),
+            // A late change of a function that has ended.
+            None => state.world.answer(call),
+        };
         if matches!((call, &answer), (Call::ModifyListener(_), Answer::Done)) {
             state.set_by = Some(execution);
         }
@@ -432,10 +436,7 @@ impl Exploration<'_> {
     ) -> Result<(), String> {
         let plan = self.scenario.plans[execution];
         let stage = state.executions[execution].stage;
-        let Some(point) = stage.point() else {
-            return Err("an execution calls while it waits".into());
-        };
-        let Stage::Runs(work, _) = stage else {
+        let Stage::Runs(work, point) = stage else {
             return Err("an execution calls while it waits".into());
         };
         let switches = stage.switches();
@@ -482,11 +483,9 @@ impl Exploration<'_> {
             Ending::Restored {
                 unrouted,
                 fresh,
-                replaced,
-                active,
+                rollback,
             } => {
-                state.executions[execution].replaced = Some(replaced);
-                state.executions[execution].active = active;
+                state.executions[execution].rollback = Some(rollback);
                 if unrouted {
                     Stage::MakingRules
                 } else if fresh {
@@ -548,7 +547,7 @@ impl Exploration<'_> {
             if group.service == Service::Draining {
                 group.service = Service::Gone;
             }
-            state.executions[execution].stage = self.begin(*plan, Work::Undoing, None, None);
+            state.executions[execution].stage = self.begin(*plan, Work::Undoing, None);
         }
     }
 
@@ -563,7 +562,7 @@ impl Exploration<'_> {
         let mut report = format!("{}: {what}\n", self.scenario.name);
         for (number, (state, step)) in path.into_iter().rev().enumerate() {
             let state = &self.states[state];
-            let execution = step.execution();
+            let execution = step.execution;
             let plan = self.scenario.plans[execution];
             let call = self.next_call(state, execution);
             let answer = call.map(|call| state.world.clone().answer(call));
@@ -571,8 +570,8 @@ impl Exploration<'_> {
                 (Some(call), Some(answer)) => (format!("{call:?}"), format!("{answer:?}")),
                 _ => Default::default(),
             };
-            let kind = match step {
-                Step::Call(_) => String::new(),
+            let kind = match step.kind {
+                Kind::Call => String::new(),
                 other => format!("  {other:?}"),
             };
             // Writing to a string cannot fail.

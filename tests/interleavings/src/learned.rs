@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
@@ -26,17 +27,15 @@ pub enum Invocation {
     Switch {
         /// The deployment to switch to.
         deployment: Deployment,
-        /// The deployments that it replaces, as bits, if it is a rollback.
-        roll_back: Option<u8>,
+        /// What it has found, if it is a rollback.
+        rollback: Option<Rollback>,
     },
     /// `switch-traffic`, which takes the marks of a failed rollback back.
     TakeBack {
         /// The target of the rollback.
         deployment: Deployment,
-        /// What it would have replaced, as bits.
-        replaced: u8,
-        /// What was active when it began.
-        active: Option<Deployment>,
+        /// What it has found.
+        rollback: Rollback,
     },
     /// `restore-deployment`.
     Restore {
@@ -55,6 +54,15 @@ pub enum Invocation {
         /// What kind of deletion it is.
         deletion: Deletion,
     },
+}
+
+/// What a rollback has found when it began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rollback {
+    /// What it replaces, as bits.
+    pub replaced: u8,
+    /// What was active.
+    pub active: Option<Deployment>,
 }
 
 impl Invocation {
@@ -100,8 +108,7 @@ pub enum Ending {
     Restored {
         unrouted: bool,
         fresh: bool,
-        replaced: u8,
-        active: Option<Deployment>,
+        rollback: Rollback,
     },
     /// With an error of that name.
     Failed(&'static str),
@@ -115,13 +122,16 @@ impl From<StepError> for Ending {
 
 type Run = Pin<Box<dyn Future<Output = Ending>>>;
 
+/// What code with a defect sees of an answer.
+pub type Sees = Rc<dyn Fn(&Call, Answer, Seer) -> Answer>;
+
 /// A defect that is planted in the shipped functions: what they do not see, and what they do not do.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone)]
 pub struct Defect {
     /// The invocations that have it.
     pub of: fn(&Invocation) -> bool,
     /// What the code sees of an answer.
-    pub sees: fn(&Call, Answer, Seer) -> Answer,
+    pub sees: Sees,
     /// The calls that are not made, although the code takes them for answered.
     pub omits: fn(&Call) -> bool,
 }
@@ -131,26 +141,25 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
     match invocation {
         Invocation::Switch {
             deployment,
-            roll_back,
+            rollback,
         } => {
             let input = switch_traffic::Input {
-                roll_back: roll_back.is_some(),
-                replaced: roll_back.map(ids),
-                restoring_since: roll_back.map(|_| tags::timestamp(RESTORED_AT)),
+                roll_back: rollback.is_some(),
+                replaced: rollback.map(|it| ids(it.replaced)),
+                restoring_since: rollback.map(|_| tags::timestamp(RESTORED_AT)),
                 ..to_switch(deployment)
             };
             switch(&clients, input).await
         }
         Invocation::TakeBack {
             deployment,
-            replaced,
-            active,
+            rollback,
         } => {
             let input = switch_traffic::Input {
                 roll_back: true,
                 take_back: true,
-                replaced: Some(ids(replaced)),
-                replaced_deployment_id: active.map(id),
+                replaced: Some(ids(rollback.replaced)),
+                replaced_deployment_id: rollback.active.map(id),
                 ..to_switch(deployment)
             };
             switch(&clients, input).await
@@ -163,8 +172,10 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,
                     fresh: output.restored,
-                    replaced: bits(&output.replaced),
-                    active: output.replaced_deployment_id.as_ref().map(number),
+                    rollback: Rollback {
+                        replaced: bits(&output.replaced),
+                        active: output.replaced_deployment_id.as_ref().map(number),
+                    },
                 },
                 Err(error) => error.into(),
             }
@@ -334,9 +345,17 @@ impl Learned {
         self.known[point].acts_on_tags
     }
 
-    /// Whether the code with its defect does not make that call.
-    pub fn omits(&self, call: &Call) -> bool {
-        self.defect.is_some_and(|defect| (defect.omits)(call))
+    /// Whether the run, because of its defect, does not make the call at that point.
+    pub fn omits(&self, point: Point, call: &Call) -> bool {
+        let defect = self.defect_at(point);
+        defect.is_some_and(|defect| (defect.omits)(call))
+    }
+
+    fn defect_at(&self, point: Point) -> Option<&Defect> {
+        let invocation = &self.known[point].invocation;
+        self.defect
+            .as_ref()
+            .filter(|defect| (defect.of)(invocation))
     }
 
     /// Whether AWS has answered the run with a failure.
@@ -407,15 +426,13 @@ impl Learned {
     /// The answer as the code sees it.
     fn seen(&self, point: Point, call: &Call, answer: &Answer) -> Answer {
         let known = &self.known[point];
-        match self.defect {
-            Some(defect) if (defect.of)(&known.invocation) => {
-                let seer = Seer {
-                    own: known.invocation.deployment(),
-                    switched: known.switched,
-                };
-                (defect.sees)(call, answer.clone(), seer)
-            }
-            _ => answer.clone(),
+        let seer = Seer {
+            own: known.invocation.deployment(),
+            switched: known.switched,
+        };
+        match self.defect_at(point) {
+            Some(defect) => (defect.sees)(call, answer.clone(), seer),
+            None => answer.clone(),
         }
     }
 

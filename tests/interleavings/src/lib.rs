@@ -6,7 +6,7 @@
 //! only once.
 //!
 //! A call may fail, with or without an effect. Its answer may get lost, so that the SDK makes it again, and it may
-//! take effect later than its next attempt. At the end, whatever has happened, the next deployment must go live.
+//! take effect later than its next attempt. At the end of each order, the next deployment must go live.
 //!
 //! What the exploration assumes, and why:
 //!

@@ -1,6 +1,6 @@
 //! What must hold: after every step, and at every end.
 
-use crate::call::{ANNOUNCED, Answer, DELETING, DRAINING, Deployment, LIVE, READY, ROLLED_BACK};
+use crate::call::{ANNOUNCED, DELETING, DRAINING, Deployment, LIVE, READY, ROLLED_BACK};
 use crate::explore::Exploration;
 use crate::learned::{Ending, Next};
 use crate::scenario::{Death, Plan};
@@ -29,7 +29,8 @@ impl Exploration<'_> {
         // checked above.
         let is_excused = |execution: usize| self.could_not_go_on(state, execution);
         let concerns_newest = |(number, plan): (usize, &Plan)| {
-            let replaced = state.executions[number].replaced.unwrap_or_default();
+            let rollback = state.executions[number].rollback;
+            let replaced = rollback.map_or(0, |it| it.replaced);
             let is_concerned =
                 |it: Deployment| plan.deployment() == it || replaced & (1 << it) != 0;
             is_excused(number) && newest.is_some_and(is_concerned)
@@ -65,12 +66,7 @@ impl Exploration<'_> {
     }
 
     /// Whether what an execution has reported is true.
-    pub(crate) fn check_ending(
-        &self,
-        state: &State,
-        number: usize,
-        active: Deployment,
-    ) -> Result<(), String> {
+    fn check_ending(&self, state: &State, number: usize, active: Deployment) -> Result<(), String> {
         let (world, execution) = (&state.world, &state.executions[number]);
         let own = self.scenario.plans[number].deployment();
         let live = matches!(
@@ -111,8 +107,8 @@ impl Exploration<'_> {
             || matches!(self.scenario.plans[number], Plan::Split(_))
     }
 
-    /// Whatever has happened, the next deployment goes live.
-    pub(crate) fn check_next(&mut self, state: &State) -> Result<(), String> {
+    /// The next deployment goes live, after any order.
+    fn check_next(&mut self, state: &State) -> Result<(), String> {
         let mut world = state.world.clone();
         for group in &mut world.groups {
             group.marks &= !ANNOUNCED;
@@ -128,11 +124,7 @@ impl Exploration<'_> {
                 Next::Calls(call) => call.clone(),
                 Next::Ends(ending) => break *ending,
             };
-            let answer = if self.learned.omits(&call) {
-                Answer::Done
-            } else {
-                world.answer(&call)
-            };
+            let answer = self.answer(point, &mut world, &call);
             check(&world, false)?;
             point = self.learned.after(point, &answer);
         };

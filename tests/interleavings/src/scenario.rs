@@ -1,7 +1,7 @@
 //! What is explored: a cloud, and the executions in it.
 
 use crate::call::Deployment;
-use crate::learned::{Deletion, Invocation};
+use crate::learned::{Deletion, Invocation, Rollback};
 use crate::world::World;
 
 /// What happens after a running function is killed. It dies between two calls, or after its last call
@@ -81,26 +81,19 @@ impl Plan {
         matches!(self, Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_))
     }
 
-    /// The invocation of a stage. `replaced` is what a rollback has found to replace, and `active` what was active
-    /// when it began.
-    pub(crate) fn invocation(
-        self,
-        stage: Work,
-        replaced: Option<u8>,
-        active: Option<Deployment>,
-    ) -> Invocation {
+    /// The invocation for that work, with what a rollback has found.
+    pub(crate) fn invocation(self, work: Work, rollback: Option<Rollback>) -> Invocation {
         let deployment = self.deployment();
-        match stage {
+        match work {
             Work::Restoring => Invocation::Restore { deployment },
             Work::Draining => Invocation::Drain { deployment },
             Work::Switching => Invocation::Switch {
                 deployment,
-                roll_back: replaced,
+                rollback,
             },
             Work::TakingBack => Invocation::TakeBack {
                 deployment,
-                replaced: replaced.unwrap_or_default(),
-                active,
+                rollback: rollback.expect("a rollback that has begun"),
             },
             Work::Undoing => Invocation::Delete {
                 deployment,

@@ -1,7 +1,7 @@
 //! A state of the cloud with all executions, and the steps between two states.
 
 use crate::call::{Call, Deployment};
-use crate::learned::{Ending, Point};
+use crate::learned::{Ending, Point, Rollback};
 use crate::scenario::Work;
 use crate::world::World;
 
@@ -56,9 +56,8 @@ impl Stage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Execution {
     pub(crate) stage: Stage,
-    /// What its rollback replaces, and what was active when it began.
-    pub(crate) replaced: Option<u8>,
-    pub(crate) active: Option<Deployment>,
+    /// What its rollback has found.
+    pub(crate) rollback: Option<Rollback>,
     /// The deployment that its switch has announced.
     pub(crate) announced: Option<Deployment>,
     /// The generations of tasks that its drain has listed.
@@ -86,35 +85,26 @@ pub(crate) struct State {
     pub(crate) preemptions: u8,
 }
 
+/// What an execution does next.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Step {
-    Call(usize),
-    /// Goes on without a call.
-    Proceeds(usize),
-    AnswerLost(usize),
-    FailsBefore(usize, &'static str),
-    FailsAfter(usize),
-    Dies(usize),
-    /// The change takes effect, its answer is lost, and the SDK makes the next attempt.
-    Repeats(usize),
-    /// The same, but the change takes effect later.
-    IsLate(usize),
-    /// The late change takes effect.
-    Lands(usize),
+pub(crate) struct Step {
+    pub(crate) execution: usize,
+    pub(crate) kind: Kind,
 }
 
-impl Step {
-    pub(crate) fn execution(self) -> usize {
-        match self {
-            Step::Call(execution)
-            | Step::Proceeds(execution)
-            | Step::AnswerLost(execution)
-            | Step::FailsBefore(execution, _)
-            | Step::FailsAfter(execution)
-            | Step::Dies(execution)
-            | Step::Repeats(execution)
-            | Step::IsLate(execution)
-            | Step::Lands(execution) => execution,
-        }
-    }
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Kind {
+    Call,
+    /// Goes on without a call.
+    Proceeds,
+    AnswerLost,
+    FailsBefore(&'static str),
+    FailsAfter,
+    Dies,
+    /// The change takes effect, its answer is lost, and the SDK makes the next attempt.
+    Repeats,
+    /// The same, but the change takes effect later.
+    IsLate,
+    /// The late change takes effect.
+    Lands,
 }

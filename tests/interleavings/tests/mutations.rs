@@ -1,6 +1,8 @@
 //! Checks that the exploration finds defects. Each one is planted in the shipped code: it does not see something, or
 //! does not do something.
 
+use std::rc::Rc;
+
 use interleavings::call::{
     ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, Marks, READY, RESTORING,
     ROLLED_BACK, Resource,
@@ -14,16 +16,27 @@ use interleavings::world::{Group, World};
 fn correct(of: fn(&Invocation) -> bool) -> Defect {
     Defect {
         of,
-        sees: |_, answer, _| answer,
+        sees: Rc::new(|_, answer, _| answer),
         omits: |_| false,
     }
 }
 
-fn blind(of: fn(&Invocation) -> bool, sees: fn(&Call, Answer, Seer) -> Answer) -> Defect {
+/// Code of these functions that sees this of an answer.
+fn blind(
+    of: fn(&Invocation) -> bool,
+    sees: impl Fn(&Call, Answer, Seer) -> Answer + 'static,
+) -> Defect {
     Defect {
-        sees,
+        sees: Rc::new(sees),
         ..correct(of)
     }
+}
+
+/// A switch that does not see these marks.
+fn unseen(unseen: Marks) -> Defect {
+    blind(switch, move |call, answer, _| {
+        tags(call, answer, |_, marks| marks & !unseen)
+    })
 }
 
 fn switch(invocation: &Invocation) -> bool {
@@ -87,23 +100,17 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
         ),
         (
             "the switch does not see what was rolled back",
-            blind(switch, |call, answer, _| {
-                tags(call, answer, |_, marks| marks & !ROLLED_BACK)
-            }),
+            unseen(ROLLED_BACK),
             "one and a rolled back one: the end is Some(2)",
         ),
         (
             "the switch does not see what is being deleted",
-            blind(switch, |call, answer, _| {
-                tags(call, answer, |_, marks| marks & !DELETING)
-            }),
+            unseen(DELETING),
             "is active and lost its rules",
         ),
         (
             "the switch does not see what drains",
-            blind(switch, |call, answer, _| {
-                tags(call, answer, |_, marks| marks & !DRAINING)
-            }),
+            unseen(DRAINING),
             "whose tasks were asked to drain",
         ),
         (
@@ -208,7 +215,7 @@ fn undo_during_a_switch() -> Scenario {
 
 fn found(defect: Option<Defect>) -> Option<String> {
     let mut scenarios = scenarios().into_iter();
-    scenarios.find_map(|scenario| explore(&scenario, defect).err())
+    scenarios.find_map(|scenario| explore(&scenario, defect.clone()).err())
 }
 
 #[test]

@@ -13,8 +13,8 @@ use crate::TestEnvironment;
 pub const PARTS: usize = 7;
 
 impl TestEnvironment {
-    /// Whether the deployment was live, even if only for a moment. One that was is whole, and nothing is left of one
-    /// that was not, whatever its execution reports.
+    /// Whether the deployment was live, even if only for a moment. One that was live is whole, and of one that was not,
+    /// nothing is left. This does not depend on what its execution reports.
     ///
     /// # Errors
     /// When it is neither, or a service does not answer.

@@ -95,7 +95,7 @@ fn invoked(repository: &Repository, function: &str, payload: &str) -> Result<Opt
     let steps = repository.steps();
     let named = |name: &str| Some(name) == function.strip_prefix("test-");
     let Some(step) = steps.iter().find(|step| named(&step.name)) else {
-        return Ok(Some(format!("there is no function {function}")));
+        return Ok(Some(format!("the function {function} does not exist")));
     };
     let known = payloads::input(repository, step)?;
     let payload: Value = serde_json::from_str(payload).unwrap_or_default();

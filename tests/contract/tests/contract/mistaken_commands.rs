@@ -55,7 +55,7 @@ const MISTAKES: [(&str, &str); 14] = [
     ),
     (
         "aws lambda invoke --function-name test-delete --payload '{}' /dev/null",
-        "there is no function test-delete",
+        "the function test-delete does not exist",
     ),
     (
         "aws elbv2 add-tags --resource-arns a --tags Key=pulse:protect,Value=yes",

@@ -109,6 +109,11 @@ impl Faults {
         self.lock().clear();
     }
 
+    /// Removes this fault; the others go on counting.
+    pub fn remove(&self, rule: &FaultRule) {
+        self.lock().retain(|(active, _)| active != rule);
+    }
+
     /// The active faults, each with the number of calls that matched it.
     pub fn all(&self) -> Vec<(FaultRule, u32)> {
         self.lock().clone()

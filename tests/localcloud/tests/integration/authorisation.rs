@@ -58,17 +58,7 @@ async fn register(cloud: &LocalCloud, name: &str, statements: &[Value]) -> Resul
 #[tokio::test(flavor = "multi_thread")]
 async fn registering_a_task_definition_also_requires_permission_for_its_roles_and_tags() {
     let cloud = cloud::start().await;
-    let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"ecs-tasks.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-    let make_role = [
-        ("Action", "CreateRole"),
-        ("RoleName", "task"),
-        ("AssumeRolePolicyDocument", trust),
-    ];
-    cloud
-        .client()
-        .query("iam", "2010-05-08", &make_role)
-        .await
-        .expect("created");
+    cloud::role(cloud.client(), "task", "ecs-tasks.amazonaws.com").await;
     let create_action = |name: &str| json!({"StringEquals": {"ecs:CreateAction": name}});
     let passed_to = |service: &str| json!({"StringEquals": {"iam:PassedToService": service}});
     let family = "arn:aws:ecs:us-east-1:000000000000:task-definition/test-app:*";

@@ -50,6 +50,36 @@ pub async fn end_of_execution(client: &Client, started: &serde_json::Value) -> s
     }
 }
 
+/// Creates a role that a service may assume. Returns its ARN.
+pub async fn role(client: &Client, name: &str, service: &str) -> String {
+    let trust = serde_json::json!({"Statement": [{
+        "Effect": "Allow",
+        "Principal": {"Service": service},
+        "Action": "sts:AssumeRole",
+    }]});
+    let create = [
+        ("Action", "CreateRole"),
+        ("RoleName", name),
+        ("AssumeRolePolicyDocument", &trust.to_string()),
+    ];
+    let created = client.query("iam", "2010-05-08", &create).await;
+    created.expect("created");
+    format!("arn:aws:iam::000000000000:role/{name}")
+}
+
+/// Creates a state machine with that role. Returns its ARN.
+pub async fn machine(
+    client: &Client,
+    name: &str,
+    role: &str,
+    definition: &serde_json::Value,
+) -> serde_json::Value {
+    let create = serde_json::json!({
+        "name": name, "roleArn": role, "definition": definition.to_string(),
+    });
+    states(client, "CreateStateMachine", create).await["stateMachineArn"].take()
+}
+
 /// The credentials of the root user.
 pub fn root() -> Credentials {
     Credentials::new("test", "test", None, None, "tests")

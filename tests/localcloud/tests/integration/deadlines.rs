@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::cloud::{end_of_execution, states};
+use crate::cloud::{end_of_execution, machine, role, states};
 use localcloud::{LocalCloud, Options, time_scale::TimeScale};
 use serde_json::json;
 
@@ -14,18 +14,6 @@ async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
     };
     let cloud = LocalCloud::start(options).await.expect("it starts");
     let client = cloud.client();
-    let trust = json!({"Statement": [{
-        "Effect": "Allow",
-        "Principal": {"Service": "states.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-    }]});
-    let create_role = [
-        ("Action", "CreateRole"),
-        ("RoleName", "machine"),
-        ("AssumeRolePolicyDocument", &trust.to_string()),
-    ];
-    let created = client.query("iam", "2010-05-08", &create_role);
-    created.await.expect("created");
     let definition = json!({
         "QueryLanguage": "JSONata",
         "StartAt": "Begin",
@@ -35,13 +23,9 @@ async fn a_wait_takes_its_full_time_on_the_clock_of_its_state_machine() {
             "End": {"Type": "Succeed", "Output": "{% $millis() - $began %}"}
         }
     });
-    let create = json!({
-        "name": "waits",
-        "roleArn": "arn:aws:iam::000000000000:role/machine",
-        "definition": definition.to_string(),
-    });
-    let created = states(client, "CreateStateMachine", create).await;
-    let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
+    let role = role(client, "machine", "states.amazonaws.com").await;
+    let machine = machine(client, "waits", &role, &definition).await;
+    let start = json!({"stateMachineArn": machine, "input": "{}"});
     let clock = Instant::now();
     let started = states(client, "StartExecution", start).await;
     let ended = end_of_execution(client, &started).await;

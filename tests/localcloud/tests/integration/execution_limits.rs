@@ -1,31 +1,26 @@
 //! The limits on an execution: the data of its states, its history, and its errors.
 
-use crate::cloud::{self, end_of_execution, states};
+use crate::cloud::{self, end_of_execution, machine, role, states};
 use localcloud::LocalCloud;
-use localcloud::ministack::Client;
 use serde_json::{Value, json};
 
-/// Starts a local cloud with the role of the machines.
-async fn start() -> LocalCloud {
+/// Starts a local cloud. Returns it with the role of the machines.
+async fn start() -> (LocalCloud, String) {
     let cloud = cloud::start().await;
-    let trust = json!({"Statement": [{
-        "Effect": "Allow",
-        "Principal": {"Service": "states.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-    }]});
-    let make_role = [
-        ("Action", "CreateRole"),
-        ("RoleName", "machine"),
-        ("AssumeRolePolicyDocument", &trust.to_string()),
-    ];
-    let made = cloud.client().query("iam", "2010-05-08", &make_role).await;
-    made.expect("created");
-    cloud
+    let role = role(cloud.client(), "machine", "states.amazonaws.com").await;
+    (cloud, role)
 }
 
 /// Runs a machine with a Map that runs a state, which may go on to the state `Done`, for each of so many items, and
-/// catches all errors that can be caught. Returns the finished execution. The output of one that caught an error is the error.
-async fn end_of(client: &Client, name: &str, items: u32, state: Value) -> Value {
+/// catches all errors that can be caught. Returns the finished execution. The output of one that caught an error is the
+/// error.
+async fn end_of(
+    (cloud, role): &(LocalCloud, String),
+    name: &str,
+    items: u32,
+    state: Value,
+) -> Value {
+    let client = cloud.client();
     let done = json!({"Type": "Pass", "Output": 1, "End": true});
     let definition = json!({
         "QueryLanguage": "JSONata",
@@ -42,13 +37,8 @@ async fn end_of(client: &Client, name: &str, items: u32, state: Value) -> Value 
             "Caught": {"Type": "Succeed"}
         }
     });
-    let create = json!({
-        "name": name,
-        "roleArn": "arn:aws:iam::000000000000:role/machine",
-        "definition": definition.to_string(),
-    });
-    let created = states(client, "CreateStateMachine", create).await;
-    let start = json!({"stateMachineArn": created["stateMachineArn"], "input": "{}"});
+    let machine = machine(client, name, role, &definition).await;
+    let start = json!({"stateMachineArn": machine, "input": "{}"});
     let started = states(client, "StartExecution", start).await;
     end_of_execution(client, &started).await
 }
@@ -61,33 +51,32 @@ fn outputs(characters: u32, character: char) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_state_outputs_at_most_256_kib_and_a_larger_output_cannot_be_caught() {
     let cloud = start().await;
-    let client = cloud.client();
     // The quotes and brackets around the text count too.
-    let fits = end_of(client, "fits", 1, outputs(262_140, 'x')).await;
+    let fits = end_of(&cloud, "fits", 1, outputs(262_140, 'x')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
     // Each character counts as two bytes, although its escape sequence has six.
-    let fits = end_of(client, "fits-too", 1, outputs(131_070, 'ä')).await;
+    let fits = end_of(&cloud, "fits-too", 1, outputs(131_070, 'ä')).await;
     assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
     // In a Map, what the next state makes small exceeds the limit too.
     let mut between = outputs(262_143, 'x');
     between["End"] = false.into();
     between["Next"] = "Done".into();
     for (name, state) in [("last", outputs(262_141, 'x')), ("between", between)] {
-        let exceeds = end_of(client, name, 1, state).await;
+        let exceeds = end_of(&cloud, name, 1, state).await;
         assert_eq!(exceeds["status"], "FAILED", "{name}");
         assert_eq!(exceeds["error"], "States.DataLimitExceeded");
     }
 
     let fails = |error: &str| json!({"Type": "Fail", "Error": error, "Cause": "why"});
-    let caught = end_of(client, "caught", 1, fails("TransientError")).await;
+    let caught = end_of(&cloud, "caught", 1, fails("TransientError")).await;
     assert_eq!(
         error_of(&caught),
         ("TransientError".into(), "why".into()),
         "{caught}"
     );
-    let not_caught = end_of(client, "not-caught", 1, fails("States.DataLimitExceeded")).await;
+    let not_caught = end_of(&cloud, "not-caught", 1, fails("States.DataLimitExceeded")).await;
     assert_eq!(not_caught["status"], "FAILED", "{not_caught}");
-    cloud.stop().await;
+    cloud.0.stop().await;
 }
 
 /// The name and the cause of the error that an execution caught.
@@ -101,10 +90,9 @@ fn error_of(execution: &Value) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_history_of_more_than_25_000_events_fails_the_execution_and_cannot_be_caught() {
     let cloud = start().await;
-    let client = cloud.client();
     // An execution has 2 events, a Map 4, and an item 2 and those of its states.
     let passes = json!({"Type": "Pass", "End": true});
-    // Its attempt, which fails because there is no such function, has 3 events. Then a Pass state follows.
+    // The attempt, which fails because the function does not exist, has 3 events. Then a Pass state follows.
     let fails = json!({
         "Type": "Task",
         "Resource": "arn:aws:states:::lambda:invoke",
@@ -116,9 +104,9 @@ async fn a_history_of_more_than_25_000_events_fails_the_execution_and_cannot_be_
         [("passes", passes, 2 + 2), ("fails", fails, 2 + 2 + 3 + 2)]
     {
         let most = (25_000 - 2 - 4) / events_of_an_item;
-        let fits = end_of(client, &format!("{name}-fits"), most, state.clone()).await;
+        let fits = end_of(&cloud, &format!("{name}-fits"), most, state.clone()).await;
         assert_eq!(fits["status"], "SUCCEEDED", "{fits}");
-        let exceeds = end_of(client, &format!("{name}-exceeds"), most + 1, state).await;
+        let exceeds = end_of(&cloud, &format!("{name}-exceeds"), most + 1, state).await;
         assert_eq!(exceeds["status"], "FAILED", "{name}");
         assert_eq!(exceeds["error"], "States.Runtime");
         assert_eq!(
@@ -126,13 +114,12 @@ async fn a_history_of_more_than_25_000_events_fails_the_execution_and_cannot_be_
             "The execution reached the maximum number of history events (25000)."
         );
     }
-    cloud.stop().await;
+    cloud.0.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_has_256_characters_and_its_cause_32_768_at_most() {
     let cloud = start().await;
-    let client = cloud.client();
     let fails = |error: u32, cause: u32| {
         json!({
             "Type": "Fail",
@@ -141,9 +128,9 @@ async fn an_error_has_256_characters_and_its_cause_32_768_at_most() {
         })
     };
     for (name, given) in [("fits", (256, 32_768)), ("is-cut", (257, 32_769))] {
-        let caught = end_of(client, name, 1, fails(given.0, given.1)).await;
+        let caught = end_of(&cloud, name, 1, fails(given.0, given.1)).await;
         let (error, cause) = error_of(&caught);
         assert_eq!((error.len(), cause.len()), (256, 32_768), "{name}");
     }
-    cloud.stop().await;
+    cloud.0.stop().await;
 }

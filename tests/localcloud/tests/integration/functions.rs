@@ -41,29 +41,17 @@ while True:
 
 /// Creates the function `lister`, with a role that may list clusters.
 async fn create_function(cloud: &LocalCloud) {
-    let trust = json!({"Statement": [{
-        "Effect": "Allow",
-        "Principal": {"Service": "lambda.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-    }]});
     let policy =
         json!({"Statement": [{"Effect": "Allow", "Action": "ecs:ListClusters", "Resource": "*"}]});
-    for parameters in [
-        vec![
-            ("Action", "CreateRole"),
-            ("RoleName", "lists"),
-            ("AssumeRolePolicyDocument", &trust.to_string()),
-        ],
-        vec![
-            ("Action", "PutRolePolicy"),
-            ("RoleName", "lists"),
-            ("PolicyName", "policy"),
-            ("PolicyDocument", &policy.to_string()),
-        ],
-    ] {
-        let created = cloud.client().query("iam", "2010-05-08", &parameters);
-        created.await.expect("created");
-    }
+    let role = cloud::role(cloud.client(), "lists", "lambda.amazonaws.com").await;
+    let put_policy = [
+        ("Action", "PutRolePolicy"),
+        ("RoleName", "lists"),
+        ("PolicyName", "policy"),
+        ("PolicyDocument", &policy.to_string()),
+    ];
+    let put = cloud.client().query("iam", "2010-05-08", &put_policy);
+    put.await.expect("put");
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.venv/bin/python3");
     let mut zip = zip::ZipWriter::new(Cursor::new(Vec::new()));
     let stored = SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -76,7 +64,7 @@ async fn create_function(cloud: &LocalCloud) {
         "Runtime": "provided.al2023",
         "Handler": "bootstrap",
         "Timeout": 60,
-        "Role": "arn:aws:iam::000000000000:role/lists",
+        "Role": role,
         "Code": {"ZipFile": BASE64_STANDARD.encode(code)},
     });
     let body = Bytes::from(function.to_string());
@@ -115,10 +103,10 @@ async fn each_environment_has_credentials_of_its_own_and_a_fault_kills_only_the_
     assert_ne!(answers[0]["process"], answers[1]["process"], "{answers:?}");
     assert_ne!(answers[0]["key"], answers[1]["key"], "{answers:?}");
     let calls = cloud.calls().all();
-    let role = "arn:aws:sts::000000000000:assumed-role/lists/lister";
+    let caller = "arn:aws:sts::000000000000:assumed-role/lists/lister";
     let by_the_function = |call: &Call| {
         call.function.as_deref() == Some("lister")
-            && call.caller == role
+            && call.caller == caller
             && call.status == Some(200)
     };
     assert_eq!(calls.len(), 2, "{calls:?}");

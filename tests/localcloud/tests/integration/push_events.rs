@@ -234,18 +234,7 @@ async fn a_function_gets_an_event_only_with_a_permission_and_otherwise_the_dead_
 {
     let cloud = cloud::start().await;
     repository(&cloud, "MUTABLE").await;
-    let trust = r#"{"Statement":[{"Effect":"Allow","Principal":{"Service":"lambda.amazonaws.com"},"Action":"sts:AssumeRole"}]}"#;
-    let make_role = [
-        ("Action", "CreateRole"),
-        ("RoleName", "any"),
-        ("AssumeRolePolicyDocument", trust),
-    ];
-    cloud
-        .client()
-        .query("iam", "2010-05-08", &make_role)
-        .await
-        .expect("created");
-    let role = "arn:aws:iam::000000000000:role/any";
+    let role = cloud::role(cloud.client(), "any", "lambda.amazonaws.com").await;
     let create = json!({
         "FunctionName": "start", "Runtime": "provided.al2023", "Handler": "bootstrap", "Role": role,
         "Code": {"ZipFile": cloud::EMPTY_ZIP},

@@ -5,7 +5,7 @@ use std::time::Duration;
 use localcloud::ministack::Client;
 use serde_json::{Value, json};
 
-use crate::cloud::{self, end_of_execution, states};
+use crate::cloud::{self, end_of_execution, machine, role, states};
 
 /// How many histories the launcher keeps.
 const HISTORIES: usize = 200;
@@ -20,33 +20,17 @@ async fn history(client: &Client, execution: &Value) -> Vec<Value> {
 async fn the_newest_histories_are_kept_and_an_older_execution_can_still_be_described() {
     let cloud = cloud::start().await;
     let client = cloud.client();
-    let trust = json!({"Statement": [{
-        "Effect": "Allow",
-        "Principal": {"Service": "states.amazonaws.com"},
-        "Action": "sts:AssumeRole",
-    }]});
-    let create_role = [
-        ("Action", "CreateRole"),
-        ("RoleName", "machine"),
-        ("AssumeRolePolicyDocument", &trust.to_string()),
-    ];
-    let created = client.query("iam", "2010-05-08", &create_role);
-    created.await.expect("created");
     let definition = json!({
         "QueryLanguage": "JSONata",
         "StartAt": "Only",
         "States": {"Only": {"Type": "Succeed"}}
     });
-    let create = json!({
-        "name": "short",
-        "roleArn": "arn:aws:iam::000000000000:role/machine",
-        "definition": definition.to_string(),
-    });
-    let machine = states(client, "CreateStateMachine", create).await;
+    let role = role(client, "machine", "states.amazonaws.com").await;
+    let machine = machine(client, "short", &role, &definition).await;
     let mut executions = Vec::new();
     for number in 0..=HISTORIES {
         let start = json!({
-            "stateMachineArn": machine["stateMachineArn"],
+            "stateMachineArn": machine,
             "name": number.to_string(),
             "input": "{}",
         });

@@ -229,7 +229,7 @@ impl State {
     }
 
     /// Answers a call, with the fault that hits it, and records it. `None` closes the connection.
-    async fn call(self: Arc<Self>, incoming: Incoming) -> Option<Answer> {
+    async fn call(self: Arc<Self>, mut incoming: Incoming) -> Option<Answer> {
         let environment = Environment::of(&incoming.parts);
         let function = environment.as_ref().map(|it| it.function.as_str());
         let fault = self.faults.fault_for(&incoming.operation, function);
@@ -257,6 +257,8 @@ impl State {
             }
             Some(Fault::Slow { milliseconds }) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                // It takes effect late, even if its caller has given up meanwhile.
+                incoming.waiting = Waiting::default();
                 Some(self.answer(&incoming).await)
             }
             Some(Fault::StaleRead) => Some(match self.earlier_answer(&incoming) {

@@ -84,6 +84,35 @@ async fn faults_hit_the_calls_they_name() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_slow_change_takes_effect_although_its_caller_has_given_up() {
+    let cloud = cloud::start().await;
+    let client = elbv2(&cloud, root());
+    let create = FaultRule::next(
+        "elasticloadbalancing",
+        "CreateLoadBalancer",
+        Fault::Slow { milliseconds: 300 },
+    );
+    cloud.faults().add(create);
+    let given_up = client
+        .create_load_balancer()
+        .name("main")
+        .subnets("s")
+        .send();
+    let patience = std::time::Duration::from_millis(50);
+    tokio::time::timeout(patience, given_up)
+        .await
+        .expect_err("the caller gives up first");
+    loop {
+        let read = client.describe_load_balancers().send().await;
+        if names(read.expect("answered").load_balancers()) == ["main"] {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_call_whose_answer_is_lost_took_effect() {
     let cloud = cloud::start().await;
     let client = elbv2(&cloud, root());

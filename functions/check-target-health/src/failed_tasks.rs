@@ -4,15 +4,15 @@ use aws_sdk_cloudwatchlogs::operation::get_log_events::GetLogEventsError;
 use aws_sdk_ecs::types::{Container, DesiredStatus, Task, TaskStopCode};
 use lifecycle::aws_error::found;
 use lifecycle::printable::printable;
-use lifecycle::{DeploymentId, Settings, StepError, defaults, tasks};
+use lifecycle::{Baseline, DeploymentId, StepError, defaults, tasks};
 
 /// The deployment's stopped tasks, newest first. ECS shows them for at least an hour.
 pub async fn stopped_tasks(
     ecs: &aws_sdk_ecs::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Vec<Task>, StepError> {
-    let mut tasks = tasks::list(ecs, settings, deployment, DesiredStatus::Stopped).await?;
+    let mut tasks = tasks::list(ecs, baseline, deployment, DesiredStatus::Stopped).await?;
     tasks.sort_by_key(|task| {
         std::cmp::Reverse(
             task.stopping_at()
@@ -86,7 +86,7 @@ pub fn stop_reason(task: &Task) -> String {
 /// [`stop_reason`] with the number of such tasks and the last log lines of this one.
 pub async fn describe(
     logs: &aws_sdk_cloudwatchlogs::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
     task: &Task,
     number: usize,
@@ -100,7 +100,7 @@ pub async fn describe(
     };
     // A container that never started wrote nothing.
     if container(task).and_then(Container::exit_code).is_some() {
-        match last_log_lines(logs, settings, deployment, task).await {
+        match last_log_lines(logs, baseline, deployment, task).await {
             Ok(lines) if lines.is_empty() => text.push_str("; it logged nothing"),
             Ok(lines) => text.push_str(&format!("; its last log lines: {}", lines.join(" | "))),
             // The stop reason alone is worth more than an error about logs.
@@ -121,7 +121,7 @@ const MAX_LINE: usize = 300;
 
 async fn last_log_lines(
     logs: &aws_sdk_cloudwatchlogs::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
     task: &Task,
 ) -> Result<Vec<String>, String> {
@@ -131,7 +131,7 @@ async fn last_log_lines(
         .unwrap_or_default();
     let request = logs
         .get_log_events()
-        .log_group_name(&settings.log_group)
+        .log_group_name(&baseline.log_group)
         .log_stream_name(format!("{deployment}/{}/{task_id}", defaults::CONTAINER))
         .limit(defaults::LOG_LINES)
         .start_from_head(false);

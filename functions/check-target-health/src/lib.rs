@@ -16,7 +16,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use lifecycle::printable::{MAX_TEXT, printable};
 use lifecycle::routing::{self, DefaultAction};
-use lifecycle::{Clock, DeploymentId, Settings, StepError, defaults, service, target_group, tasks};
+use lifecycle::{Baseline, Clock, DeploymentId, StepError, defaults, service, target_group, tasks};
 use serde::{Deserialize, Serialize};
 
 /// The deployment to check.
@@ -83,13 +83,13 @@ pub struct Clients {
 /// As [`lifecycle::aws_error::CODES`] say. An unhealthy deployment is not an error.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    baseline: &Baseline,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let check = Check {
         clients,
-        settings,
+        baseline,
         clock,
         input: &input,
     };
@@ -98,7 +98,7 @@ pub async fn run(
 
 struct Check<'a> {
     clients: &'a Clients,
-    settings: &'a Settings,
+    baseline: &'a Baseline,
     clock: Clock<'a>,
     input: &'a Input,
 }
@@ -114,7 +114,7 @@ impl Check<'_> {
         let healthy = targets.iter().filter(is_healthy).count();
         let judged = |verdict, reason| Ok(judged(verdict, healthy, needed, reason));
         let missing = |what| Ok(self.missing(healthy, needed, what));
-        let Some(service) = service::describe(ecs, self.settings, id).await? else {
+        let Some(service) = service::describe(ecs, self.baseline, id).await? else {
             return missing(format!("ECS does not show service {id}"));
         };
         if service.status() != Some("ACTIVE") {
@@ -142,7 +142,7 @@ impl Check<'_> {
                 }
             };
         }
-        let mut stopped = failed_tasks::stopped_tasks(ecs, self.settings, id).await?;
+        let mut stopped = failed_tasks::stopped_tasks(ecs, self.baseline, id).await?;
         // Old tasks that failed say nothing about fresh ones: they may have been drained, or belong to an
         // earlier service of this name, which was undone.
         stopped.retain(|task| rollout::is_fresh(&service, task));
@@ -169,7 +169,7 @@ impl Check<'_> {
             return Ok(desired);
         }
         let elb = &self.clients.elb;
-        let default_action = DefaultAction::read(elb, self.settings).await?;
+        let default_action = DefaultAction::read(elb, self.baseline).await?;
         let active = match default_action.active_target_group() {
             Some(arn) => target_group::health(elb, arn).await?.unwrap_or_default(),
             None => Vec::new(),
@@ -193,7 +193,7 @@ impl Check<'_> {
             return Ok(true);
         }
         let (ecs, id) = (&self.clients.ecs, &self.input.deployment_id);
-        let running = tasks::list(ecs, self.settings, id, DesiredStatus::Running).await?;
+        let running = tasks::list(ecs, self.baseline, id, DesiredStatus::Running).await?;
         let settled_by = (self.clock)() - defaults::REPLACED_TASKS_STOP_WITHIN;
         let lasting: BTreeSet<&str> = running
             .iter()
@@ -215,7 +215,7 @@ impl Check<'_> {
     }
 
     async fn is_named_by_a_rule(&self) -> Result<bool, StepError> {
-        let rules = routing::rules(&self.clients.elb, &self.settings.listener_arn).await?;
+        let rules = routing::rules(&self.clients.elb, &self.baseline.listener_arn).await?;
         let mut named = rules
             .iter()
             .flat_map(|rule| routing::forwarded_to(rule.actions()));
@@ -298,7 +298,7 @@ impl Found {
         if let Some(task) = newest {
             let number = self.failures().count().max(1);
             let (logs, id) = (&check.clients.logs, &check.input.deployment_id);
-            parts.push(failed_tasks::describe(logs, check.settings, id, task, number).await);
+            parts.push(failed_tasks::describe(logs, check.baseline, id, task, number).await);
         }
         parts.extend(unhealthy_reasons(&self.targets).or_else(|| reason_in_events(&self.service)));
         parts.join("; ")

@@ -1,12 +1,12 @@
 //! The Lambda function of this step.
 
 use check_target_health::Clients;
-use lifecycle::{Settings, sdk, serve::serve};
+use lifecycle::{Baseline, sdk, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Settings::from_env()?;
+    let baseline = Baseline::from_env()?;
     let config = sdk::config().await;
     let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
@@ -14,7 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     };
     serve(async |input| {
-        check_target_health::run(&clients, &settings, &UtcDateTime::now, input).await
+        check_target_health::run(&clients, &baseline, &UtcDateTime::now, input).await
     })
     .await
 }

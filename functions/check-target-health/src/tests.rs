@@ -1,5 +1,5 @@
 use super::*;
-use lifecycle::Settings;
+use lifecycle::Baseline;
 use memory_aws::{MemoryAws, group_arn, own_tags};
 use serde_json::{Value, json};
 
@@ -57,7 +57,7 @@ async fn check_on(aws: &MemoryAws, more: Value) -> Output {
     }
     run(
         &clients,
-        &Settings::for_tests(),
+        &Baseline::for_tests(),
         &|| aws.time(),
         serde_json::from_value(input).unwrap(),
     )

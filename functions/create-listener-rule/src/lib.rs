@@ -12,7 +12,7 @@ use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::policy::{self, Policy};
 use lifecycle::routing::{self, ListenerRule};
 use lifecycle::{
-    DeploymentId, ErrorName, Origin, Settings, StepError, actions, tags, target_group,
+    Baseline, DeploymentId, ErrorName, Origin, StepError, actions, tags, target_group,
 };
 use serde::{Deserialize, Serialize};
 
@@ -56,19 +56,19 @@ pub struct Output {
 pub async fn run(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     input: Input,
 ) -> Result<Output, StepError> {
-    let mut rules = routing::rules(elb, &settings.listener_arn).await?;
+    let mut rules = routing::rules(elb, &baseline.listener_arn).await?;
     let policy = Policy::of_default_rule(&rules)?;
     let earlier = rules
         .iter()
         .filter(|rule| routing::forwards_to(rule, &input.deployment_id));
-    policy::apply(elb, secrets, settings, &policy, earlier).await?;
+    policy::apply(elb, secrets, baseline, &policy, earlier).await?;
     let new = NewRule {
         elb,
         secrets,
-        settings,
+        baseline,
         input,
         policy,
     };
@@ -89,7 +89,7 @@ pub async fn run(
 struct NewRule<'a> {
     elb: &'a Client,
     secrets: &'a aws_sdk_secretsmanager::Client,
-    settings: &'a Settings,
+    baseline: &'a Baseline,
     input: Input,
     policy: Policy,
 }
@@ -109,7 +109,7 @@ impl NewRule<'_> {
                 return Ok((Origin::Adopted, rule));
             }
             let priority = lowest_free(affinity, rules, &refused)
-                .ok_or_else(|| no_free_priority(self.settings, affinity, deployment))?;
+                .ok_or_else(|| no_free_priority(self.baseline, affinity, deployment))?;
             let attempt =
                 format!("create the {affinity} rule of {deployment} with priority {priority}");
             let error = match self.create(affinity, priority).await?.send().await {
@@ -125,10 +125,10 @@ impl NewRule<'_> {
                 // lost: CreateRule is not documented as idempotent, and the SDK repeats such a call.
                 Some(why) if why.is_priority_in_use_exception() => {
                     refused.insert(priority);
-                    *rules = routing::rules(self.elb, &self.settings.listener_arn).await?;
+                    *rules = routing::rules(self.elb, &self.baseline.listener_arn).await?;
                 }
                 Some(why) if why.is_too_many_rules_exception() => {
-                    *rules = routing::rules(self.elb, &self.settings.listener_arn).await?;
+                    *rules = routing::rules(self.elb, &self.baseline.listener_arn).await?;
                     return Err(quota_exceeded(deployment, rules, failed(attempt, error)));
                 }
                 _ => return Err(failed(attempt, error)),
@@ -148,12 +148,12 @@ impl NewRule<'_> {
         affinity: Affinity,
         priority: u32,
     ) -> Result<CreateRuleFluentBuilder, StepError> {
-        let secret = policy::client_secret(self.secrets, self.settings, &self.policy).await?;
+        let secret = policy::client_secret(self.secrets, self.baseline, &self.policy).await?;
         let before = self.policy.with_secret(secret.as_ref());
         let actions = actions::of_new_rule(before, &self.input.target_group_arn);
         let create = self.elb.create_rule();
         Ok(create
-            .listener_arn(&self.settings.listener_arn)
+            .listener_arn(&self.baseline.listener_arn)
             .priority(priority as i32)
             .conditions(affinity.condition(&self.input.deployment_id))
             .set_actions(Some(actions))
@@ -162,7 +162,7 @@ impl NewRule<'_> {
 }
 
 fn no_free_priority(
-    settings: &Settings,
+    baseline: &Baseline,
     affinity: Affinity,
     deployment: &DeploymentId,
 ) -> StepError {
@@ -172,7 +172,7 @@ fn no_free_priority(
             "no priority from {:?} is free on {} for the {affinity} rule of {deployment}; clean up older \
              deployments",
             affinity.priorities(),
-            settings.listener_arn
+            baseline.listener_arn
         ),
     )
 }
@@ -237,11 +237,11 @@ fn lowest_free(affinity: Affinity, rules: &[Rule], refused: &BTreeSet<u32>) -> O
 /// As [`lifecycle::aws_error::CODES`] say. A rule that is gone already is not an error.
 pub async fn undo(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<usize, StepError> {
     let mut deleted = 0;
-    for rule in routing::rules_of(elb, settings, deployment).await? {
+    for rule in routing::rules_of(elb, baseline, deployment).await? {
         let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
             deleted += 1;
             continue;
@@ -254,7 +254,7 @@ pub async fn undo(
         }
         // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
         // which may delete only by tag, is denied the SDK's next attempt.
-        let left = routing::rules_of(elb, settings, deployment).await?;
+        let left = routing::rules_of(elb, baseline, deployment).await?;
         if left.iter().any(|still| still.arn == rule.arn) {
             return Err(failed(format_args!("delete rule {}", rule.arn), error));
         }

@@ -1,6 +1,6 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
-use lifecycle::{ErrorName, Settings, StepError};
+use lifecycle::{Baseline, ErrorName, StepError};
 use memory_aws::{
     MemoryAws, State, Tags, authenticate_cognito, authenticate_oidc, group_arn, own_tags, rule_arn,
     tags as pairs, validate_jwt,
@@ -66,7 +66,7 @@ async fn run_step_for(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
     let input = serde_json::from_value(input).unwrap();
     let secrets = aws_sdk_secretsmanager::Client::new(&aws.config());
     let elb = Client::new(&aws.config());
-    run(&elb, &secrets, &Settings::for_tests(), input).await
+    run(&elb, &secrets, &Baseline::for_tests(), input).await
 }
 
 /// The priorities of the header rule and of the cookie rule.
@@ -77,7 +77,7 @@ async fn run_for_priorities(aws: &MemoryAws) -> (u32, u32) {
 
 async fn try_undo(aws: &MemoryAws) -> Result<usize, StepError> {
     let elb = Client::new(&aws.config());
-    undo(&elb, &Settings::for_tests(), &ID.parse().unwrap()).await
+    undo(&elb, &Baseline::for_tests(), &ID.parse().unwrap()).await
 }
 
 async fn undo_step(aws: &MemoryAws) -> usize {

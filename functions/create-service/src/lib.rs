@@ -11,7 +11,7 @@ use aws_sdk_ecs::types::{
 };
 use lifecycle::aws_error::{code, created_arn, failed};
 use lifecycle::service::{self, Found};
-use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
+use lifecycle::{Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
 use create_error::CreateError;
@@ -61,17 +61,17 @@ pub enum Undone {
 /// `ResourceConflict` when the name is taken by a service that is not ours or does not match the input,
 /// `Transient` while an earlier service of that name is being deleted or the listener rule is not in
 /// force yet, else as [`lifecycle::aws_error::CODES`] say.
-pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
+pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
     let adopted = |service_arn| Output {
         service_arn,
         outcome: Origin::Adopted,
     };
-    if let Some(arn) = adopt(service::look_up(ecs, settings, deployment).await?, &input)? {
+    if let Some(arn) = adopt(service::look_up(ecs, baseline, deployment).await?, &input)? {
         return Ok(adopted(arn));
     }
     let attempt = format!("create service {deployment}");
-    let error = match create(ecs, settings, &input)?.send().await {
+    let error = match create(ecs, baseline, &input)?.send().await {
         Ok(answer) => {
             let arn = answer.service.and_then(|service| service.service_arn);
             return Ok(Output {
@@ -85,7 +85,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     let mut error = failed(&attempt, error);
     // The name is taken by a call whose answer was lost, by another run, or by a service of another owner.
     if known == Some(CreateError::NameTaken)
-        && let Some(arn) = adopt(service::look_up(ecs, settings, deployment).await?, &input)?
+        && let Some(arn) = adopt(service::look_up(ecs, baseline, deployment).await?, &input)?
     {
         return Ok(adopted(arn));
     }
@@ -101,7 +101,7 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
 /// may be started again under the same name.
 fn create(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     input: &Input,
 ) -> Result<CreateServiceFluentBuilder, StepError> {
     let load_balancer = LoadBalancer::builder()
@@ -122,19 +122,19 @@ fn create(
         .build();
     Ok(ecs
         .create_service()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service_name(input.deployment_id.as_str())
         .task_definition(&input.task_definition_arn)
         .desired_count(desired_count(input)?)
         .launch_type(LaunchType::Fargate)
         .platform_version("LATEST")
-        .network_configuration(network(settings)?)
+        .network_configuration(network(baseline)?)
         .load_balancers(load_balancer)
         .deployment_configuration(deployment_configuration)
         // Enabled by default; it would stop tasks that have visitors:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
         .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
-        .health_check_grace_period_seconds(settings.health_check_grace_seconds)
+        .health_check_grace_period_seconds(baseline.health_check_grace_seconds)
         .propagate_tags(PropagateTags::Service)
         .enable_ecs_managed_tags(true)
         .enable_execute_command(false)
@@ -150,10 +150,10 @@ fn desired_count(input: &Input) -> Result<i32, StepError> {
     })
 }
 
-fn network(settings: &Settings) -> Result<NetworkConfiguration, StepError> {
+fn network(baseline: &Baseline) -> Result<NetworkConfiguration, StepError> {
     let vpc = AwsVpcConfiguration::builder()
-        .set_subnets(Some(settings.private_subnets.clone()))
-        .security_groups(&settings.service_security_group)
+        .set_subnets(Some(baseline.private_subnets.clone()))
+        .security_groups(&baseline.service_security_group)
         .assign_public_ip(AssignPublicIp::Disabled)
         .build()
         .map_err(|error| {
@@ -240,17 +240,17 @@ fn differences(service: &Service, input: &Input) -> Vec<String> {
 /// As [`lifecycle::aws_error::CODES`] say. A service that is gone already is not an error.
 pub async fn undo(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Undone, StepError> {
-    match service::look_up(ecs, settings, deployment).await? {
+    match service::look_up(ecs, baseline, deployment).await? {
         Found::Nothing | Found::NotOurs { .. } => return Ok(Undone::Gone),
         Found::Draining { .. } => return Ok(Undone::Draining),
         Found::Ours(_) => (),
     }
     let answer = ecs
         .delete_service()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service(deployment.as_str())
         // Without it the tasks would have to be scaled down and waited for first.
         .force(true)
@@ -278,7 +278,7 @@ pub async fn undo(
     if !is_deleted {
         return Err(failed(format_args!("delete service {deployment}"), error));
     }
-    Ok(match service::look_up(ecs, settings, deployment).await? {
+    Ok(match service::look_up(ecs, baseline, deployment).await? {
         Found::Nothing | Found::NotOurs { .. } => Undone::Gone,
         Found::Ours(_) | Found::Draining { .. } => Undone::Draining,
     })

@@ -1,6 +1,6 @@
 use super::*;
 use aws_sdk_ecs::Client;
-use lifecycle::{ErrorName, Settings, StepError};
+use lifecycle::{Baseline, ErrorName, StepError};
 use memory_aws::{MemoryAws, State, Tags, group_arn, own_tags, service_arn, tags as pairs};
 use serde_json::{Value, json};
 
@@ -53,12 +53,12 @@ async fn run_with(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
         input[key] = value.clone();
     }
     let input = serde_json::from_value(input).unwrap();
-    run(&Client::new(&aws.config()), &Settings::for_tests(), input).await
+    run(&Client::new(&aws.config()), &Baseline::for_tests(), input).await
 }
 
 async fn undo_step(aws: &MemoryAws) -> Undone {
     let ecs = Client::new(&aws.config());
-    undo(&ecs, &Settings::for_tests(), &ID.parse().unwrap())
+    undo(&ecs, &Baseline::for_tests(), &ID.parse().unwrap())
         .await
         .unwrap()
 }

@@ -8,7 +8,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::target_group::{self, Found};
 use lifecycle::{
-    DeploymentId, ErrorName, Origin, Settings, StepError, defaults, executions, routing, tags,
+    Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, executions, routing, tags,
 };
 use serde::{Deserialize, Serialize};
 
@@ -38,9 +38,9 @@ pub struct Output {
 /// # Errors
 /// `ResourceConflict` when the name is taken by a group that is not ours, `Transient` while an earlier group is
 /// being deleted, else as [`lifecycle::aws_error::CODES`] say.
-pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
+pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
-    let (outcome, arn) = adopt_or_create(elb, settings, deployment).await?;
+    let (outcome, arn) = adopt_or_create(elb, baseline, deployment).await?;
     if let Some(execution) = &input.execution {
         let tag = format!("{}{}", tags::EXECUTION, executions::name(execution));
         target_group::set_tag(elb, &arn, &tag, execution).await?;
@@ -59,14 +59,14 @@ pub async fn run(elb: &Client, settings: &Settings, input: Input) -> Result<Outp
 
 async fn adopt_or_create(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<(Origin, String), StepError> {
     if let Some(arn) = adopt(target_group::look_up(elb, deployment).await?, deployment)? {
         return Ok((Origin::Adopted, arn));
     }
     let attempt = format!("create target group {deployment}");
-    let error = match create(elb, settings, deployment).send().await {
+    let error = match create(elb, baseline, deployment).send().await {
         Ok(answer) => {
             let group = answer
                 .target_groups
@@ -93,7 +93,7 @@ async fn adopt_or_create(
 
 fn create(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> CreateTargetGroupFluentBuilder {
     elb.create_target_group()
@@ -102,7 +102,7 @@ fn create(
         .target_type(TargetTypeEnum::Ip)
         .protocol(ProtocolEnum::Http)
         .port(defaults::PORT.into())
-        .vpc_id(&settings.vpc_id)
+        .vpc_id(&baseline.vpc_id)
         .health_check_enabled(true)
         .health_check_protocol(ProtocolEnum::Http)
         .health_check_path(defaults::HEALTH_CHECK_PATH)
@@ -162,7 +162,7 @@ fn being_deleted(deployment: &DeploymentId) -> StepError {
 /// none does but AWS still reports it in use, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn undo(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<(), StepError> {
     let Some(group) = target_group::find(elb, deployment).await? else {
@@ -178,7 +178,7 @@ pub async fn undo(
         .as_service_error()
         .is_some_and(|error| error.is_resource_in_use_exception());
     if is_in_use {
-        return Err(in_use(elb, settings, &group.arn).await?);
+        return Err(in_use(elb, baseline, &group.arn).await?);
     }
     // If another run has deleted it since it was looked up, AWS does not know it any more. If a call
     // whose answer was lost has deleted it, it has no tags any more, and the role, which may delete
@@ -190,8 +190,8 @@ pub async fn undo(
 }
 
 /// The error that lists what still names the group.
-async fn in_use(elb: &Client, settings: &Settings, arn: &str) -> Result<StepError, StepError> {
-    let listener_arn = &settings.listener_arn;
+async fn in_use(elb: &Client, baseline: &Baseline, arn: &str) -> Result<StepError, StepError> {
+    let listener_arn = &baseline.listener_arn;
     let users: Vec<String> = routing::rules(elb, listener_arn)
         .await?
         .iter()

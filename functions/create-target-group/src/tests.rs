@@ -1,6 +1,6 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
-use lifecycle::{ErrorName, Settings, StepError};
+use lifecycle::{Baseline, ErrorName, StepError};
 use memory_aws::{MemoryAws, Tags, group_arn, own_tags, tags as pairs};
 use serde_json::json;
 
@@ -26,12 +26,12 @@ fn not_ours() -> Tags {
 async fn run_step(aws: &MemoryAws) -> Result<Output, StepError> {
     let input = json!({"deploymentId": ID, "fromALaterVersion": 1});
     let input = serde_json::from_value(input).unwrap();
-    run(&Client::new(&aws.config()), &Settings::for_tests(), input).await
+    run(&Client::new(&aws.config()), &Baseline::for_tests(), input).await
 }
 
 async fn undo_step(aws: &MemoryAws) -> Result<(), StepError> {
     let elb = Client::new(&aws.config());
-    undo(&elb, &Settings::for_tests(), &ID.parse().unwrap()).await
+    undo(&elb, &Baseline::for_tests(), &ID.parse().unwrap()).await
 }
 
 fn deregistration_delay(aws: &MemoryAws) -> Option<String> {
@@ -250,7 +250,7 @@ const EXECUTION_TAG: &str = "pulse:execution:test-20251027-122112Z-2";
 async fn run_in_execution(aws: &MemoryAws) -> Result<Output, StepError> {
     let input = json!({"deploymentId": ID, "execution": EXECUTION});
     let input = serde_json::from_value(input).unwrap();
-    run(&Client::new(&aws.config()), &Settings::for_tests(), input).await
+    run(&Client::new(&aws.config()), &Baseline::for_tests(), input).await
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use lifecycle::routing::{self, DefaultAction};
 use lifecycle::sdk::Clients;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{Clock, DeploymentId, ErrorName, StepError, defaults, executions, settings};
+use lifecycle::{Clock, DeploymentId, ErrorName, StepError, defaults, executions, variables};
 use scale_down::Next;
 use serde::{Deserialize, Serialize};
 use time::{Duration, UtcDateTime};
@@ -71,22 +71,22 @@ pub struct Output {
 
 /// What the function knows of its environment, read once at start.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Config {
     /// The baseline's resources.
-    pub baseline: lifecycle::Settings,
+    pub baseline: lifecycle::Baseline,
     /// How long the load balancer may keep routing by rules after they are deleted.
     pub settle: Duration,
 }
 
-impl Settings {
-    /// Reads the settings through `variable`, which gives the value of an environment variable.
+impl Config {
+    /// Reads it through `variable`, which gives the value of an environment variable.
     ///
     /// # Errors
     /// `Configuration`, naming the first variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
-        Ok(Settings {
-            baseline: lifecycle::Settings::read(&variable)?,
-            settle: settings::seconds(&variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
+        Ok(Config {
+            baseline: lifecycle::Baseline::read(&variable)?,
+            settle: variables::seconds(&variable, "SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
         })
     }
 }
@@ -100,14 +100,14 @@ impl Settings {
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    config: &Config,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let delete = Delete {
         clients,
-        settings: &settings.baseline,
-        settle: settings.settle,
+        baseline: &config.baseline,
+        settle: config.settle,
         clock,
         id: &input.deployment_id,
     };
@@ -119,7 +119,7 @@ pub async fn run(
 
 struct Delete<'a> {
     clients: &'a Clients,
-    settings: &'a lifecycle::Settings,
+    baseline: &'a lifecycle::Baseline,
     settle: Duration,
     clock: Clock<'a>,
     id: &'a DeploymentId,
@@ -158,7 +158,7 @@ impl Delete<'_> {
     /// Deletes the rules. Returns what to wait for before the tasks may be stopped.
     async fn delete_rules(&self, group: Option<&TargetGroup>) -> Result<Option<Output>, StepError> {
         self.refuse_if_named(group).await?;
-        let deleted = create_listener_rule::undo(&self.clients.elb, self.settings, self.id).await?;
+        let deleted = create_listener_rule::undo(&self.clients.elb, self.baseline, self.id).await?;
         match was_live(group) {
             Some(group) if !self.are_rules_forgotten(group, deleted).await? => Ok(Some(
                 waiting_for("the load balancer to stop routing by its rules"),
@@ -183,7 +183,7 @@ impl Delete<'_> {
         }
         let ecs = &self.clients.ecs;
         Ok(
-            match create_service::undo(ecs, self.settings, self.id).await? {
+            match create_service::undo(ecs, self.baseline, self.id).await? {
                 Undone::Draining => Some(waiting_for("ECS to stop the tasks")),
                 Undone::Gone => None,
             },
@@ -193,18 +193,18 @@ impl Delete<'_> {
     /// Deletes the target group and the task definitions.
     async fn delete_the_rest(&self) -> Result<Output, StepError> {
         let Clients { ecs, elb, .. } = self.clients;
-        match create_target_group::undo(elb, self.settings, self.id).await {
+        match create_target_group::undo(elb, self.baseline, self.id).await {
             Ok(_) => {}
             // A stale list may have hidden the rules that still forward to it.
             Err(error) if error.name == ErrorName::ResourceConflict => {
-                return match create_listener_rule::undo(elb, self.settings, self.id).await? {
+                return match create_listener_rule::undo(elb, self.baseline, self.id).await? {
                     0 => Err(error),
                     _ => Ok(waiting_for("the listener to release the target group")),
                 };
             }
             Err(error) => return Err(error),
         }
-        let revisions = register_task_definition::undo(ecs, self.settings, self.id).await?;
+        let revisions = register_task_definition::undo(ecs, self.baseline, self.id).await?;
         Ok(Output {
             verdict: Verdict::Deleted,
             reason: format!(
@@ -217,7 +217,7 @@ impl Delete<'_> {
     /// Refuses a deployment to which a rule forwards that is not its own: the rule's visitors would lose their
     /// tasks, and the target group could not be deleted.
     async fn refuse_if_others_forward(&self, group: &TargetGroup) -> Result<(), StepError> {
-        let others = routing::used_by_others(&self.clients.elb, self.settings, group).await?;
+        let others = routing::used_by_others(&self.clients.elb, self.baseline, group).await?;
         let Some(other) = others.first() else {
             return Ok(());
         };
@@ -333,7 +333,7 @@ impl Delete<'_> {
     /// Refuses a deployment that the default action names, and takes back a deletion that an earlier
     /// call began. Otherwise no later switch would choose the deployment, although it is live.
     async fn refuse_if_named(&self, group: Option<&TargetGroup>) -> Result<(), StepError> {
-        let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
+        let default_action = DefaultAction::read(&self.clients.elb, self.baseline).await?;
         let refusal = Intent::Delete.refuse_named(self.id, &default_action);
         if let (Err(_), Some(group)) = (&refusal, group) {
             self.untag(&group.arn).await?;
@@ -419,7 +419,7 @@ impl Delete<'_> {
     /// the service has no tasks or the last one has not stopped in time.
     async fn stop_next_task(&self, group: &TargetGroup) -> Result<Option<String>, StepError> {
         let ecs = &self.clients.ecs;
-        match scale_down::next(ecs, self.settings, self.id).await? {
+        match scale_down::next(ecs, self.baseline, self.id).await? {
             Next::Nothing => Ok(None),
             Next::Waits(what) => {
                 let now = self.now();
@@ -431,7 +431,7 @@ impl Delete<'_> {
             }
             Next::Stops(left) => {
                 self.tag(&group.arn, tags::STOPPING_SINCE).await?;
-                scale_down::lower(ecs, self.settings, self.id, left).await
+                scale_down::lower(ecs, self.baseline, self.id, left).await
             }
         }
     }

@@ -3,7 +3,7 @@
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{DesiredStatus, Service};
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, Settings, StepError, service, tasks};
+use lifecycle::{Baseline, DeploymentId, StepError, service, tasks};
 
 /// What the next step is.
 pub enum Next {
@@ -18,10 +18,10 @@ pub enum Next {
 /// Decides the next step from what ECS reports, so a call whose answer was lost leads to the same step again.
 pub async fn next(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Next, StepError> {
-    let Some(service) = service::find(ecs, settings, deployment).await? else {
+    let Some(service) = service::find(ecs, baseline, deployment).await? else {
         return Ok(Next::Nothing);
     };
     let wanted = service.desired_count();
@@ -29,7 +29,7 @@ pub async fn next(
         return Ok(Next::Nothing);
     }
     // ECS chooses the task to stop some time after the count was lowered.
-    if surplus(&service) > 0 || is_stopping(ecs, settings, deployment).await? {
+    if surplus(&service) > 0 || is_stopping(ecs, baseline, deployment).await? {
         let what = format!("a task to stop before the next one; {wanted} are left");
         return Ok(Next::Waits(what));
     }
@@ -39,13 +39,13 @@ pub async fn next(
 /// Lowers the number of tasks. Returns what the deletion waits for, or `None` when the tasks stop together.
 pub async fn lower(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
     left: i32,
 ) -> Result<Option<String>, StepError> {
     let answer = ecs
         .update_service()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service(deployment.as_str())
         .desired_count(left)
         .send()
@@ -72,10 +72,10 @@ fn surplus(service: &Service) -> i32 {
 /// Whether a task of the service is stopping and has not stopped yet.
 async fn is_stopping(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<bool, StepError> {
-    let stopping = tasks::list(ecs, settings, deployment, DesiredStatus::Stopped).await?;
+    let stopping = tasks::list(ecs, baseline, deployment, DesiredStatus::Stopped).await?;
     Ok(stopping
         .iter()
         .any(|task| task.last_status() != Some("STOPPED")))

@@ -39,12 +39,12 @@ async fn call(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
         input[key] = value.clone();
     }
     let clients = Clients::new(&aws.config());
-    let settings = Settings {
-        baseline: lifecycle::Settings::for_tests(),
+    let config = Config {
+        baseline: lifecycle::Baseline::for_tests(),
         settle: SETTLE,
     };
     let input = serde_json::from_value(input).unwrap();
-    run(&clients, &settings, &|| aws.time(), input).await
+    run(&clients, &config, &|| aws.time(), input).await
 }
 
 async fn delete(aws: &MemoryAws) -> Result<Output, StepError> {

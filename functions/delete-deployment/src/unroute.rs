@@ -17,7 +17,7 @@ impl Delete<'_> {
         let Some(group) = target_group::find(elb, id).await? else {
             return Ok(unrouted(format!("{id} has no target group with its tags")));
         };
-        let service = service::find(&self.clients.ecs, self.settings, id).await?;
+        let service = service::find(&self.clients.ecs, self.baseline, id).await?;
         let running = service.map_or(0, |service| service.running_count());
         let targets = target_group::health(elb, &group.arn).await?;
         let registered = targets.unwrap_or_default().len();
@@ -29,9 +29,9 @@ impl Delete<'_> {
         }
         Intent::Delete.refuse_restored(id, &group.tags, self.now())?;
         Intent::Delete.refuse_protected(id, &group.tags)?;
-        let default_action = DefaultAction::read(elb, self.settings).await?;
+        let default_action = DefaultAction::read(elb, self.baseline).await?;
         Intent::Delete.refuse_named(id, &default_action)?;
-        let rules = create_listener_rule::undo(elb, self.settings, id).await?;
+        let rules = create_listener_rule::undo(elb, self.baseline, id).await?;
         Ok(unrouted(format!(
             "{id} is kept without its rules; this call deleted {rules}"
         )))

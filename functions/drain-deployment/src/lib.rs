@@ -19,7 +19,7 @@ use lifecycle::printable::{MAX_TEXT, first_of, printable};
 use lifecycle::routing::DefaultAction;
 use lifecycle::service::{self, Found};
 use lifecycle::tags::{self, Tags};
-use lifecycle::{Clock, DeploymentId, ErrorName, Settings, StepError, defaults, target_group};
+use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -84,7 +84,7 @@ pub struct Clients {
 /// not an error.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    baseline: &Baseline,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
@@ -94,7 +94,7 @@ pub async fn run(
     } = &input;
     let drain = Drain {
         clients,
-        settings,
+        baseline,
         clock,
         id,
         target_group_arn,
@@ -104,7 +104,7 @@ pub async fn run(
 
 struct Drain<'a> {
     clients: &'a Clients,
-    settings: &'a Settings,
+    baseline: &'a Baseline,
     clock: Clock<'a>,
     id: &'a DeploymentId,
     target_group_arn: &'a str,
@@ -137,7 +137,7 @@ impl Drain<'_> {
         let Clients { ecs, elb, .. } = self.clients;
         matches!(tags::read_one(elb, self.target_group_arn).await, Ok(None))
             && matches!(
-                service::look_up(ecs, self.settings, self.id).await,
+                service::look_up(ecs, self.baseline, self.id).await,
                 Ok(Found::Nothing | Found::Draining { .. })
             )
     }
@@ -154,14 +154,14 @@ impl Drain<'_> {
         let running = match &service {
             Some(service) => {
                 self.stop_replacing_tasks(service).await?;
-                running_tasks::list(ecs, self.settings, self.id).await?
+                running_tasks::list(ecs, self.baseline, self.id).await?
             }
             None => Vec::new(),
         };
         if running.is_empty() {
             return self.judge_without_tasks(&tags, service.as_ref()).await;
         }
-        let secret = secret::read(secrets, self.settings).await?;
+        let secret = secret::read(secrets, self.baseline).await?;
 
         // The last check before a change that cannot be undone.
         let tags = self.tags().await?;
@@ -194,7 +194,7 @@ impl Drain<'_> {
             return Ok(reports);
         }
         let secrets = &self.clients.secrets;
-        if let Some(previous) = secret::read_previous(secrets, self.settings).await? {
+        if let Some(previous) = secret::read_previous(secrets, self.baseline).await? {
             let again = self.ask_with(&refusing, &previous).await;
             for (report, again) in refused.into_iter().zip(again) {
                 *report = again;
@@ -282,7 +282,7 @@ impl Drain<'_> {
     /// Refuses a deployment that has to stay as it is, and gives way to what keeps it.
     async fn refuse_if_kept(&self, tags: &Tags) -> Result<(), StepError> {
         let now = (self.clock)();
-        let default_action = DefaultAction::read(&self.clients.elb, self.settings).await?;
+        let default_action = DefaultAction::read(&self.clients.elb, self.baseline).await?;
         let refusal = Intent::Drain
             .refuse_named(self.id, &default_action)
             .and_then(|()| Intent::Drain.refuse_protected(self.id, tags))
@@ -312,7 +312,7 @@ impl Drain<'_> {
         }
         match self.service().await? {
             Some(service) if service::keeps_unhealthy(&service) => {
-                self.set_grace_period(self.settings.health_check_grace_seconds)
+                self.set_grace_period(self.baseline.health_check_grace_seconds)
                     .await
             }
             _ => Ok(()),
@@ -330,12 +330,12 @@ impl Drain<'_> {
     }
 
     async fn set_grace_period(&self, seconds: i32) -> Result<(), StepError> {
-        service::set_grace_period(&self.clients.ecs, self.settings, self.id, seconds).await
+        service::set_grace_period(&self.clients.ecs, self.baseline, self.id, seconds).await
     }
 
     /// The deployment's service, or `None` when it does not exist or is being deleted.
     async fn service(&self) -> Result<Option<Service>, StepError> {
-        match service::look_up(&self.clients.ecs, self.settings, self.id).await? {
+        match service::look_up(&self.clients.ecs, self.baseline, self.id).await? {
             Found::Ours(service) => Ok(Some(*service)),
             Found::Nothing | Found::Draining { .. } => Ok(None),
             Found::NotOurs { arn } => Err(StepError::new(

@@ -1,12 +1,12 @@
 //! The Lambda function of this step.
 
 use drain_deployment::{Clients, drain_request};
-use lifecycle::{Settings, sdk, serve::serve};
+use lifecycle::{Baseline, sdk, serve::serve};
 use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Settings::from_env()?;
+    let baseline = Baseline::from_env()?;
     let config = sdk::config().await;
     let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
@@ -14,6 +14,6 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         http: drain_request::client(),
     };
-    serve(async |input| drain_deployment::run(&clients, &settings, &UtcDateTime::now, input).await)
+    serve(async |input| drain_deployment::run(&clients, &baseline, &UtcDateTime::now, input).await)
         .await
 }

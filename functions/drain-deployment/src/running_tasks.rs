@@ -2,7 +2,7 @@
 
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
-use lifecycle::{DeploymentId, Settings, StepError, tasks};
+use lifecycle::{Baseline, DeploymentId, StepError, tasks};
 
 /// A task that ECS wants to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,10 +21,10 @@ pub struct RunningTask {
 /// As [`lifecycle::aws_error::CODES`] say. A service that was deleted has no tasks.
 pub async fn list(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Vec<RunningTask>, StepError> {
-    let wanted = tasks::list(ecs, settings, deployment, DesiredStatus::Running).await?;
+    let wanted = tasks::list(ecs, baseline, deployment, DesiredStatus::Running).await?;
     Ok(wanted
         .iter()
         // A task that began to stop after it was listed takes no new visitors.

@@ -3,7 +3,7 @@
 use aws_sdk_secretsmanager::Client;
 use hyper::header::HeaderValue;
 use lifecycle::aws_error::failed;
-use lifecycle::{ErrorName, Settings, StepError};
+use lifecycle::{Baseline, ErrorName, StepError};
 
 /// The staging label of the version that new tasks get.
 const CURRENT: &str = "AWSCURRENT";
@@ -35,11 +35,11 @@ impl DrainSecret {
 /// # Errors
 /// `Configuration` when the secret does not exist or cannot be sent in a header, else as
 /// [`lifecycle::aws_error::CODES`] say. No message contains any part of the secret.
-pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, StepError> {
-    let secret = read_version(secrets, settings, CURRENT).await?;
-    let secret = secret.ok_or_else(|| unusable(settings, "does not exist"))?;
+pub async fn read(secrets: &Client, baseline: &Baseline) -> Result<DrainSecret, StepError> {
+    let secret = read_version(secrets, baseline, CURRENT).await?;
+    let secret = secret.ok_or_else(|| unusable(baseline, "does not exist"))?;
     DrainSecret::new(&secret)
-        .ok_or_else(|| unusable(settings, "is empty or is not text that a header can carry"))
+        .ok_or_else(|| unusable(baseline, "is empty or is not text that a header can carry"))
 }
 
 /// Reads the version before the current one, which tasks expect that were started before the secret was
@@ -49,9 +49,9 @@ pub async fn read(secrets: &Client, settings: &Settings) -> Result<DrainSecret, 
 /// As [`read`].
 pub async fn read_previous(
     secrets: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
 ) -> Result<Option<DrainSecret>, StepError> {
-    let secret = read_version(secrets, settings, PREVIOUS).await?;
+    let secret = read_version(secrets, baseline, PREVIOUS).await?;
     Ok(secret.as_deref().and_then(DrainSecret::new))
 }
 
@@ -59,10 +59,10 @@ pub async fn read_previous(
 /// <https://docs.aws.amazon.com/secretsmanager/latest/userguide/whats-in-a-secret.html#term_version>.
 async fn read_version(
     secrets: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     stage: &str,
 ) -> Result<Option<String>, StepError> {
-    let arn = &settings.drain_secret_arn;
+    let arn = &baseline.drain_secret_arn;
     let request = secrets.get_secret_value().secret_id(arn);
     match request.version_stage(stage).send().await {
         Ok(answer) => Ok(Some(answer.secret_string.unwrap_or_default())),
@@ -71,15 +71,15 @@ async fn read_version(
             // It is scheduled for deletion.
             Some(why) if why.is_invalid_request_exception() => {
                 let why = "cannot be read, perhaps because it was deleted";
-                Err(unusable(settings, why))
+                Err(unusable(baseline, why))
             }
             _ => Err(failed(format_args!("read the drain secret {arn}"), error)),
         },
     }
 }
 
-fn unusable(settings: &Settings, why: &str) -> StepError {
-    let arn = &settings.drain_secret_arn;
+fn unusable(baseline: &Baseline, why: &str) -> StepError {
+    let arn = &baseline.drain_secret_arn;
     StepError::new(
         ErrorName::Configuration,
         format!(

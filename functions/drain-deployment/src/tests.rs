@@ -4,7 +4,7 @@ mod leaks;
 
 use super::*;
 use application::{Application, Asked, unused_address};
-use lifecycle::{ErrorName, Settings, StepError, defaults, tags};
+use lifecycle::{Baseline, ErrorName, StepError, defaults, tags};
 use memory_aws::{DRAIN_SECRET_ARN, MemoryAws, State, group_arn};
 use serde_json::{Value, json};
 use time::UtcDateTime;
@@ -83,7 +83,7 @@ async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> Result<Output, StepError
     aws.with(|state| state.now = now.unix_timestamp());
     run(
         &clients(aws),
-        &Settings::for_tests(),
+        &Baseline::for_tests(),
         &|| aws.time(),
         input(),
     )

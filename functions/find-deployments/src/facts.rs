@@ -13,7 +13,7 @@ use lifecycle::{DeploymentId, StepError, service, target_group, task_definition}
 use time::UtcDateTime;
 
 use crate::executions::{self, Executions};
-use crate::{Clients, Settings};
+use crate::{Clients, Config};
 
 /// Everything that the plan is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -214,8 +214,8 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 /// cluster, that is 4 + ⌈(2N + 1) / 400⌉ + ⌈N / 400⌉ + ⌈N / 20⌉ + ⌈N / 10⌉ + 2 ⌈N / 100⌉: 10 calls for
 /// 10, 13 for 30 and 17 for 60. While no deployment is active, or the active one has no healthy target,
 /// the health of each deployment that may take over is read too.
-pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepError> {
-    let (elb, baseline) = (&clients.elb, &settings.baseline);
+pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError> {
+    let (elb, baseline) = (&clients.elb, &config.baseline);
     let default_before = DefaultAction::read(elb, baseline).await?;
     let in_rules: BTreeSet<String> = routing::rules(elb, &baseline.listener_arn)
         .await?
@@ -225,14 +225,14 @@ pub async fn read(clients: &Clients, settings: &Settings) -> Result<Facts, StepE
     let groups = target_groups(clients).await?;
     let mut found = Found::default();
     found
-        .add_target_groups(clients, settings, &groups, &in_rules)
+        .add_target_groups(clients, config, &groups, &in_rules)
         .await?;
-    let used = found.add_services(clients, settings).await?;
-    found.add_task_definitions(clients, settings, &used).await?;
+    let used = found.add_services(clients, config).await?;
+    found.add_task_definitions(clients, config, &used).await?;
     found.add_targets(elb, default_before.active()).await?;
     // After the resources: an execution that created any of them is still running, or has ended, or is too
     // young to be listed, which the plan allows for.
-    let executions = executions::running(&clients.sfn, &settings.state_machine_arn).await?;
+    let executions = executions::running(&clients.sfn, &config.state_machine_arn).await?;
     // Last of all, and compared with the first read: tags are set before the default action is modified,
     // so if it did not change, the tags show every switch there was.
     let default_now = DefaultAction::read(elb, baseline).await?;
@@ -323,11 +323,11 @@ impl Found {
     async fn add_target_groups(
         &mut self,
         clients: &Clients,
-        settings: &Settings,
+        config: &Config,
         groups: &[String],
         in_rules: &BTreeSet<String>,
     ) -> Result<(), StepError> {
-        let environment = &settings.baseline.environment;
+        let environment = &config.baseline.environment;
         let named: Vec<(DeploymentId, String)> = groups
             .iter()
             .filter_map(|arn| {
@@ -359,16 +359,16 @@ impl Found {
     async fn add_services(
         &mut self,
         clients: &Clients,
-        settings: &Settings,
+        config: &Config,
     ) -> Result<BTreeSet<String>, StepError> {
-        let environment = &settings.baseline.environment;
-        let names = service_names(clients, settings).await?;
+        let environment = &config.baseline.environment;
+        let names = service_names(clients, config).await?;
         let mut used = BTreeSet::new();
         for batch in names.chunks(SERVICES_PER_CALL) {
             let answer = clients
                 .ecs
                 .describe_services()
-                .cluster(&settings.baseline.cluster)
+                .cluster(&config.baseline.cluster)
                 .set_services(Some(batch.to_vec()))
                 .include(ServiceField::Tags)
                 .send()
@@ -414,11 +414,11 @@ impl Found {
     async fn add_task_definitions(
         &mut self,
         clients: &Clients,
-        settings: &Settings,
+        config: &Config,
         used: &BTreeSet<String>,
     ) -> Result<(), StepError> {
-        let environment = &settings.baseline.environment;
-        let family = task_definition::family(&settings.baseline);
+        let environment = &config.baseline.environment;
+        let family = task_definition::family(&config.baseline);
         for arn in task_definitions(clients, &family).await? {
             if used.contains(&arn) {
                 continue;
@@ -484,8 +484,8 @@ impl Deployment {
 }
 
 /// The names of the cluster's services that are named after deployments of the environment.
-async fn service_names(clients: &Clients, settings: &Settings) -> Result<Vec<String>, StepError> {
-    let cluster = &settings.baseline.cluster;
+async fn service_names(clients: &Clients, config: &Config) -> Result<Vec<String>, StepError> {
+    let cluster = &config.baseline.cluster;
     let arns = clients
         .ecs
         .list_services()
@@ -499,7 +499,7 @@ async fn service_names(clients: &Clients, settings: &Settings) -> Result<Vec<Str
     let names = arns.iter().filter_map(|arn| arn.rsplit('/').next());
     let is_ours = |name: &&str| {
         let id: Result<DeploymentId, _> = name.parse();
-        id.is_ok_and(|id| *id.environment() == settings.baseline.environment)
+        id.is_ok_and(|id| *id.environment() == config.baseline.environment)
     };
     Ok(names.filter(is_ours).map(str::to_owned).collect())
 }

@@ -9,7 +9,7 @@ pub mod facts;
 pub mod observations;
 pub mod plan;
 
-use lifecycle::{Clock, StepError, defaults, settings};
+use lifecycle::{Clock, StepError, defaults, variables};
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
@@ -40,9 +40,9 @@ pub struct Output {
 
 /// What the function knows of its environment, read once at start.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Config {
     /// The baseline's resources.
-    pub baseline: lifecycle::Settings,
+    pub baseline: lifecycle::Baseline,
     /// The deploy state machine.
     pub state_machine_arn: String,
     /// How many previous deployments stay warm.
@@ -55,17 +55,17 @@ pub struct Settings {
     pub settle: Duration,
 }
 
-impl Settings {
-    /// Reads the settings through `variable`, which gives the value of an environment variable.
+impl Config {
+    /// Reads it through `variable`, which gives the value of an environment variable.
     ///
     /// # Errors
     /// `Configuration`, naming the first variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
-        let seconds = |name, default| settings::seconds(&variable, name, default);
-        let keep_previous = settings::number(&variable, "KEEP_PREVIOUS", defaults::KEEP_PREVIOUS)?;
-        Ok(Settings {
-            baseline: lifecycle::Settings::read(&variable)?,
-            state_machine_arn: settings::required(&variable, "STATE_MACHINE_ARN")?,
+        let seconds = |name, default| variables::seconds(&variable, name, default);
+        let keep_previous = variables::number(&variable, "KEEP_PREVIOUS", defaults::KEEP_PREVIOUS)?;
+        Ok(Config {
+            baseline: lifecycle::Baseline::read(&variable)?,
+            state_machine_arn: variables::required(&variable, "STATE_MACHINE_ARN")?,
             keep_previous: keep_previous as usize,
             drain_deadline: seconds("DRAIN_DEADLINE_SECONDS", defaults::DRAIN_DEADLINE_SECONDS)?,
             settle: seconds("SETTLE_SECONDS", defaults::SETTLE_SECONDS)?,
@@ -87,16 +87,16 @@ pub struct Clients {
 /// Reads what exists and plans what is due.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    config: &Config,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
-    let facts = facts::read(clients, settings).await?;
+    let facts = facts::read(clients, config).await?;
     let now = clock();
     let policy = plan::Policy {
-        keep_previous: settings.keep_previous,
-        drain_deadline: settings.drain_deadline,
-        settle: settings.settle,
+        keep_previous: config.keep_previous,
+        drain_deadline: config.drain_deadline,
+        settle: config.settle,
         remove_everything: input.remove_everything,
     };
     if !input.dry_run {

@@ -33,15 +33,15 @@ fn a_mistyped_field_is_refused_by_name() {
 
 #[test]
 fn the_policy_has_defaults_and_can_be_set() {
-    let settings = Settings::read(variable).unwrap();
-    assert_eq!(settings.keep_previous, 3);
-    assert_eq!(settings.settle, Duration::seconds(5));
-    assert_eq!(settings.drain_deadline, Duration::DAY);
+    let config = Config::read(variable).unwrap();
+    assert_eq!(config.keep_previous, 3);
+    assert_eq!(config.settle, Duration::seconds(5));
+    assert_eq!(config.drain_deadline, Duration::DAY);
 }
 
 #[test]
 fn a_policy_that_is_not_a_number_is_refused_by_name() {
-    let error = Settings::read(|name| match name {
+    let error = Config::read(|name| match name {
         "KEEP_PREVIOUS" => Some("all".into()),
         _ => variable(name),
     })

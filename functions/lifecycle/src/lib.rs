@@ -9,6 +9,7 @@
 
 pub mod actions;
 pub mod aws_error;
+pub mod baseline;
 mod clock;
 pub mod defaults;
 pub mod deployment_id;
@@ -24,15 +25,15 @@ pub mod routing;
 pub mod sdk;
 pub mod serve;
 pub mod service;
-pub mod settings;
 pub mod tags;
 pub mod target_group;
 pub mod task_definition;
 pub mod tasks;
+pub mod variables;
 
+pub use baseline::Baseline;
 pub use clock::Clock;
 pub use deployment_id::{DeploymentId, Environment};
 pub use error::{ErrorName, StepError};
 pub use image_digest::is_image_digest;
 pub use origin::Origin;
-pub use settings::Settings;

@@ -13,7 +13,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 
 use crate::aws_error::failed;
 use crate::routing::{self, ListenerRule};
-use crate::{ErrorName, Settings, StepError, actions, tags, target_group};
+use crate::{Baseline, ErrorName, StepError, actions, tags, target_group};
 
 /// The actions before the routing one, as they compare: in order, and without what AWS never shows.
 #[derive(Debug, Clone, PartialEq)]
@@ -93,14 +93,14 @@ impl Policy {
 /// `Configuration` when the secret does not exist or is not text. No message contains any part of it.
 pub async fn client_secret(
     secrets: &aws_sdk_secretsmanager::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     policy: &Policy,
 ) -> Result<Option<ClientSecret>, StepError> {
     let needs_one = |action: &Action| action.authenticate_oidc_config().is_some();
     if !policy.0.iter().any(needs_one) {
         return Ok(None);
     }
-    let name = format!("{}/oidc-client-secret", settings.environment);
+    let name = format!("{}/oidc-client-secret", baseline.environment);
     let missing = |why: &str| {
         StepError::new(
             ErrorName::Configuration,
@@ -140,15 +140,15 @@ fn of_one_line(text: &str) -> Option<&str> {
 pub async fn apply<'a>(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     policy: &Policy,
     rules: impl Iterator<Item = &'a Rule>,
 ) -> Result<usize, StepError> {
-    let differing = differing(elb, settings, policy, rules).await?;
+    let differing = differing(elb, baseline, policy, rules).await?;
     if differing.is_empty() {
         return Ok(0);
     }
-    let secret = client_secret(secrets, settings, policy).await?;
+    let secret = client_secret(secrets, baseline, policy).await?;
     for rule in &differing {
         let actions = actions::of_rule(policy.with_secret(secret.as_ref()), rule.actions());
         let arn = rule.rule_arn().unwrap_or_default();
@@ -157,7 +157,7 @@ pub async fn apply<'a>(
             continue;
         };
         // A rule that is gone has no tags either, and the role may change rules only by tag.
-        let left = routing::rules(elb, &settings.listener_arn).await?;
+        let left = routing::rules(elb, &baseline.listener_arn).await?;
         if left.iter().any(|rule| rule.rule_arn() == Some(arn)) {
             let attempt = format_args!("put the listener's policy before rule {arn}");
             return Err(failed(attempt, error));
@@ -172,7 +172,7 @@ pub async fn apply<'a>(
 /// As for [`Policy::of`], else as [`crate::aws_error::CODES`] say.
 pub async fn differing<'a>(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     policy: &Policy,
     rules: impl Iterator<Item = &'a Rule>,
 ) -> Result<Vec<&'a Rule>, StepError> {
@@ -180,7 +180,7 @@ pub async fn differing<'a>(
     for rule in rules {
         let deployment = routing::forwarded_to(rule.actions())
             .iter()
-            .find_map(|arn| target_group::deployment_from_name(arn, &settings.environment));
+            .find_map(|arn| target_group::deployment_from_name(arn, &baseline.environment));
         let (Some(it), Some(deployment)) = (ListenerRule::of(rule), deployment) else {
             continue;
         };

@@ -12,7 +12,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use crate::aws_error::failed;
 use crate::policy::Policy;
 use crate::target_group::{self, TargetGroup};
-use crate::{DeploymentId, Environment, ErrorName, Settings, StepError, defaults, tags};
+use crate::{Baseline, DeploymentId, Environment, ErrorName, StepError, defaults, tags};
 
 /// DescribeRules gives at most 400 at once:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeRules.html>.
@@ -33,8 +33,8 @@ impl DefaultAction {
     ///
     /// # Errors
     /// `Configuration` when the listener does not exist, else as [`crate::aws_error::CODES`] say.
-    pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
-        let arn = &settings.listener_arn;
+    pub async fn read(elb: &Client, baseline: &Baseline) -> Result<Self, StepError> {
+        let arn = &baseline.listener_arn;
         let answer = elb.describe_listeners().listener_arns(arn).send().await;
         let listener = answer
             .map_err(|error| failed(format_args!("read listener {arn}"), error))?
@@ -47,7 +47,7 @@ impl DefaultAction {
                 )
             })?;
         let actions = listener.default_actions.unwrap_or_default();
-        Ok(DefaultAction::new(actions, &settings.environment))
+        Ok(DefaultAction::new(actions, &baseline.environment))
     }
 
     /// The default action that consists of these actions.
@@ -102,7 +102,7 @@ impl DefaultAction {
     ///
     /// # Errors
     /// `DefaultActionNotOurs`, with the command that puts the fixed answer back.
-    pub fn refuse_others(&self, settings: &Settings) -> Result<(), StepError> {
+    pub fn refuse_others(&self, baseline: &Baseline) -> Result<(), StepError> {
         if self.active().is_some() || self.is_nothing_deployed() {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl DefaultAction {
                  'Type=fixed-response,FixedResponseConfig={{StatusCode=503,ContentType=text/plain,MessageBody=\"{}\"}}' (with the actions that are to stand before it, such as a login)",
                 found.join(", "),
                 defaults::NOTHING_DEPLOYED,
-                listener = settings.listener_arn,
+                listener = baseline.listener_arn,
             ),
         ))
     }
@@ -163,16 +163,16 @@ impl Routing {
     /// Reads the rules, then the tags of the target groups that they name, then the default action.
     ///
     /// `docs/adr/0002-newest-wins-without-a-lock.md` says why the switch converges with this order.
-    pub async fn read(elb: &Client, settings: &Settings) -> Result<Self, StepError> {
-        let rules = rules(elb, &settings.listener_arn).await?;
+    pub async fn read(elb: &Client, baseline: &Baseline) -> Result<Self, StepError> {
+        let rules = rules(elb, &baseline.listener_arn).await?;
         let arns: Vec<String> = rules
             .iter()
             .flat_map(|rule| forwarded_to(rule.actions()))
             .collect();
         let arns = arns.iter().map(String::as_str);
         let mut deployments =
-            target_group::of_environment(elb, &settings.environment, arns).await?;
-        let default_action = DefaultAction::read(elb, settings).await?;
+            target_group::of_environment(elb, &baseline.environment, arns).await?;
+        let default_action = DefaultAction::read(elb, baseline).await?;
         for (deployment, arn) in &default_action.named {
             if !deployments.iter().any(|group| group.arn == *arn) {
                 deployments.push(TargetGroup {
@@ -275,22 +275,22 @@ pub fn forwards_to(rule: &Rule, deployment: &DeploymentId) -> bool {
 /// The rules of the deployment: on the listener, forwarding to its target group, and with its tags.
 pub async fn rules_of(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Vec<ListenerRule>, StepError> {
-    let rules = rules(elb, &settings.listener_arn).await?;
+    let rules = rules(elb, &baseline.listener_arn).await?;
     let candidates = rules.iter().filter(|rule| forwards_to(rule, deployment));
     with_tags_of(elb, deployment, candidates).await
 }
 
 /// The ARNs of the load balancer's listeners.
-pub async fn listeners(elb: &Client, settings: &Settings) -> Result<Vec<String>, StepError> {
+pub async fn listeners(elb: &Client, baseline: &Baseline) -> Result<Vec<String>, StepError> {
     let listeners = elb
         .describe_listeners()
-        .load_balancer_arn(&settings.load_balancer_arn)
+        .load_balancer_arn(&baseline.load_balancer_arn)
         .into_paginator()
         .items();
-    let attempt = format_args!("list the listeners of {}", settings.load_balancer_arn);
+    let attempt = format_args!("list the listeners of {}", baseline.load_balancer_arn);
     let listeners = listeners.send().try_collect().await;
     let listeners = listeners.map_err(|error| failed(attempt, error))?;
     Ok(listeners
@@ -303,18 +303,18 @@ pub async fn listeners(elb: &Client, settings: &Settings) -> Result<Vec<String>,
 /// its tags, and the default actions of other listeners. Each in words.
 pub async fn used_by_others(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     group: &TargetGroup,
 ) -> Result<Vec<String>, StepError> {
     let mut others = Vec::new();
-    for listener in listeners(elb, settings).await? {
+    for listener in listeners(elb, baseline).await? {
         let rules = rules(elb, &listener).await?;
         let forwarding = rules
             .iter()
             .filter(|rule| forwarded_to(rule.actions()).contains(&group.arn));
         let (default, forwarding): (Vec<_>, Vec<_>) =
             forwarding.partition(|rule| rule.is_default() == Some(true));
-        if !default.is_empty() && listener != settings.listener_arn {
+        if !default.is_empty() && listener != baseline.listener_arn {
             others.push(format!("the default action of listener {listener}"));
         }
         let rules: Vec<_> = forwarding

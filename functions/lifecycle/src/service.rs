@@ -6,7 +6,7 @@ use aws_sdk_ecs::operation::update_service::UpdateServiceError;
 use aws_sdk_ecs::types::{Deployment, Service, ServiceField};
 
 use crate::aws_error::{code, failed, found};
-use crate::{DeploymentId, Settings, StepError, defaults, tags};
+use crate::{Baseline, DeploymentId, StepError, defaults, tags};
 
 /// What exists under a deployment's name.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,12 +31,12 @@ pub enum Found {
 /// that was deleted for a while, as `INACTIVE`.
 pub async fn describe(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Option<Service>, StepError> {
     let answer = ecs
         .describe_services()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .services(deployment.as_str())
         .include(ServiceField::Tags)
         .send()
@@ -54,10 +54,10 @@ pub async fn describe(
 /// Looks up the service that is named after the deployment, with its tags.
 pub async fn look_up(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Found, StepError> {
-    let Some(service) = describe(ecs, settings, deployment).await? else {
+    let Some(service) = describe(ecs, baseline, deployment).await? else {
         return Ok(Found::Nothing);
     };
     let arn = service.service_arn().unwrap_or_default().to_owned();
@@ -74,10 +74,10 @@ pub async fn look_up(
 /// deleted, or when the service of that name does not carry the deployment's tags.
 pub async fn find(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Option<Service>, StepError> {
-    Ok(match look_up(ecs, settings, deployment).await? {
+    Ok(match look_up(ecs, baseline, deployment).await? {
         Found::Ours(service) => Some(*service),
         Found::Nothing | Found::NotOurs { .. } | Found::Draining { .. } => None,
     })
@@ -120,13 +120,13 @@ pub fn keeps_unhealthy(service: &Service) -> bool {
 /// no load balancer uses has no health checks.
 pub async fn set_grace_period(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
     seconds: i32,
 ) -> Result<(), StepError> {
     let request = ecs
         .update_service()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service(deployment.as_str())
         .health_check_grace_period_seconds(seconds);
     let attempt = format!("set the health check grace period of service {deployment}");

@@ -6,11 +6,11 @@ use aws_sdk_ecs::types::{TaskDefinition, TaskDefinitionField, TaskDefinitionStat
 
 use crate::aws_error::found;
 use crate::tags::{self, Tags};
-use crate::{Settings, StepError};
+use crate::{Baseline, StepError};
 
 /// The family that all deployments of the environment share.
-pub fn family(settings: &Settings) -> String {
-    format!("{}-app", settings.environment)
+pub fn family(baseline: &Baseline) -> String {
+    format!("{}-app", baseline.environment)
 }
 
 /// A revision and its tags, or `None` when it does not exist any more.

@@ -5,7 +5,7 @@ use aws_sdk_ecs::operation::list_tasks::ListTasksError;
 use aws_sdk_ecs::types::{DesiredStatus, Task};
 
 use crate::aws_error::{failed, found};
-use crate::{DeploymentId, Settings, StepError};
+use crate::{Baseline, DeploymentId, StepError};
 
 /// The tasks with that desired status, past every page. ECS lists stopped tasks for at least an hour;
 /// tasks that are stopping are among them.
@@ -13,7 +13,7 @@ use crate::{DeploymentId, Settings, StepError};
 /// A service that was deleted has no tasks. A task that expired after it was listed is left out.
 pub async fn list(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
     desired: DesiredStatus,
 ) -> Result<Vec<Task>, StepError> {
@@ -22,7 +22,7 @@ pub async fn list(
     // https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ListTasks.html
     let mut pages = ecs
         .list_tasks()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service_name(deployment.as_str())
         .desired_status(desired)
         .into_paginator()
@@ -37,7 +37,7 @@ pub async fn list(
         }
         let described = ecs
             .describe_tasks()
-            .cluster(&settings.cluster)
+            .cluster(&baseline.cluster)
             .set_tasks(Some(arns))
             .send()
             .await

@@ -6,7 +6,7 @@ use aws_sdk_ecs::types::{
     ContainerDefinition, CpuArchitecture, KeyValuePair, LogConfiguration, LogDriver, OsFamily,
     PortMapping, RuntimePlatform, Secret, TaskDefinition, TransportProtocol,
 };
-use lifecycle::{ErrorName, Settings, StepError, defaults};
+use lifecycle::{Baseline, ErrorName, StepError, defaults};
 
 use crate::Input;
 
@@ -18,16 +18,16 @@ const PORT: &str = "PORT";
 const DRAIN_SECRET: &str = "DRAIN_SECRET";
 
 /// The operating system and processor that the image is built for.
-pub(crate) fn platform(settings: &Settings) -> RuntimePlatform {
+pub(crate) fn platform(baseline: &Baseline) -> RuntimePlatform {
     RuntimePlatform::builder()
         .operating_system_family(OsFamily::Linux)
-        .cpu_architecture(CpuArchitecture::from(settings.cpu_architecture.as_str()))
+        .cpu_architecture(CpuArchitecture::from(baseline.cpu_architecture.as_str()))
         .build()
 }
 
 /// The one container of a task.
 pub(crate) fn container(
-    settings: &Settings,
+    baseline: &Baseline,
     input: &Input,
 ) -> Result<ContainerDefinition, StepError> {
     if let Some(name) = defaults::RESERVED_VARIABLES
@@ -52,7 +52,7 @@ pub(crate) fn container(
         .name(defaults::CONTAINER)
         .image(format!(
             "{}@{}",
-            settings.repository_uri, input.image_digest
+            baseline.repository_uri, input.image_digest
         ))
         .essential(true)
         .port_mappings(
@@ -65,15 +65,15 @@ pub(crate) fn container(
         .secrets(
             Secret::builder()
                 .name(DRAIN_SECRET)
-                .value_from(&settings.drain_secret_arn)
+                .value_from(&baseline.drain_secret_arn)
                 .build()
                 .map_err(incomplete)?,
         )
         .log_configuration(
             LogConfiguration::builder()
                 .log_driver(LogDriver::Awslogs)
-                .options("awslogs-group", &settings.log_group)
-                .options("awslogs-region", &settings.region)
+                .options("awslogs-group", &baseline.log_group)
+                .options("awslogs-region", &baseline.region)
                 .options("awslogs-stream-prefix", input.deployment_id.as_str())
                 .options("mode", "non-blocking")
                 .options("max-buffer-size", defaults::LOG_BUFFER)

@@ -15,7 +15,7 @@ use aws_sdk_ecs::types::{
 };
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::task_definition;
-use lifecycle::{DeploymentId, ErrorName, Origin, Settings, StepError, defaults, tags};
+use lifecycle::{Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, tags};
 use serde::{Deserialize, Serialize};
 
 /// What the task definition is made of.
@@ -53,9 +53,9 @@ pub struct Output {
 /// # Errors
 /// `InvalidInput` when Fargate does not have the size or a variable has a reserved name, else as
 /// [`lifecycle::aws_error::CODES`] say.
-pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Output, StepError> {
-    let wanted = definition::container(settings, &input)?;
-    let existing = registered(ecs, settings, &input.deployment_id)
+pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Output, StepError> {
+    let wanted = definition::container(baseline, &input)?;
+    let existing = registered(ecs, baseline, &input.deployment_id)
         .await?
         .into_iter()
         .find(|found| definition::is_same(found, &input, &wanted))
@@ -70,14 +70,14 @@ pub async fn run(ecs: &Client, settings: &Settings, input: Input) -> Result<Outp
     let attempt = format!("register a task definition for {}", input.deployment_id);
     let answer = ecs
         .register_task_definition()
-        .family(task_definition::family(settings))
+        .family(task_definition::family(baseline))
         .requires_compatibilities(Compatibility::Fargate)
         .network_mode(NetworkMode::Awsvpc)
-        .runtime_platform(definition::platform(settings))
+        .runtime_platform(definition::platform(baseline))
         .cpu(input.cpu.to_string())
         .memory(input.memory.to_string())
-        .execution_role_arn(&settings.execution_role_arn)
-        .task_role_arn(&settings.task_role_arn)
+        .execution_role_arn(&baseline.execution_role_arn)
+        .task_role_arn(&baseline.task_role_arn)
         .container_definitions(wanted)
         .set_tags(Some(tags::to_ecs(&input.deployment_id)))
         .customize()
@@ -129,10 +129,10 @@ fn register_error(
 /// far in the future, so no revision of this deployment can be older.
 pub async fn registered(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Vec<TaskDefinition>, StepError> {
-    let family = task_definition::family(settings);
+    let family = task_definition::family(baseline);
     let oldest = (deployment.created() - defaults::CLOCK_SKEW).unix_timestamp();
     let mut pages = ecs
         .list_task_definitions()
@@ -175,11 +175,11 @@ pub async fn registered(
 /// As [`lifecycle::aws_error::CODES`] say. A revision that is gone or inactive already is not an error.
 pub async fn undo(
     ecs: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<usize, StepError> {
     let mut deregistered = 0;
-    for definition in registered(ecs, settings, deployment).await? {
+    for definition in registered(ecs, baseline, deployment).await? {
         if deregister(ecs, definition.task_definition_arn().unwrap_or_default()).await? {
             deregistered += 1;
         }

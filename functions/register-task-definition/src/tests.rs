@@ -1,6 +1,6 @@
 use super::*;
 use aws_sdk_ecs::Client;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError};
+use lifecycle::{Baseline, DeploymentId, ErrorName, StepError};
 use memory_aws::{GATEWAY_TIMEOUT, MemoryAws, RetryConfig, revision_arn};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -33,7 +33,7 @@ async fn run_step(aws: &MemoryAws, more: Value) -> Result<String, StepError> {
         input[key] = value.clone();
     }
     let input = serde_json::from_value(input).unwrap();
-    let output = run(&ecs(aws), &Settings::for_tests(), input).await?;
+    let output = run(&ecs(aws), &Baseline::for_tests(), input).await?;
     Ok(output.task_definition_arn)
 }
 
@@ -43,7 +43,7 @@ fn deployment(second: usize) -> Value {
 }
 
 async fn try_undo(aws: &MemoryAws) -> Result<usize, StepError> {
-    undo(&ecs(aws), &Settings::for_tests(), &ID.parse().unwrap()).await
+    undo(&ecs(aws), &Baseline::for_tests(), &ID.parse().unwrap()).await
 }
 
 /// How many revisions of the deployment there are, which are deregistered to count them.
@@ -59,13 +59,13 @@ fn active(aws: &MemoryAws) -> usize {
 async fn the_task_definition_is_as_the_design_says() {
     let aws = aws();
     run_step(&aws, json!({})).await.unwrap();
-    let settings = Settings::for_tests();
+    let baseline = Baseline::for_tests();
     assert_eq!(
         aws.calls_to("RegisterTaskDefinition"),
         [json!({
             "family": "test-app",
-            "taskRoleArn": settings.task_role_arn,
-            "executionRoleArn": settings.execution_role_arn,
+            "taskRoleArn": baseline.task_role_arn,
+            "executionRoleArn": baseline.execution_role_arn,
             "networkMode": "awsvpc",
             "containerDefinitions": [{
                 "name": "app",
@@ -81,7 +81,7 @@ async fn the_task_definition_is_as_the_design_says() {
                     {"name": "LOG_LEVEL", "value": "debug"},
                 ],
                 // Named, and never written out.
-                "secrets": [{"name": "DRAIN_SECRET", "valueFrom": settings.drain_secret_arn}],
+                "secrets": [{"name": "DRAIN_SECRET", "valueFrom": baseline.drain_secret_arn}],
                 "stopTimeout": 60,
                 "logConfiguration": {
                     "logDriver": "awslogs",

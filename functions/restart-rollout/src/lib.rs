@@ -11,7 +11,7 @@ use lifecycle::aws_error::found;
 use lifecycle::routing::DefaultAction;
 use lifecycle::sdk::Clients;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{Clock, DeploymentId, Settings, StepError, guard, service, target_group};
+use lifecycle::{Baseline, Clock, DeploymentId, StepError, guard, service, target_group};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -53,7 +53,7 @@ pub struct Output {
 /// As [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    baseline: &Baseline,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
@@ -64,7 +64,7 @@ pub async fn run(
             reason: why,
         })
     };
-    let Some(service) = service::find(&clients.ecs, settings, id).await? else {
+    let Some(service) = service::find(&clients.ecs, baseline, id).await? else {
         return kept(format!("{id} has no service with its tags"));
     };
     let (running, wanted) = (service.running_count(), service.desired_count());
@@ -78,13 +78,13 @@ pub async fn run(
             "{running} of {wanted} tasks of {id} run, and its rollout goes on"
         ));
     }
-    let default_action = DefaultAction::read(&clients.elb, settings).await?;
+    let default_action = DefaultAction::read(&clients.elb, baseline).await?;
     if default_action.active() != Some(id) {
         return kept(format!("{id} is not active any more"));
     }
-    let grace_seconds = settings.health_check_grace_seconds;
+    let grace_seconds = baseline.health_check_grace_seconds;
     if drained.is_none() && !lacks_tasks {
-        service::set_grace_period(&clients.ecs, settings, id, grace_seconds).await?;
+        service::set_grace_period(&clients.ecs, baseline, id, grace_seconds).await?;
         return corrected("ECS replaces its unhealthy tasks again");
     }
     if let Some(group) = &drained
@@ -108,7 +108,7 @@ pub async fn run(
     let request = clients
         .ecs
         .update_service()
-        .cluster(&settings.cluster)
+        .cluster(&baseline.cluster)
         .service(id.as_str())
         .health_check_grace_period_seconds(grace_seconds)
         .force_new_deployment(true);

@@ -1,5 +1,5 @@
 use super::*;
-use lifecycle::{ErrorName, Settings, tags};
+use lifecycle::{Baseline, ErrorName, tags};
 use memory_aws::{MemoryAws, State};
 use serde_json::json;
 
@@ -26,7 +26,7 @@ async fn restart(aws: &MemoryAws) -> Result<Output, StepError> {
     let clients = Clients::new(&aws.config());
     let deployment_id = ID.parse().unwrap();
     let input = Input { deployment_id };
-    run(&clients, &Settings::for_tests(), &|| aws.time(), input).await
+    run(&clients, &Baseline::for_tests(), &|| aws.time(), input).await
 }
 
 #[tokio::test]

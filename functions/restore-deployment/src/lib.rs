@@ -19,7 +19,7 @@ use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::TargetGroup;
 use lifecycle::{
-    Clock, DeploymentId, ErrorName, Settings, StepError, defaults, service, target_group,
+    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, service, target_group,
 };
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
@@ -70,24 +70,24 @@ pub struct Output {
 /// is active; `DefaultActionNotOurs` for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    baseline: &Baseline,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     if let Some(id) = &input.deployment_id
-        && *id.environment() != settings.environment
+        && *id.environment() != baseline.environment
     {
         return Err(StepError::new(
             ErrorName::InvalidInput,
             format!(
                 "invalid input: field `deploymentId`: {id} is a deployment of environment {}, and this machine serves {}",
                 id.environment(),
-                settings.environment
+                baseline.environment
             ),
         ));
     }
-    let routing = Routing::read(&clients.elb, settings).await?;
-    routing.default_action.refuse_others(settings)?;
+    let routing = Routing::read(&clients.elb, baseline).await?;
+    routing.default_action.refuse_others(baseline)?;
     // A switch could not keep an action of an unknown type.
     routing.default_action.policy()?;
     let named = input.deployment_id.as_ref();
@@ -100,7 +100,7 @@ pub async fn run(
     let group = target::choose(&routing, unrouted.as_ref(), named)?;
     let restore = Restore {
         clients,
-        settings,
+        baseline,
         clock,
         routing: &routing,
         group,
@@ -125,7 +125,7 @@ enum Tasks {
 
 struct Restore<'a> {
     clients: &'a Clients,
-    settings: &'a Settings,
+    baseline: &'a Baseline,
     clock: Clock<'a>,
     routing: &'a Routing,
     /// The target group of the deployment to go back to.
@@ -137,7 +137,7 @@ struct Restore<'a> {
 impl Restore<'_> {
     async fn run(&self) -> Result<Output, StepError> {
         let id = &self.group.deployment;
-        let service = service::find(&self.clients.ecs, self.settings, id)
+        let service = service::find(&self.clients.ecs, self.baseline, id)
             .await?
             .ok_or_else(|| self.service_is_gone())?;
         let since = self.tag_as_restoring().await?;
@@ -267,12 +267,12 @@ impl Restore<'_> {
             .clients
             .ecs
             .update_service()
-            .cluster(&self.settings.cluster)
+            .cluster(&self.baseline.cluster)
             .service(id.as_str())
             .force_new_deployment(true)
             // The count came from ECS, where it is an i32.
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
-            .health_check_grace_period_seconds(self.settings.health_check_grace_seconds);
+            .health_check_grace_period_seconds(self.baseline.health_check_grace_seconds);
         let attempt = format_args!("start fresh tasks of service {id}");
         let answer = request.send().await;
         // A cleanup has deleted its rules since the listener was read.

@@ -1,5 +1,5 @@
 use super::*;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, tags};
+use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, defaults, tags};
 use memory_aws::{MemoryAws, State, forward, group_arn};
 use serde_json::{Value, json};
 use time::Duration;
@@ -41,7 +41,7 @@ async fn restore(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
     aws.forget_calls();
     let clients = Clients::new(&aws.config());
     let input = lifecycle::input::decode(input)?;
-    run(&clients, &Settings::for_tests(), &|| aws.time(), input).await
+    run(&clients, &Baseline::for_tests(), &|| aws.time(), input).await
 }
 
 async fn to_previous(aws: &MemoryAws) -> Result<Output, StepError> {

@@ -13,7 +13,7 @@ use serde_json::Value;
 
 /// What the function knows of its environment, read once at start.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Config {
     /// The environment that this function serves.
     pub environment: Environment,
     /// The repository whose pushes start deployments.
@@ -22,15 +22,15 @@ pub struct Settings {
     pub state_machine_arn: String,
 }
 
-impl Settings {
-    /// Reads the settings through `variable`, which gives the value of an environment variable.
+impl Config {
+    /// Reads it through `variable`, which gives the value of an environment variable.
     ///
     /// # Errors
     /// `Configuration`, naming the variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
-        let required = |name: &str| lifecycle::settings::required(&variable, name);
-        Ok(Settings {
-            environment: lifecycle::settings::environment(&variable)?,
+        let required = |name: &str| lifecycle::variables::required(&variable, name);
+        Ok(Config {
+            environment: lifecycle::variables::environment(&variable)?,
             repository_name: required("REPOSITORY_NAME")?,
             state_machine_arn: required("STATE_MACHINE_ARN")?,
         })
@@ -86,8 +86,8 @@ pub struct Output {
 ///
 /// # Errors
 /// `InvalidInput` when the payload is not an ECR event, else as [`lifecycle::aws_error::CODES`] say.
-pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Output, StepError> {
-    let execution = match read(settings, event)? {
+pub async fn run(sfn: &Client, config: &Config, event: Value) -> Result<Output, StepError> {
+    let execution = match read(config, event)? {
         Asked::For(execution) => execution,
         Asked::Nothing { reason } => {
             return Ok(Output {
@@ -104,7 +104,7 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
         )
     })?;
     let deployment_id = execution.deployment_id;
-    if let Some(earlier) = earlier(sfn, settings, &deployment_id).await? {
+    if let Some(earlier) = earlier(sfn, config, &deployment_id).await? {
         return Ok(Output {
             outcome: Outcome::AlreadyStarted,
             reason: format!("{deployment_id}: it already has the execution {earlier}"),
@@ -113,7 +113,7 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
     }
     let started = sfn
         .start_execution()
-        .state_machine_arn(&settings.state_machine_arn)
+        .state_machine_arn(&config.state_machine_arn)
         .name(deployment_id.as_str())
         .input(input)
         .send()
@@ -143,10 +143,10 @@ pub async fn run(sfn: &Client, settings: &Settings, event: Value) -> Result<Outp
 /// event can wait in EventBridge and in the dead-letter queue, and no deletion of a deployment removes them.
 async fn earlier(
     sfn: &Client,
-    settings: &Settings,
+    config: &Config,
     id: &DeploymentId,
 ) -> Result<Option<String>, StepError> {
-    let machine = &settings.state_machine_arn;
+    let machine = &config.state_machine_arn;
     // An earlier one would have been refused, because the id lay too far in the future.
     let since = id.created() - defaults::CLOCK_SKEW;
     let found = executions::newest_of(sfn, machine, id, since).await?;
@@ -183,7 +183,7 @@ pub struct Execution {
 ///
 /// # Errors
 /// `InvalidInput` when it is not an ECR event.
-pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
+pub fn read(config: &Config, event: Value) -> Result<Asked, StepError> {
     // serde would take a list for the fields in the order of their declaration.
     if event.get("detail").is_some_and(Value::is_array) {
         return Err(StepError::new(
@@ -192,7 +192,7 @@ pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
         ));
     }
     let event: EventBridgeEvent<ImageAction> = input::decode(event)?;
-    let asked = match asked_for(settings, event.detail) {
+    let asked = match asked_for(config, event.detail) {
         Ok(execution) => execution,
         Err(reason) => return Ok(Asked::Nothing { reason }),
     };
@@ -206,7 +206,7 @@ pub fn read(settings: &Settings, event: Value) -> Result<Asked, StepError> {
 }
 
 /// The deployment that the event calls for, or why it calls for none.
-fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, String> {
+fn asked_for(config: &Config, action: ImageAction) -> Result<Execution, String> {
     let shown = |text: &str| printable(text, MAX_SHOWN);
     if action.action_type != "PUSH" {
         return Err(format!(
@@ -217,11 +217,11 @@ fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, Stri
     if action.result != "SUCCESS" {
         return Err(format!("the push ended with {}", shown(&action.result)));
     }
-    if action.repository_name != settings.repository_name {
+    if action.repository_name != config.repository_name {
         return Err(format!(
             "the repository {} is not {}",
             shown(&action.repository_name),
-            settings.repository_name
+            config.repository_name
         ));
     }
     let tag = action
@@ -229,11 +229,11 @@ fn asked_for(settings: &Settings, action: ImageAction) -> Result<Execution, Stri
         .filter(|tag| !tag.is_empty())
         .ok_or("the image has no tag: part of a multi-architecture push")?;
     let deployment_id: DeploymentId = tag.parse()?;
-    if *deployment_id.environment() != settings.environment {
+    if *deployment_id.environment() != config.environment {
         return Err(format!(
             "{deployment_id} is a deployment of {}, not of {}",
             deployment_id.environment(),
-            settings.environment
+            config.environment
         ));
     }
     Ok(Execution {

@@ -1,11 +1,11 @@
 //! The Lambda function of this step.
 
 use lifecycle::{sdk, serve::serve};
-use start_deployment::Settings;
+use start_deployment::Config;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Settings::read(|name| std::env::var(name).ok())?;
+    let config = Config::read(|name| std::env::var(name).ok())?;
     let sfn = aws_sdk_sfn::Client::new(&sdk::config().await);
-    serve(async |event| start_deployment::run(&sfn, &settings, event).await).await
+    serve(async |event| start_deployment::run(&sfn, &config, event).await).await
 }

@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 const ID: &str = "test-20251027-122112Z";
 
-fn settings() -> Settings {
-    Settings {
+fn config() -> Config {
+    Config {
         environment: "test".parse().unwrap(),
         repository_name: "test".into(),
         state_machine_arn: DEPLOY_MACHINE_ARN.into(),
@@ -15,7 +15,7 @@ fn settings() -> Settings {
 }
 
 async fn deliver(aws: &MemoryAws, event: Value) -> Result<Output, StepError> {
-    run(&Client::new(&aws.config()), &settings(), event).await
+    run(&Client::new(&aws.config()), &config(), event).await
 }
 
 fn push(tag: Value) -> Value {

@@ -22,7 +22,7 @@ use aws_sdk_elasticloadbalancingv2::config::{Config, retry::RetryConfig};
 use lifecycle::aws_error::failed;
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{Clock, DeploymentId, ErrorName, Settings, StepError, actions, defaults, tags};
+use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError, actions, defaults, tags};
 use serde::{Deserialize, Serialize};
 use time::UtcDateTime;
 
@@ -114,14 +114,14 @@ const MAX_ROUNDS: usize = 10;
 pub async fn run(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
     let switch = Switch {
         elb,
         secrets,
-        settings,
+        baseline,
         clock,
         input,
     };
@@ -137,7 +137,7 @@ struct Announced {
 struct Switch<'a> {
     elb: &'a Client,
     secrets: &'a aws_sdk_secretsmanager::Client,
-    settings: &'a Settings,
+    baseline: &'a Baseline,
     clock: Clock<'a>,
     input: Input,
 }
@@ -192,8 +192,8 @@ impl Switch<'_> {
         // Those that this run has tagged as live.
         let mut marked = Vec::new();
         for _ in 0..MAX_ROUNDS {
-            let routing = Routing::read(self.elb, self.settings).await?;
-            routing.default_action.refuse_others(self.settings)?;
+            let routing = Routing::read(self.elb, self.baseline).await?;
+            routing.default_action.refuse_others(self.baseline)?;
             let own = self.own(&routing)?;
             if self.mark_again(&routing, replaced).await?
                 || self.take_draining_back(own).await?
@@ -317,7 +317,7 @@ impl Switch<'_> {
         let answer = self
             .elb
             .modify_listener()
-            .listener_arn(&self.settings.listener_arn)
+            .listener_arn(&self.baseline.listener_arn)
             .set_default_actions(Some(actions))
             .customize()
             // One attempt: what was read is too old for another one.
@@ -355,7 +355,7 @@ impl Switch<'_> {
     }
 
     pub(crate) async fn is_named(&self, group: &TargetGroup) -> Result<bool, StepError> {
-        let default_action = DefaultAction::read(self.elb, self.settings).await?;
+        let default_action = DefaultAction::read(self.elb, self.baseline).await?;
         Ok(default_action.is_named(&group.deployment))
     }
 
@@ -400,7 +400,7 @@ impl Switch<'_> {
         if self.input.roll_back {
             self.take_marks_back().await?;
         }
-        let default_action = DefaultAction::read(self.elb, self.settings).await?;
+        let default_action = DefaultAction::read(self.elb, self.baseline).await?;
         Ok(Output {
             outcome: Outcome::Unhealthy,
             active_deployment_id: default_action.active().cloned(),

@@ -29,7 +29,7 @@ impl Switch<'_> {
             self.refuse_to_open(routing, &policy).await?;
         }
         let rules = routing.rules.iter();
-        let changed = policy::apply(self.elb, self.secrets, self.settings, &policy, rules);
+        let changed = policy::apply(self.elb, self.secrets, self.baseline, &policy, rules);
         let changed = changed.await?;
         *kept = Some(policy);
         Ok(changed > 0)
@@ -39,11 +39,11 @@ impl Switch<'_> {
     /// maintenance, that is more likely forgotten than meant, and the application would be open.
     async fn refuse_to_open(&self, routing: &Routing, none: &Policy) -> Result<(), StepError> {
         let guarded =
-            policy::differing(self.elb, self.settings, none, routing.rules.iter()).await?;
+            policy::differing(self.elb, self.baseline, none, routing.rules.iter()).await?;
         let Some(rule) = guarded.first() else {
             return Ok(());
         };
-        let listener = &self.settings.listener_arn;
+        let listener = &self.baseline.listener_arn;
         let rule = rule.rule_arn().unwrap_or_default();
         Err(StepError::new(
             ErrorName::Configuration,

@@ -9,7 +9,7 @@ impl Switch<'_> {
     /// The answer if the repair is not needed any more: another deployment is active than when it was planned,
     /// the active one is healthy again, or a rollback has taken the chosen one back.
     pub(crate) async fn is_repair_needless(&self) -> Result<Option<Output>, StepError> {
-        let routing = Routing::read(self.elb, self.settings).await?;
+        let routing = Routing::read(self.elb, self.baseline).await?;
         let own = self.own(&routing)?;
         let why = match routing.default_action.active() {
             // An earlier attempt has switched, and this one reads it back.

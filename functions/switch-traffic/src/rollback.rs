@@ -18,7 +18,7 @@ impl Switch<'_> {
     /// no rule names it.
     pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
         let target = &self.input.deployment_id;
-        let routing = Routing::read(self.elb, self.settings).await?;
+        let routing = Routing::read(self.elb, self.baseline).await?;
         let own = self.own(&routing)?;
         if own.has(tags::DELETING_SINCE) {
             return Err(StepError::new(
@@ -134,7 +134,7 @@ impl Switch<'_> {
     /// another rollback has taken it back, and the marks are that one's. A target that carried the mark of an earlier
     /// rollback gets it again, or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
-        let routing = Routing::read(self.elb, self.settings).await?;
+        let routing = Routing::read(self.elb, self.baseline).await?;
         let active = routing.default_action.active();
         let listed = self.input.replaced.as_deref().unwrap_or_default();
         let marked: Vec<_> = routing
@@ -155,7 +155,7 @@ impl Switch<'_> {
             self.mark_target_again(&routing).await?;
             // Another rollback that had read a mark may have switched in the meantime without setting its own. A switch
             // to one of them needs no mark.
-            let now = DefaultAction::read(self.elb, self.settings).await;
+            let now = DefaultAction::read(self.elb, self.baseline).await;
             let is_unmarked = |now: Option<&DeploymentId>| {
                 marked.iter().any(|group| Some(&group.deployment) == now)
             };

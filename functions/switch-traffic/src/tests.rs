@@ -1,6 +1,6 @@
 use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
-use lifecycle::{ErrorName, Settings, StepError, tags};
+use lifecycle::{Baseline, ErrorName, StepError, tags};
 use memory_aws::{
     MemoryAws, RetryConfig, State, authenticate_oidc, forward, group_arn, validate_jwt,
 };
@@ -55,7 +55,7 @@ async fn call(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, StepErro
     run(
         &Client::new(&aws.config()),
         &aws_sdk_secretsmanager::Client::new(&aws.config()),
-        &Settings::for_tests(),
+        &Baseline::for_tests(),
         &|| aws.time(),
         input,
     )
@@ -753,7 +753,7 @@ async fn the_listener_is_modified_by_one_attempt_for_each_look() {
     let error = run(
         &Client::new(&aws.config_with(retries)),
         &aws_sdk_secretsmanager::Client::new(&aws.config()),
-        &Settings::for_tests(),
+        &Baseline::for_tests(),
         &|| aws.time(),
         serde_json::from_value(input).unwrap(),
     )

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_ecs::types::{ContainerDefinition, Service, TaskDefinition};
-use lifecycle::{ErrorName, Settings, StepError, defaults, service, task_definition};
+use lifecycle::{Baseline, ErrorName, StepError, defaults, service, task_definition};
 
 use crate::input::Deployment;
 
@@ -14,7 +14,7 @@ use crate::input::Deployment;
 /// `ResourceConflict`, with each difference, or when the deployment has no service.
 pub async fn compare(
     ecs: &aws_sdk_ecs::Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &Deployment,
 ) -> Result<String, StepError> {
     let id = &deployment.deployment_id;
@@ -24,7 +24,7 @@ pub async fn compare(
         );
         StepError::new(ErrorName::ResourceConflict, message)
     };
-    let service = service::find(ecs, settings, id).await?.ok_or_else(gone)?;
+    let service = service::find(ecs, baseline, id).await?.ok_or_else(gone)?;
     let revision = service.task_definition().ok_or_else(gone)?;
     let described = task_definition::describe(ecs, revision).await?;
     let (definition, _) = described.ok_or_else(gone)?;

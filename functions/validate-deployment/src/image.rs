@@ -4,7 +4,7 @@ use aws_sdk_ecr::Client;
 use aws_sdk_ecr::operation::describe_images::DescribeImagesError;
 use aws_sdk_ecr::types::ImageIdentifier;
 use lifecycle::aws_error::{failed, found};
-use lifecycle::{ErrorName, Settings, StepError};
+use lifecycle::{Baseline, ErrorName, StepError};
 use serde::Deserialize;
 
 use crate::input::Deployment;
@@ -16,7 +16,7 @@ use crate::input::Deployment;
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn find(
     ecr: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &Deployment,
 ) -> Result<String, StepError> {
     let id = &deployment.deployment_id;
@@ -24,16 +24,16 @@ pub async fn find(
     let (image, shown) = match requested {
         Some(digest) => (
             ImageIdentifier::builder().image_digest(digest).build(),
-            format!("{}@{digest}", settings.repository_uri),
+            format!("{}@{digest}", baseline.repository_uri),
         ),
         None => (
             ImageIdentifier::builder().image_tag(id.as_str()).build(),
-            format!("{}:{id}", settings.repository_uri),
+            format!("{}:{id}", baseline.repository_uri),
         ),
     };
     let request = ecr
         .describe_images()
-        .repository_name(&settings.repository_name)
+        .repository_name(&baseline.repository_name)
         .image_ids(image);
     let answer = found(
         format_args!("find image {shown}"),
@@ -53,7 +53,7 @@ pub async fn find(
                 ),
             )
         })?;
-    refuse_other_platforms(ecr, settings, &digest, &shown).await?;
+    refuse_other_platforms(ecr, baseline, &digest, &shown).await?;
     Ok(digest)
 }
 
@@ -80,13 +80,13 @@ struct Platform {
 /// A manifest of a single image does not name its platform. What cannot be read is not taken for wrong.
 async fn refuse_other_platforms(
     ecr: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     digest: &str,
     shown: &str,
 ) -> Result<(), StepError> {
     let answer = ecr
         .batch_get_image()
-        .repository_name(&settings.repository_name)
+        .repository_name(&baseline.repository_name)
         .image_ids(ImageIdentifier::builder().image_digest(digest).build())
         .send()
         .await
@@ -97,7 +97,7 @@ async fn refuse_other_platforms(
     };
     let wanted = Platform {
         os: "linux".into(),
-        architecture: match settings.cpu_architecture.as_str() {
+        architecture: match baseline.cpu_architecture.as_str() {
             "ARM64" => "arm64".into(),
             _ => "amd64".into(),
         },

@@ -66,17 +66,17 @@ impl Input {
     /// `InvalidInput`, naming the field.
     pub fn check(
         self,
-        settings: &lifecycle::Settings,
+        baseline: &lifecycle::Baseline,
         now: time::UtcDateTime,
     ) -> Result<Deployment, StepError> {
         let id = self.deployment_id;
-        if *id.environment() != settings.environment {
+        if *id.environment() != baseline.environment {
             return Err(refused(
                 "deploymentId",
                 format!(
                     "{id} is a deployment of environment {}, and this machine serves {}",
                     id.environment(),
-                    settings.environment
+                    baseline.environment
                 ),
             ));
         }
@@ -195,12 +195,12 @@ fn refused(field: &str, why: String) -> StepError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifecycle::{Settings, input::decode};
+    use lifecycle::{Baseline, input::decode};
     use serde_json::Value;
 
     fn check(input: Value) -> Result<Deployment, StepError> {
         let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
-        decode::<Input>(input)?.check(&Settings::for_tests(), now)
+        decode::<Input>(input)?.check(&Baseline::for_tests(), now)
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod shadowed;
 
 use lifecycle::routing::DefaultAction;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, guard, policy, target_group};
+use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, guard, policy, target_group};
 use serde::Serialize;
 use serde_json::Value;
 use time::UtcDateTime;
@@ -73,37 +73,37 @@ pub struct Clients {
 /// the input; or as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
-    settings: &Settings,
+    baseline: &Baseline,
     now: UtcDateTime,
     payload: Value,
 ) -> Result<Output, StepError> {
     let Started { input, execution } = Started::read(payload);
-    let deployment = lifecycle::input::decode::<Input>(input)?.check(settings, now)?;
+    let deployment = lifecycle::input::decode::<Input>(input)?.check(baseline, now)?;
     let id = &deployment.deployment_id;
     if let Some(execution) = &execution {
         execution::check_name(execution, id)?;
         execution::refuse_if_not_first(&clients.sfn, execution, id).await?;
     }
     let elb = &clients.elb;
-    let usage = quota::usage(elb, settings, id).await?;
+    let usage = quota::usage(elb, baseline, id).await?;
     // Before the tags: a rollback tags what it replaces before it switches, so that the tag is seen whenever
     // the switch is.
-    let default_action = DefaultAction::read(elb, settings).await?;
-    default_action.refuse_others(settings)?;
+    let default_action = DefaultAction::read(elb, baseline).await?;
+    default_action.refuse_others(baseline)?;
     // By its name: a cleanup may have deleted its rules.
     let own = target_group::find(elb, id).await?;
     let marks = own.map_or_else(Tags::new, |own| own.tags);
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
     let image_digest = match verdict {
-        Verdict::AlreadyActive => active::compare(&clients.ecs, settings, &deployment).await?,
-        _ => image::find(&clients.ecr, settings, &deployment).await?,
+        Verdict::AlreadyActive => active::compare(&clients.ecs, baseline, &deployment).await?,
+        _ => image::find(&clients.ecr, baseline, &deployment).await?,
     };
     if verdict == Verdict::Proceed {
         guard::refuse_draining(id, &marks)?;
         // Whether the new rules can do what the default action does before it routes.
         let policy = default_action.policy()?;
-        policy::client_secret(&clients.secrets, settings, &policy).await?;
+        policy::client_secret(&clients.secrets, baseline, &policy).await?;
         quota::check(elb, &usage, id).await?;
     }
     Ok(Output {

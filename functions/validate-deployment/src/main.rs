@@ -1,12 +1,12 @@
 //! The Lambda function of this step.
 
-use lifecycle::{Settings, sdk, serve::serve};
+use lifecycle::{Baseline, sdk, serve::serve};
 use time::UtcDateTime;
 use validate_deployment::Clients;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let settings = Settings::from_env()?;
+    let baseline = Baseline::from_env()?;
     let config = sdk::config().await;
     let clients = Clients {
         ecr: aws_sdk_ecr::Client::new(&config),
@@ -16,7 +16,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         sfn: aws_sdk_sfn::Client::new(&config),
     };
     serve(async |payload| {
-        validate_deployment::run(&clients, &settings, UtcDateTime::now(), payload).await
+        validate_deployment::run(&clients, &baseline, UtcDateTime::now(), payload).await
     })
     .await
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::failed;
-use lifecycle::{DeploymentId, ErrorName, Settings, StepError, defaults, routing, target_group};
+use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, defaults, routing, target_group};
 
 use crate::shadowed;
 
@@ -25,15 +25,15 @@ pub struct Usage {
 /// Counts what the load balancer has, over all its listeners.
 pub async fn usage(
     elb: &Client,
-    settings: &Settings,
+    baseline: &Baseline,
     deployment: &DeploymentId,
 ) -> Result<Usage, StepError> {
     let mut usage = Usage::default();
-    for arn in routing::listeners(elb, settings).await? {
+    for arn in routing::listeners(elb, baseline).await? {
         for rule in routing::rules(elb, &arn).await? {
             usage.count(&rule, deployment);
-            if arn == settings.listener_arn && usage.warnings.len() < defaults::MAX_WARNINGS {
-                let warning = shadowed::warning(&rule, &settings.environment);
+            if arn == baseline.listener_arn && usage.warnings.len() < defaults::MAX_WARNINGS {
+                let warning = shadowed::warning(&rule, &baseline.environment);
                 usage.warnings.extend(warning);
             }
         }

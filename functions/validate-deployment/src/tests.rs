@@ -1,5 +1,5 @@
 use super::*;
-use lifecycle::{ErrorName, Settings, StepError, tags};
+use lifecycle::{Baseline, ErrorName, StepError, tags};
 use memory_aws::{DIGEST, MemoryAws, State, authenticate_oidc, forward, own_tags, tags as pairs};
 use serde_json::{Value, json};
 
@@ -46,7 +46,7 @@ async fn run_with(aws: &MemoryAws, payload: Value) -> Result<Output, StepError> 
         sfn: aws_sdk_sfn::Client::new(&config),
     };
     let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
-    run(&clients, &Settings::for_tests(), now, payload).await
+    run(&clients, &Baseline::for_tests(), now, payload).await
 }
 
 /// Runs the step with an input as a machine of an earlier version sends it.

@@ -13,7 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
 use lifecycle::sdk::Clients;
-use lifecycle::{DeploymentId, Settings, StepError, tags};
+use lifecycle::{Baseline, DeploymentId, StepError, tags};
 use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
 use time::Duration;
@@ -137,7 +137,7 @@ pub struct Defect {
 }
 
 async fn run(invocation: Invocation, clients: Clients) -> Ending {
-    let settings = Settings::for_tests();
+    let baseline = Baseline::for_tests();
     match invocation {
         Invocation::Switch {
             deployment,
@@ -168,7 +168,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let input = restore_deployment::Input {
                 deployment_id: Some(id(deployment)),
             };
-            match restore_deployment::run(&clients, &settings, &|| RESTORED_AT, input).await {
+            match restore_deployment::run(&clients, &baseline, &|| RESTORED_AT, input).await {
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,
                     fresh: output.restored,
@@ -191,7 +191,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 secrets: clients.secrets,
                 http: drain_deployment::drain_request::client(),
             };
-            match drain_deployment::run(&clients, &settings, &|| NOW, input).await {
+            match drain_deployment::run(&clients, &baseline, &|| NOW, input).await {
                 Ok(output) => match output.verdict {
                     drain_deployment::Verdict::Draining => Ending::Asked,
                     _ => Ending::Drained,
@@ -215,11 +215,11 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             // The time of this world stands still at `NOW`, so a deletion that finds its own mark would
             // wait for ever for the switches in flight. The exploration does this wait instead.
             let now = NOW + SWITCH_IN_FLIGHT;
-            let settings = delete_deployment::Settings {
-                baseline: settings,
+            let baseline = delete_deployment::Config {
+                baseline: baseline,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&clients, &settings, &|| now, input).await {
+            match delete_deployment::run(&clients, &baseline, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting | Verdict::Unrouted => Ending::Deleting,
@@ -245,8 +245,8 @@ fn to_switch(deployment: Deployment) -> switch_traffic::Input {
 }
 
 async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
-    let settings = Settings::for_tests();
-    match switch_traffic::run(&clients.elb, &clients.secrets, &settings, &|| NOW, input).await {
+    let baseline = Baseline::for_tests();
+    match switch_traffic::run(&clients.elb, &clients.secrets, &baseline, &|| NOW, input).await {
         Ok(output) => match output.outcome {
             Outcome::Switched => Ending::Switched,
             Outcome::Superseded => Ending::Superseded,

@@ -1,6 +1,6 @@
 //! The inputs of the steps, from operators in the console and from the state machines.
 
-use lifecycle::{Settings, StepError};
+use lifecycle::{Baseline, StepError};
 use serde::de::DeserializeOwned;
 use time::UtcDateTime;
 use time::macros::utc_datetime;
@@ -45,7 +45,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
 /// # Errors
 /// `InvalidInput`, with the message of the step.
 pub fn validated(body: &[u8]) -> Result<Deployment, StepError> {
-    payload::decode::<validate_deployment::Input>(body)?.check(&Settings::for_tests(), NOW)
+    payload::decode::<validate_deployment::Input>(body)?.check(&Baseline::for_tests(), NOW)
 }
 
 /// Every input is accepted or refused. What the first step of the deploy machine accepts can be
@@ -79,7 +79,7 @@ pub fn assert_accepted_by_deploy(body: &[u8]) {
 
 fn assert_deployable(deployment: &Deployment) {
     let id = &deployment.deployment_id;
-    assert_eq!(id.environment(), &Settings::for_tests().environment);
+    assert_eq!(id.environment(), &Baseline::for_tests().environment);
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);
     assert!((1..=1000).contains(&deployment.desired_count));
     assert_eq!(fargate::check(deployment.cpu, deployment.memory), Ok(()));

@@ -60,7 +60,7 @@ fn whole_event() -> Value {
 }
 
 fn read_event(body: &[u8]) -> Result<Asked, StepError> {
-    start_deployment::read(&push_events::settings(), payload::decode(body)?)
+    start_deployment::read(&push_events::config(), payload::decode(body)?)
 }
 
 /// Checks that everything that reads JSON from outside refuses the body. Returns the messages.

@@ -79,7 +79,7 @@ async fn the_secret_is_in_no_log_line_error_or_answer() {
             secrets: secrets.clone(),
             ..clients(&aws)
         };
-        let output = run(&clients, &Settings::for_tests(), &|| NOW, input()).await;
+        let output = run(&clients, &Baseline::for_tests(), &|| NOW, input()).await;
         said.push(format!("{output:?} {clients:?}"));
         if let Ok(output) = output {
             said.push(serde_json::to_string(&output).unwrap());

@@ -33,9 +33,9 @@ fn idle_with(n: usize, change: impl FnOnce(&mut State)) -> MemoryAws {
     aws
 }
 
-fn settings() -> Settings {
-    Settings {
-        baseline: lifecycle::Settings::for_tests(),
+fn config() -> Config {
+    Config {
+        baseline: lifecycle::Baseline::for_tests(),
         state_machine_arn: DEPLOY_MACHINE_ARN.into(),
         keep_previous: 1000,
         drain_deadline: time::Duration::DAY,
@@ -52,7 +52,7 @@ fn clients(aws: &MemoryAws) -> Clients {
 }
 
 async fn facts_of(aws: &MemoryAws) -> Facts {
-    read(&clients(aws), &settings()).await.unwrap()
+    read(&clients(aws), &config()).await.unwrap()
 }
 
 const SWEEP: UtcDateTime = utc_datetime!(2025-10-28 12:00:00);
@@ -63,7 +63,7 @@ async fn run_step(aws: &MemoryAws) -> crate::Plan {
 
 async fn sweep_at(now: UtcDateTime, aws: &MemoryAws) -> crate::Plan {
     aws.forget_calls();
-    let output = crate::run(&clients(aws), &settings(), &|| now, Input::default()).await;
+    let output = crate::run(&clients(aws), &config(), &|| now, Input::default()).await;
     output.unwrap().plan
 }
 
@@ -268,7 +268,7 @@ async fn the_input_of_an_execution_with_another_name_shows_its_deployment() {
 async fn a_role_that_must_not_read_executions_is_an_error_and_not_a_quiet_sweep() {
     let aws = idle_with(1, |state| _ = state.add_execution("by-hand", ""));
     aws.on("DescribeExecution").fails("AccessDeniedException");
-    let error = read(&clients(&aws), &settings()).await.unwrap_err();
+    let error = read(&clients(&aws), &config()).await.unwrap_err();
     assert_eq!(error.name, ErrorName::AccessDenied);
 }
 
@@ -339,7 +339,7 @@ async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_n
         dry_run: true,
         ..Input::default()
     };
-    crate::run(&clients(&aws), &settings(), &|| SWEEP, dry_run)
+    crate::run(&clients(&aws), &config(), &|| SWEEP, dry_run)
         .await
         .unwrap();
     assert_eq!(aws.changes(), [""; 0]);
@@ -418,7 +418,7 @@ async fn nothing_is_noted_when_the_default_action_changes_meanwhile_or_a_group_i
 
     let aws = idle(2);
     aws.on("AddTags").fails("AccessDenied");
-    let error = crate::run(&clients(&aws), &settings(), &|| SWEEP, Input::default()).await;
+    let error = crate::run(&clients(&aws), &config(), &|| SWEEP, Input::default()).await;
     assert_eq!(error.unwrap_err().name, ErrorName::AccessDenied);
 }
 

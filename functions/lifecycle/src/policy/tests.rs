@@ -21,7 +21,7 @@ fn policy(actions: &[Action]) -> Policy {
 
 async fn secret_for(policy: &Policy, aws: &MemoryAws) -> Result<Option<ClientSecret>, StepError> {
     let secrets = aws_sdk_secretsmanager::Client::new(&aws.config());
-    client_secret(&secrets, &Settings::for_tests(), policy).await
+    client_secret(&secrets, &Baseline::for_tests(), policy).await
 }
 
 #[test]

@@ -138,19 +138,19 @@ pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Reads a function's settings, and returns whether they are complete.
+/// Reads what a function knows of its environment, and returns whether that is complete.
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 
-/// Steps with their own settings. All others read [`lifecycle::Settings`].
-const OWN_SETTINGS: [(&str, Read); 3] = [
+/// Steps with a configuration of their own. All others read [`lifecycle::Baseline`].
+const OWN_CONFIG: [(&str, Read); 3] = [
     ("delete-deployment", |variable| {
-        delete_deployment::Settings::read(variable).is_ok()
+        delete_deployment::Config::read(variable).is_ok()
     }),
     ("find-deployments", |variable| {
-        find_deployments::Settings::read(variable).is_ok()
+        find_deployments::Config::read(variable).is_ok()
     }),
     ("start-deployment", |variable| {
-        start_deployment::Settings::read(variable).is_ok()
+        start_deployment::Config::read(variable).is_ok()
     }),
 ];
 
@@ -172,10 +172,10 @@ pub fn environment(repository: &Repository) -> Result<Vec<String>> {
     let mut problems = Vec::new();
     let (mut read_by_any, mut set_for_any) = (BTreeSet::new(), shared.clone());
     for step in repository.steps() {
-        let own_settings = OWN_SETTINGS.iter().find(|(name, _)| *name == step.name);
-        let read = match own_settings {
+        let own_config = OWN_CONFIG.iter().find(|(name, _)| *name == step.name);
+        let read = match own_config {
             Some((_, read)) => recorded(*read),
-            None => recorded(|variable| lifecycle::Settings::read(variable).is_ok()),
+            None => recorded(|variable| lifecycle::Baseline::read(variable).is_ok()),
         };
         // Lambda itself sets this one.
         let read: BTreeSet<_> = read
@@ -198,7 +198,7 @@ pub fn environment(repository: &Repository) -> Result<Vec<String>> {
                 step.name
             )
         }));
-        problems.extend(reads_elsewhere(repository, &step, own_settings.is_some()));
+        problems.extend(reads_elsewhere(repository, &step, own_config.is_some()));
         read_by_any.extend(read);
         set_for_any.extend(own);
     }
@@ -224,7 +224,7 @@ fn recorded(read: Read) -> BTreeSet<String> {
     });
     assert!(
         complete,
-        "the settings were not read completely; give every variable a valid value"
+        "the environment was not read completely; give every variable a valid value"
     );
     asked.into_inner()
 }
@@ -237,19 +237,21 @@ fn variables(function: &Value) -> BTreeSet<String> {
         .collect()
 }
 
-/// Only `Settings` reads the environment, or the check would not know the variable.
-fn reads_elsewhere(repository: &Repository, step: &Step, own_settings: bool) -> Vec<String> {
+/// Only `Baseline` and `Config` read the environment, or the check would not know the variable.
+fn reads_elsewhere(repository: &Repository, step: &Step, own_config: bool) -> Vec<String> {
     let mut problems = Vec::new();
     for (path, text) in repository.below(&step.path("src/")) {
-        let is_allowed = path.ends_with("/src/main.rs") && own_settings;
-        let reads = text.matches("Settings::read(|name| std::env::var(name).ok())");
+        let is_allowed = path.ends_with("/src/main.rs") && own_config;
+        let reads = text.matches("Config::read(|name| std::env::var(name).ok())");
         let allowed = if is_allowed { reads.count() } else { 0 };
         if text.matches("env::var").count() > allowed {
-            problems.push(format!("{path} reads the environment past Settings"));
-        }
-        if text.contains("struct Settings") && !own_settings {
             problems.push(format!(
-                "{path} has its own settings, which OWN_SETTINGS of this test does not list"
+                "{path} reads the environment past Baseline or Config"
+            ));
+        }
+        if text.contains("struct Config") && !own_config {
+            problems.push(format!(
+                "{path} has its own configuration, which OWN_CONFIG of this test does not list"
             ));
         }
     }

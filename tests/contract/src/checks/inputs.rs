@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use anyhow::{Context, Result};
-use lifecycle::{Settings, StepError, input};
+use lifecycle::{Baseline, StepError, input};
 use regex::Regex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use time::UtcDateTime;
 use super::differences;
 use crate::{Repository, markdown};
 
-/// The environment in the examples of the documents and in [`Settings::for_tests`].
+/// The environment in the examples of the documents and in [`Baseline::for_tests`].
 const ENVIRONMENT: &str = "test";
 
 /// Decodes and checks a machine's input as its first function does.
@@ -24,7 +24,7 @@ const INPUTS: [(&str, Take); 3] = [
     ("cleanup", decode::<find_deployments::Input>),
     ("deploy", |value| {
         input::decode::<validate_deployment::Input>(value)?
-            .check(&Settings::for_tests(), UtcDateTime::now())
+            .check(&Baseline::for_tests(), UtcDateTime::now())
             .map(drop)
     }),
     ("rollback", decode::<restore_deployment::Input>),

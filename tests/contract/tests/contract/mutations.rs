@@ -78,7 +78,7 @@ mistakes! {
     a_variable_for_a_function_that_does_not_read_it: functions::environment, PIPELINE,
         "STATE_MACHINE_ARN:" => "EXTRA: x\n          STATE_MACHINE_ARN:", "sets EXTRA for start-deployment";
     a_function_that_reads_the_environment_past_its_settings: functions::environment,
-        "functions/switch-traffic/src/lib.rs", "async fn tag(" => "// std::env::var\nasync fn tag(", "past Settings";
+        "functions/switch-traffic/src/lib.rs", "async fn tag(" => "// std::env::var\nasync fn tag(", "past Baseline";
 
     a_function_of_another_name: pipeline::resources, PIPELINE,
         "FunctionName: !Sub ${Environment}-create-service" => "FunctionName: !Sub ${Environment}-service", "the FunctionName is";

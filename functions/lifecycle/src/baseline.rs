@@ -1,12 +1,11 @@
 //! What a function knows of its environment, read once at start.
 
-use time::Duration;
-
-use crate::{Environment, ErrorName, StepError, defaults};
+use crate::variables::{environment, number, required};
+use crate::{Environment, StepError, defaults};
 
 /// The baseline's resources, handed to every function by `infra/pipeline.yaml`.
 #[derive(Debug, Clone)]
-pub struct Settings {
+pub struct Baseline {
     /// The environment that this function serves.
     pub environment: Environment,
     /// The AWS region.
@@ -42,14 +41,14 @@ pub struct Settings {
     pub health_check_grace_seconds: i32,
 }
 
-impl Settings {
-    /// Reads the settings through `variable`, which gives the value of an environment variable.
+impl Baseline {
+    /// Reads it through `variable`, which gives the value of an environment variable.
     ///
     /// # Errors
     /// `Configuration`, naming the first variable that is missing or wrong.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, StepError> {
         let required = |name: &str| required(&variable, name);
-        Ok(Settings {
+        Ok(Baseline {
             environment: environment(&variable)?,
             region: required("AWS_REGION")?,
             cluster: required("CLUSTER_NAME")?,
@@ -72,15 +71,15 @@ impl Settings {
         })
     }
 
-    /// Reads the settings from the process's environment.
+    /// Reads it from the process's environment.
     pub fn from_env() -> Result<Self, StepError> {
         Self::read(|name| std::env::var(name).ok())
     }
 
-    /// Settings for unit tests: environment `test`, region `us-east-1`, ARNs that look like AWS's.
+    /// A baseline for unit tests: environment `test`, region `us-east-1`, ARNs that look like AWS's.
     #[doc(hidden)]
     pub fn for_tests() -> Self {
-        Settings {
+        Baseline {
             environment: "test".parse().expect("a valid name"),
             region: "us-east-1".into(),
             cluster: "test".into(),
@@ -104,84 +103,20 @@ impl Settings {
     }
 }
 
-/// The value of a variable that has to be there.
-///
-/// # Errors
-/// `Configuration`, naming the variable.
-pub fn required(
-    variable: impl Fn(&str) -> Option<String>,
-    name: &str,
-) -> Result<String, StepError> {
-    variable(name).filter(|value| !value.is_empty()).ok_or_else(|| {
-        StepError::new(
-            ErrorName::Configuration,
-            format!("the function's environment variable {name} is not set; deploy infra/pipeline.yaml again"),
-        )
-    })
-}
-
-/// The value of a variable that is a whole number, or `default` when it is not set.
-///
-/// # Errors
-/// `Configuration`, naming the variable, when it is something else.
-pub fn number(
-    variable: impl Fn(&str) -> Option<String>,
-    name: &str,
-    default: u32,
-) -> Result<u32, StepError> {
-    match variable(name).filter(|value| !value.is_empty()) {
-        None => Ok(default),
-        Some(value) => value.parse().map_err(|_| {
-            StepError::new(
-                ErrorName::Configuration,
-                format!(
-                    "the function's environment variable {name} is `{value}`, not a whole number; correct it in infra/pipeline.yaml"
-                ),
-            )
-        }),
-    }
-}
-
-/// The value of a variable that is a number of seconds, or `default` seconds when it is not set.
-///
-/// # Errors
-/// As [`number`].
-pub fn seconds(
-    variable: impl Fn(&str) -> Option<String>,
-    name: &str,
-    default: u32,
-) -> Result<Duration, StepError> {
-    number(variable, name, default).map(|seconds| Duration::seconds(seconds.into()))
-}
-
 fn grace(variable: impl Fn(&str) -> Option<String>) -> Result<i32, StepError> {
     let least = defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS;
     let timeout = number(variable, "HEALTH_TIMEOUT_SECONDS", least)?;
     Ok(timeout.max(least).try_into().unwrap_or(i32::MAX))
 }
 
-/// The environment that a function serves.
-///
-/// # Errors
-/// `Configuration` when `PULSE_ENVIRONMENT` is missing or not the name of an environment.
-pub fn environment(variable: impl Fn(&str) -> Option<String>) -> Result<Environment, StepError> {
-    required(variable, "PULSE_ENVIRONMENT")?
-        .parse()
-        .map_err(|why| {
-            StepError::new(
-                ErrorName::Configuration,
-                format!("PULSE_ENVIRONMENT: {why}"),
-            )
-        })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ErrorName;
 
     #[test]
     fn a_missing_variable_is_named() {
-        let error = Settings::read(|name| (name != "VPC_ID").then(|| "test".to_owned()));
+        let error = Baseline::read(|name| (name != "VPC_ID").then(|| "test".to_owned()));
         let error = error.unwrap_err();
         assert_eq!(error.name, ErrorName::Configuration);
         assert!(error.message.contains("VPC_ID"), "{}", error.message);
@@ -189,42 +124,25 @@ mod tests {
 
     #[test]
     fn subnets_are_separated_by_commas() {
-        let settings = read_with("PRIVATE_SUBNETS", "subnet-a, subnet-b");
-        assert_eq!(settings.private_subnets, ["subnet-a", "subnet-b"]);
+        let baseline = read_with("PRIVATE_SUBNETS", "subnet-a, subnet-b");
+        assert_eq!(baseline.private_subnets, ["subnet-a", "subnet-b"]);
     }
 
     #[test]
     fn a_task_has_as_much_time_to_start_as_its_deployment_has_to_become_healthy() {
         for (timeout, grace) in [("60", 120), ("", 120), ("600", 600), ("3600", 3600)] {
-            let settings = read_with("HEALTH_TIMEOUT_SECONDS", timeout);
-            assert_eq!(settings.health_check_grace_seconds, grace, "{timeout}");
+            let baseline = read_with("HEALTH_TIMEOUT_SECONDS", timeout);
+            assert_eq!(baseline.health_check_grace_seconds, grace, "{timeout}");
         }
     }
 
     /// All other variables are `test`, or not set if they are numbers.
-    fn read_with(variable: &str, value: &str) -> Settings {
-        Settings::read(|name| match name {
+    fn read_with(variable: &str, value: &str) -> Baseline {
+        Baseline::read(|name| match name {
             _ if name == variable => Some(value.to_owned()),
             "HEALTH_TIMEOUT_SECONDS" => None,
             _ => Some("test".to_owned()),
         })
         .unwrap()
-    }
-
-    #[test]
-    fn a_number_has_a_default_and_anything_else_is_refused_by_name() {
-        let read = |value: Option<&str>| {
-            number(|_| value.map(str::to_owned), "KEEP_PREVIOUS", 1).map_err(|error| error.message)
-        };
-        assert_eq!(read(None), Ok(1));
-        assert_eq!(read(Some("")), Ok(1));
-        assert_eq!(read(Some("3")), Ok(3));
-        for wrong in ["-1", "two", "1.5"] {
-            let message = read(Some(wrong)).unwrap_err();
-            assert!(
-                message.contains("KEEP_PREVIOUS") && message.contains(wrong),
-                "{message}"
-            );
-        }
     }
 }

@@ -48,6 +48,8 @@ contract! {
     one_place_decides_what_is_active: functions::active;
     functions_know_the_fields_that_machines_send: payloads::fields;
     machines_compare_only_words_that_exist: payloads::words;
+    machines_send_the_payloads_that_the_executions_list: expressions::payloads;
+    functions_can_read_what_machines_send: expressions::inputs;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;

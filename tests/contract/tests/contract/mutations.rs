@@ -7,12 +7,28 @@ use contract::checks::{
 };
 use contract::{Repository, Template, calls};
 
+use super::expressions;
+
 const PIPELINE: &str = "infra/pipeline.yaml";
 const BASELINE: &str = "infra/baseline.yaml";
 const MACHINE: &str = "statemachine/deploy.asl.json";
 const CLEANUP: &str = "statemachine/cleanup.asl.json";
+const ROLLBACK: &str = "statemachine/rollback.asl.json";
 const EVENTS: &str = "docs/events.md";
 const OPERATIONS: &str = "docs/operations.md";
+
+/// A part of the payload with which a failed rollback takes its marks back.
+macro_rules! taken_back {
+    ($restoring_since:literal) => {
+        concat!(
+            "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\",",
+            "\n          \"replacedDeploymentId\": ",
+            "\"{% $exists($target.replacedDeploymentId) ? $target.replacedDeploymentId : null %}\",",
+            "\n          \"restoringSince\": ",
+            $restoring_since
+        )
+    };
+}
 
 /// The repository with the first `from` in a file replaced.
 fn edited(path: &str, from: &str, to: &str) -> Repository {
@@ -65,6 +81,46 @@ mistakes! {
         "$drained.verdict = 'gone'" => "$drained.verdict = 'vanished'", "nothing answers vanished";
     a_state_that_a_plan_does_not_have: payloads::words, "statemachine/cleanup.asl.json",
         "['draining', 'deleting']" => "['draining', 'drained_']", "nothing answers drained_";
+    an_undo_of_what_was_live: expressions::payloads, MACHINE,
+        "\"onlyIfNeverLive\": true" => "\"onlyIfNeverLive\": false", "[\"UndoDeployment\",";
+    an_undo_that_does_not_say_whose_it_is: expressions::payloads, MACHINE,
+        "\"onlyIfNeverLive\": true,\n          \"execution\": \"{% $states.context.Execution.Id %}\"" => "\"onlyIfNeverLive\": true",
+        "[\"UndoDeployment\",";
+    a_repair_that_is_not_called_one: expressions::payloads, CLEANUP,
+        "\"repair\": true, " => "", "[\"SwitchTraffic\",";
+    a_repair_that_always_rolls_back: expressions::payloads, CLEANUP,
+        "\"rollBack\": \"{% $found.repair.rollBack %}\"" => "\"rollBack\": true", "[\"SwitchTraffic\",";
+    a_cleanup_that_deletes_a_candidate_that_went_live: expressions::payloads, CLEANUP,
+        "\"{% $item.state = 'candidate' or $item.targetGroupArn = null %}\"" => "false", "[\"DeleteDeployment\",";
+    a_cleanup_that_deletes_what_a_rollback_brought_back: expressions::payloads, CLEANUP,
+        "\"{% $item.state in ['draining', 'deleting'] or $item.action = 'drain' %}\"" => "\"{% $item.state = 'deleting' %}\"",
+        "[\"DeleteDeployment\",";
+    a_cleanup_that_deletes_more_than_rules: expressions::payloads, CLEANUP,
+        "\"onlyRules\": \"{% $item.action = 'unroute' %}\", " => "", "[\"DeleteDeployment\",";
+    a_cleanup_that_ignores_running_executions: expressions::payloads, CLEANUP,
+        "%}\", \"stateMachine\": \"${DeployStateMachineArn}\"" => "%}\"", "[\"DeleteDeployment\",";
+    a_rollback_that_switches_like_a_deployment: expressions::payloads, ROLLBACK,
+        "\"rollBack\": true, \"replaced\"" => "\"rollBack\": false, \"replaced\"", "[\"SwitchTraffic\",";
+    a_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
+        ", \"wasRolledBack\": \"{% $target.wasRolledBack %}\"" => "", "[\"SwitchTraffic\",";
+    a_failed_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
+        "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\"," => "", "[\"TakeMarksBack\",";
+    a_failed_rollback_that_switches_once_more: expressions::payloads, ROLLBACK,
+        "\"takeBack\": true, " => "", "[\"TakeMarksBack\",";
+    a_failed_rollback_that_does_not_know_its_own_mark: expressions::payloads, ROLLBACK,
+        taken_back!("\"{% $exists($target.restoringSince) ? $target.restoringSince : null %}\"") => taken_back!("null"), "[\"TakeMarksBack\",";
+    a_rollback_that_replaces_what_came_after_it: expressions::payloads, ROLLBACK,
+        "\"{% $merge([$states.result.Payload, {'replaced': [$target.replaced], 'replacedDeploymentId': $target.replacedDeploymentId, 'wasRolledBack': $target.wasRolledBack}]) %}\""
+            => "\"{% $states.result.Payload %}\"", "[\"SwitchTraffic\",";
+    a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
+        "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
+    a_health_check_that_does_not_say_how_long_it_waited: expressions::payloads, MACHINE,
+        "\"waitedSeconds\": \"{% $max([0, $floor(${HealthTimeoutSeconds} - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
+        "[\"CheckTargetHealth\",";
+    a_payload_without_what_its_function_needs: expressions::inputs, CLEANUP,
+        ", \"targetGroupArn\": \"{% $item.targetGroupArn %}\"" => "", "missing field `targetGroupArn`";
+    a_payload_with_a_text_for_a_number: expressions::inputs, MACHINE,
+        "\"cpu\": \"{% $deployment.cpu %}\"" => "\"cpu\": \"{% $string($deployment.cpu) %}\"", "cpu";
     a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
         "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
     a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",

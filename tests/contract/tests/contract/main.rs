@@ -71,6 +71,7 @@ contract! {
     tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
     roles_are_assumed_by_what_uses_them_for_this_account_only: policies::trust;
     roles_change_only_what_carries_their_environments_tag: policies::changes;
+    traffic_roles_and_secrets_are_open_to_those_who_need_them_only: policies::exact;
     queues_topics_and_keys_let_their_senders_in: policies::senders;
     every_promise_has_a_test: promises::tested;
     http_is_redirected_and_tasks_are_reached_by_two_only: promises::network;

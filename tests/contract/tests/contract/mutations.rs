@@ -235,6 +235,39 @@ mistakes! {
         "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Decrypt" => "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Encrypt", "refuses kms:Decrypt to cloudwatch";
     a_key_that_rules_may_not_use: policies::senders, PIPELINE,
         "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt\n              - kms:GenerateDataKey" => "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt", "refuses kms:GenerateDataKey to events";
+    a_switch_of_any_listener: policies::exact, PIPELINE,
+        "Action: elasticloadbalancing:ModifyListener\n                Resource: !Ref ListenerArn"
+            => "Action: elasticloadbalancing:ModifyListener\n                Resource: !Sub \"arn:${AWS::Partition}:elasticloadbalancing:${AWS::Region}:${AWS::AccountId}:listener/app/*\"",
+        "allows elasticloadbalancing:ModifyListener of";
+    a_rule_of_any_listener: policies::exact, PIPELINE,
+        "Action: elasticloadbalancing:CreateRule\n                Resource: !Ref ListenerArn"
+            => "Action: elasticloadbalancing:CreateRule\n                Resource: !Sub \"arn:${AWS::Partition}:elasticloadbalancing:${AWS::Region}:${AWS::AccountId}:listener/app/*\"",
+        "allows elasticloadbalancing:CreateRule of";
+    a_step_that_may_switch_too: policies::exact, PIPELINE,
+        "                Action: elasticloadbalancing:CreateRule\n" => "                Action: [elasticloadbalancing:CreateRule, elasticloadbalancing:ModifyListener]\n",
+        "allows elasticloadbalancing:ModifyListener of";
+    any_role_that_is_passed: policies::exact, PIPELINE,
+        "Action: iam:PassRole\n                Resource:\n                  - !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ExecutionRoleArn\" }"
+            => "Action: iam:PassRole\n                Resource:\n                  - !Sub \"arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*\"",
+        "allows iam:PassRole of";
+    a_role_that_is_passed_to_anything: policies::exact, PIPELINE,
+        "StringEquals: { \"iam:PassedToService\": ecs-tasks.amazonaws.com }" => "StringLike: { \"iam:PassedToService\": \"*\" }",
+        "allows passing roles to others than ECS";
+    any_machine_that_a_push_starts: policies::exact, PIPELINE,
+        "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy\""
+            => "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:*\"",
+        "allows states:StartExecution of";
+    a_schedule_that_starts_another_machine: policies::exact, PIPELINE,
+        "Action: states:StartExecution\n                Resource: !Ref CleanupStateMachine"
+            => "Action: states:StartExecution\n                Resource: !Ref RollbackStateMachine",
+        "allows states:StartExecution of";
+    any_secret_for_the_drain: policies::exact, PIPELINE,
+        "Resource: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-DrainSecretArn\" }"
+            => "Resource: !Sub \"arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*\"",
+        "allows secretsmanager:GetSecretValue of";
+    any_secret_for_the_tasks: policies::exact, BASELINE,
+        "Resource: !GetAtt DrainSecret.Id" => "Resource: !Sub \"arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*\"",
+        "allows secretsmanager:GetSecretValue of";
     a_role_that_another_service_may_assume: policies::trust, PIPELINE,
         "Principal: { Service: lambda.amazonaws.com }" => "Principal: { Service: [lambda.amazonaws.com, ec2.amazonaws.com] }", "does not trust lambda.amazonaws.com alone";
     a_role_of_tasks_that_lambda_may_assume: policies::trust, BASELINE,

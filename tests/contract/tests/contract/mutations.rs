@@ -279,18 +279,71 @@ mistakes! {
         "a_loop_ends_at_its_deadline" => "a_loop_never_ends", "there is no test a_loop_never_ends";
     a_promise_without_a_test: promises::tested, "tests/README.md",
         "| `a_loop_ends_at_its_deadline` |" => "| |", "has no test";
+    a_promise_of_a_helper: promises::tested, "tests/README.md",
+        "`a_loop_ends_at_its_deadline`" => "`assert_reported`", "there is no test assert_reported";
+    a_promise_of_a_function_that_is_not_a_test: promises::tested, "tests/contract/tests/contract/expressions.rs",
+        "#[test]\nfn a_loop_ends_at_its_deadline" => "fn a_loop_ends_at_its_deadline", "there is no test a_loop_ends_at_its_deadline";
+    a_promise_of_a_test_that_is_ignored: promises::tested, "functions/find-deployments/src/plan/tests.rs",
+        "#[test]\nfn a_deletion_that_has_begun_is_finished" => "#[test]\n#[ignore]\nfn a_deletion_that_has_begun_is_finished",
+        "there is no test a_deletion_that_has_begun_is_finished";
+    a_promise_of_a_check_that_does_not_run: promises::tested, "tests/contract/tests/contract/main.rs",
+        "    images_are_kept_as_the_documents_say:" => "    // images_are_kept_as_the_documents_say:",
+        "there is no test images_are_kept_as_the_documents_say";
+    a_promise_of_a_field: promises::tested, "tests/README.md",
+        "`a_loop_ends_at_its_deadline`" => "`answers`", "there is no test answers";
     a_task_that_anybody_reaches: promises::network, BASELINE,
         "SourceSecurityGroupId: !Ref DrainSecurityGroup" => "CidrIp: 0.0.0.0/0", "tasks are reached by others";
+    a_task_that_is_reached_by_any_protocol: promises::network, BASELINE,
+        "IpProtocol: tcp, FromPort: 8000, ToPort: 8000, SourceSecurityGroupId" => "IpProtocol: \"-1\", FromPort: 8000, ToPort: 8000, SourceSecurityGroupId",
+        "tasks are reached by others";
+    a_task_that_a_rule_of_its_own_opens: promises::network, BASELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !GetAtt ServiceSecurityGroup.GroupId, IpProtocol: tcp, FromPort: 8000, ToPort: 8000, CidrIp: 0.0.0.0/0 }\n",
+        "tasks are reached by others";
+    a_task_that_the_pipeline_opens: promises::network, PIPELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ServiceSecurityGroupId\" }, IpProtocol: \"-1\", CidrIp: 10.0.0.0/8 }\n",
+        "tasks are reached by others";
+    a_group_that_no_check_knows: promises::network, PIPELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !Select [0, !Ref Groups], IpProtocol: \"-1\", CidrIp: 0.0.0.0/0 }\n",
+        "the group of Open in infra/pipeline.yaml is reached too";
     a_load_balancer_with_another_port: promises::network, BASELINE,
         "FromPort: 80, ToPort: 80" => "FromPort: 80, ToPort: 8080", "open on other ports";
     http_that_is_answered: promises::network, BASELINE,
         "StatusCode: HTTP_301" => "StatusCode: HTTP_302", "not redirected";
     images_that_expire_although_they_are_kept: promises::images, BASELINE,
-        "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "are not kept first";
+        "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "images are kept in another way";
+    images_that_expire_by_their_first_tag: promises::images, BASELINE,
+        "\"countNumber\": 100000" => "\"countNumber\": 1", "images are kept in another way";
+    images_that_expire_by_another_number: promises::images, BASELINE,
+        "\"countNumber\": ${ImagesKept}" => "\"countNumber\": 100", "images are kept in another way";
+    images_that_expire_by_age: promises::images, BASELINE,
+        "\"countType\": \"imageCountMoreThan\", \"countNumber\": ${ImagesKept}" => "\"countType\": \"sinceImagePushed\", \"countUnit\": \"days\", \"countNumber\": ${ImagesKept}",
+        "images are kept in another way";
+    images_whose_parts_expire_at_once: promises::images, BASELINE,
+        "\"countUnit\": \"days\", \"countNumber\": 14" => "\"countUnit\": \"days\", \"countNumber\": 1", "images are kept in another way";
+    another_number_of_days: promises::images, "docs/aws.md",
+        "expire 14 days after" => "expire 30 days after", "does not say `expire 14 days";
     another_number_of_images: promises::images, "docs/aws.md",
         "keeps the newest 1000 images" => "keeps the newest 100 images", "does not say `keeps the newest 1000 images`";
     an_alarm_without_a_recipient: promises::alarms, PIPELINE,
         "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: []", "does not report to the failure topic";
+    an_alarm_that_is_turned_off: promises::alarms, PIPELINE,
+        "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: [!Ref FailureTopic]\n      ActionsEnabled: false", "does not report to the failure topic";
+    an_alarm_on_another_machine: promises::alarms, PIPELINE,
+        "      MetricName: ExecutionsTimedOut\n      Dimensions: [{ Name: StateMachineArn, Value: !Ref CleanupStateMachine }]"
+            => "      MetricName: ExecutionsTimedOut\n      Dimensions: [{ Name: StateMachineArn, Value: !Ref DeployStateMachine }]",
+        "CleanupTimedOutAlarm watches";
+    an_alarm_on_another_ending: promises::alarms, PIPELINE,
+        "MetricName: ExecutionsAborted" => "MetricName: ExecutionsSucceeded", "DeployAbortedAlarm watches";
+    an_alarm_after_the_second_failure: promises::alarms, PIPELINE,
+        "Threshold: 0" => "Threshold: 1", "DeployFailedAlarm compares";
+    an_alarm_on_a_metric_that_nobody_writes: promises::alarms, PIPELINE,
+        "MetricName: UnhealthyTargets" => "MetricName: UnhealthyHostCount", "UnhealthyTargetsAlarm watches";
+    an_alarm_on_another_namespace: promises::alarms, PIPELINE,
+        "Namespace: PulseDeploy" => "Namespace: Pulse", "UnhealthyTargetsAlarm watches";
+    a_cleanup_that_reports_under_another_name: promises::alarms, CLEANUP,
+        "\"MetricName\": \"UnhealthyTargets\"" => "\"MetricName\": \"Unhealthy\"", "UnhealthyTargetsAlarm watches";
+    a_cleanup_that_reports_for_another_environment: promises::alarms, CLEANUP,
+        "\"Dimensions\": [{\"Name\": \"Environment\"," => "\"Dimensions\": [{\"Name\": \"Stack\",", "UnhealthyTargetsAlarm watches";
     an_alarm_that_nobody_documents: promises::alarms, PIPELINE,
         "AlarmName: !Sub ${Environment}-dead-letters" => "AlarmName: !Sub ${Environment}-letters", "the alarm letters is in";
     any_rule_that_starts_deployments: promises::one_trigger, PIPELINE,

@@ -125,6 +125,74 @@ pub fn untied(template: &Template) -> Vec<String> {
     problems
 }
 
+/// The actions that move traffic, run what visitors reach or read a secret: each role that may do them, with exactly the
+/// resource. `docs/security.md` promises that there is no other.
+fn narrow() -> Value {
+    let of_the_baseline = |name: &str| -> Value {
+        json!({"Fn::ImportValue": {"Fn::Sub": format!("${{Environment}}-baseline-{name}")}})
+    };
+    let listener = json!({"Ref": "ListenerArn"});
+    let task_roles = json!(["ExecutionRoleArn", "TaskRoleArn"].map(of_the_baseline));
+    let client_secret = json!(["", "-??????"].map(|suffix| {
+        let secrets =
+            "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret";
+        json!({"Fn::Sub": format!("{secrets}:${{Environment}}/oidc-client-secret{suffix}")})
+    }));
+    json!({
+        "elasticloadbalancing:ModifyListener": {"SwitchTrafficRole": listener},
+        "elasticloadbalancing:CreateRule": {"CreateListenerRuleRole": listener},
+        "iam:PassRole": {
+            "CreateServiceRole": task_roles,
+            "RegisterTaskDefinitionRole": task_roles,
+            "RestartRolloutRole": task_roles,
+            "RestoreDeploymentRole": task_roles,
+        },
+        "secretsmanager:GetSecretValue": {
+            "CreateListenerRuleRole": client_secret,
+            "DrainDeploymentRole": of_the_baseline("DrainSecretArn"),
+            "ExecutionRole": {"Fn::GetAtt": ["DrainSecret", "Id"]},
+            "SwitchTrafficRole": client_secret,
+            "ValidateDeploymentRole": client_secret,
+        },
+        "states:StartExecution": {
+            "CleanupScheduleRole": {"Ref": "CleanupStateMachine"},
+            "StartDeploymentRole": {
+                "Fn::Sub": "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy"
+            },
+        },
+    })
+}
+
+/// Only the roles that need them may do the actions of [`narrow`], each on exactly its resource, and roles are passed
+/// to ECS alone.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn exact(repository: &Repository) -> Result<Vec<String>> {
+    let narrow = narrow();
+    let to_ecs = json!({"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}});
+    let mut problems = Vec::new();
+    for (path, name) in [(BASELINE, "baseline"), (PIPELINE, "pipeline")] {
+        let statements = repository.template(name)?.statements();
+        for statement in statements.iter().filter(|it| it.allows()) {
+            for action in statement.actions() {
+                let Some(roles) = narrow.get(&action) else {
+                    continue;
+                };
+                let place = format!("{path}:{} ({})", statement.line, statement.resource);
+                let resource = &statement.value["Resource"];
+                if roles.get(&statement.resource) != Some(resource) {
+                    problems.push(format!("{place} allows {action} of {resource}"));
+                }
+                if action == "iam:PassRole" && statement.value["Condition"] != to_ecs {
+                    problems.push(format!("{place} allows passing roles to others than ECS"));
+                }
+            }
+        }
+    }
+    Ok(problems)
+}
+
 /// Queues, topics and keys let in what sends to them: a rule its events and its dead letters, an alarm its changes.
 ///
 /// # Errors

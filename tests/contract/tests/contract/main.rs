@@ -48,6 +48,8 @@ contract! {
     one_place_decides_what_is_active: functions::active;
     functions_know_the_fields_that_machines_send: payloads::fields;
     machines_compare_only_words_that_exist: payloads::words;
+    machines_send_the_payloads_that_the_executions_list: expressions::payloads;
+    functions_can_read_what_machines_send: expressions::inputs;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;
@@ -69,6 +71,7 @@ contract! {
     tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
     roles_are_assumed_by_what_uses_them_for_this_account_only: policies::trust;
     roles_change_only_what_carries_their_environments_tag: policies::changes;
+    traffic_roles_and_secrets_are_open_to_those_who_need_them_only: policies::exact;
     queues_topics_and_keys_let_their_senders_in: policies::senders;
     every_promise_has_a_test: promises::tested;
     http_is_redirected_and_tasks_are_reached_by_two_only: promises::network;

@@ -214,7 +214,8 @@ refuse_named_groups() {
     --query "StackResources[?ResourceType=='AWS::EC2::SecurityGroup' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId") ||
     fail "cannot read the resources of stack $baseline"
   for group in $groups; do
-    users=$(aws ec2 describe-security-groups --output text --query "SecurityGroups[?contains(IpPermissions[].UserIdGroupPairs[].GroupId, '$group') || contains(IpPermissionsEgress[].UserIdGroupPairs[].GroupId, '$group')].GroupId") ||
+    users=$(aws ec2 describe-security-groups --output text --query \
+      "SecurityGroups[?IpPermissions[?UserIdGroupPairs[?GroupId=='$group']] || IpPermissionsEgress[?UserIdGroupPairs[?GroupId=='$group']]].GroupId") ||
       fail "cannot read the security groups"
     users=$(comm -13 <(names_in "$groups") <(names_in "$users") | xargs)
     [[ -z $users ]] ||

@@ -225,6 +225,16 @@ mistakes! {
     a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
         "let mut previous = None;" => "let mut previous = None; self.elb.delete_rule().send().await;", "DeleteRule is in what it calls but not";
 
+    a_role_that_is_passed_to_anything: policies::passed_roles, PIPELINE,
+        "Resource: !Ref BaseRoleArns\n            Condition:\n              StringEquals: { \"iam:PassedToService\": ecs-tasks.amazonaws.com }\n" => "Resource: !Ref BaseRoleArns\n", "(BaseRolesPolicy) passes roles to more than tasks";
+    a_role_that_is_passed_to_another_service: policies::passed_roles, PIPELINE,
+        "\"iam:PassedToService\": ecs-tasks.amazonaws.com" => "\"iam:PassedToService\": ec2.amazonaws.com", "(RegisterTaskDefinitionRole) passes roles to more than tasks";
+    any_role_for_tasks: policies::passed_roles, PIPELINE,
+        "Resource: !Ref BaseRoleArns" => "Resource: !Sub arn:${AWS::Partition}:iam::${AWS::AccountId}:role/team-*", "not for the roles of BaseRoleArns alone";
+    base_roles_that_nobody_has_named: policies::passed_roles, PIPELINE,
+        "Condition: HasBaseRoles" => "Condition: HasFailureEmail", "not for the roles of BaseRoleArns alone";
+    fresh_tasks_without_their_base_roles: policies::passed_roles, PIPELINE,
+        "        - !Ref RestoreDeploymentRole\n" => "", "the role RestoreDeploymentRole is in what passes roles but not";
     a_dead_letter_that_the_queue_refuses: policies::senders, PIPELINE,
         "[!GetAtt ImagePushedRule.Arn, !GetAtt FailureRule.Arn]" => "[!GetAtt FailureRule.Arn]", "refuses what ImagePushedRule cannot deliver";
     an_alarm_that_the_topic_refuses: policies::senders, PIPELINE,
@@ -250,9 +260,6 @@ mistakes! {
         "Action: iam:PassRole\n                Resource:\n                  - !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ExecutionRoleArn\" }"
             => "Action: iam:PassRole\n                Resource:\n                  - !Sub \"arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*\"",
         "allows iam:PassRole of";
-    a_role_that_is_passed_to_anything: policies::exact, PIPELINE,
-        "StringEquals: { \"iam:PassedToService\": ecs-tasks.amazonaws.com }" => "StringLike: { \"iam:PassedToService\": \"*\" }",
-        "allows passing roles to others than ECS";
     any_machine_that_a_push_starts: policies::exact, PIPELINE,
         "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy\""
             => "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:*\"",
@@ -266,7 +273,7 @@ mistakes! {
             => "Resource: !Sub \"arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*\"",
         "allows secretsmanager:GetSecretValue of";
     any_secret_for_the_tasks: policies::exact, BASELINE,
-        "Resource: !GetAtt DrainSecret.Id" => "Resource: !Sub \"arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*\"",
+        ":secret:${Environment}/*\"" => ":secret:*\"",
         "allows secretsmanager:GetSecretValue of";
     a_role_that_another_service_may_assume: policies::trust, PIPELINE,
         "Principal: { Service: lambda.amazonaws.com }" => "Principal: { Service: [lambda.amazonaws.com, ec2.amazonaws.com] }", "does not trust lambda.amazonaws.com alone";
@@ -370,6 +377,38 @@ mistakes! {
         "DeletionPolicy: RetainExceptOnCreate" => "DeletionPolicy: Retain", "is not kept, or also when";
     a_deployment_id_that_can_move: baseline::images, BASELINE,
         "\"sha256-*\"" => "\"*\"", "other tags than those of attestations";
+    a_subnet_in_a_network_that_exists: baseline::existing_network, BASELINE,
+        "  PublicSubnetTwo:\n    Type: AWS::EC2::Subnet\n    Condition: OwnNetwork\n" => "  PublicSubnetTwo:\n    Type: AWS::EC2::Subnet\n", "PublicSubnetTwo is created in a network that exists";
+    a_nat_gateway_in_a_network_that_exists: baseline::existing_network, BASELINE,
+        "HasNatGatewayPerZone: !And [!Condition OwnNetwork, !Equals [!Ref NatGateway, perZone]]" => "HasNatGatewayPerZone: !Equals [!Ref NatGateway, perZone]", "NatGatewayTwo is created in a network that exists";
+    a_rule_that_two_networks_have: baseline::existing_network, BASELINE,
+        "Condition: ExistingNetwork" => "Condition: HasListener", "AlbToTasks is created in a network that exists";
+    a_network_that_is_always_the_stacks_own: baseline::existing_network, BASELINE,
+        "OwnNetwork: !Equals [!Ref VpcId, \"\"]" => "OwnNetwork: !Equals [\"\", \"\"]", "exactly if VpcId is empty";
+    a_group_in_a_network_that_may_not_exist: baseline::existing_network, BASELINE,
+        "VpcId: !If [OwnNetwork, !Ref Vpc, !Ref VpcId]" => "VpcId: !Ref Vpc", "AlbSecurityGroup needs Vpc, which may not exist";
+    an_output_of_a_network_that_may_not_exist: baseline::existing_network, BASELINE,
+        "Value: !If [OwnNetwork, !Ref Vpc, !Ref VpcId]" => "Value: !Ref Vpc", "VpcId needs Vpc, which may not exist";
+    a_load_balancer_that_waits_for_what_may_not_exist: baseline::existing_network, BASELINE,
+        "Type: AWS::ElasticLoadBalancingV2::LoadBalancer\n" => "Type: AWS::ElasticLoadBalancingV2::LoadBalancer\n    DependsOn: PublicDefaultRoute\n", "LoadBalancer needs PublicDefaultRoute";
+    tasks_that_an_update_makes_unreachable: baseline::ways_to_tasks, BASELINE,
+        "- { Description: Draining, IpProtocol: tcp, FromPort: 8000, ToPort: 8000, CidrIp: !Ref VpcCidr }" => "- !Ref AWS::NoValue", "DrainSecurityGroup does not reach tasks in the stack's network";
+    tasks_that_are_out_of_reach: baseline::ways_to_tasks, BASELINE,
+        "      GroupId: !Ref AlbSecurityGroup" => "      GroupId: !Ref ServiceSecurityGroup", "AlbSecurityGroup does not reach tasks in a network that exists";
+    a_zone_that_depends_on_another_one: baseline::nat_gateways, BASELINE,
+        "NatGatewayId: !Ref NatGatewayTwo" => "NatGatewayId: !Ref NatGatewayOne", "the gateway of PrivateDefaultRouteTwo";
+    a_subnet_that_loses_its_route: baseline::nat_gateways, BASELINE,
+        "After: !If [HasNatGatewayPerZone, !Ref PrivateDefaultRouteTwo, \"\"]" => "After: nothing", "what PrivateSubnetTwoRoutes comes after";
+    a_choice_that_existing_stacks_have_made: baseline::nat_gateways, BASELINE,
+        "[\"true\", \"false\", perZone]" => "[one, none, perZone]", "the choice of NAT gateways";
+    parameters_of_a_similar_environment: baseline::what_starts_tasks, BASELINE,
+        "parameter/pulse/${Environment}/*" => "parameter/pulse/${Environment}*", "may call ssm:GetParameters of";
+    secrets_of_a_similar_environment: baseline::what_starts_tasks, BASELINE,
+        "secret:${Environment}/*" => "secret:${Environment}*", "may call secretsmanager:GetSecretValue of";
+    any_key_for_tasks: baseline::what_starts_tasks, BASELINE,
+        "Action: ssm:GetParameters\n" => "Action: [ssm:GetParameters, kms:Decrypt]\n", "may call kms:Decrypt of";
+    tasks_without_their_parameters: baseline::what_starts_tasks, BASELINE,
+        "Action: ssm:GetParameters\n" => "Action: ssm:GetParameter\n", "may not call ssm:GetParameters";
     a_policy_for_what_does_not_exist: baseline::live_traffic, "infra/baseline-stack-policy.json",
         "LogicalResourceId/Cluster" => "LogicalResourceId/EcsCluster", "protects EcsCluster, which";
 

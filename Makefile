@@ -19,7 +19,7 @@ DEPLOY_PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 endif
 
 # The variables that infra/deploy.sh and infra/destroy.sh read, so that `make deploy ENV=test ...` can set them.
-export ENV DOMAIN CERTIFICATE_ARN HOSTED_ZONE_ID ARCH IMAGE_ARCH BASELINE_PARAMETERS PIPELINE_PARAMETERS SKIP_BUILD DELETE_IMAGES CONFIRM
+export ENV DOMAIN CERTIFICATE_ARN HOSTED_ZONE_ID ARCH IMAGE_ARCH BASELINE_PARAMETERS PIPELINE_PARAMETERS SETTINGS SKIP_BUILD DELETE_IMAGES CONFIRM
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -45,7 +45,7 @@ build: $(VENV_READY) ## Build every function for Lambda (ARCH=x86_64 or arm64; d
 
 .PHONY: deploy
 deploy: export PATH := $(DEPLOY_PATH)
-deploy: $(DEPLOY_TOOLS) ## Deploy an environment to AWS (ENV=test DOMAIN=... and CERTIFICATE_ARN=... or HOSTED_ZONE_ID=...)
+deploy: $(DEPLOY_TOOLS) ## Deploy an environment to AWS (ENV=test DOMAIN=... and CERTIFICATE_ARN=... or HOSTED_ZONE_ID=...; SETTINGS=settings.json)
 	infra/deploy.sh
 
 .PHONY: destroy

@@ -11,12 +11,20 @@
 #   IMAGE_ARCH            architecture of the application's images; default: ARCH; stays the same if left out later
 #   BASELINE_PARAMETERS   more parameters of infra/baseline.yaml, such as "NatGateway=false VpcCidr=10.1.0.0/16"
 #   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
+#   SETTINGS              a file of JSON with the settings of all deployments, which becomes the parameter
+#                         /pulse/<env>/settings; the parameter stays the same if left out
 #   SKIP_BUILD            1 deploys the packages that are already in target/lambda
 #
 # DOMAIN and the certificate are required the first time and optional later. A CERTIFICATE_ARN that differs from the
 # listener's replaces it. Account, region and credentials come from the AWS CLI (AWS_PROFILE, AWS_REGION, ...).
 set -euo pipefail
+: "${SETTINGS:=}"
+[[ -z $SETTINGS || $SETTINGS == /* ]] || SETTINGS=$PWD/$SETTINGS
 cd "$(dirname "$0")/.."
+
+# A parameter of the tier Standard has 4 KB at most, and one of the tier Advanced 8 KB.
+# https://docs.aws.amazon.com/systems-manager/latest/userguide/parameter-store-advanced-parameters.html
+readonly MAX_BYTES_OF_SETTINGS=8192
 
 fail() {
   echo "deploy: $*" >&2
@@ -182,9 +190,14 @@ create_baseline_around_repository() {
   aws cloudformation wait stack-create-complete --stack-name "$baseline" || fail_with_events "$baseline" "$started"
 }
 
-# With the policy, CloudFormation refuses to replace or delete what deployments run on, before anything changes.
+# With the policy, CloudFormation refuses to replace or delete what deployments run on, before anything changes. It refuses
+# the policy itself if that names a resource that the stack does not have.
 protect_baseline() {
-  aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body file://infra/baseline-stack-policy.json
+  local policy network
+  policy=$(<infra/baseline-stack-policy.json)
+  network=$(stack_parameter "$baseline" VpcId)
+  [[ -z $network ]] || policy=$(grep -vE '"LogicalResourceId/(Vpc|(Public|Private)Subnet(One|Two))"' <<<"$policy")
+  aws cloudformation set-stack-policy --stack-name "$baseline" --stack-policy-body "$policy"
 }
 
 # Sets `listener` to the load balancer's HTTPS listener on port 443, and creates it if there is none. Until the first
@@ -264,6 +277,125 @@ check_hosted_zone() {
   fail "$name is not delegated to the hosted zone $HOSTED_ZONE_ID; where $name is registered, set its name servers to ${servers//$'\t'/, }"
 }
 
+# Prints the value that a parameter of the baseline has after this run: the one that is given, else that of the stack.
+baseline_parameter() {
+  local pair value=
+  for pair in "${baseline_parameters[@]}"; do
+    [[ $pair != "$1="* ]] || value=given${pair#*=}
+  done
+  if [[ $value ]]; then
+    echo "${value#given}"
+  elif [[ -z $is_new ]]; then
+    stack_parameter "$baseline" "$1"
+  fi
+}
+
+# Checks a network that exists before anything is made. CloudFormation would report a mistake late, and deployments would
+# report others.
+check_network() {
+  local vpc public private name before after subnets public_zones private_zones unreached missing=() differing=()
+  [[ " ${baseline_parameters[*]}" =~ \ (VpcId|PublicSubnetIds|PrivateSubnetIds)= ]] || return 0
+  if [[ -z $is_new ]]; then
+    # The pipeline imports these two, and an export cannot change while it is imported.
+    for name in VpcId PrivateSubnetIds; do
+      before=$(stack_parameter "$baseline" "$name")
+      after=$(baseline_parameter "$name")
+      [[ $before == "$after" ]] || differing+=("$name")
+    done
+    [[ ${#differing[@]} == 0 ]] ||
+      fail "the network of $ENV cannot change after its creation; leave out of BASELINE_PARAMETERS: ${differing[*]}"
+  fi
+  vpc=$(baseline_parameter VpcId)
+  public=$(baseline_parameter PublicSubnetIds)
+  private=$(baseline_parameter PrivateSubnetIds)
+  [[ $vpc$public$private ]] || return 0
+  [[ $vpc ]] || missing+=(VpcId)
+  [[ $public ]] || missing+=(PublicSubnetIds)
+  [[ $private ]] || missing+=(PrivateSubnetIds)
+  [[ ${#missing[@]} == 0 ]] ||
+    fail "a network that exists needs VpcId, PublicSubnetIds and PrivateSubnetIds in BASELINE_PARAMETERS; missing: ${missing[*]}"
+  subnets=$(aws ec2 describe-subnets --filters "Name=subnet-id,Values=$public,$private" --output text \
+    --query 'Subnets[].[SubnetId, VpcId, AvailabilityZone]') || fail "cannot read the subnets of $vpc"
+  public_zones=$(zones_of PublicSubnetIds "$public" "$vpc" "$subnets")
+  private_zones=$(zones_of PrivateSubnetIds "$private" "$vpc" "$subnets")
+  # https://docs.aws.amazon.com/elasticloadbalancing/latest/application/application-load-balancers.html#subnets-load-balancer
+  [[ -z $(uniq -d <<<"$public_zones") ]] ||
+    fail "PublicSubnetIds has more than one subnet in the zone $(uniq -d <<<"$public_zones" | xargs), and a load balancer takes one"
+  unreached=$(comm -13 <(echo "$public_zones") <(uniq <<<"$private_zones") | xargs)
+  [[ -z $unreached ]] ||
+    fail "PrivateSubnetIds has a subnet in the zone $unreached and PublicSubnetIds has none; a load balancer reaches tasks only in its own zones"
+}
+
+# Prints the zones of the subnets that a parameter names, sorted, one line for each subnet. Exits if a subnet does not exist
+# or is in another network, or if all are in one zone.
+zones_of() {
+  local name=$1 ids=$2 vpc=$3 subnets=$4 id network zone zones=
+  for id in ${ids//,/ }; do
+    read -r network zone < <(awk -v id="$id" '$1 == id { print $2, $3 }' <<<"$subnets") ||
+      fail "the subnet $id of $name does not exist in the region $region"
+    [[ $network == "$vpc" ]] || fail "the subnet $id of $name is in the network $network, not in $vpc"
+    zones+=$zone$'\n'
+  done
+  zones=$(sort <<<"${zones%$'\n'}")
+  [[ $(uniq <<<"$zones") == *$'\n'* ]] ||
+    fail "the subnets of $name are all in the zone $(uniq <<<"$zones"); a load balancer and the tasks of a deployment need two zones or more"
+  echo "$zones"
+}
+
+# Checks the file of settings before anything is made. The checks of single fields belong here too.
+check_settings() {
+  local size why
+  [[ -f $SETTINGS && -r $SETTINGS ]] || fail "SETTINGS names $SETTINGS, which is not a file that can be read"
+  size=$(($(wc -c <"$SETTINGS")))
+  ((size <= MAX_BYTES_OF_SETTINGS)) ||
+    fail "$SETTINGS has $size bytes, and Parameter Store takes $MAX_BYTES_OF_SETTINGS at most"
+  # https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
+  ! grep -qF '{{' "$SETTINGS" || fail "$SETTINGS contains {{, which Parameter Store refuses"
+  command -v python3 >/dev/null || fail "SETTINGS needs python3, which reads the file"
+  why=$(
+    python3 - "$SETTINGS" 2>&1 <<'END'
+import json
+import sys
+
+
+def refuse(constant):
+    raise ValueError(f"{constant} is not a value of JSON")
+
+
+try:
+    with open(sys.argv[1], encoding="utf-8") as file:
+        document = json.load(file, parse_constant=refuse)
+except (ValueError, RecursionError) as error:
+    sys.exit(f"is not JSON: {error}")
+if not isinstance(document, dict):
+    sys.exit("is not a JSON object, which begins with a brace")
+END
+  ) || fail "$SETTINGS $why"
+}
+
+# Stores the settings if they differ, and shows how. The next deployment is the first to use them.
+put_settings() {
+  local name=/pulse/$ENV/settings old new
+  new=$(<"$SETTINGS")
+  # This call answers nothing for a parameter that does not exist; the call for a single one fails.
+  old=$(aws ssm get-parameters --names "$name" --query 'Parameters[].Value' --output text) ||
+    fail "cannot read the parameter $name"
+  if [[ $old == "$new" ]]; then
+    say "$name: nothing to change"
+  elif [[ $old ]]; then
+    say "$name: updating"
+    diff -u --label before --label after <(echo "$old") <(echo "$new") || true
+    aws ssm put-parameter --name "$name" --type String --tier Intelligent-Tiering --overwrite --value "$new" >/dev/null
+    # A call that overwrites takes no tags, and an operator may have created the parameter.
+    aws ssm add-tags-to-resource --resource-type Parameter --resource-id "$name" --tags "Key=pulse:environment,Value=$ENV"
+  else
+    say "$name: creating"
+    diff -u --label before --label after /dev/null <(echo "$new") || true
+    aws ssm put-parameter --name "$name" --type String --tier Intelligent-Tiering --value "$new" \
+      --tags "Key=pulse:environment,Value=$ENV" >/dev/null
+  fi
+}
+
 # Prints the name servers of a domain, each with a dot at its end. Fails if DNS cannot be asked.
 name_servers() {
   if command -v dig >/dev/null; then
@@ -283,6 +415,7 @@ name_servers() {
 [[ -z $ARCH || $ARCH == x86_64 || $ARCH == arm64 ]] || fail "ARCH must be x86_64 or arm64, not '$ARCH'"
 [[ -z $IMAGE_ARCH || $IMAGE_ARCH == x86_64 || $IMAGE_ARCH == arm64 ]] || fail "IMAGE_ARCH must be x86_64 or arm64, not '$IMAGE_ARCH'"
 [[ -z $CERTIFICATE_ARN || -z $HOSTED_ZONE_ID ]] || fail "give CERTIFICATE_ARN or HOSTED_ZONE_ID, not both"
+[[ -z $SETTINGS ]] || check_settings
 
 baseline=$ENV-baseline
 pipeline=$ENV-pipeline
@@ -304,6 +437,7 @@ settle_stack "$baseline"
 is_new=
 [[ $state == ready ]] || is_new=yes
 read -r -a baseline_parameters <<<"Environment=$ENV $BASELINE_PARAMETERS"
+check_network
 if [[ -n $is_new ]]; then
   [[ -n $CERTIFICATE_ARN || -n $HOSTED_ZONE_ID ]] ||
     fail "$ENV is new and HTTPS needs a certificate: give CERTIFICATE_ARN, or give HOSTED_ZONE_ID to create one for DOMAIN"
@@ -367,6 +501,7 @@ image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
 read -r -a pipeline_parameters <<<"Environment=$ENV ListenerArn=$listener Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
 deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
   --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
+[[ -z $SETTINGS ]] || put_settings
 
 answer=$(aws cloudformation describe-stacks --stack-name "$baseline" --output text --query "Stacks[0].[
   Outputs[?OutputKey=='EcrRepositoryUri'].OutputValue | [0], Outputs[?OutputKey=='AlbDnsName'].OutputValue | [0],

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Removes one environment: every deployment, even if it has visitors, and then the stacks <env>-pipeline and
-# <env>-baseline with everything in them, including logs. Reports what it keeps. A second run continues where the first
-# one stopped.
+# <env>-baseline with everything in them, including logs, and the settings. A network that the stack did not create stays.
+# Reports what it keeps. A second run continues where the first one stopped.
 #
 #   ENV             name of the environment
 #   CONFIRM         the same name again, to skip the question
@@ -42,6 +42,12 @@ resource_of() {
     --query "StackResources[?LogicalResourceId=='$2' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId"
 }
 
+# Prints the value of a parameter of the baseline.
+stack_parameter() {
+  aws cloudformation describe-stacks --stack-name "$baseline" --output text \
+    --query "Stacks[0].Parameters[?ParameterKey=='$1'].ParameterValue"
+}
+
 # Whether the repository of this environment exists. A repository of that name without our tag is not ours.
 repository_exists() {
   local arn tag
@@ -55,9 +61,10 @@ repository_exists() {
 }
 
 # Reads the services of the cluster and the target groups of the network. Sets `present` to the names that are
-# deployments, and `foreign` to the others. Exits if a read fails, which does not mean that there are none.
+# deployments, and `foreign` to the others that are in the way. Exits if a read fails, which does not mean that there are
+# none.
 read_deployments() {
-  local services='' groups='' names
+  local services='' groups=''
   if [[ $cluster ]]; then
     services=$(aws ecs list-services --cluster "$cluster" --output text --query 'serviceArns[]') || fail "cannot list services"
   fi
@@ -65,16 +72,22 @@ read_deployments() {
     groups=$(aws elbv2 describe-target-groups --output text --query "TargetGroups[?VpcId=='$network'].TargetGroupName") ||
       fail "cannot list target groups"
   fi
-  names=$(tr -s '[:space:]' '\n' <<<"$services $groups" | sed -e 's|.*/||' -e '/^None$/d' -e '/^$/d' | sort -u)
-  present=$(grep -E "^$ENV-[0-9]{8}-[0-9]{6}Z$" <<<"$names" | xargs || true)
-  foreign=$(grep -vE "^$ENV-[0-9]{8}-[0-9]{6}Z$" <<<"$names" | xargs || true)
+  present=$(names_in "$services $groups" | grep -E "^$ENV-[0-9]{8}-[0-9]{6}Z$" | xargs || true)
+  # In a network that the stack did not create, others may have target groups.
+  [[ $own_network ]] || groups=''
+  foreign=$(names_in "$services $groups" | grep -vE "^$ENV-[0-9]{8}-[0-9]{6}Z$" | xargs || true)
 }
 
-# Prints the ARNs of the environment's target groups, one per line.
+# Prints the names in a list of names and ARNs, one per line.
+names_in() {
+  tr -s '[:space:]' '\n' <<<"$1" | sed -e 's|.*/||' -e '/^None$/d' -e '/^$/d' | sort -u
+}
+
+# Prints the ARNs of the target groups of the environment's deployments, one per line.
 target_groups() {
   aws elbv2 describe-target-groups --output text \
     --query "TargetGroups[?VpcId=='$network' && starts_with(TargetGroupName, '$ENV-')].TargetGroupArn" | tr -s '[:space:]' '\n' |
-    { grep : || true; }
+    { grep -E ":targetgroup/$ENV-[0-9]{8}-[0-9]{6}Z/" || true; }
 }
 
 # The cleanup machine keeps protected deployments, and then the load balancer could not be deleted.
@@ -194,6 +207,22 @@ refuse_without_access_to_interfaces() {
     fail "cannot list network interfaces, which needs the permission ec2:DescribeNetworkInterfaces; nothing was changed"
 }
 
+# A security group that a rule of another group names, such as that of a database, cannot be deleted.
+refuse_named_groups() {
+  local group groups users
+  groups=$(aws cloudformation describe-stack-resources --stack-name "$baseline" --output text \
+    --query "StackResources[?ResourceType=='AWS::EC2::SecurityGroup' && ResourceStatus!='DELETE_COMPLETE'].PhysicalResourceId") ||
+    fail "cannot read the resources of stack $baseline"
+  for group in $groups; do
+    users=$(aws ec2 describe-security-groups --output text --query \
+      "SecurityGroups[?IpPermissions[?UserIdGroupPairs[?GroupId=='$group']] || IpPermissionsEgress[?UserIdGroupPairs[?GroupId=='$group']]].GroupId") ||
+      fail "cannot read the security groups"
+    users=$(comm -13 <(names_in "$groups") <(names_in "$users") | xargs)
+    [[ -z $users ]] ||
+      fail "rules of the security groups $users name the security group $group of $ENV; delete these rules first"
+  done
+}
+
 # Waits until no network interface uses a security group.
 wait_for_interfaces() {
   local group=$1 count deadline=$((SECONDS + MAX_MINUTES_FOR_INTERFACES * 60))
@@ -205,6 +234,13 @@ wait_for_interfaces() {
     say "waiting for Lambda to release $count network interfaces (up to 40 minutes)"
     sleep 30
   done
+}
+
+# Deletes the parameter that SETTINGS of infra/deploy.sh made.
+delete_settings() {
+  local answer
+  answer=$(aws ssm delete-parameter --name "/pulse/$ENV/settings" 2>&1) || [[ $answer == *ParameterNotFound* ]] ||
+    fail "cannot delete the parameter /pulse/$ENV/settings: $answer"
 }
 
 delete_stack() {
@@ -230,7 +266,7 @@ region=${AWS_REGION:-${AWS_DEFAULT_REGION:-$(aws configure get region || true)}}
 [[ -n $region ]] || fail "no region: set AWS_REGION, or a region in the AWS CLI's profile"
 export AWS_REGION=$region AWS_DEFAULT_REGION=$region
 
-has_baseline='' has_pipeline='' has_repository='' has_zone='' cluster='' network='' drain_group='' present='' foreign='' calm_at=0
+has_baseline='' has_pipeline='' has_repository='' has_zone='' cluster='' own_network='' network='' drain_group='' present='' foreign='' calm_at=0
 if stack_exists "$baseline"; then has_baseline=1; fi
 if stack_exists "$pipeline"; then has_pipeline=1; fi
 if repository_exists; then has_repository=1; fi
@@ -238,15 +274,16 @@ if repository_exists; then has_repository=1; fi
   fail "there is no environment $ENV in account $account, region $region"
 
 if [[ $has_baseline ]]; then
-  has_zone=$(aws cloudformation describe-stacks --stack-name "$baseline" --output text \
-    --query "Stacks[0].Parameters[?ParameterKey=='HostedZoneId'].ParameterValue")
+  has_zone=$(stack_parameter HostedZoneId)
   cluster=$(resource_of "$baseline" Cluster)
-  network=$(resource_of "$baseline" Vpc)
+  own_network=$(resource_of "$baseline" Vpc)
+  network=${own_network:-$(stack_parameter VpcId)}
   drain_group=$(resource_of "$baseline" DrainSecurityGroup)
   read_deployments
   [[ -z $foreign ]] || fail "$ENV has services or target groups that are not deployments; remove them first: $foreign"
   refuse_protected
   [[ -z $drain_group ]] || refuse_without_access_to_interfaces "$drain_group"
+  refuse_named_groups
   [[ -z $present || $has_pipeline ]] || fail "the stack $pipeline, which removes deployments, does not exist; run make deploy ENV=$ENV first"
 fi
 
@@ -254,7 +291,8 @@ if [[ $CONFIRM != "$ENV" ]]; then
   cat >&2 <<END
 This removes the environment $ENV of account $account in region $region:
   deployments, even if they have visitors: ${present:-none}
-  the load balancer and its address, the network, the functions and machines, all logs, the drain secret
+  the load balancer and its address, the functions and machines, all logs, the drain secret, the settings
+  the network: $([[ $network && -z $own_network ]] && echo "kept, because the stack did not create it" || echo "deleted too")
   images in the repository: $([[ $DELETE_IMAGES == 1 ]] && echo "deleted too" || echo "kept (DELETE_IMAGES=1 deletes them too)")
 END
   [[ -t 0 ]] || fail "to skip the question, set CONFIRM=$ENV"
@@ -273,6 +311,7 @@ if [[ $has_pipeline ]]; then
   say "$pipeline: this takes up to 45 minutes on AWS"
   delete_stack "$pipeline"
 fi
+delete_settings
 if [[ $has_baseline ]]; then
   [[ -z $drain_group ]] || wait_for_interfaces "$drain_group"
   # First, because a certificate that a listener uses cannot be deleted.
@@ -300,8 +339,15 @@ echo "    the package bucket, which all environments share; to remove it after t
 if [[ $has_zone ]]; then
   echo "    the record in the hosted zone $has_zone that proves to ACM that the domain is yours; AWS never removes it"
 fi
-if aws secretsmanager describe-secret --secret-id "$ENV/oidc-client-secret" >/dev/null 2>&1; then
-  echo "    the secret $ENV/oidc-client-secret, which you made: aws secretsmanager delete-secret --secret-id $ENV/oidc-client-secret"
-fi
+secrets=$(aws secretsmanager list-secrets --filters "Key=name,Values=$ENV/" --output text \
+  --query "SecretList[?starts_with(Name, '$ENV/')].Name" | xargs || true)
+for secret in $secrets; do
+  echo "    the secret $secret, which you made: aws secretsmanager delete-secret --secret-id $secret"
+done
+parameters=$(aws ssm describe-parameters --parameter-filters "Key=Path,Option=Recursive,Values=/pulse/$ENV" --output text \
+  --query "Parameters[?starts_with(Name, '/pulse/$ENV/')].Name" | xargs || true)
+for parameter in $parameters; do
+  echo "    the parameter $parameter, which you made: aws ssm delete-parameter --name $parameter"
+done
 echo "    inactive task definitions, which cannot be used and cost nothing"
 echo "    the topic's key for 7 days, which AWS requires and does not charge for"

@@ -78,8 +78,17 @@ impl Deploy {
         self.answers(&pattern, status)
     }
 
+    /// A file of settings with this text.
+    fn settings(&self, text: &str) -> String {
+        let path = self.folder.join("settings.json");
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    }
+
     fn run(self, variables: &[(&str, &str)]) -> Ended {
-        let path = format!("{}:/usr/bin:/bin", self.folder.display());
+        // The tools of the virtual environment include Python.
+        let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/../../.venv/bin");
+        let path = format!("{}:{tools}:/usr/bin:/bin", self.folder.display());
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../infra/deploy.sh");
         let output = Command::new(script)
             .env_clear()
@@ -257,6 +266,247 @@ fn a_hosted_zone_is_checked_before_anything_is_made() {
         "{:?}",
         ended.calls
     );
+}
+
+/// The network `vpc-1` with a public and a private subnet in each of two zones, and what else is there.
+const SUBNETS: &str = "subnet-1a\tvpc-1\teu-west-1a\nsubnet-1b\tvpc-1\teu-west-1b\n\
+    subnet-2a\tvpc-1\teu-west-1a\nsubnet-2b\tvpc-1\teu-west-1b\nsubnet-2c\tvpc-1\teu-west-1c\n\
+    subnet-3a\tvpc-3\teu-west-1a";
+
+#[test]
+fn a_network_is_checked_before_anything_is_made() {
+    let new = |name: &str, parameters: &str| {
+        Deploy::new(name)
+            .status("test-*", "")
+            .answers("ec2 describe-subnets*", SUBNETS)
+            .fails("ecr describe-repositories*", "RepositoryNotFoundException")
+            .run(&[
+                (
+                    "CERTIFICATE_ARN",
+                    "arn:aws:acm:eu-west-1:123456789012:certificate/1",
+                ),
+                ("BASELINE_PARAMETERS", parameters),
+            ])
+    };
+    let vpc = "VpcId=vpc-1 PublicSubnetIds=subnet-1a,subnet-1b PrivateSubnetIds=";
+    let refused = [
+        ("VpcId=vpc-1", "missing: PublicSubnetIds PrivateSubnetIds"),
+        (
+            "PrivateSubnetIds=subnet-2a,subnet-2b",
+            "missing: VpcId PublicSubnetIds",
+        ),
+        (
+            "VpcId=vpc-1 PrivateSubnetIds=subnet-2a,subnet-2b",
+            "missing: PublicSubnetIds",
+        ),
+        (
+            &format!("{vpc}subnet-2a,subnet-9"),
+            "the subnet subnet-9 of PrivateSubnetIds does not exist in the region eu-west-1",
+        ),
+        (
+            &format!("{vpc}subnet-2b,subnet-3a"),
+            "the subnet subnet-3a of PrivateSubnetIds is in the network vpc-3, not in vpc-1",
+        ),
+        (
+            &format!("{vpc}subnet-1a,subnet-2a"),
+            "the subnets of PrivateSubnetIds are all in the zone eu-west-1a",
+        ),
+        (
+            &format!("{vpc}subnet-2a"),
+            "the subnets of PrivateSubnetIds are all in the zone eu-west-1a",
+        ),
+        (
+            &format!("{vpc}subnet-2a,subnet-2c"),
+            "a subnet in the zone eu-west-1c and PublicSubnetIds has none",
+        ),
+        (
+            "VpcId=vpc-1 PublicSubnetIds=subnet-1a,subnet-1b,subnet-2b PrivateSubnetIds=subnet-2a,subnet-2b",
+            "more than one subnet in the zone eu-west-1b",
+        ),
+    ];
+    for (number, (parameters, words)) in refused.into_iter().enumerate() {
+        new(&format!("network-{number}"), parameters).refused(words);
+    }
+    let ended = new("good-network", &format!("{vpc}subnet-2a,subnet-2b"));
+    assert!(ended.called(&format!("{BASELINE} ")), "{}", ended.said);
+    let own = new("own-network", "NatGateway=perZone");
+    assert!(
+        own.called(BASELINE) && !own.called("describe-subnets"),
+        "{}",
+        own.said
+    );
+}
+
+/// The pipeline imports the network, and an export cannot change while it is imported.
+#[test]
+fn a_network_does_not_change() {
+    let existing = |name: &str, parameters: &str| {
+        deployed(name)
+            .status("test-*", "UPDATE_COMPLETE")
+            .answers("*describe-stacks*'VpcId'*", "vpc-1")
+            .answers("*describe-stacks*'PublicSubnetIds'*", "subnet-1a,subnet-1b")
+            .answers(
+                "*describe-stacks*'PrivateSubnetIds'*",
+                "subnet-2a,subnet-2b",
+            )
+            .answers("ec2 describe-subnets*", SUBNETS)
+            .run(&[("BASELINE_PARAMETERS", parameters)])
+    };
+    for (name, parameter) in [
+        ("another-network", "VpcId=vpc-3"),
+        ("no-network", "VpcId="),
+        (
+            "more-private",
+            "PrivateSubnetIds=subnet-2a,subnet-2b,subnet-2c",
+        ),
+    ] {
+        let (left_out, _) = parameter.split_once('=').unwrap();
+        existing(name, parameter).refused(&format!("leave out of BASELINE_PARAMETERS: {left_out}"));
+    }
+    let more = existing(
+        "more-public",
+        "PublicSubnetIds=subnet-1a,subnet-1b,subnet-2c",
+    );
+    assert!(more.is_success, "{}", more.said);
+    existing("fewer-public", "PublicSubnetIds=subnet-1a,subnet-2a")
+        .refused("all in the zone eu-west-1a");
+    let same = existing(
+        "same-network",
+        "VpcId=vpc-1 PrivateSubnetIds=subnet-2a,subnet-2b",
+    );
+    assert!(same.is_success, "{}", same.said);
+
+    let own = deployed("network-for-an-own-one")
+        .status("test-*", "UPDATE_COMPLETE")
+        .run(&[("BASELINE_PARAMETERS", "VpcId=vpc-1")]);
+    own.refused("leave out of BASELINE_PARAMETERS: VpcId");
+}
+
+/// CloudFormation refuses a policy that names a resource that the stack does not have.
+#[test]
+fn the_stack_policy_names_only_what_the_stack_has() {
+    let policy_of = |deploy: Deploy| {
+        let ended = deploy.status("test-*", "UPDATE_COMPLETE").run(&[]);
+        assert!(ended.is_success, "{}", ended.said);
+        let said = ended.calls.join("\n");
+        let (_, policy) = said.split_once("--stack-policy-body ").unwrap();
+        let policy: serde_json::Value = serde_json::Deserializer::from_str(policy)
+            .into_iter()
+            .next()
+            .unwrap()
+            .unwrap();
+        policy["Statement"][1]["Resource"]
+            .as_array()
+            .unwrap()
+            .clone()
+    };
+    let own = policy_of(deployed("policy-of-an-own-network"));
+    let network = [
+        "Vpc",
+        "PublicSubnetOne",
+        "PublicSubnetTwo",
+        "PrivateSubnetOne",
+        "PrivateSubnetTwo",
+    ];
+    let network = network.map(|name| format!("LogicalResourceId/{name}"));
+    let of_a_network = |it: &&serde_json::Value| network.iter().any(|name| *it == name);
+    assert_eq!(
+        own.iter().filter(of_a_network).count(),
+        network.len(),
+        "{own:?}"
+    );
+    let existing = deployed("policy-of-a-network-that-exists");
+    let existing = policy_of(existing.answers("*describe-stacks*'VpcId'*", "vpc-1"));
+    assert_eq!(
+        existing.iter().filter(of_a_network).count(),
+        0,
+        "{existing:?}"
+    );
+    assert_eq!(existing.len(), own.len() - network.len());
+}
+
+#[test]
+fn settings_that_cannot_be_stored_are_refused_before_anything_is_made() {
+    let refused = [
+        (
+            "{\"keepPrevious\": 2,\n \"cpu\" 512}",
+            "is not JSON: Expecting ':' delimiter: line 2 column 8",
+        ),
+        ("", "is not JSON: Expecting value: line 1 column 1"),
+        ("{\"cpu\": NaN}", "is not JSON: NaN is not a value"),
+        ("[1]", "is not a JSON object"),
+        (
+            "{\"command\": \"{{name}}\"}",
+            "contains {{, which Parameter Store refuses",
+        ),
+        (
+            &format!("{{\"a\": \"{}\"}}", "é".repeat(4092)),
+            "has 8193 bytes, and Parameter Store takes 8192 at most",
+        ),
+    ];
+    for (number, (text, words)) in refused.into_iter().enumerate() {
+        let deploy = deployed(&format!("settings-{number}")).status("test-*", "UPDATE_COMPLETE");
+        let file = deploy.settings(text);
+        deploy.run(&[("SETTINGS", &file)]).refused(words);
+    }
+    let deploy = deployed("settings-of-no-file").status("test-*", "UPDATE_COMPLETE");
+    deploy
+        .run(&[("SETTINGS", "no.json")])
+        .refused("not a file that can be read");
+}
+
+#[test]
+fn settings_are_stored_if_they_differ() {
+    let run = |name: &str, before: &str, after: &str| {
+        let deploy = deployed(name).status("test-*", "UPDATE_COMPLETE");
+        let file = deploy.settings(after);
+        let ended = deploy
+            .answers("ssm get-parameters*", before)
+            .run(&[("SETTINGS", &file)]);
+        assert!(ended.is_success, "{}", ended.said);
+        ended
+    };
+    let put =
+        "ssm put-parameter --name /pulse/test/settings --type String --tier Intelligent-Tiering";
+    let tags = "--tags Key=pulse:environment,Value=test";
+
+    let new = run("new-settings", "", "{\"keepPrevious\": 2}\n");
+    let value = format!("{put} --value {{\"keepPrevious\": 2}} {tags}");
+    assert!(new.called(&value), "{:?}", new.calls);
+    assert!(new.said.contains("+{\"keepPrevious\": 2}"), "{}", new.said);
+
+    let changed = run(
+        "changed-settings",
+        "{\n\"cpu\": 256\n}",
+        "{\n\"cpu\": 512\n}\n",
+    );
+    assert!(
+        changed.called(&format!("{put} --overwrite --value {{")),
+        "{:?}",
+        changed.calls
+    );
+    assert!(changed.called(&format!(
+        "add-tags-to-resource --resource-type Parameter --resource-id /pulse/test/settings {tags}"
+    )));
+    assert!(
+        changed.said.contains("-\"cpu\": 256\n+\"cpu\": 512\n"),
+        "{}",
+        changed.said
+    );
+
+    let same = run("same-settings", "{\"cpu\": 256}", "{\"cpu\": 256}\n");
+    assert!(!same.called("put-parameter"), "{:?}", same.calls);
+    assert!(
+        same.said
+            .contains("/pulse/test/settings: nothing to change"),
+        "{}",
+        same.said
+    );
+
+    let none = deployed("no-settings")
+        .status("test-*", "UPDATE_COMPLETE")
+        .run(&[]);
+    assert!(none.is_success && !none.called("ssm "), "{:?}", none.calls);
 }
 
 /// CloudFormation cannot change what it does not know.

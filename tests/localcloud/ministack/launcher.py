@@ -48,6 +48,8 @@ page that it follows:
 17. The name of an error has 256 characters at most, and its cause 32,768. AWS documents the lengths; that what is
     longer is cut is the worst that it may do, because a cause that is cut cannot be parsed.
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
+18. A template may have a rule of a security group as a resource of its own.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-securitygroupegress.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -73,7 +75,7 @@ from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import (
-    alb, cloudwatch, cloudwatch_logs, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
+    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
 from ministack.services.cloudformation import provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
@@ -924,6 +926,27 @@ def make_error_within_limits(self, error, cause):
 
 
 stepfunctions._ExecutionError.__init__ = make_error_within_limits
+
+
+# --- 18. Rules of security groups ---------------------------------------------------------------
+
+def create_egress_rule(_logical_id, properties, _stack):
+    group = properties["GroupId"]
+    [rule] = provisioners._ec2_sg_permissions([properties])
+    ec2._security_groups[group]["IpPermissionsEgress"].append(rule)
+    return ec2._sg_rule_id(group, True, rule), {}
+
+
+def delete_egress_rule(rule_id, properties):
+    group = ec2._security_groups.get(properties["GroupId"])
+    if group:
+        group["IpPermissionsEgress"] = [
+            rule for rule in group["IpPermissionsEgress"]
+            if ec2._sg_rule_id(properties["GroupId"], True, rule) != rule_id]
+
+
+provisioners._RESOURCE_HANDLERS["AWS::EC2::SecurityGroupEgress"] = {
+    "create": create_egress_rule, "delete": delete_egress_rule}
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -207,7 +207,24 @@ impl LocalCloud {
         variables: &[(&str, &str)],
     ) -> anyhow::Result<()> {
         let status = self
-            .command("infra/deploy.sh")?
+            .deployment(environment)?
+            .envs(variables.iter().copied())
+            .status()
+            .await
+            .context("cannot run infra/deploy.sh")?;
+        if !status.success() {
+            bail!("infra/deploy.sh ended with {status}");
+        }
+        Ok(())
+    }
+
+    /// The command of [`LocalCloud::deploy`].
+    ///
+    /// # Errors
+    /// If the workspace has no `.venv`.
+    pub fn deployment(&self, environment: &str) -> anyhow::Result<Command> {
+        let mut script = self.command("infra/deploy.sh")?;
+        script
             .env("ENV", environment)
             .env("DOMAIN", format!("{environment}.local"))
             .env(
@@ -218,15 +235,8 @@ impl LocalCloud {
             .env("BASELINE_PARAMETERS", "NatGateway=false")
             .env("ARCH", lambda_architecture())
             // `make` builds them first. A build here would wait for the cargo that runs the tests.
-            .env("SKIP_BUILD", "1")
-            .envs(variables.iter().copied())
-            .status()
-            .await
-            .context("cannot run infra/deploy.sh")?;
-        if !status.success() {
-            bail!("infra/deploy.sh ended with {status}");
-        }
-        Ok(())
+            .env("SKIP_BUILD", "1");
+        Ok(script)
     }
 
     /// A command in the folder of the workspace whose AWS CLI calls this local cloud. AWS settings of the

@@ -1,6 +1,7 @@
 //! A local cloud with one environment, and what tests do with it.
 
 use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -69,10 +70,19 @@ impl TestEnvironment {
         options: Options,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<TestEnvironment> {
+        let env = Self::start(options).await?;
+        env.cloud.deploy_with(&env.name, variables).await?;
+        Ok(env)
+    }
+
+    /// Starts a local cloud in which nothing is deployed yet.
+    ///
+    /// # Errors
+    /// When a part of the local cloud does not start.
+    pub async fn start(options: Options) -> anyhow::Result<TestEnvironment> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cloud = LocalCloud::start(options).await?;
         let name = "test".to_owned();
-        cloud.deploy_with(&name, variables).await?;
         let config = administrator(&cloud.endpoint_url()).await;
         Ok(TestEnvironment {
             ecs: aws_sdk_ecs::Client::new(&config),
@@ -154,6 +164,18 @@ impl TestEnvironment {
             String::from_utf8_lossy(&output.stderr)
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Runs `infra/destroy.sh` to its end.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub async fn destroy(&self, variables: &[(&str, &str)]) -> anyhow::Result<Output> {
+        let mut script = self.cloud.command("infra/destroy.sh")?;
+        script
+            .env("ENV", &self.name)
+            .envs(variables.iter().copied());
+        Ok(script.stdin(Stdio::null()).output().await?)
     }
 
     /// Waits for the end of the deploy execution called `name`.

@@ -177,3 +177,251 @@ pub fn drain_rule(repository: &Repository) -> Result<Vec<String>> {
     }
     Ok(problems)
 }
+
+/// The condition that the stack creates its network.
+const OWN_NETWORK: &str = "OwnNetwork";
+/// The condition of what stands in for it in a network that exists.
+const EXISTING_NETWORK: &str = "ExistingNetwork";
+
+/// In a network that exists the stack creates security groups and their rules, and nothing else of EC2. Nothing else
+/// refers to a network of its own without a condition.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn existing_network(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("baseline")?;
+    let conditions = template.section("Conditions");
+    let holds_in_own = |condition: &Value| {
+        let name = condition.as_str().unwrap_or_default();
+        let parts = conditions.get(name).map(|it| &it["Fn::And"]);
+        let mut parts = parts.and_then(Value::as_array).into_iter().flatten();
+        name == OWN_NETWORK || parts.any(|it| it["Condition"] == OWN_NETWORK)
+    };
+    let mut problems = Vec::new();
+    let no_network = json!({"Fn::Equals": [{"Ref": "VpcId"}, ""]});
+    if conditions.get(OWN_NETWORK) != Some(&no_network)
+        || conditions.get(EXISTING_NETWORK)
+            != Some(&json!({"Fn::Not": [{"Condition": OWN_NETWORK}]}))
+    {
+        problems.push("the network is not the stack's own exactly if VpcId is empty".to_owned());
+    }
+    let resources = template.section("Resources");
+    for (name, resource) in &resources {
+        let kind = resource["Type"].as_str().unwrap_or_default();
+        let is_created_in_both = match kind {
+            "AWS::EC2::SecurityGroup" => true,
+            "AWS::EC2::SecurityGroupIngress" | "AWS::EC2::SecurityGroupEgress" => {
+                resource["Condition"] == EXISTING_NETWORK
+            }
+            _ => !kind.starts_with("AWS::EC2::"),
+        };
+        if !is_created_in_both && !holds_in_own(&resource["Condition"]) {
+            problems.push(format!("{name} is created in a network that exists"));
+        }
+    }
+    let own: BTreeSet<&str> = resources
+        .iter()
+        .filter(|(_, resource)| holds_in_own(&resource["Condition"]))
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let others = resources
+        .iter()
+        .chain(template.value["Outputs"].as_object().into_iter().flatten())
+        .filter(|(name, _)| !own.contains(name.as_str()));
+    for (name, value) in others {
+        let mut found = BTreeSet::new();
+        unconditional(value, &mut found);
+        let found = found.iter().filter(|it| own.contains(it.as_str()));
+        problems.extend(found.map(|it| format!("{name} needs {it}, which may not exist")));
+    }
+    Ok(problems)
+}
+
+/// The names to which a value refers, apart from what a condition on the stack's own network chooses.
+fn unconditional(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some([condition, _, otherwise]) = fields
+                .get("Fn::If")
+                .and_then(Value::as_array)
+                .map(Vec::as_slice)
+                && *condition == OWN_NETWORK
+            {
+                return unconditional(otherwise, found);
+            }
+            for name in ["Ref", "DependsOn", "Fn::GetAtt"] {
+                let names = fields.get(name).map(strings).unwrap_or_default();
+                found.extend(names);
+            }
+            fields.values().for_each(|it| unconditional(it, found));
+        }
+        Value::Array(items) => items.iter().for_each(|it| unconditional(it, found)),
+        _ => {}
+    }
+}
+
+/// The load balancer and the drain function reach tasks in either network: by its range in the stack's own, which an
+/// update must not replace, and by the tasks' group in one that exists.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn ways_to_tasks(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("baseline")?;
+    let rules = template.resources_of("AWS::EC2::SecurityGroupEgress");
+    let mut problems = Vec::new();
+    for group in ["AlbSecurityGroup", "DrainSecurityGroup"] {
+        let egress = template.properties(group)["SecurityGroupEgress"].as_array();
+        let by_range = egress.into_iter().flatten().any(|rule| {
+            let [condition, rule, otherwise] = [0, 1, 2].map(|it| &rule["Fn::If"][it]);
+            condition == OWN_NETWORK
+                && rule["CidrIp"] == json!({"Ref": "VpcCidr"})
+                && [&rule["FromPort"], &rule["ToPort"]] == [8000, 8000]
+                && *otherwise == json!({"Ref": "AWS::NoValue"})
+        });
+        if !by_range {
+            problems.push(format!(
+                "{group} does not reach tasks in the stack's network"
+            ));
+        }
+        let by_group = rules.iter().any(|(_, rule)| {
+            let properties = &rule["Properties"];
+            rule["Condition"] == EXISTING_NETWORK
+                && properties["GroupId"] == json!({"Ref": group})
+                && properties["DestinationSecurityGroupId"]
+                    == json!({"Ref": "ServiceSecurityGroup"})
+                && [&properties["FromPort"], &properties["ToPort"]] == [8000, 8000]
+        });
+        if !by_group {
+            problems.push(format!(
+                "{group} does not reach tasks in a network that exists"
+            ));
+        }
+    }
+    Ok(problems)
+}
+
+/// Each private subnet has a way out through the NAT gateway of its zone, or through the only one.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn nat_gateways(repository: &Repository) -> Result<Vec<String>> {
+    let template = repository.template("baseline")?;
+    let per_zone =
+        |one: Value, otherwise: Value| json!({"Fn::If": ["HasNatGatewayPerZone", one, otherwise]});
+    let one = json!({"Ref": "PrivateRouteTable"});
+    let two = json!({"Ref": "PrivateRouteTableTwo"});
+    let mut problems = Vec::new();
+    let mut expect = |what: &str, is: &Value, should: Value| {
+        if *is != should {
+            problems.push(format!("{what} is {is}, not {should}"));
+        }
+    };
+    let values = &template.value["Parameters"]["NatGateway"]["AllowedValues"];
+    expect(
+        "the choice of NAT gateways",
+        values,
+        json!(["true", "false", "perZone"]),
+    );
+    for (routes, table) in [
+        ("PrivateSubnetOneRoutes", one.clone()),
+        ("PrivateSubnetTwoRoutes", per_zone(two.clone(), one.clone())),
+    ] {
+        let is = &template.properties(routes)["RouteTableId"];
+        expect(&format!("the route table of {routes}"), is, table);
+    }
+    for (route, table, gateway, subnet) in [
+        (
+            "PrivateDefaultRoute",
+            &one,
+            "NatGatewayOne",
+            "PublicSubnetOne",
+        ),
+        (
+            "PrivateDefaultRouteTwo",
+            &two,
+            "NatGatewayTwo",
+            "PublicSubnetTwo",
+        ),
+    ] {
+        let properties = template.properties(route);
+        expect(
+            &format!("the route table of {route}"),
+            &properties["RouteTableId"],
+            table.clone(),
+        );
+        expect(
+            &format!("the gateway of {route}"),
+            &properties["NatGatewayId"],
+            json!({"Ref": gateway}),
+        );
+        let is = &template.properties(gateway)["SubnetId"];
+        expect(
+            &format!("the subnet of {gateway}"),
+            is,
+            json!({"Ref": subnet}),
+        );
+    }
+    // Before its route exists, the subnet must not leave the table that it has.
+    expect(
+        "what PrivateSubnetTwoRoutes comes after",
+        &template.value["Resources"]["PrivateSubnetTwoRoutes"]["Metadata"]["After"],
+        per_zone(json!({"Ref": "PrivateDefaultRouteTwo"}), json!("")),
+    );
+    expect(
+        "the load balancer",
+        &template.value["Resources"]["LoadBalancer"]["Metadata"]["After"],
+        json!({"Fn::If": [OWN_NETWORK, {"Ref": "PublicDefaultRoute"}, ""]}),
+    );
+    let nothing = json!({"Ref": "AWS::NoValue"});
+    let tables = &template.properties("S3Endpoint")["RouteTableIds"];
+    expect(
+        "the tables of the S3 endpoint",
+        tables,
+        json!([one, per_zone(two, nothing)]),
+    );
+    Ok(problems)
+}
+
+/// The role that starts tasks reads the parameters and secrets of its environment and no others. Without the slash at
+/// the end, `test` would match `test-eu` too.
+///
+/// # Errors
+/// When the template cannot be read.
+pub fn what_starts_tasks(repository: &Repository) -> Result<Vec<String>> {
+    const READS: [(&str, &str); 2] = [
+        (
+            "ssm:GetParameters",
+            "arn:${AWS::Partition}:ssm:${AWS::Region}:${AWS::AccountId}:parameter/pulse/${Environment}/*",
+        ),
+        (
+            "secretsmanager:GetSecretValue",
+            "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:${Environment}/*",
+        ),
+    ];
+    let template = repository.template("baseline")?;
+    let statements = template.statements();
+    let of_the_role = statements
+        .iter()
+        .filter(|it| it.resource == "ExecutionRole");
+    let mut read = Vec::new();
+    for statement in of_the_role {
+        for action in statement.actions() {
+            if ["ssm:", "secretsmanager:", "kms:"]
+                .iter()
+                .any(|it| action.starts_with(it))
+            {
+                let resource = statement.value["Resource"]["Fn::Sub"].as_str();
+                read.push((action, resource.unwrap_or_default().to_owned()));
+            }
+        }
+    }
+    let expected = READS.map(|(action, resource)| (action.to_owned(), resource.to_owned()));
+    let mut problems: Vec<_> = read
+        .iter()
+        .filter(|it| !expected.contains(it))
+        .map(|(action, resource)| format!("ExecutionRole may call {action} of `{resource}`"))
+        .collect();
+    let missing = expected.iter().filter(|it| !read.contains(it));
+    problems.extend(missing.map(|(action, _)| format!("ExecutionRole may not call {action}")));
+    Ok(problems)
+}

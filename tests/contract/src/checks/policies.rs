@@ -1,5 +1,7 @@
 //! Who may assume a role, who may send to a queue or a topic, and what a role may change.
 
+use std::collections::BTreeSet;
+
 use anyhow::Result;
 use serde_json::{Value, json};
 
@@ -123,6 +125,120 @@ pub fn untied(template: &Template) -> Vec<String> {
         }
     }
     problems
+}
+
+const SECRETS: &str =
+    "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret";
+
+/// The actions that move traffic, run what visitors reach or read a secret: each role that may do them, with exactly the
+/// resource. `docs/security.md` promises that there is no other.
+fn narrow() -> Value {
+    let of_the_baseline = |name: &str| -> Value {
+        json!({"Fn::ImportValue": {"Fn::Sub": format!("${{Environment}}-baseline-{name}")}})
+    };
+    let listener = json!({"Ref": "ListenerArn"});
+    let task_roles = json!(["ExecutionRoleArn", "TaskRoleArn"].map(of_the_baseline));
+    let client_secret = json!(["", "-??????"].map(|suffix| {
+        json!({"Fn::Sub": format!("{SECRETS}:${{Environment}}/oidc-client-secret{suffix}")})
+    }));
+    json!({
+        "elasticloadbalancing:ModifyListener": {"SwitchTrafficRole": listener},
+        "elasticloadbalancing:CreateRule": {"CreateListenerRuleRole": listener},
+        "iam:PassRole": {
+            "BaseRolesPolicy": {"Ref": "BaseRoleArns"},
+            "CreateServiceRole": task_roles,
+            "RegisterTaskDefinitionRole": task_roles,
+            "RestartRolloutRole": task_roles,
+            "RestoreDeploymentRole": task_roles,
+        },
+        "secretsmanager:GetSecretValue": {
+            "CreateListenerRuleRole": client_secret,
+            "DrainDeploymentRole": of_the_baseline("DrainSecretArn"),
+            "ExecutionRole": {"Fn::Sub": format!("{SECRETS}:${{Environment}}/*")},
+            "SwitchTrafficRole": client_secret,
+            "ValidateDeploymentRole": client_secret,
+        },
+        "states:StartExecution": {
+            "CleanupScheduleRole": {"Ref": "CleanupStateMachine"},
+            "StartDeploymentRole": {
+                "Fn::Sub": "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy"
+            },
+        },
+    })
+}
+
+/// Only the roles that need them may do the actions of [`narrow`], each on exactly its resource.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn exact(repository: &Repository) -> Result<Vec<String>> {
+    let narrow = narrow();
+    let mut problems = Vec::new();
+    for (path, name) in [(BASELINE, "baseline"), (PIPELINE, "pipeline")] {
+        let statements = repository.template(name)?.statements();
+        for statement in statements.iter().filter(|it| it.allows()) {
+            for action in statement.actions() {
+                let Some(roles) = narrow.get(&action) else {
+                    continue;
+                };
+                let place = format!("{path}:{} ({})", statement.line, statement.resource);
+                let resource = &statement.value["Resource"];
+                if roles.get(&statement.resource) != Some(resource) {
+                    problems.push(format!("{place} allows {action} of {resource}"));
+                }
+            }
+        }
+    }
+    Ok(problems)
+}
+
+/// Roles are passed to tasks of ECS and to nothing else, and those of a team's own base task definition by every function
+/// that passes roles.
+///
+/// # Errors
+/// When a template cannot be read.
+pub fn passed_roles(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    let mut passes = BTreeSet::new();
+    let to_tasks = json!({"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}});
+    for (name, path) in [("baseline", BASELINE), ("pipeline", PIPELINE)] {
+        for statement in repository.template(name)?.statements() {
+            let (role, line) = (&statement.resource, statement.line);
+            if !statement.actions().iter().any(|it| it == "iam:PassRole") {
+                continue;
+            }
+            if statement.value["Condition"] != to_tasks {
+                problems.push(format!(
+                    "{path}:{line} ({role}) passes roles to more than tasks of ECS"
+                ));
+            }
+            if role.ends_with("Role") {
+                passes.insert(role.clone());
+            }
+        }
+    }
+    let pipeline = repository.template("pipeline")?;
+    let policy = &pipeline.value["Resources"]["BaseRolesPolicy"];
+    let statement = &policy["Properties"]["PolicyDocument"]["Statement"];
+    if policy["Condition"] != "HasBaseRoles"
+        || statement.as_array().map(Vec::len) != Some(1)
+        || statement[0]["Resource"] != json!({"Ref": "BaseRoleArns"})
+    {
+        problems.push(format!(
+            "{PIPELINE}: BaseRolesPolicy is not for the roles of BaseRoleArns alone"
+        ));
+    }
+    let roles = policy["Properties"]["Roles"]
+        .as_array()
+        .into_iter()
+        .flatten();
+    let roles: BTreeSet<_> = roles.filter_map(|it| it["Ref"].as_str()).collect();
+    problems.extend(super::differences(
+        "the role",
+        ("what passes roles", passes.iter().map(String::as_str)),
+        ("BaseRolesPolicy", roles),
+    ));
+    Ok(problems)
 }
 
 /// Queues, topics and keys let in what sends to them: a rule its events and its dead letters, an alarm its changes.

@@ -8,6 +8,10 @@ use contract::checks::events;
 use contract::machine::{function_of, transitions};
 use contract::{Machine, Repository, expression};
 use jsonata_rs::{Error, JsonAta};
+use lifecycle::executions::Execution;
+use lifecycle::{StepError, input};
+use regex::Regex;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 fn machine(name: &str) -> Machine {
@@ -29,6 +33,14 @@ struct Run<'a> {
     /// The transitions that were taken, as `state to state`.
     taken: BTreeSet<String>,
     events: Vec<Value>,
+    calls: Vec<Call<'a>>,
+}
+
+/// A call of a function.
+struct Call<'a> {
+    state: &'a str,
+    function: &'a str,
+    payload: Value,
 }
 
 impl Run<'_> {
@@ -101,6 +113,13 @@ impl Run<'_> {
                     if events::publishes(state) {
                         self.events.push(arguments["Entries"][0].clone());
                     }
+                    if let Some(function) = function_of(state) {
+                        self.calls.push(Call {
+                            state: name,
+                            function,
+                            payload: arguments["Payload"].clone(),
+                        });
+                    }
                     let answer = self.answer(name);
                     // DescribeExecution returns the error of another execution, together with a status. This call has succeeded.
                     let is_description = answer.get("Status").is_some();
@@ -160,15 +179,17 @@ impl Run<'_> {
     }
 }
 
-/// The answers with which each machine goes straight to its good end, and executions with other
-/// answers: the machine, what differs, and the ending. A text is an error.
+/// The input of each machine, the answers with which it goes straight to its good end, and executions with
+/// other answers: the machine, what differs, and the ending. A text is an error. Some executions list the
+/// payload of each call of a function.
 fn fixtures() -> Value {
     serde_json::from_str(include_str!("executions.json")).unwrap()
 }
 
 /// Runs a machine with some other answers, and returns its ending, the output and the run.
 fn run<'a>(machine: &'a Machine, differing: &Value) -> (String, Value, Run<'a>) {
-    let mut answers = fixtures()["answers"][&machine.name].take();
+    let mut fixtures = fixtures();
+    let mut answers = fixtures["answers"][&machine.name].take();
     for (state, answer) in differing.as_object().unwrap() {
         match answer {
             Value::String(error) => answers[state] = json!({"Error": error, "Cause": "it did"}),
@@ -188,8 +209,10 @@ fn run<'a>(machine: &'a Machine, differing: &Value) -> (String, Value, Run<'a>) 
         clock: BEGUN,
         taken: BTreeSet::new(),
         events: Vec::new(),
+        calls: Vec::new(),
     };
-    let (ending, output) = run.run(None, &mut json!({"states": {"input": {}}}));
+    let input = &fixtures["inputs"][&machine.name];
+    let (ending, output) = run.run(None, &mut json!({"states": {"input": input}}));
     (ending, output, run)
 }
 
@@ -211,6 +234,105 @@ fn every_transition_is_taken_and_every_expression_gives_a_value() {
             }
         }
     }
+}
+
+/// The payloads of the executions that list them are exactly those, and every state that calls a function is in
+/// one of these executions.
+pub fn payloads(repository: &Repository) -> anyhow::Result<Vec<String>> {
+    let fixtures = fixtures();
+    let mut problems = Vec::new();
+    for machine in repository.machines()? {
+        let name = &machine.name;
+        let mut unlisted: BTreeSet<&str> = machine
+            .states()
+            .filter(|(_, state)| function_of(state).is_some())
+            .map(|(state, _)| state)
+            .collect();
+        let executions = fixtures["executions"].as_array().unwrap().iter();
+        for execution in executions.filter(|it| it[0] == **name) {
+            let Some(listed) = execution[3].as_array() else {
+                continue;
+            };
+            let answers = &execution[1];
+            let calls = run(&machine, answers).2.calls;
+            if calls.len() != listed.len() {
+                let (made, listed) = (calls.len(), listed.len());
+                problems.push(format!(
+                    "{name} with {answers}: {made} calls in place of {listed}"
+                ));
+            }
+            for (call, listed) in calls.iter().zip(listed) {
+                unlisted.remove(call.state);
+                let made = json!([call.state, call.payload]);
+                if made != *listed {
+                    problems.push(format!(
+                        "{name} with {answers}: {made} in place of {listed}"
+                    ));
+                }
+            }
+        }
+        problems.extend(
+            unlisted
+                .iter()
+                .map(|state| format!("{name}: no execution lists {state}")),
+        );
+    }
+    Ok(problems)
+}
+
+/// Decodes a payload as a function does.
+type Decode = fn(Value) -> Result<(), StepError>;
+
+/// The functions that machines call, each with its input.
+const INPUTS: [(&str, Decode); 12] = [
+    ("CheckTargetHealth", decode::<check_target_health::Input>),
+    ("CreateListenerRule", decode::<create_listener_rule::Input>),
+    ("CreateService", decode::<create_service::Input>),
+    ("CreateTargetGroup", decode::<create_target_group::Input>),
+    ("DeleteDeployment", decode::<delete_deployment::Input>),
+    ("DrainDeployment", decode::<drain_deployment::Input>),
+    ("FindDeployments", decode::<find_deployments::Input>),
+    (
+        "RegisterTaskDefinition",
+        decode::<register_task_definition::Input>,
+    ),
+    ("RestartRollout", decode::<restart_rollout::Input>),
+    ("RestoreDeployment", decode::<restore_deployment::Input>),
+    ("SwitchTraffic", decode::<switch_traffic::Input>),
+    ("ValidateDeployment", |payload| {
+        decode::<validate_deployment::Input>(payload["input"].clone())?;
+        decode::<Execution>(payload["execution"].clone())
+    }),
+];
+
+fn decode<T: DeserializeOwned>(payload: Value) -> Result<(), StepError> {
+    input::decode::<T>(payload).map(drop)
+}
+
+/// Functions can read the payload of every call in every execution.
+pub fn inputs(repository: &Repository) -> anyhow::Result<Vec<String>> {
+    let fixtures = fixtures();
+    // The fixtures have shorter ids than functions accept.
+    let id = Regex::new(r#""test-(\d)""#)?;
+    let mut problems = BTreeSet::new();
+    for machine in repository.machines()? {
+        let executions = fixtures["executions"].as_array().unwrap().iter();
+        for execution in executions.filter(|it| it[0] == *machine.name) {
+            for call in run(&machine, &execution[1]).2.calls {
+                let text = call.payload.to_string();
+                let text = id.replace_all(&text, r#""test-20251127-14000${1}Z""#);
+                let payload = serde_json::from_str(&text)?;
+                let known = INPUTS
+                    .iter()
+                    .find(|(function, _)| *function == call.function);
+                let (_, decode) = known.unwrap_or_else(|| panic!("no input of {}", call.function));
+                if let Err(error) = decode(payload) {
+                    problems.insert(format!("{} {}: {text}: {error}", machine.name, call.state));
+                }
+            }
+        }
+    }
+    Ok(problems.into_iter().collect())
 }
 
 /// Each step of a machine with each cause: its error, and the message that has to be reported.

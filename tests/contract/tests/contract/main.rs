@@ -48,6 +48,8 @@ contract! {
     one_place_decides_what_is_active: functions::active;
     functions_know_the_fields_that_machines_send: payloads::fields;
     machines_compare_only_words_that_exist: payloads::words;
+    machines_send_the_payloads_that_the_executions_list: expressions::payloads;
+    functions_can_read_what_machines_send: expressions::inputs;
     functions_read_the_variables_that_the_template_sets: functions::environment;
 
     every_step_has_a_function_a_role_and_a_log_group: pipeline::resources;
@@ -69,7 +71,9 @@ contract! {
     tags_of_creations_are_allowed_wherever_aws_may_check_them: permissions::tags_of_creations;
     roles_are_assumed_by_what_uses_them_for_this_account_only: policies::trust;
     roles_change_only_what_carries_their_environments_tag: policies::changes;
+    traffic_roles_and_secrets_are_open_to_those_who_need_them_only: policies::exact;
     queues_topics_and_keys_let_their_senders_in: policies::senders;
+    roles_are_passed_to_tasks_only: policies::passed_roles;
     every_promise_has_a_test: promises::tested;
     http_is_redirected_and_tasks_are_reached_by_two_only: promises::network;
     images_are_kept_as_the_documents_say: promises::images;
@@ -79,6 +83,10 @@ contract! {
     the_baseline_exports_what_others_rely_on: baseline::outputs;
     no_request_from_outside_reaches_drain: baseline::drain_rule;
     images_are_kept_under_their_deployment_ids: baseline::images;
+    nothing_but_security_groups_is_created_in_a_network_that_exists: baseline::existing_network;
+    tasks_are_reached_in_either_network: baseline::ways_to_tasks;
+    every_private_subnet_has_a_way_out: baseline::nat_gateways;
+    tasks_start_with_the_parameters_and_secrets_of_their_environment_only: baseline::what_starts_tasks;
     cloudformation_cannot_move_live_traffic: baseline::live_traffic;
 
     the_query_language_is_set_once_at_the_top: machines::query_language;

@@ -7,12 +7,28 @@ use contract::checks::{
 };
 use contract::{Repository, Template, calls};
 
+use super::expressions;
+
 const PIPELINE: &str = "infra/pipeline.yaml";
 const BASELINE: &str = "infra/baseline.yaml";
 const MACHINE: &str = "statemachine/deploy.asl.json";
 const CLEANUP: &str = "statemachine/cleanup.asl.json";
+const ROLLBACK: &str = "statemachine/rollback.asl.json";
 const EVENTS: &str = "docs/events.md";
 const OPERATIONS: &str = "docs/operations.md";
+
+/// A part of the payload with which a failed rollback takes its marks back.
+macro_rules! taken_back {
+    ($restoring_since:literal) => {
+        concat!(
+            "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\",",
+            "\n          \"replacedDeploymentId\": ",
+            "\"{% $exists($target.replacedDeploymentId) ? $target.replacedDeploymentId : null %}\",",
+            "\n          \"restoringSince\": ",
+            $restoring_since
+        )
+    };
+}
 
 /// The repository with the first `from` in a file replaced.
 fn edited(path: &str, from: &str, to: &str) -> Repository {
@@ -65,6 +81,46 @@ mistakes! {
         "$drained.verdict = 'gone'" => "$drained.verdict = 'vanished'", "nothing answers vanished";
     a_state_that_a_plan_does_not_have: payloads::words, "statemachine/cleanup.asl.json",
         "['draining', 'deleting']" => "['draining', 'drained_']", "nothing answers drained_";
+    an_undo_of_what_was_live: expressions::payloads, MACHINE,
+        "\"onlyIfNeverLive\": true" => "\"onlyIfNeverLive\": false", "[\"UndoDeployment\",";
+    an_undo_that_does_not_say_whose_it_is: expressions::payloads, MACHINE,
+        "\"onlyIfNeverLive\": true,\n          \"execution\": \"{% $states.context.Execution.Id %}\"" => "\"onlyIfNeverLive\": true",
+        "[\"UndoDeployment\",";
+    a_repair_that_is_not_called_one: expressions::payloads, CLEANUP,
+        "\"repair\": true, " => "", "[\"SwitchTraffic\",";
+    a_repair_that_always_rolls_back: expressions::payloads, CLEANUP,
+        "\"rollBack\": \"{% $found.repair.rollBack %}\"" => "\"rollBack\": true", "[\"SwitchTraffic\",";
+    a_cleanup_that_deletes_a_candidate_that_went_live: expressions::payloads, CLEANUP,
+        "\"{% $item.state = 'candidate' or $item.targetGroupArn = null %}\"" => "false", "[\"DeleteDeployment\",";
+    a_cleanup_that_deletes_what_a_rollback_brought_back: expressions::payloads, CLEANUP,
+        "\"{% $item.state in ['draining', 'deleting'] or $item.action = 'drain' %}\"" => "\"{% $item.state = 'deleting' %}\"",
+        "[\"DeleteDeployment\",";
+    a_cleanup_that_deletes_more_than_rules: expressions::payloads, CLEANUP,
+        "\"onlyRules\": \"{% $item.action = 'unroute' %}\", " => "", "[\"DeleteDeployment\",";
+    a_cleanup_that_ignores_running_executions: expressions::payloads, CLEANUP,
+        "%}\", \"stateMachine\": \"${DeployStateMachineArn}\"" => "%}\"", "[\"DeleteDeployment\",";
+    a_rollback_that_switches_like_a_deployment: expressions::payloads, ROLLBACK,
+        "\"rollBack\": true, \"replaced\"" => "\"rollBack\": false, \"replaced\"", "[\"SwitchTraffic\",";
+    a_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
+        ", \"wasRolledBack\": \"{% $target.wasRolledBack %}\"" => "", "[\"SwitchTraffic\",";
+    a_failed_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
+        "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\"," => "", "[\"TakeMarksBack\",";
+    a_failed_rollback_that_switches_once_more: expressions::payloads, ROLLBACK,
+        "\"takeBack\": true, " => "", "[\"TakeMarksBack\",";
+    a_failed_rollback_that_does_not_know_its_own_mark: expressions::payloads, ROLLBACK,
+        taken_back!("\"{% $exists($target.restoringSince) ? $target.restoringSince : null %}\"") => taken_back!("null"), "[\"TakeMarksBack\",";
+    a_rollback_that_replaces_what_came_after_it: expressions::payloads, ROLLBACK,
+        "\"{% $merge([$states.result.Payload, {'replaced': [$target.replaced], 'replacedDeploymentId': $target.replacedDeploymentId, 'wasRolledBack': $target.wasRolledBack}]) %}\""
+            => "\"{% $states.result.Payload %}\"", "[\"SwitchTraffic\",";
+    a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
+        "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
+    a_health_check_that_does_not_say_how_long_it_waited: expressions::payloads, MACHINE,
+        "\"waitedSeconds\": \"{% $max([0, $floor(${HealthTimeoutSeconds} - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
+        "[\"CheckTargetHealth\",";
+    a_payload_without_what_its_function_needs: expressions::inputs, CLEANUP,
+        ", \"targetGroupArn\": \"{% $item.targetGroupArn %}\"" => "", "missing field `targetGroupArn`";
+    a_payload_with_a_text_for_a_number: expressions::inputs, MACHINE,
+        "\"cpu\": \"{% $deployment.cpu %}\"" => "\"cpu\": \"{% $string($deployment.cpu) %}\"", "cpu";
     a_step_without_run: functions::shape, "functions/switch-traffic/src/lib.rs",
         "pub async fn run(" => "pub async fn go(", "no `pub async fn run`";
     a_main_that_serves_something_else: functions::shape, "functions/switch-traffic/src/main.rs",
@@ -169,6 +225,16 @@ mistakes! {
     a_new_call_without_permission: permissions::calls, "functions/switch-traffic/src/lib.rs",
         "let mut previous = None;" => "let mut previous = None; self.elb.delete_rule().send().await;", "DeleteRule is in what it calls but not";
 
+    a_role_that_is_passed_to_anything: policies::passed_roles, PIPELINE,
+        "Resource: !Ref BaseRoleArns\n            Condition:\n              StringEquals: { \"iam:PassedToService\": ecs-tasks.amazonaws.com }\n" => "Resource: !Ref BaseRoleArns\n", "(BaseRolesPolicy) passes roles to more than tasks";
+    a_role_that_is_passed_to_another_service: policies::passed_roles, PIPELINE,
+        "\"iam:PassedToService\": ecs-tasks.amazonaws.com" => "\"iam:PassedToService\": ec2.amazonaws.com", "(RegisterTaskDefinitionRole) passes roles to more than tasks";
+    any_role_for_tasks: policies::passed_roles, PIPELINE,
+        "Resource: !Ref BaseRoleArns" => "Resource: !Sub arn:${AWS::Partition}:iam::${AWS::AccountId}:role/team-*", "not for the roles of BaseRoleArns alone";
+    base_roles_that_nobody_has_named: policies::passed_roles, PIPELINE,
+        "Condition: HasBaseRoles" => "Condition: HasFailureEmail", "not for the roles of BaseRoleArns alone";
+    fresh_tasks_without_their_base_roles: policies::passed_roles, PIPELINE,
+        "        - !Ref RestoreDeploymentRole\n" => "", "the role RestoreDeploymentRole is in what passes roles but not";
     a_dead_letter_that_the_queue_refuses: policies::senders, PIPELINE,
         "[!GetAtt ImagePushedRule.Arn, !GetAtt FailureRule.Arn]" => "[!GetAtt FailureRule.Arn]", "refuses what ImagePushedRule cannot deliver";
     an_alarm_that_the_topic_refuses: policies::senders, PIPELINE,
@@ -179,6 +245,36 @@ mistakes! {
         "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Decrypt" => "Principal: { Service: cloudwatch.amazonaws.com }\n            Action:\n              - kms:Encrypt", "refuses kms:Decrypt to cloudwatch";
     a_key_that_rules_may_not_use: policies::senders, PIPELINE,
         "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt\n              - kms:GenerateDataKey" => "Principal: { Service: events.amazonaws.com }\n            Action:\n              - kms:Decrypt", "refuses kms:GenerateDataKey to events";
+    a_switch_of_any_listener: policies::exact, PIPELINE,
+        "Action: elasticloadbalancing:ModifyListener\n                Resource: !Ref ListenerArn"
+            => "Action: elasticloadbalancing:ModifyListener\n                Resource: !Sub \"arn:${AWS::Partition}:elasticloadbalancing:${AWS::Region}:${AWS::AccountId}:listener/app/*\"",
+        "allows elasticloadbalancing:ModifyListener of";
+    a_rule_of_any_listener: policies::exact, PIPELINE,
+        "Action: elasticloadbalancing:CreateRule\n                Resource: !Ref ListenerArn"
+            => "Action: elasticloadbalancing:CreateRule\n                Resource: !Sub \"arn:${AWS::Partition}:elasticloadbalancing:${AWS::Region}:${AWS::AccountId}:listener/app/*\"",
+        "allows elasticloadbalancing:CreateRule of";
+    a_step_that_may_switch_too: policies::exact, PIPELINE,
+        "                Action: elasticloadbalancing:CreateRule\n" => "                Action: [elasticloadbalancing:CreateRule, elasticloadbalancing:ModifyListener]\n",
+        "allows elasticloadbalancing:ModifyListener of";
+    any_role_that_is_passed: policies::exact, PIPELINE,
+        "Action: iam:PassRole\n                Resource:\n                  - !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ExecutionRoleArn\" }"
+            => "Action: iam:PassRole\n                Resource:\n                  - !Sub \"arn:${AWS::Partition}:iam::${AWS::AccountId}:role/*\"",
+        "allows iam:PassRole of";
+    any_machine_that_a_push_starts: policies::exact, PIPELINE,
+        "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy\""
+            => "Action: states:StartExecution\n                Resource: !Sub \"arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:*\"",
+        "allows states:StartExecution of";
+    a_schedule_that_starts_another_machine: policies::exact, PIPELINE,
+        "Action: states:StartExecution\n                Resource: !Ref CleanupStateMachine"
+            => "Action: states:StartExecution\n                Resource: !Ref RollbackStateMachine",
+        "allows states:StartExecution of";
+    any_secret_for_the_drain: policies::exact, PIPELINE,
+        "Resource: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-DrainSecretArn\" }"
+            => "Resource: !Sub \"arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret:*\"",
+        "allows secretsmanager:GetSecretValue of";
+    any_secret_for_the_tasks: policies::exact, BASELINE,
+        ":secret:${Environment}/*\"" => ":secret:*\"",
+        "allows secretsmanager:GetSecretValue of";
     a_role_that_another_service_may_assume: policies::trust, PIPELINE,
         "Principal: { Service: lambda.amazonaws.com }" => "Principal: { Service: [lambda.amazonaws.com, ec2.amazonaws.com] }", "does not trust lambda.amazonaws.com alone";
     a_role_of_tasks_that_lambda_may_assume: policies::trust, BASELINE,
@@ -190,18 +286,71 @@ mistakes! {
         "a_loop_ends_at_its_deadline" => "a_loop_never_ends", "there is no test a_loop_never_ends";
     a_promise_without_a_test: promises::tested, "tests/README.md",
         "| `a_loop_ends_at_its_deadline` |" => "| |", "has no test";
+    a_promise_of_a_helper: promises::tested, "tests/README.md",
+        "`a_loop_ends_at_its_deadline`" => "`assert_reported`", "there is no test assert_reported";
+    a_promise_of_a_function_that_is_not_a_test: promises::tested, "tests/contract/tests/contract/expressions.rs",
+        "#[test]\nfn a_loop_ends_at_its_deadline" => "fn a_loop_ends_at_its_deadline", "there is no test a_loop_ends_at_its_deadline";
+    a_promise_of_a_test_that_is_ignored: promises::tested, "functions/find-deployments/src/plan/tests.rs",
+        "#[test]\nfn a_deletion_that_has_begun_is_finished" => "#[test]\n#[ignore]\nfn a_deletion_that_has_begun_is_finished",
+        "there is no test a_deletion_that_has_begun_is_finished";
+    a_promise_of_a_check_that_does_not_run: promises::tested, "tests/contract/tests/contract/main.rs",
+        "    images_are_kept_as_the_documents_say:" => "    // images_are_kept_as_the_documents_say:",
+        "there is no test images_are_kept_as_the_documents_say";
+    a_promise_of_a_field: promises::tested, "tests/README.md",
+        "`a_loop_ends_at_its_deadline`" => "`answers`", "there is no test answers";
     a_task_that_anybody_reaches: promises::network, BASELINE,
         "SourceSecurityGroupId: !Ref DrainSecurityGroup" => "CidrIp: 0.0.0.0/0", "tasks are reached by others";
+    a_task_that_is_reached_by_any_protocol: promises::network, BASELINE,
+        "IpProtocol: tcp, FromPort: 8000, ToPort: 8000, SourceSecurityGroupId" => "IpProtocol: \"-1\", FromPort: 8000, ToPort: 8000, SourceSecurityGroupId",
+        "tasks are reached by others";
+    a_task_that_a_rule_of_its_own_opens: promises::network, BASELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !GetAtt ServiceSecurityGroup.GroupId, IpProtocol: tcp, FromPort: 8000, ToPort: 8000, CidrIp: 0.0.0.0/0 }\n",
+        "tasks are reached by others";
+    a_task_that_the_pipeline_opens: promises::network, PIPELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !ImportValue { \"Fn::Sub\": \"${Environment}-baseline-ServiceSecurityGroupId\" }, IpProtocol: \"-1\", CidrIp: 10.0.0.0/8 }\n",
+        "tasks are reached by others";
+    a_group_that_no_check_knows: promises::network, PIPELINE,
+        "\nResources:\n" => "\nResources:\n  Open:\n    Type: AWS::EC2::SecurityGroupIngress\n    Properties: { GroupId: !Select [0, !Ref Groups], IpProtocol: \"-1\", CidrIp: 0.0.0.0/0 }\n",
+        "the group of Open in infra/pipeline.yaml is reached too";
     a_load_balancer_with_another_port: promises::network, BASELINE,
         "FromPort: 80, ToPort: 80" => "FromPort: 80, ToPort: 8080", "open on other ports";
     http_that_is_answered: promises::network, BASELINE,
         "StatusCode: HTTP_301" => "StatusCode: HTTP_302", "not redirected";
     images_that_expire_although_they_are_kept: promises::images, BASELINE,
-        "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "are not kept first";
+        "\"tagPrefixList\": [\"KEEP-\"]" => "\"tagPrefixList\": [\"KEPT-\"]", "images are kept in another way";
+    images_that_expire_by_their_first_tag: promises::images, BASELINE,
+        "\"countNumber\": 100000" => "\"countNumber\": 1", "images are kept in another way";
+    images_that_expire_by_another_number: promises::images, BASELINE,
+        "\"countNumber\": ${ImagesKept}" => "\"countNumber\": 100", "images are kept in another way";
+    images_that_expire_by_age: promises::images, BASELINE,
+        "\"countType\": \"imageCountMoreThan\", \"countNumber\": ${ImagesKept}" => "\"countType\": \"sinceImagePushed\", \"countUnit\": \"days\", \"countNumber\": ${ImagesKept}",
+        "images are kept in another way";
+    images_whose_parts_expire_at_once: promises::images, BASELINE,
+        "\"countUnit\": \"days\", \"countNumber\": 14" => "\"countUnit\": \"days\", \"countNumber\": 1", "images are kept in another way";
+    another_number_of_days: promises::images, "docs/aws.md",
+        "expire 14 days after" => "expire 30 days after", "does not say `expire 14 days";
     another_number_of_images: promises::images, "docs/aws.md",
         "keeps the newest 1000 images" => "keeps the newest 100 images", "does not say `keeps the newest 1000 images`";
     an_alarm_without_a_recipient: promises::alarms, PIPELINE,
         "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: []", "does not report to the failure topic";
+    an_alarm_that_is_turned_off: promises::alarms, PIPELINE,
+        "AlarmActions: [!Ref FailureTopic]" => "AlarmActions: [!Ref FailureTopic]\n      ActionsEnabled: false", "does not report to the failure topic";
+    an_alarm_on_another_machine: promises::alarms, PIPELINE,
+        "      MetricName: ExecutionsTimedOut\n      Dimensions: [{ Name: StateMachineArn, Value: !Ref CleanupStateMachine }]"
+            => "      MetricName: ExecutionsTimedOut\n      Dimensions: [{ Name: StateMachineArn, Value: !Ref DeployStateMachine }]",
+        "CleanupTimedOutAlarm watches";
+    an_alarm_on_another_ending: promises::alarms, PIPELINE,
+        "MetricName: ExecutionsAborted" => "MetricName: ExecutionsSucceeded", "DeployAbortedAlarm watches";
+    an_alarm_after_the_second_failure: promises::alarms, PIPELINE,
+        "Threshold: 0" => "Threshold: 1", "DeployFailedAlarm compares";
+    an_alarm_on_a_metric_that_nobody_writes: promises::alarms, PIPELINE,
+        "MetricName: UnhealthyTargets" => "MetricName: UnhealthyHostCount", "UnhealthyTargetsAlarm watches";
+    an_alarm_on_another_namespace: promises::alarms, PIPELINE,
+        "Namespace: PulseDeploy" => "Namespace: Pulse", "UnhealthyTargetsAlarm watches";
+    a_cleanup_that_reports_under_another_name: promises::alarms, CLEANUP,
+        "\"MetricName\": \"UnhealthyTargets\"" => "\"MetricName\": \"Unhealthy\"", "UnhealthyTargetsAlarm watches";
+    a_cleanup_that_reports_for_another_environment: promises::alarms, CLEANUP,
+        "\"Dimensions\": [{\"Name\": \"Environment\"," => "\"Dimensions\": [{\"Name\": \"Stack\",", "UnhealthyTargetsAlarm watches";
     an_alarm_that_nobody_documents: promises::alarms, PIPELINE,
         "AlarmName: !Sub ${Environment}-dead-letters" => "AlarmName: !Sub ${Environment}-letters", "the alarm letters is in";
     any_rule_that_starts_deployments: promises::one_trigger, PIPELINE,
@@ -228,6 +377,38 @@ mistakes! {
         "DeletionPolicy: RetainExceptOnCreate" => "DeletionPolicy: Retain", "is not kept, or also when";
     a_deployment_id_that_can_move: baseline::images, BASELINE,
         "\"sha256-*\"" => "\"*\"", "other tags than those of attestations";
+    a_subnet_in_a_network_that_exists: baseline::existing_network, BASELINE,
+        "  PublicSubnetTwo:\n    Type: AWS::EC2::Subnet\n    Condition: OwnNetwork\n" => "  PublicSubnetTwo:\n    Type: AWS::EC2::Subnet\n", "PublicSubnetTwo is created in a network that exists";
+    a_nat_gateway_in_a_network_that_exists: baseline::existing_network, BASELINE,
+        "HasNatGatewayPerZone: !And [!Condition OwnNetwork, !Equals [!Ref NatGateway, perZone]]" => "HasNatGatewayPerZone: !Equals [!Ref NatGateway, perZone]", "NatGatewayTwo is created in a network that exists";
+    a_rule_that_two_networks_have: baseline::existing_network, BASELINE,
+        "Condition: ExistingNetwork" => "Condition: HasListener", "AlbToTasks is created in a network that exists";
+    a_network_that_is_always_the_stacks_own: baseline::existing_network, BASELINE,
+        "OwnNetwork: !Equals [!Ref VpcId, \"\"]" => "OwnNetwork: !Equals [\"\", \"\"]", "exactly if VpcId is empty";
+    a_group_in_a_network_that_may_not_exist: baseline::existing_network, BASELINE,
+        "VpcId: !If [OwnNetwork, !Ref Vpc, !Ref VpcId]" => "VpcId: !Ref Vpc", "AlbSecurityGroup needs Vpc, which may not exist";
+    an_output_of_a_network_that_may_not_exist: baseline::existing_network, BASELINE,
+        "Value: !If [OwnNetwork, !Ref Vpc, !Ref VpcId]" => "Value: !Ref Vpc", "VpcId needs Vpc, which may not exist";
+    a_load_balancer_that_waits_for_what_may_not_exist: baseline::existing_network, BASELINE,
+        "Type: AWS::ElasticLoadBalancingV2::LoadBalancer\n" => "Type: AWS::ElasticLoadBalancingV2::LoadBalancer\n    DependsOn: PublicDefaultRoute\n", "LoadBalancer needs PublicDefaultRoute";
+    tasks_that_an_update_makes_unreachable: baseline::ways_to_tasks, BASELINE,
+        "- { Description: Draining, IpProtocol: tcp, FromPort: 8000, ToPort: 8000, CidrIp: !Ref VpcCidr }" => "- !Ref AWS::NoValue", "DrainSecurityGroup does not reach tasks in the stack's network";
+    tasks_that_are_out_of_reach: baseline::ways_to_tasks, BASELINE,
+        "      GroupId: !Ref AlbSecurityGroup" => "      GroupId: !Ref ServiceSecurityGroup", "AlbSecurityGroup does not reach tasks in a network that exists";
+    a_zone_that_depends_on_another_one: baseline::nat_gateways, BASELINE,
+        "NatGatewayId: !Ref NatGatewayTwo" => "NatGatewayId: !Ref NatGatewayOne", "the gateway of PrivateDefaultRouteTwo";
+    a_subnet_that_loses_its_route: baseline::nat_gateways, BASELINE,
+        "After: !If [HasNatGatewayPerZone, !Ref PrivateDefaultRouteTwo, \"\"]" => "After: nothing", "what PrivateSubnetTwoRoutes comes after";
+    a_choice_that_existing_stacks_have_made: baseline::nat_gateways, BASELINE,
+        "[\"true\", \"false\", perZone]" => "[one, none, perZone]", "the choice of NAT gateways";
+    parameters_of_a_similar_environment: baseline::what_starts_tasks, BASELINE,
+        "parameter/pulse/${Environment}/*" => "parameter/pulse/${Environment}*", "may call ssm:GetParameters of";
+    secrets_of_a_similar_environment: baseline::what_starts_tasks, BASELINE,
+        "secret:${Environment}/*" => "secret:${Environment}*", "may call secretsmanager:GetSecretValue of";
+    any_key_for_tasks: baseline::what_starts_tasks, BASELINE,
+        "Action: ssm:GetParameters\n" => "Action: [ssm:GetParameters, kms:Decrypt]\n", "may call kms:Decrypt of";
+    tasks_without_their_parameters: baseline::what_starts_tasks, BASELINE,
+        "Action: ssm:GetParameters\n" => "Action: ssm:GetParameter\n", "may not call ssm:GetParameters";
     a_policy_for_what_does_not_exist: baseline::live_traffic, "infra/baseline-stack-policy.json",
         "LogicalResourceId/Cluster" => "LogicalResourceId/EcsCluster", "protects EcsCluster, which";
 

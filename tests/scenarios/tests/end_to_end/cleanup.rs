@@ -1,7 +1,6 @@
 //! What a cleanup plans and does, by hand and on its schedule, and what it publishes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Output;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -273,13 +272,15 @@ async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
     assert_eq!(published.len(), 8, "{:?}", published.keys());
 
     // Destroying removes everything, including what visitors use.
-    let refused = destroy(&env, &[]).await?;
+    let refused = env.destroy(&[]).await?;
     assert!(
         !refused.status.success(),
         "it did not wait for a confirmation"
     );
     assert_eq!(env.active().await?.as_ref(), Some(&first));
-    let ended = destroy(&env, &[("CONFIRM", "test"), ("DELETE_IMAGES", "1")]).await?;
+    let ended = env
+        .destroy(&[("CONFIRM", "test"), ("DELETE_IMAGES", "1")])
+        .await?;
     ensure!(
         ended.status.success(),
         "{}",
@@ -308,15 +309,4 @@ async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
     );
     env.tear_down().await;
     Ok(())
-}
-
-async fn destroy(env: &TestEnvironment, variables: &[(&str, &str)]) -> Result<Output> {
-    Ok(env
-        .cloud
-        .command("infra/destroy.sh")?
-        .env("ENV", &env.name)
-        .envs(variables.iter().copied())
-        .stdin(std::process::Stdio::null())
-        .output()
-        .await?)
 }

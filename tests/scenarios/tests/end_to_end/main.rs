@@ -10,6 +10,7 @@ mod cleanup;
 mod deploy;
 mod drain;
 mod events;
+mod existing_network;
 mod failures;
 mod input;
 mod limits;

@@ -42,13 +42,10 @@ pub(crate) fn container(
             ));
         }
     }
-    let drain_secret = (DRAIN_SECRET, baseline.drain_secret_arn.as_str());
-    let secrets = input.secrets.iter();
-    let secrets = secrets.map(|(name, value_from)| (name.as_str(), value_from.as_str()));
-    let secrets: Result<Vec<_>, _> = std::iter::once(drain_secret)
-        .chain(secrets)
-        .map(|(name, value_from)| Secret::builder().name(name).value_from(value_from).build())
-        .collect();
+    let mut from_elsewhere = vec![secret(DRAIN_SECRET, &baseline.drain_secret_arn)?];
+    for (name, value_from) in &input.secrets {
+        from_elsewhere.push(secret(name, value_from)?);
+    }
     let own = [
         (DEPLOYMENT_ID.to_owned(), input.deployment_id.to_string()),
         (PORT.to_owned(), defaults::PORT.to_string()),
@@ -72,7 +69,7 @@ pub(crate) fn container(
                 .build(),
         )
         .set_environment(Some(environment))
-        .set_secrets(Some(secrets.map_err(incomplete)?))
+        .set_secrets(Some(from_elsewhere))
         .set_command(input.command.clone())
         .set_entry_point(input.entry_point.clone())
         .log_configuration(
@@ -88,6 +85,11 @@ pub(crate) fn container(
         )
         .stop_timeout(defaults::STOP_TIMEOUT_SECONDS)
         .build())
+}
+
+fn secret(name: &str, value_from: &str) -> Result<Secret, StepError> {
+    let secret = Secret::builder().name(name).value_from(value_from);
+    secret.build().map_err(incomplete)
 }
 
 fn incomplete(error: aws_sdk_ecs::error::BuildError) -> StepError {

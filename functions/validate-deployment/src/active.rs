@@ -116,9 +116,10 @@ impl Differences {
             asked.environment.as_ref(),
             environment.collect(),
         );
-        let secrets = container.secrets().iter();
-        let secrets = secrets.map(|it| (it.name(), it.value_from()));
-        self.variables("secrets", asked.secrets.as_ref(), secrets.collect());
+        let Fields { secrets: named, .. } = asked;
+        let running = container.secrets().iter();
+        let running = running.map(|it| (it.name(), it.value_from()));
+        self.variables("secrets", named.as_ref(), running.collect());
         self.words("command", asked.command.as_ref(), container.command());
         self.words(
             "entryPoint",

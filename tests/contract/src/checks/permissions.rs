@@ -35,6 +35,7 @@ const TIED_TO_NO_RESOURCE: [&str; 25] = [
     "elasticloadbalancing:DescribeRules",
     "elasticloadbalancing:DescribeTags",
     "elasticloadbalancing:DescribeTargetGroups",
+    "elasticloadbalancing:DescribeTargetGroupAttributes",
     "elasticloadbalancing:DescribeTargetHealth",
     "logs:CreateLogDelivery",
     "logs:DeleteLogDelivery",

@@ -216,7 +216,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             // wait for ever for the switches in flight. The exploration does this wait instead.
             let now = NOW + SWITCH_IN_FLIGHT;
             let baseline = delete_deployment::Config {
-                baseline: baseline,
+                baseline,
                 settle: Duration::ZERO,
             };
             match delete_deployment::run(&clients, &baseline, &|| now, input).await {

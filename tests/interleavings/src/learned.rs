@@ -215,11 +215,11 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             // The time of this world stands still at `NOW`, so a deletion that finds its own mark would
             // wait for ever for the switches in flight. The exploration does this wait instead.
             let now = NOW + SWITCH_IN_FLIGHT;
-            let baseline = delete_deployment::Config {
-                baseline: baseline,
+            let config = delete_deployment::Config {
+                baseline,
                 settle: Duration::ZERO,
             };
-            match delete_deployment::run(&clients, &baseline, &|| now, input).await {
+            match delete_deployment::run(&clients, &config, &|| now, input).await {
                 Ok(output) => match output.verdict {
                     Verdict::Deleted => Ending::Deleted,
                     Verdict::Deleting | Verdict::Unrouted => Ending::Deleting,

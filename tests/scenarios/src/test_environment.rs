@@ -70,7 +70,7 @@ impl TestEnvironment {
         options: Options,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<TestEnvironment> {
-        let env = Self::start(options).await?;
+        let env = Self::prepare(options).await?;
         env.cloud.deploy_with(&env.name, variables).await?;
         Ok(env)
     }
@@ -79,7 +79,7 @@ impl TestEnvironment {
     ///
     /// # Errors
     /// When a part of the local cloud does not start.
-    pub async fn start(options: Options) -> anyhow::Result<TestEnvironment> {
+    pub async fn prepare(options: Options) -> anyhow::Result<TestEnvironment> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let cloud = LocalCloud::start(options).await?;
         let name = "test".to_owned();

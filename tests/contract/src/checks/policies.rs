@@ -167,7 +167,7 @@ fn narrow() -> Value {
     })
 }
 
-/// Only the roles that need them may do the actions of [`narrow`], each on exactly its resource.
+/// Only the roles that need them may do the actions of `narrow`, each on exactly its resource.
 ///
 /// # Errors
 /// When a template cannot be read.

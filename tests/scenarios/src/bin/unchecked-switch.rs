@@ -3,12 +3,12 @@
 
 use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use lifecycle::aws_error::failed;
-use lifecycle::{Settings, StepError, sdk, serve::serve};
+use lifecycle::{Baseline, StepError, sdk, serve::serve};
 use serde_json::{Value, json};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
-    let listener = Settings::from_env()?.listener_arn;
+    let listener = Baseline::from_env()?.listener_arn;
     let elb = aws_sdk_elasticloadbalancingv2::Client::new(&sdk::config().await);
     serve(move |input: Value| {
         let modify = elb.modify_listener().listener_arn(&listener);

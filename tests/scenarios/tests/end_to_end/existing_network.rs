@@ -6,7 +6,7 @@ use scenarios::TestEnvironment;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_environment_lives_in_a_network_that_exists_and_leaves_it_as_it_was() -> Result<()> {
-    let env = TestEnvironment::start(Options::default()).await?;
+    let env = TestEnvironment::prepare(Options::default()).await?;
     let vpc = create(
         &env,
         &["create-vpc", "--cidr-block", "10.7.0.0/16"],

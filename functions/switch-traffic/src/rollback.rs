@@ -67,17 +67,22 @@ impl Switch<'_> {
     /// Removes the tag with which this rollback kept its target from being drained and deleted. It is over, and
     /// otherwise the tag would keep the deployment for hours.
     async fn release_target(&self, routing: &Routing) -> Result<(), StepError> {
-        let Some(own) = routing.deployment(&self.input.deployment_id) else {
+        let Some(since) = &self.input.restoring_since else {
             return Ok(());
         };
-        let restoring = own.tags.get(tags::RESTORING_SINCE);
-        if !self.input.take_back
-            || restoring.is_none()
-            || restoring != self.input.restoring_since.as_ref()
-        {
+        if !self.input.take_back {
             return Ok(());
         }
-        target_group::untag(self.elb, &own.arn, &[tags::RESTORING_SINCE]).await
+        let arn = &self.input.target_group_arn;
+        let tags = match routing.deployment(&self.input.deployment_id) {
+            Some(own) => Some(own.tags.clone()),
+            // A deletion that gave way to the rollback may have deleted its rules before.
+            None => tags::read_one(self.elb, arn).await?,
+        };
+        if tags.is_none_or(|tags| tags.get(tags::RESTORING_SINCE) != Some(since)) {
+            return Ok(());
+        }
+        target_group::untag_unless_gone(self.elb, arn, &[tags::RESTORING_SINCE]).await
     }
 
     async fn mark_target_again(&self, routing: &Routing) -> Result<(), StepError> {

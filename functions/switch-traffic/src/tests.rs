@@ -682,6 +682,24 @@ async fn a_mark_that_cannot_be_removed_is_reported_and_does_not_fail_the_rollbac
 }
 
 #[tokio::test]
+async fn a_drain_that_gives_way_after_the_switch_does_not_fail_the_rollback() {
+    let marks = [LIVE, &[tags::RESTORING_SINCE]].concat();
+    for is_denied in [false, true] {
+        let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
+        aws.with(|state| state.tag(OLD, tags::RESTORING_SINCE, MARKED));
+        aws.on("ModifyListener").once().after(|state, _| {
+            state.tag(OLD, tags::DRAINING_SINCE, "2025-10-27T12:30:00Z");
+        });
+        if is_denied {
+            aws.on("RemoveTags").fails("AccessDenied");
+        }
+        let output = roll_back_to_fresh(&aws, OLD).await.unwrap();
+        assert_eq!(output.outcome, Outcome::Switched);
+        assert_eq!(has(&aws, OLD, tags::DRAINING_SINCE), is_denied);
+    }
+}
+
+#[tokio::test]
 async fn a_candidate_that_the_default_action_names_with_weight_zero_is_not_active() {
     let aws = with(&[(OLD, LIVE), (NEW, &[])]);
     aws.with(|state| {
@@ -1145,11 +1163,18 @@ async fn a_rollback_that_is_over_keeps_its_target_no_longer() {
             "rollBack": true, "takeBack": true, "replaced": [NEW], "replacedDeploymentId": NEW,
             "restoringSince": since,
         });
-        call(&aws, OLD, over).await.unwrap();
+        call(&aws, OLD, over.clone()).await.unwrap();
         assert_eq!(
             has(&aws, OLD, tags::RESTORING_SINCE),
             is_kept,
             "{active_now} {tag}"
         );
+        // The deletion that gave way to the rollback had deleted its rules.
+        aws.with(|state| {
+            state.tag(OLD, tags::RESTORING_SINCE, tag);
+            state.rules.drain(..2);
+        });
+        call(&aws, OLD, over).await.unwrap();
+        assert_eq!(has(&aws, OLD, tags::RESTORING_SINCE), is_kept);
     }
 }

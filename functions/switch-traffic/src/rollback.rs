@@ -20,7 +20,8 @@ impl Switch<'_> {
         let target = &self.input.deployment_id;
         let routing = Routing::read(self.elb, self.baseline).await?;
         let own = self.own(&routing)?;
-        if own.has(tags::DELETING_SINCE) {
+        // If an earlier attempt has switched, the deletion gives way to that.
+        if own.has(tags::DELETING_SINCE) && !routing.is_active(own) {
             return Err(StepError::new(
                 ErrorName::ResourceConflict,
                 format!("{target} is being deleted and cannot be rolled back to"),

@@ -28,6 +28,10 @@ pub struct Input {
     pub target_group_arn: String,
     /// How many tasks to run.
     pub desired_count: u32,
+    /// Seconds during which ECS does not stop a new task for failing its health checks. A machine of an earlier
+    /// version does not send it.
+    #[serde(default)]
+    pub grace_seconds: Option<u32>,
 }
 
 /// The service, created or adopted.
@@ -115,6 +119,9 @@ fn create(
         .enable(false)
         .rollback(false)
         .build();
+    let grace_seconds = input
+        .grace_seconds
+        .unwrap_or_else(|| baseline.health_check_grace_seconds());
     let deployment_configuration = DeploymentConfiguration::builder()
         .deployment_circuit_breaker(circuit_breaker)
         .minimum_healthy_percent(100)
@@ -134,7 +141,7 @@ fn create(
         // Enabled by default; it would stop tasks that have visitors:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
         .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
-        .health_check_grace_period_seconds(baseline.health_check_grace_seconds)
+        .health_check_grace_period_seconds(grace_seconds.try_into().unwrap_or(i32::MAX))
         .propagate_tags(PropagateTags::Service)
         .enable_ecs_managed_tags(true)
         .enable_execute_command(false)

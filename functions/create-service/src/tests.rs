@@ -349,3 +349,11 @@ async fn a_missing_cluster_is_a_configuration_error() {
     assert_eq!(error.name, ErrorName::Configuration);
     assert!(error.message.contains(ID), "{error}");
 }
+
+#[tokio::test]
+async fn the_grace_period_is_as_the_input_says() {
+    let aws = aws();
+    run_with(&aws, json!({"graceSeconds": 90})).await.unwrap();
+    let call = aws.calls_to("CreateService").pop().unwrap();
+    assert_eq!(call["healthCheckGracePeriodSeconds"], 90);
+}

@@ -3,7 +3,7 @@
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::create_target_group::builders::CreateTargetGroupFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, Rule, TargetGroupAttribute, TargetTypeEnum,
+    Matcher, ProtocolEnum, Rule, Tag, TargetGroupAttribute, TargetTypeEnum,
 };
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::target_group::{self, Found};
@@ -21,6 +21,19 @@ pub struct Input {
     /// The ARN of the execution that needs it. A machine of an earlier version does not send it.
     #[serde(default)]
     pub execution: Option<String>,
+    /// The path that the load balancer asks.
+    #[serde(default = "default_path")]
+    pub health_check_path: String,
+    /// Seconds that ECS leaves its tasks alone when they fail their health checks. A tag keeps what is unusual.
+    #[serde(default)]
+    pub grace_seconds: Option<u32>,
+    /// Seconds for which a visitor stays on the same task; none means that each request goes to any task.
+    #[serde(default)]
+    pub stickiness: Option<u32>,
+}
+
+fn default_path() -> String {
+    defaults::HEALTH_CHECK_PATH.to_owned()
 }
 
 /// The target group, created or adopted.
@@ -40,7 +53,7 @@ pub struct Output {
 /// being deleted, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
-    let (outcome, arn) = adopt_or_create(elb, baseline, deployment).await?;
+    let (outcome, arn) = adopt_or_create(elb, baseline, &input).await?;
     if let Some(execution) = &input.execution {
         let tag = format!("{}{}", tags::EXECUTION, executions::name(execution));
         target_group::set_tag(elb, &arn, &tag, execution).await?;
@@ -50,7 +63,7 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
         }
     }
     // Also on a group that was found: the run that created it may have died before this call.
-    set_deregistration_delay(elb, &arn).await?;
+    set_attributes(elb, &arn, input.stickiness).await?;
     Ok(Output {
         target_group_arn: arn,
         outcome,
@@ -60,13 +73,14 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
 async fn adopt_or_create(
     elb: &Client,
     baseline: &Baseline,
-    deployment: &DeploymentId,
+    input: &Input,
 ) -> Result<(Origin, String), StepError> {
+    let deployment = &input.deployment_id;
     if let Some(arn) = adopt(target_group::look_up(elb, deployment).await?, deployment)? {
         return Ok((Origin::Adopted, arn));
     }
     let attempt = format!("create target group {deployment}");
-    let error = match create(elb, baseline, deployment).send().await {
+    let error = match create(elb, baseline, input).send().await {
         Ok(answer) => {
             let group = answer
                 .target_groups
@@ -91,11 +105,14 @@ async fn adopt_or_create(
     Err(error)
 }
 
-fn create(
-    elb: &Client,
-    baseline: &Baseline,
-    deployment: &DeploymentId,
-) -> CreateTargetGroupFluentBuilder {
+fn create(elb: &Client, baseline: &Baseline, input: &Input) -> CreateTargetGroupFluentBuilder {
+    let deployment = &input.deployment_id;
+    let mut tags = tags::to_elb(deployment);
+    let usual = baseline.health_check_grace_seconds();
+    if let Some(seconds) = input.grace_seconds.filter(|seconds| *seconds != usual) {
+        let tag = Tag::builder().key(tags::GRACE_SECONDS);
+        tags.push(tag.value(seconds.to_string()).build());
+    }
     elb.create_target_group()
         .name(deployment.as_str())
         // Fargate tasks are registered by their own address.
@@ -105,24 +122,33 @@ fn create(
         .vpc_id(&baseline.vpc_id)
         .health_check_enabled(true)
         .health_check_protocol(ProtocolEnum::Http)
-        .health_check_path(defaults::HEALTH_CHECK_PATH)
+        .health_check_path(&input.health_check_path)
         .health_check_interval_seconds(defaults::HEALTH_CHECK_INTERVAL_SECONDS)
         .health_check_timeout_seconds(defaults::HEALTH_CHECK_TIMEOUT_SECONDS)
         .healthy_threshold_count(defaults::HEALTHY_THRESHOLD)
         .unhealthy_threshold_count(defaults::UNHEALTHY_THRESHOLD)
         .matcher(Matcher::builder().http_code("200").build())
-        .set_tags(Some(tags::to_elb(deployment)))
+        .set_tags(Some(tags))
 }
 
-async fn set_deregistration_delay(elb: &Client, arn: &str) -> Result<(), StepError> {
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>
+async fn set_attributes(elb: &Client, arn: &str, stickiness: Option<u32>) -> Result<(), StepError> {
+    let attribute = |key: &str, value: String| {
+        let attribute = TargetGroupAttribute::builder().key(key);
+        attribute.value(value).build()
+    };
+    let delay = defaults::DEREGISTRATION_DELAY_SECONDS.to_string();
+    let mut attributes = vec![attribute("deregistration_delay.timeout_seconds", delay)];
+    if let Some(seconds) = stickiness {
+        attributes.extend([
+            attribute("stickiness.enabled", "true".to_owned()),
+            attribute("stickiness.type", "lb_cookie".to_owned()),
+            attribute("stickiness.lb_cookie.duration_seconds", seconds.to_string()),
+        ]);
+    }
     elb.modify_target_group_attributes()
         .target_group_arn(arn)
-        .attributes(
-            TargetGroupAttribute::builder()
-                .key("deregistration_delay.timeout_seconds")
-                .value(defaults::DEREGISTRATION_DELAY_SECONDS.to_string())
-                .build(),
-        )
+        .set_attributes(Some(attributes))
         .send()
         .await
         .map_err(|error| failed(format_args!("set the attributes of {arn}"), error))?;

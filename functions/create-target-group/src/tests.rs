@@ -271,3 +271,31 @@ async fn an_undo_that_begins_while_the_target_group_is_adopted_is_waited_for() {
     let error = run_in_execution(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::Transient);
 }
+
+#[tokio::test]
+async fn path_stickiness_and_an_unusual_time_of_grace_are_as_the_input_says() {
+    for (grace, tagged) in [(90, Some("90")), (600, None)] {
+        let aws = MemoryAws::default();
+        let input = json!({
+            "deploymentId": ID, "healthCheckPath": "/up", "stickiness": 3600, "graceSeconds": grace,
+        });
+        let input = serde_json::from_value(input).unwrap();
+        run(&Client::new(&aws.config()), &Baseline::for_tests(), input)
+            .await
+            .unwrap();
+        let call = aws.calls_to("CreateTargetGroup").pop().unwrap();
+        assert_eq!(call["HealthCheckPath"], "/up");
+        aws.with(|state| {
+            let group = state.group(ID);
+            let tag = group.tags.get("pulse:grace-seconds");
+            assert_eq!(tag.map(String::as_str), tagged);
+            let stickiness = pairs([
+                ("deregistration_delay.timeout_seconds", "60"),
+                ("stickiness.enabled", "true"),
+                ("stickiness.type", "lb_cookie"),
+                ("stickiness.lb_cookie.duration_seconds", "3600"),
+            ]);
+            assert_eq!(group.attributes, stickiness);
+        });
+    }
+}

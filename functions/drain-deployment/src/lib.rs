@@ -312,7 +312,7 @@ impl Drain<'_> {
         }
         match self.service().await? {
             Some(service) if service::keeps_unhealthy(&service) => {
-                self.set_grace_period(self.baseline.health_check_grace_seconds)
+                self.set_grace_period(tags::grace_seconds(tags, self.baseline))
                     .await
             }
             _ => Ok(()),

@@ -843,3 +843,17 @@ async fn a_deployment_that_the_default_action_names_with_weight_zero_is_not_drai
     assert_eq!(error.name, ErrorName::DeploymentKept);
     assert!(done(&aws).is_empty(), "{aws:?}");
 }
+
+#[tokio::test]
+async fn giving_way_brings_back_the_time_of_grace_of_its_own_settings() {
+    for (name, begin) in rivals() {
+        let application = Application::with(0).await;
+        let aws = with(&[application.address()]);
+        tag(&aws, tags::GRACE_SECONDS, "90");
+        aws.on("UpdateService")
+            .once()
+            .after(move |state, _| begin(state));
+        assert_eq!(sweep(&aws).await.unwrap_err().name, name);
+        assert_eq!(grace(&aws), 90, "{name:?}");
+    }
+}

@@ -36,9 +36,8 @@ pub struct Baseline {
     pub drain_secret_arn: String,
     /// `X86_64` or `ARM64`: what the image is built for.
     pub cpu_architecture: String,
-    /// The grace period of a service that does not drain: seconds during which ECS does not stop a new task for
-    /// failing its health checks. At least the time that a candidate has to become healthy.
-    pub health_check_grace_seconds: i32,
+    /// Seconds that a candidate has to become healthy, unless its settings say otherwise.
+    pub health_timeout_seconds: u32,
 }
 
 impl Baseline {
@@ -67,8 +66,20 @@ impl Baseline {
             task_role_arn: required("TASK_ROLE_ARN")?,
             drain_secret_arn: required("DRAIN_SECRET_ARN")?,
             cpu_architecture: required("CPU_ARCHITECTURE")?,
-            health_check_grace_seconds: grace(&variable)?,
+            health_timeout_seconds: number(
+                &variable,
+                "HEALTH_TIMEOUT_SECONDS",
+                defaults::HEALTH_TIMEOUT_SECONDS,
+            )?,
         })
+    }
+
+    /// The grace period of a service that does not drain, unless its settings say otherwise: seconds during which
+    /// ECS does not stop a new task for failing its health checks. At least the time that a candidate has to become
+    /// healthy.
+    pub fn health_check_grace_seconds(&self) -> u32 {
+        self.health_timeout_seconds
+            .max(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
     }
 
     /// Reads it from the process's environment.
@@ -98,15 +109,9 @@ impl Baseline {
             drain_secret_arn: "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a"
                 .into(),
             cpu_architecture: "X86_64".into(),
-            health_check_grace_seconds: 600,
+            health_timeout_seconds: 600,
         }
     }
-}
-
-fn grace(variable: impl Fn(&str) -> Option<String>) -> Result<i32, StepError> {
-    let least = defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS;
-    let timeout = number(variable, "HEALTH_TIMEOUT_SECONDS", least)?;
-    Ok(timeout.max(least).try_into().unwrap_or(i32::MAX))
 }
 
 #[cfg(test)]
@@ -130,9 +135,9 @@ mod tests {
 
     #[test]
     fn a_task_has_as_much_time_to_start_as_its_deployment_has_to_become_healthy() {
-        for (timeout, grace) in [("60", 120), ("", 120), ("600", 600), ("3600", 3600)] {
+        for (timeout, grace) in [("60", 120), ("", 600), ("600", 600), ("3600", 3600)] {
             let baseline = read_with("HEALTH_TIMEOUT_SECONDS", timeout);
-            assert_eq!(baseline.health_check_grace_seconds, grace, "{timeout}");
+            assert_eq!(baseline.health_check_grace_seconds(), grace, "{timeout}");
         }
     }
 

@@ -20,6 +20,10 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
+/// The most that the wait for healthy tasks may take. The deploy machine has four hours, which
+/// leaves time for the undo.
+pub const MAX_WAIT_SECONDS: u32 = 3600;
+
 /// The path of the load balancer's health check.
 pub const HEALTH_CHECK_PATH: &str = "/_health";
 /// Seconds between two health checks of a target.
@@ -28,6 +32,8 @@ pub const HEALTH_CHECK_INTERVAL_SECONDS: i32 = 30;
 pub const HEALTH_CHECK_TIMEOUT_SECONDS: i32 = 5;
 /// Passes after which an unhealthy target is healthy again.
 pub const HEALTHY_THRESHOLD: i32 = 2;
+/// Seconds that a candidate has to become healthy.
+pub const HEALTH_TIMEOUT_SECONDS: u32 = 600;
 /// Failures after which a target is unhealthy.
 pub const UNHEALTHY_THRESHOLD: i32 = 3;
 /// Seconds during which ECS does not stop a new task for failing its health checks, at least. If a candidate

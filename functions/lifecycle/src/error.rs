@@ -12,6 +12,8 @@ use crate::printable::{MAX_TEXT, printable};
 pub enum ErrorName {
     /// The input is wrong, and nothing was changed.
     InvalidInput,
+    /// The environment's settings are wrong, and nothing was changed.
+    InvalidSettings,
     /// The repository does not have the image.
     ImageNotFound,
     /// A rollback took the deployment back before, so no event or retry switches to it again.
@@ -45,8 +47,9 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 15] = [
+    pub const ALL: [ErrorName; 16] = [
         ErrorName::InvalidInput,
+        ErrorName::InvalidSettings,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
         ErrorName::DeploymentDraining,
@@ -67,6 +70,7 @@ impl ErrorName {
     pub fn as_str(self) -> &'static str {
         match self {
             ErrorName::InvalidInput => "InvalidInputError",
+            ErrorName::InvalidSettings => "InvalidSettingsError",
             ErrorName::ImageNotFound => "ImageNotFoundError",
             ErrorName::DeploymentRolledBack => "DeploymentRolledBackError",
             ErrorName::DeploymentDraining => "DeploymentDrainingError",

@@ -49,14 +49,20 @@ impl<'de> Deserialize<'de> for Payload {
 /// # Errors
 /// `InvalidInput`, naming the field by its path and what it should have been.
 pub fn decode<T: DeserializeOwned>(payload: Value) -> Result<T, StepError> {
+    decode_part(payload)
+        .map_err(|why| StepError::new(ErrorName::InvalidInput, format!("invalid input: {why}")))
+}
+
+/// Decodes an object that is not a whole payload.
+///
+/// # Errors
+/// Which field is wrong, by its path, and what it should have been.
+pub fn decode_part<T: DeserializeOwned>(part: Value) -> Result<T, String> {
     // Without this, serde would read a list as the fields in the order of their declaration.
-    if !payload.is_object() {
-        return Err(StepError::new(
-            ErrorName::InvalidInput,
-            "invalid input: it must be a JSON object, with each field by its name",
-        ));
+    if !part.is_object() {
+        return Err("it must be a JSON object, with each field by its name".to_owned());
     }
-    serde_path_to_error::deserialize(payload).map_err(|error| {
+    serde_path_to_error::deserialize(part).map_err(|error| {
         let path = error.path().to_string();
         let mut why = error.inner().to_string();
         // The name that people know, not Rust's.
@@ -65,13 +71,11 @@ pub fn decode<T: DeserializeOwned>(payload: Value) -> Result<T, StepError> {
         }
         let is_named = path == "." || why.contains(&format!("`{path}`"));
         let why = printable(&why, MAX_SHOWN);
-        let message = if is_named {
-            format!("invalid input: {why}")
+        if is_named {
+            why
         } else {
-            let path = printable(&path, MAX_PATH);
-            format!("invalid input: field `{path}`: {why}")
-        };
-        StepError::new(ErrorName::InvalidInput, message)
+            format!("field `{}`: {why}", printable(&path, MAX_PATH))
+        }
     })
 }
 

@@ -12,7 +12,7 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime, UtcDateTime};
 
 use crate::aws_error::found;
-use crate::{DeploymentId, Environment, StepError, defaults};
+use crate::{Baseline, DeploymentId, Environment, StepError, defaults};
 
 /// DescribeTags takes at most 20 resources:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_DescribeTags.html>.
@@ -59,6 +59,10 @@ pub const RESTORING_SINCE: &str = "pulse:restoring-since";
 /// With an execution's name after it: the ARN of an execution of the deploy machine that created or adopted
 /// the target group. While that execution runs, no undo of another one deletes the deployment.
 pub const EXECUTION: &str = "pulse:execution:";
+/// Seconds during which ECS leaves its tasks alone when they fail their health checks, if its settings say so.
+pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
+/// On the task definition: the version of the environment's settings that the deployment was made with.
+pub const SETTINGS_VERSION: &str = "pulse:settings-version";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
 /// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";
@@ -102,6 +106,13 @@ pub fn from_ecs(tags: &[ecs::Tag]) -> Tags {
     tags.iter()
         .filter_map(|tag| Some((tag.key()?.to_owned(), value(tag))))
         .collect()
+}
+
+/// The grace period of a service that does not drain, from the tags of its target group.
+pub fn grace_seconds(tags: &Tags, baseline: &Baseline) -> i32 {
+    let own = tags.get(GRACE_SECONDS).and_then(|tag| tag.parse().ok());
+    let seconds: u32 = own.unwrap_or_else(|| baseline.health_check_grace_seconds());
+    seconds.try_into().unwrap_or(i32::MAX)
 }
 
 /// The tags of these target groups and rules, by ARN. A resource that no longer exists is left out.

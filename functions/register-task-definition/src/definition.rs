@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use aws_sdk_ecs::types::{
     ContainerDefinition, CpuArchitecture, KeyValuePair, LogConfiguration, LogDriver, OsFamily,
-    PortMapping, RuntimePlatform, Secret, TaskDefinition, TransportProtocol,
+    PortMapping, RuntimePlatform, Secret, Tag, TaskDefinition, TransportProtocol,
 };
-use lifecycle::{Baseline, ErrorName, StepError, defaults};
+use lifecycle::{Baseline, ErrorName, StepError, defaults, tags};
 
 use crate::Input;
 
@@ -30,14 +30,21 @@ pub(crate) fn container(
     baseline: &Baseline,
     input: &Input,
 ) -> Result<ContainerDefinition, StepError> {
-    if let Some(name) = defaults::RESERVED_VARIABLES
-        .iter()
-        .find(|name| input.environment.contains_key(**name))
-    {
-        return Err(StepError::new(
-            ErrorName::InvalidInput,
-            format!("field `environment.{name}`: this variable is set by the pipeline"),
-        ));
+    for (field, variables) in [
+        ("environment", &input.environment),
+        ("secrets", &input.secrets),
+    ] {
+        let mut reserved = defaults::RESERVED_VARIABLES.iter();
+        if let Some(name) = reserved.find(|name| variables.contains_key(**name)) {
+            return Err(StepError::new(
+                ErrorName::InvalidInput,
+                format!("field `{field}.{name}`: this variable is set by the pipeline"),
+            ));
+        }
+    }
+    let mut from_elsewhere = vec![secret(DRAIN_SECRET, &baseline.drain_secret_arn)?];
+    for (name, value_from) in &input.secrets {
+        from_elsewhere.push(secret(name, value_from)?);
     }
     let own = [
         (DEPLOYMENT_ID.to_owned(), input.deployment_id.to_string()),
@@ -62,13 +69,9 @@ pub(crate) fn container(
                 .build(),
         )
         .set_environment(Some(environment))
-        .secrets(
-            Secret::builder()
-                .name(DRAIN_SECRET)
-                .value_from(&baseline.drain_secret_arn)
-                .build()
-                .map_err(incomplete)?,
-        )
+        .set_secrets(Some(from_elsewhere))
+        .set_command(input.command.clone())
+        .set_entry_point(input.entry_point.clone())
         .log_configuration(
             LogConfiguration::builder()
                 .log_driver(LogDriver::Awslogs)
@@ -84,6 +87,11 @@ pub(crate) fn container(
         .build())
 }
 
+fn secret(name: &str, value_from: &str) -> Result<Secret, StepError> {
+    let secret = Secret::builder().name(name).value_from(value_from);
+    secret.build().map_err(incomplete)
+}
+
 fn incomplete(error: aws_sdk_ecs::error::BuildError) -> StepError {
     StepError::new(
         ErrorName::Unexpected,
@@ -91,9 +99,19 @@ fn incomplete(error: aws_sdk_ecs::error::BuildError) -> StepError {
     )
 }
 
-/// Whether a revision of the deployment has the image, sizes and variables that the input says.
+/// The tags of the deployment, and the version of the settings that it is made with.
+pub(crate) fn tags(input: &Input) -> Vec<Tag> {
+    let mut all = tags::to_ecs(&input.deployment_id);
+    if let Some(version) = input.settings_version {
+        let tag = Tag::builder().key(tags::SETTINGS_VERSION);
+        all.push(tag.value(version.to_string()).build());
+    }
+    all
+}
+
+/// Whether a revision of the deployment has the image, sizes, variables and commands that the input says.
 ///
-/// Roles, log group and secret are not compared: they change only with the stacks, and a deployment
+/// Roles, log group and the drain secret are not compared: they change only with the stacks, and a deployment
 /// keeps those it was started with.
 pub(crate) fn is_same(found: &TaskDefinition, input: &Input, wanted: &ContainerDefinition) -> bool {
     let [container] = found.container_definitions() else {
@@ -104,6 +122,9 @@ pub(crate) fn is_same(found: &TaskDefinition, input: &Input, wanted: &ContainerD
         && container.name() == wanted.name()
         && container.image() == wanted.image()
         && variables(container) == variables(wanted)
+        && secrets(container) == secrets(wanted)
+        && container.command() == wanted.command()
+        && container.entry_point() == wanted.entry_point()
 }
 
 fn variables(container: &ContainerDefinition) -> BTreeMap<&str, &str> {
@@ -116,5 +137,14 @@ fn variables(container: &ContainerDefinition) -> BTreeMap<&str, &str> {
                 pair.value().unwrap_or_default(),
             )
         })
+        .collect()
+}
+
+fn secrets(container: &ContainerDefinition) -> BTreeMap<&str, &str> {
+    container
+        .secrets()
+        .iter()
+        .filter(|secret| secret.name() != DRAIN_SECRET)
+        .map(|secret| (secret.name(), secret.value_from()))
         .collect()
 }

@@ -33,6 +33,18 @@ pub struct Input {
     /// The user's own environment variables.
     #[serde(default)]
     pub environment: BTreeMap<String, String>,
+    /// Environment variables that ECS reads when a task starts, with where it gets them.
+    #[serde(default)]
+    pub secrets: BTreeMap<String, String>,
+    /// What runs in place of the image's command.
+    #[serde(default)]
+    pub command: Option<Vec<String>>,
+    /// What stands before the command in place of the image's entry point.
+    #[serde(default)]
+    pub entry_point: Option<Vec<String>>,
+    /// The version of the environment's settings that the deployment is made with.
+    #[serde(default)]
+    pub settings_version: Option<i64>,
 }
 
 /// The revision, registered or adopted.
@@ -79,7 +91,7 @@ pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Outp
         .execution_role_arn(&baseline.execution_role_arn)
         .task_role_arn(&baseline.task_role_arn)
         .container_definitions(wanted)
-        .set_tags(Some(tags::to_ecs(&input.deployment_id)))
+        .set_tags(Some(definition::tags(&input)))
         .customize()
         // The call is not idempotent: the same request again after a lost answer registers a second
         // revision. The state machine retries the whole step, which looks up first.

@@ -303,3 +303,56 @@ async fn undo_fails_when_an_active_revision_is_refused() {
     let begin = "could not deregister";
     assert!(error.message.starts_with(begin), "{error}");
 }
+
+#[tokio::test]
+async fn secrets_commands_and_the_version_of_the_settings_are_as_the_input_says() {
+    let aws = aws();
+    let more = json!({
+        "secrets": {"KEY": "/pulse/test/KEY"}, "command": ["serve"], "entryPoint": ["/app"],
+        "settingsVersion": 7,
+    });
+    run_step(&aws, more.clone()).await.unwrap();
+    let [call] = &aws.calls_to("RegisterTaskDefinition")[..] else {
+        panic!("{aws:?}")
+    };
+    let container = &call["containerDefinitions"][0];
+    assert_eq!(
+        container["secrets"],
+        json!([
+            {"name": "DRAIN_SECRET", "valueFrom": Baseline::for_tests().drain_secret_arn},
+            {"name": "KEY", "valueFrom": "/pulse/test/KEY"},
+        ])
+    );
+    assert_eq!(container["command"], json!(["serve"]));
+    assert_eq!(container["entryPoint"], json!(["/app"]));
+    assert_eq!(
+        call["tags"][2],
+        json!({"key": "pulse:settings-version", "value": "7"})
+    );
+    // The same again is the same revision, and anything else is another.
+    for (other, registered) in [
+        (json!({}), 1),
+        (json!({"settingsVersion": 8}), 1),
+        (json!({"secrets": {}}), 2),
+        (json!({"secrets": {"KEY": "/pulse/test/OTHER"}}), 3),
+        (json!({"command": null}), 4),
+        (json!({"entryPoint": ["/app", "--fast"]}), 5),
+    ] {
+        let mut input = more.clone();
+        for (field, value) in other.as_object().unwrap() {
+            input[field] = value.clone();
+        }
+        run_step(&aws, input).await.unwrap();
+        assert_eq!(active(&aws), registered, "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_secret_under_a_reserved_name_is_refused() {
+    let aws = aws();
+    let error = run_step(&aws, json!({"secrets": {"DRAIN_SECRET": "/a"}})).await;
+    let error = error.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput);
+    assert!(error.message.contains("secrets.DRAIN_SECRET"), "{error}");
+    assert_eq!(active(&aws), 0);
+}

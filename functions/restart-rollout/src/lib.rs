@@ -69,6 +69,10 @@ pub async fn run(
     };
     let (running, wanted) = (service.running_count(), service.desired_count());
     let group = target_group::find(&clients.elb, id).await?;
+    let grace_seconds = match &group {
+        Some(group) => tags::grace_seconds(&group.tags, baseline),
+        None => tags::grace_seconds(&tags::Tags::new(), baseline),
+    };
     let drained =
         group.filter(|group| group.has(tags::DRAINING_SINCE) && !guard::gave_way(&group.tags));
     let has_failed = rollout_state(&service) == Some(&DeploymentRolloutState::Failed);
@@ -82,7 +86,6 @@ pub async fn run(
     if default_action.active() != Some(id) {
         return kept(format!("{id} is not active any more"));
     }
-    let grace_seconds = baseline.health_check_grace_seconds;
     if drained.is_none() && !lacks_tasks {
         service::set_grace_period(&clients.ecs, baseline, id, grace_seconds).await?;
         return corrected("ECS replaces its unhealthy tasks again");

@@ -172,3 +172,15 @@ async fn a_service_that_is_deleted_meanwhile_needs_no_rollout_and_a_refusal_is_r
         assert_eq!(result, expected, "{code}");
     }
 }
+
+#[tokio::test]
+async fn fresh_tasks_get_the_time_of_grace_of_their_own_settings() {
+    let marks = [
+        (tags::DRAINING_SINCE, "2025-10-27T12:20:00Z"),
+        (tags::GRACE_SECONDS, "90"),
+    ];
+    let aws = drained(&marks);
+    restart(&aws).await.unwrap();
+    let call = aws.calls_to("UpdateService").pop().unwrap();
+    assert_eq!(call["healthCheckGracePeriodSeconds"], 90);
+}

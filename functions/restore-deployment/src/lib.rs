@@ -272,7 +272,10 @@ impl Restore<'_> {
             .force_new_deployment(true)
             // The count came from ECS, where it is an i32.
             .desired_count(i32::try_from(desired_count).unwrap_or(i32::MAX))
-            .health_check_grace_period_seconds(self.baseline.health_check_grace_seconds);
+            .health_check_grace_period_seconds(tags::grace_seconds(
+                &self.group.tags,
+                self.baseline,
+            ));
         let attempt = format_args!("start fresh tasks of service {id}");
         let answer = request.send().await;
         // A cleanup has deleted its rules since the listener was read.

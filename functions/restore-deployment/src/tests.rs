@@ -580,3 +580,15 @@ async fn a_rollback_is_refused_beside_an_action_type_that_no_switch_could_keep()
     assert!(error.message.contains("check-passport"), "{error}");
     assert!(aws.changes().is_empty());
 }
+
+#[tokio::test]
+async fn fresh_tasks_get_the_time_of_grace_of_their_own_settings() {
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEWEST, LIVE)]);
+    aws.with(|state| {
+        state.tag(OLD, tags::DRAINING_SINCE, "2025-10-27T12:20:00Z");
+        state.tag(OLD, tags::GRACE_SECONDS, "90");
+    });
+    restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    let call = aws.calls_to("UpdateService").pop().unwrap();
+    assert_eq!(call["healthCheckGracePeriodSeconds"], 90);
+}

@@ -6,21 +6,16 @@ use aws_sdk_ecr::types::ImageIdentifier;
 use lifecycle::aws_error::{failed, found};
 use lifecycle::{Baseline, ErrorName, StepError};
 use serde::Deserialize;
-
-use crate::input::Deployment;
+use settings::Input;
 
 /// The digest of the deployment's image: the one in the input, or the one that the tag points to.
 ///
 /// # Errors
 /// `ImageNotFound` when there is no such image; `InvalidInput` when it is built for other platforms only; else as
 /// [`lifecycle::aws_error::CODES`] say.
-pub async fn find(
-    ecr: &Client,
-    baseline: &Baseline,
-    deployment: &Deployment,
-) -> Result<String, StepError> {
-    let id = &deployment.deployment_id;
-    let requested = deployment.named.image_digest.as_ref();
+pub async fn find(ecr: &Client, baseline: &Baseline, input: &Input) -> Result<String, StepError> {
+    let id = &input.deployment_id;
+    let requested = input.image_digest.as_ref();
     let (image, shown) = match requested {
         Some(digest) => (
             ImageIdentifier::builder().image_digest(digest).build(),

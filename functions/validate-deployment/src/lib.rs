@@ -3,9 +3,8 @@
 
 mod active;
 pub mod execution;
-pub mod fargate;
 mod image;
-pub mod input;
+mod parameter;
 pub mod quota;
 mod shadowed;
 
@@ -14,10 +13,10 @@ use lifecycle::tags::{self, Tags};
 use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, guard, policy, target_group};
 use serde::Serialize;
 use serde_json::Value;
+use settings::{Deployment, Document, Input};
 use time::UtcDateTime;
 
 use execution::Started;
-pub use input::{Deployment, Input};
 
 /// Whether the deployment continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -43,9 +42,13 @@ pub struct Output {
     pub image_digest: String,
     /// What an operator should correct, although the deployment goes on.
     pub warnings: Vec<String>,
-    /// The id, sizes and environment variables.
+    /// The id of the deployment.
+    pub deployment_id: DeploymentId,
+    /// The version of the settings that it is made with, or, if it is active, was made with; none without settings.
+    pub settings_version: Option<i64>,
+    /// What it runs with, if it continues.
     #[serde(flatten)]
-    pub deployment: Deployment,
+    pub deployment: Option<Deployment>,
 }
 
 /// The clients that the step reads with.
@@ -61,13 +64,16 @@ pub struct Clients {
     pub secrets: aws_sdk_secretsmanager::Client,
     /// For other executions.
     pub sfn: aws_sdk_sfn::Client,
+    /// For the settings of the environment.
+    pub ssm: aws_sdk_ssm::Client,
 }
 
 /// Checks the input and that no other execution of the deployment goes first, compares the deployment with what is
-/// active, and pins the image.
+/// active, pins the image, and merges the input with the environment's settings. Those are read here and nowhere else,
+/// so that a change of them never affects what runs.
 ///
 /// # Errors
-/// `InvalidInput`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
+/// `InvalidInput`, `InvalidSettings`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
 /// rules cannot have the listener's policy; `DefaultActionNotOurs` for a
 /// maintenance page; `ResourceConflict` when another execution goes first or the active deployment differs from
 /// the input; or as [`lifecycle::aws_error::CODES`] say.
@@ -78,8 +84,8 @@ pub async fn run(
     payload: Value,
 ) -> Result<Output, StepError> {
     let Started { input, execution } = Started::read(payload);
-    let deployment = lifecycle::input::decode::<Input>(input)?.check(baseline, now)?;
-    let id = &deployment.deployment_id;
+    let input = Input::read(input, baseline, now)?;
+    let id = &input.deployment_id;
     if let Some(execution) = &execution {
         execution::check_name(execution, id)?;
         execution::refuse_if_not_first(&clients.sfn, execution, id).await?;
@@ -95,22 +101,28 @@ pub async fn run(
     let marks = own.map_or_else(Tags::new, |own| own.tags);
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
-    let image_digest = match verdict {
-        Verdict::AlreadyActive => active::compare(&clients.ecs, baseline, &deployment).await?,
-        _ => image::find(&clients.ecr, baseline, &deployment).await?,
+    let (image_digest, mut settings_version) = match verdict {
+        Verdict::AlreadyActive => active::compare(&clients.ecs, elb, baseline, &input).await?,
+        _ => (image::find(&clients.ecr, baseline, &input).await?, None),
     };
+    let mut deployment = None;
     if verdict == Verdict::Proceed {
         guard::refuse_draining(id, &marks)?;
         // Whether the new rules can do what the default action does before it routes.
         let policy = default_action.policy()?;
         policy::client_secret(&clients.secrets, baseline, &policy).await?;
         quota::check(elb, &usage, id).await?;
+        let settings = parameter::read(&clients.ssm, baseline).await?;
+        settings_version = settings.as_ref().and_then(Document::version);
+        deployment = Some(Deployment::of(input.clone(), settings, baseline)?);
     }
     Ok(Output {
         verdict,
         reason,
         image_digest,
         warnings: usage.warnings,
+        deployment_id: input.deployment_id,
+        settings_version,
         deployment,
     })
 }

@@ -14,6 +14,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         sfn: aws_sdk_sfn::Client::new(&config),
+        ssm: aws_sdk_ssm::Client::new(&config),
     };
     serve(async |payload| {
         validate_deployment::run(&clients, &baseline, UtcDateTime::now(), payload).await

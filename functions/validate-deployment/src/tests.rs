@@ -1,6 +1,8 @@
 use super::*;
 use lifecycle::{Baseline, ErrorName, StepError, tags};
-use memory_aws::{DIGEST, MemoryAws, State, authenticate_oidc, forward, own_tags, tags as pairs};
+use memory_aws::{
+    DIGEST, MemoryAws, State, authenticate_oidc, forward, group_arn, own_tags, tags as pairs,
+};
 use serde_json::{Value, json};
 
 const OLD: &str = "test-20251027-122112Z";
@@ -44,6 +46,7 @@ async fn run_with(aws: &MemoryAws, payload: Value) -> Result<Output, StepError> 
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         secrets: aws_sdk_secretsmanager::Client::new(&config),
         sfn: aws_sdk_sfn::Client::new(&config),
+        ssm: aws_sdk_ssm::Client::new(&config),
     };
     let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
     run(&clients, &Baseline::for_tests(), now, payload).await
@@ -94,7 +97,26 @@ fn activate_itself(state: &mut State) {
             {"name": "PORT", "value": "8000"},
             {"name": "LOG_LEVEL", "value": "debug"},
         ],
+        "secrets": [
+            {"name": "DRAIN_SECRET", "valueFrom": "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a"},
+            {"name": "API_KEY", "valueFrom": "/pulse/test/API_KEY"},
+        ],
+        "command": ["serve"],
+        "entryPoint": ["/app"],
     }]);
+    definition["tags"]
+        .as_array_mut()
+        .unwrap()
+        .push(json!({"key": "pulse:settings-version", "value": "7"}));
+    let service = state.services.last_mut().unwrap();
+    service["healthCheckGracePeriodSeconds"] = 90.into();
+    service["loadBalancers"] = json!([{"targetGroupArn": group_arn(ID)}]);
+    let group = state.target_groups.last_mut().unwrap();
+    group.settings["HealthCheckPath"] = "/up".into();
+    group.attributes.extend(pairs([
+        ("stickiness.enabled", "true"),
+        ("stickiness.lb_cookie.duration_seconds", "60"),
+    ]));
 }
 
 #[tokio::test]
@@ -105,7 +127,9 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
-            "deploymentId": ID, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {}
+            "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {},
+            "secrets": {}, "command": null, "entryPoint": null, "stickiness": null,
+            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600},
         })
     );
 }
@@ -150,11 +174,100 @@ async fn the_active_deployment_started_again_as_it_runs_gives_the_digest_that_ru
     aws.with(|state| state.images.clear());
     let same = json!({
         "deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512,
-        "environment": {"LOG_LEVEL": "debug"}
+        "environment": {"LOG_LEVEL": "debug"}, "secrets": {"API_KEY": "/pulse/test/API_KEY"},
+        "command": ["serve"], "entryPoint": ["/app"], "stickiness": 60,
+        "health": {"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300},
     });
     let output = validate_input(&aws, same).await.unwrap();
     assert_eq!(output.verdict, Verdict::AlreadyActive);
     assert_eq!(output.image_digest, DIGEST);
+    assert_eq!(output.settings_version, Some(7));
+}
+
+#[tokio::test]
+async fn the_settings_are_not_read_for_what_is_active_or_older() {
+    let with_wrong_settings = |aws: MemoryAws| {
+        put_settings(&aws, "no JSON");
+        aws
+    };
+    let active = validate(&with_wrong_settings(with_itself_active())).await;
+    assert_eq!(active.unwrap().verdict, Verdict::AlreadyActive);
+    let older = aws();
+    older.with(|state| {
+        state.deploy(NEW, &[]);
+        state.activate(NEW);
+    });
+    let older = validate(&with_wrong_settings(older)).await;
+    assert_eq!(older.unwrap().verdict, Verdict::Superseded);
+}
+
+/// The seventh version of the environment's settings.
+fn put_settings(aws: &MemoryAws, text: &str) {
+    let parameter = json!({
+        "Name": "/pulse/test/settings", "Type": "String", "Value": text, "Version": 7
+    });
+    aws.with(|state| {
+        let name = "/pulse/test/settings".to_owned();
+        state.parameters.insert(name, parameter);
+    });
+}
+
+#[tokio::test]
+async fn the_settings_of_the_environment_are_merged_with_the_input() {
+    let aws = aws();
+    let settings = json!({
+        "cpu": 512, "desiredCount": 4, "environment": {"A": "settings", "B": "settings"},
+        "secrets": {"KEY": "/pulse/test/KEY"}, "command": ["serve"], "stickiness": 3600,
+        "health": {"path": "/up"},
+    });
+    put_settings(&aws, &settings.to_string());
+    let input = json!({"deploymentId": ID, "desiredCount": 3, "environment": {"B": "input"}});
+    let output = validate_input(&aws, input).await.unwrap();
+    assert_eq!(
+        serde_json::to_value(&output).unwrap(),
+        json!({
+            "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
+            "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "cpu": 512, "memory": 1024,
+            "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
+            "command": ["serve"], "entryPoint": null, "stickiness": 3600,
+            "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600},
+        })
+    );
+    assert_eq!(
+        aws.calls_to("GetParameter"),
+        [json!({"Name": "/pulse/test/settings"})]
+    );
+}
+
+#[tokio::test]
+async fn settings_that_are_wrong_refuse_every_deployment_by_name() {
+    for (kind, text, words) in [
+        ("String", r#"{"cpu": 300}"#, "`cpu`"),
+        ("String", "{", "line 1"),
+        ("SecureString", "AQICAHh", "of type String"),
+    ] {
+        let aws = aws();
+        put_settings(&aws, text);
+        aws.with(|state| {
+            let parameter = state.parameters.values_mut().next();
+            parameter.expect("the settings")["Type"] = kind.into();
+        });
+        let error = validate(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidSettings, "{error}");
+        for words in ["/pulse/test/settings, version 7", words] {
+            assert!(error.message.contains(words), "{error}");
+        }
+        assert!(aws.changes().is_empty(), "{aws:?}");
+    }
+}
+
+#[tokio::test]
+async fn settings_that_cannot_be_read_stop_the_deployment() {
+    let aws = aws();
+    aws.on("GetParameter").fails("ThrottlingException");
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient, "{error}");
+    assert!(error.message.contains("/pulse/test/settings"), "{error}");
 }
 
 #[tokio::test]
@@ -165,17 +278,26 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
         ("desiredCount", json!(3)),
         ("cpu", json!(512)),
         ("memory", json!(1024)),
-        ("environment", json!({})),
         ("environment", json!({"LOG_LEVEL": "info"})),
         (
             "environment",
             json!({"LOG_LEVEL": "debug", "COLOUR": "green"}),
         ),
+        ("secrets", json!({"API_KEY": "/pulse/test/OTHER"})),
+        ("secrets", json!({"OTHER": "/pulse/test/API_KEY"})),
+        ("command", json!(["serve", "--fast"])),
+        ("entryPoint", json!(["/other"])),
+        ("stickiness", json!(61)),
+        ("health.path", json!("/_health")),
+        ("health.graceSeconds", json!(91)),
     ] {
         let aws = with_itself_active();
         aws.with(|state| state.images.push((OLD.into(), other.clone())));
         let mut input = json!({"deploymentId": ID});
-        input[field] = value;
+        match field.split_once('.') {
+            Some((outer, inner)) => input[outer][inner] = value,
+            None => input[field] = value,
+        }
         let error = validate_input(&aws, input).await.unwrap_err();
         assert_eq!(error.name, ErrorName::ResourceConflict, "{error}");
         for words in [ID, &format!("`{field}`"), "new deployment id"] {

@@ -28,14 +28,18 @@ struct Function {
 }
 
 /// What clients are called in the functions, and how actions on their services begin.
-const CLIENTS: [(&str, &str); 6] = [
+const CLIENTS: [(&str, &str); 7] = [
     ("ecr", "ecr"),
     ("ecs", "ecs"),
     ("elb", "elasticloadbalancing"),
     ("logs", "logs"),
     ("secrets", "secretsmanager"),
     ("sfn", "states"),
+    ("ssm", "ssm"),
 ];
+
+/// The library that calls nothing. What it names `secrets` are fields.
+const WITHOUT_CLIENTS: &str = "settings";
 
 /// The calls and names in a function's body.
 #[derive(Debug, Default)]
@@ -184,7 +188,7 @@ fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
         let Some(text) = repository.file(&path) else {
             continue;
         };
-        if found.insert(name) {
+        if name != WITHOUT_CLIENTS && found.insert(name) {
             let manifest: toml::Table = text.parse().with_context(|| path)?;
             let dependencies = manifest
                 .get("dependencies")

@@ -8,15 +8,15 @@ use heck::ToUpperCamelCase;
 
 use crate::{Machine, Template};
 
-/// The folder of `functions/` that is not a step: the library of all steps.
-const LIBRARY: &str = "lifecycle";
+/// The folders of `functions/` that are not steps: the library of all steps, and what a deployment runs with.
+pub(crate) const LIBRARIES: [&str; 2] = ["lifecycle", "settings"];
 
 /// The folders that are read, with their subfolders, and the kinds of files in each.
 const READ: [(&str, &[&str]); 5] = [
     ("functions", &["rs", "toml", "md"]),
     ("infra", &["yaml", "json", "md"]),
     ("statemachine", &["json"]),
-    ("docs", &["md"]),
+    ("docs", &["md", "json"]),
     ("tests", &["md", "rs"]),
 ];
 
@@ -147,7 +147,7 @@ impl Repository {
         let names: BTreeSet<_> = self
             .below("functions/")
             .filter_map(|(path, _)| path.split('/').nth(1))
-            .filter(|name| *name != LIBRARY)
+            .filter(|name| !LIBRARIES.contains(name))
             .collect();
         names
             .into_iter()

@@ -24,6 +24,7 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "RemoveTags" => remove_tags,
         "CreateTargetGroup" => create_target_group,
         "ModifyTargetGroupAttributes" => modify_attributes,
+        "DescribeTargetGroupAttributes" => describe_attributes,
         "DeleteTargetGroup" => delete_target_group,
         "CreateRule" => create_rule,
         "ModifyRule" => modify_rule,
@@ -213,7 +214,11 @@ fn describe_rules(state: &mut State, params: &Value) -> Answer {
 }
 
 fn shown_group(group: &TargetGroup) -> Value {
-    json!({"TargetGroupArn": group_arn(&group.name), "TargetGroupName": group.name})
+    json!({
+        "TargetGroupArn": group_arn(&group.name),
+        "TargetGroupName": group.name,
+        "HealthCheckPath": group.settings["HealthCheckPath"],
+    })
 }
 
 fn describe_target_groups(state: &mut State, params: &Value) -> Answer {
@@ -221,8 +226,14 @@ fn describe_target_groups(state: &mut State, params: &Value) -> Answer {
     if let Some(missing) = names.iter().find(|name| !state.has_group(name)) {
         return Err(not_found("TargetGroup", missing));
     }
+    let arns = texts(&params["TargetGroupArns"]);
+    for arn in &arns {
+        state.target_group(arn)?;
+    }
     let groups = state.target_groups.iter();
     let groups = groups.filter(|it| names.is_empty() || names.contains(&it.name.as_str()));
+    let groups =
+        groups.filter(|it| arns.is_empty() || arns.contains(&group_arn(&it.name).as_str()));
     state.page(params, "TargetGroups", PAGE, groups, shown_group)
 }
 
@@ -304,6 +315,15 @@ fn modify_attributes(state: &mut State, params: &Value) -> Answer {
     let group = state.target_group(text(&params["TargetGroupArn"]))?;
     group.attributes.extend(read_tags(&params["Attributes"]));
     Ok(json!({}))
+}
+
+fn describe_attributes(state: &mut State, params: &Value) -> Answer {
+    let group = state.target_group(text(&params["TargetGroupArn"]))?;
+    let attributes = group.attributes.iter();
+    let attributes: Vec<_> = attributes
+        .map(|(key, value)| json!({"Key": key, "Value": value}))
+        .collect();
+    Ok(json!({"Attributes": attributes}))
 }
 
 fn delete_target_group(state: &mut State, params: &Value) -> Answer {

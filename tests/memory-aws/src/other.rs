@@ -1,4 +1,4 @@
-//! The few calls to ECR, Step Functions, CloudWatch Logs and Secrets Manager.
+//! The few calls to ECR, Step Functions, CloudWatch Logs, Secrets Manager and Parameter Store.
 
 use serde_json::{Value, json};
 
@@ -18,6 +18,7 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "DescribeExecution" => describe_execution,
         "GetLogEvents" => get_log_events,
         "GetSecretValue" => get_secret_value,
+        "GetParameter" => get_parameter,
         _ => return None,
     };
     Some(known(state, params))
@@ -133,5 +134,13 @@ fn get_secret_value(state: &mut State, params: &Value) -> Answer {
     match versions.get(text(&params["SecretId"])) {
         Some(secret) => Ok(json!({"SecretString": secret})),
         None => Err(Error::new("ResourceNotFoundException", "no such secret")),
+    }
+}
+
+fn get_parameter(state: &mut State, params: &Value) -> Answer {
+    match state.parameters.get(text(&params["Name"])) {
+        Some(parameter) => Ok(json!({"Parameter": parameter})),
+        // AWS sends no message with it.
+        None => Err(Error::new("ParameterNotFound", "")),
     }
 }

@@ -196,6 +196,8 @@ pub struct State {
     pub secrets: Tags,
     /// The version before that of each secret that was rotated, by ARN.
     pub previous_secrets: Tags,
+    /// The parameters of Parameter Store, by name.
+    pub parameters: BTreeMap<String, Value>,
 }
 
 impl Default for State {
@@ -225,6 +227,7 @@ impl Default for State {
             logs: BTreeMap::new(),
             secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
             previous_secrets: Tags::new(),
+            parameters: BTreeMap::new(),
         }
     }
 }

@@ -2,9 +2,9 @@
 
 use lifecycle::{Baseline, StepError};
 use serde::de::DeserializeOwned;
+use settings::{Deployment, Input, fargate};
 use time::UtcDateTime;
 use time::macros::utc_datetime;
-use validate_deployment::{Deployment, fargate};
 
 use crate::{messages, payload};
 
@@ -40,12 +40,15 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
     payload::decode::<T>(body).map(drop)
 }
 
-/// The deployment that the first step of the deploy machine reads from an input.
+/// The input that the first step of the deploy machine reads, and the deployment that it makes of it without settings.
 ///
 /// # Errors
 /// `InvalidInput`, with the message of the step.
-pub fn validated(body: &[u8]) -> Result<Deployment, StepError> {
-    payload::decode::<validate_deployment::Input>(body)?.check(&Baseline::for_tests(), NOW)
+pub fn validated(body: &[u8]) -> Result<(Input, Deployment), StepError> {
+    let baseline = Baseline::for_tests();
+    let input = Input::read(payload::decode(body)?, &baseline, NOW)?;
+    let deployment = Deployment::of(input.clone(), None, &baseline)?;
+    Ok((input, deployment))
 }
 
 /// Every input is accepted or refused. What the first step of the deploy machine accepts can be
@@ -56,8 +59,8 @@ pub fn check(body: &[u8]) {
             messages::assert_input_refused(&error);
         }
     }
-    if let Ok(deployment) = validated(body) {
-        assert_deployable(&deployment);
+    if let Ok((input, deployment)) = validated(body) {
+        assert_deployable(&input, &deployment);
     }
     if let Ok(text) = std::str::from_utf8(body)
         && let Some(id) = lifecycle::executions::asked_for(text)
@@ -72,18 +75,18 @@ pub fn check(body: &[u8]) {
 /// If the step refuses it, unless the id is in the future.
 pub fn assert_accepted_by_deploy(body: &[u8]) {
     match validated(body) {
-        Ok(deployment) => assert_deployable(&deployment),
+        Ok((input, deployment)) => assert_deployable(&input, &deployment),
         Err(error) => assert!(error.message.contains("in the future"), "{error}"),
     }
 }
 
-fn assert_deployable(deployment: &Deployment) {
+fn assert_deployable(input: &Input, deployment: &Deployment) {
     let id = &deployment.deployment_id;
     assert_eq!(id.environment(), &Baseline::for_tests().environment);
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);
     assert!((1..=1000).contains(&deployment.desired_count));
     assert_eq!(fargate::check(deployment.cpu, deployment.memory), Ok(()));
-    let digest = deployment.named.image_digest.as_deref();
+    let digest = input.image_digest.as_deref();
     assert!(digest.is_none_or(|digest| digest.len() == 71 && digest.is_ascii()));
     let mut bytes = 0;
     for (name, value) in &deployment.environment {

@@ -481,7 +481,11 @@ fn the_last_value_of_a_repeated_field_in_an_input_counts() {
     let other = "test-20251027-122111Z";
     let twice = format!("{{\"deploymentId\": \"{other}\", \"deploymentId\": \"{ID}\"}}");
     assert_eq!(
-        validated(twice.as_bytes()).unwrap().deployment_id.as_str(),
+        validated(twice.as_bytes())
+            .unwrap()
+            .0
+            .deployment_id
+            .as_str(),
         ID
     );
     let twice = format!("{{\"deploymentId\": \"{ID}\", \"deploymentId\": 7}}");

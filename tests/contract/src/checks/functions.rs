@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use regex::Regex;
 use serde_json::Value;
 
+use crate::repository::LIBRARIES;
 use crate::{Repository, Step};
 
 /// A `main.rs` builds clients and serves `run`, and does nothing else.
@@ -120,10 +121,7 @@ const COMPOSED: &str = "delete-deployment";
 pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
     let steps = repository.steps();
     let mut problems = Vec::new();
-    let folders = steps
-        .iter()
-        .map(|step| step.name.as_str())
-        .chain(["lifecycle"]);
+    let folders = steps.iter().map(|step| step.name.as_str()).chain(LIBRARIES);
     for folder in folders.filter(|folder| *folder != COMPOSED) {
         // A dependency can have another name, and can be in several tables. The folder is always named.
         let manifest = repository.file(&format!("functions/{folder}/Cargo.toml"));

@@ -23,9 +23,9 @@ type Take = fn(Value) -> Result<(), StepError>;
 const INPUTS: [(&str, Take); 3] = [
     ("cleanup", decode::<find_deployments::Input>),
     ("deploy", |value| {
-        input::decode::<validate_deployment::Input>(value)?
-            .check(&Baseline::for_tests(), UtcDateTime::now())
-            .map(drop)
+        let baseline = Baseline::for_tests();
+        let input = settings::Input::read(value, &baseline, UtcDateTime::now())?;
+        settings::Deployment::of(input, None, &baseline).map(drop)
     }),
     ("rollback", decode::<restore_deployment::Input>),
 ];

@@ -81,7 +81,7 @@ fn events_of(state: &Value) -> u64 {
 ///
 /// A deadline is a variable that a task sets to `$millis()` and a constant. The choice goes to the Wait state only
 /// before it: it compares it with `$millis()` in the rule that leads there, or in another one if its default leads there.
-/// `${HealthTimeoutSeconds}` counts with its largest value.
+/// `${HealthTimeoutSeconds}` counts with its largest value, and so does what the settings may have in its place.
 fn loops<'a>(
     repository: &Repository,
     machine: &'a Machine,
@@ -177,7 +177,10 @@ fn of_each_deadline(loops: Vec<Loop<'_>>, needs: impl Fn(&Loop<'_>) -> u64) -> u
 /// The deadline variables of a machine, in seconds from when they are set.
 fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<String, u64>> {
     static SET: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"\$millis\(\) \+ (?:1000 \* \$\{(\w+)\}|(\d+)000\b)").expect("a regex")
+        Regex::new(
+            r"\$millis\(\) \+ (?:1000 \* \$\{(\w+)\}|(\d+)000\b|1000 \* (\$deployment\.health\.timeoutSeconds))",
+        )
+        .expect("a regex")
     });
     let parameters = repository.template("pipeline")?.section("Parameters");
     let mut found = BTreeMap::new();
@@ -187,9 +190,13 @@ fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<S
                 .as_str()
                 .and_then(|text| SET.captures(text));
             let Some(set) = set else { continue };
-            let seconds = match set.get(1) {
-                Some(name) => parameters[name.as_str()]["MaxValue"].as_u64(),
-                None => set[2].parse().ok(),
+            let largest = |parameter: &str| parameters[parameter]["MaxValue"].as_u64();
+            let seconds = match (set.get(1), set.get(3)) {
+                (Some(name), _) => largest(name.as_str()),
+                // What the settings may name, or what the stack has if they name nothing.
+                (_, Some(_)) => largest("HealthTimeoutSeconds")
+                    .map(|stack| stack.max(defaults::MAX_WAIT_SECONDS.into())),
+                _ => set[2].parse().ok(),
             };
             found.extend(seconds.map(|seconds| (variable.to_owned(), seconds)));
         }

@@ -18,6 +18,7 @@ pub mod pipeline;
 pub mod policies;
 pub mod promises;
 pub mod references;
+pub mod schemas;
 pub mod variables;
 
 /// A check of the repository.

@@ -18,7 +18,7 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 25] = [
+const TIED_TO_NO_RESOURCE: [&str; 26] = [
     "cloudwatch:PutMetricData",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
@@ -34,6 +34,7 @@ const TIED_TO_NO_RESOURCE: [&str; 25] = [
     "elasticloadbalancing:DescribeListeners",
     "elasticloadbalancing:DescribeRules",
     "elasticloadbalancing:DescribeTags",
+    "elasticloadbalancing:DescribeTargetGroupAttributes",
     "elasticloadbalancing:DescribeTargetGroups",
     "elasticloadbalancing:DescribeTargetHealth",
     "logs:CreateLogDelivery",

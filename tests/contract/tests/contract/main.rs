@@ -8,7 +8,7 @@ mod mutations;
 use contract::Repository;
 use contract::checks::{
     Check, baseline, commands, documents, events, functions, inputs, limits, machines, payloads,
-    permissions, pipeline, policies, promises, references, variables,
+    permissions, pipeline, policies, promises, references, schemas, variables,
 };
 
 /// Fails with all problems, not only with the first.
@@ -109,6 +109,7 @@ contract! {
     the_functions_accept_the_inputs_in_the_documents: inputs::examples;
     the_aws_cli_takes_every_command_in_the_documents: commands::aws_cli;
     the_fields_of_the_inputs_are_documented: inputs::fields;
+    the_schemas_are_what_the_types_say: schemas::generated;
     every_link_leads_to_a_file_and_a_heading: references::links;
     every_make_verb_in_the_documents_exists: references::verbs;
     decisions_are_numbered_and_complete: documents::decisions;

@@ -3,7 +3,7 @@
 
 use contract::checks::{
     Check, baseline, documents, events, functions, inputs, limits, machines, payloads, permissions,
-    pipeline, policies, promises, references, variables,
+    pipeline, policies, promises, references, schemas, variables,
 };
 use contract::{Repository, Template, calls};
 
@@ -512,6 +512,11 @@ mistakes! {
         "| `test-cleanup` |" => "| `test-clean` |", "test-clean is started, which is not a machine";
     a_field_that_is_not_documented: inputs::fields, "docs/state-machine.md",
         "| `dryRun` |" => "| `dry` |", "cleanup: the field dryRun is in the input but not";
+
+    a_field_of_the_settings_that_the_schema_lacks: schemas::generated, "docs/settings.schema.json",
+        "\"stickiness\"" => "\"sticky\"", "docs/settings.schema.json is not what the types say";
+    a_schema_of_the_input_that_is_out_of_date: schemas::generated, "docs/input.schema.json",
+        "\"entryPoint\"" => "\"entrypoint\"", "docs/input.schema.json is not what the types say";
 
     a_link_to_nowhere: references::links, OPERATIONS,
         "(errors.md)" => "(error.md)", "links to error.md";

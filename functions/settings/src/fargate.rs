@@ -24,9 +24,21 @@ fn memories(cpu: u32) -> Option<Vec<u32>> {
     })
 }
 
+/// The CPU sizes that Fargate offers.
+pub fn cpus() -> impl Iterator<Item = u32> {
+    SIZES.iter().map(|(size, ..)| *size)
+}
+
 /// The least memory in MiB that Fargate offers with a CPU size, if it offers that size.
 pub fn least_memory(cpu: u32) -> Option<u32> {
     memories(cpu)?.first().copied()
+}
+
+/// Whether Fargate offers that memory in MiB with any CPU size.
+pub fn is_memory(memory: u32) -> bool {
+    cpus()
+        .filter_map(memories)
+        .any(|memories| memories.contains(&memory))
 }
 
 /// Whether Fargate offers that size.
@@ -42,7 +54,7 @@ pub fn check(cpu: u32, memory: u32) -> Result<(), (&'static str, String)> {
             .join(", ")
     };
     let Some(memories) = memories(cpu) else {
-        let sizes = SIZES.iter().map(|(size, ..)| *size).collect();
+        let sizes = cpus().collect();
         return Err((
             "cpu",
             format!(

@@ -1,0 +1,220 @@
+//! Checks the fields of one source by themselves.
+
+use std::collections::BTreeMap;
+
+use lifecycle::printable::printable;
+use lifecycle::{StepError, defaults};
+use serde_json::json;
+
+use crate::{Fields, HealthFields, Source, fargate, secret};
+
+/// Half of a task definition's 64 KiB, so that the rest of it always fits:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
+const MAX_ENVIRONMENT_BYTES: usize = 32 * 1024;
+/// An eighth of a task definition for each of command and entry point, and for where the secrets come from.
+const MAX_COMMAND_BYTES: usize = 8 * 1024;
+/// The most seconds that the load balancer's own cookie may last:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>.
+pub(crate) const MAX_STICKINESS_SECONDS: u32 = 604_800;
+/// The most characters of the path of a health check:
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTargetGroup.html>.
+const MAX_PATH: usize = 1024;
+/// The most seconds for which a task that is not healthy is left alone: the wait for a candidate, twice.
+pub(crate) const MAX_GRACE_SECONDS: u32 = 2 * defaults::MAX_WAIT_SECONDS;
+
+type Variables = BTreeMap<String, String>;
+
+/// A field by its path, and what is wrong with it.
+pub(crate) type Wrong = (String, String);
+
+fn wrong<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T, Wrong> {
+    Err((field.into(), why.into()))
+}
+
+fn between(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<(), Wrong> {
+    match value {
+        Some(value) if !(least..=most).contains(&value) => {
+            wrong(field, format!("must be between {least} and {most}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Fields {
+    /// Checks every field by itself, and those that depend on each other as far as this source has both.
+    ///
+    /// # Errors
+    /// The name of errors about the source, with the field's path.
+    pub fn check(&self, source: &Source) -> Result<(), StepError> {
+        self.wrong()
+            .map_err(|(field, why)| source.refused(&field, why))
+    }
+
+    fn wrong(&self) -> Result<(), Wrong> {
+        between("desiredCount", self.desired_count, 1, defaults::MAX_TASKS)?;
+        if let Some(cpu) = self.cpu {
+            let memory = self.memory.or(fargate::least_memory(cpu));
+            fargate::check(cpu, memory.unwrap_or_default())
+                .or_else(|(field, why)| wrong(field, why))?;
+        }
+        if let Some(memory) = self.memory
+            && self.cpu.is_none()
+            && !fargate::is_memory(memory)
+        {
+            return wrong(
+                "memory",
+                format!("Fargate offers {memory} MiB with no size of CPU"),
+            );
+        }
+        check_variables("environment", self.environment.as_ref())?;
+        check_variables("secrets", self.secrets.as_ref())?;
+        self.check_secrets()?;
+        check_command("command", self.command.as_deref())?;
+        check_command("entryPoint", self.entry_point.as_deref())?;
+        between("stickiness", self.stickiness, 1, MAX_STICKINESS_SECONDS)?;
+        self.health.as_ref().map_or(Ok(()), check_health)
+    }
+
+    fn check_secrets(&self) -> Result<(), Wrong> {
+        let secrets = self.secrets.iter().flatten();
+        for (name, value_from) in secrets.clone() {
+            secret::check(value_from)
+                .or_else(|why| wrong(format!("secrets.{}", printable(name, 64)), why))?;
+        }
+        let bytes: usize = secrets
+            .map(|(name, from)| json!({"name": name, "valueFrom": from}).to_string().len())
+            .sum();
+        if bytes > MAX_COMMAND_BYTES {
+            return wrong(
+                "secrets",
+                format!(
+                    "take {bytes} bytes of the task definition; at most {MAX_COMMAND_BYTES} are allowed"
+                ),
+            );
+        }
+        check_both(self.environment.as_ref(), self.secrets.as_ref())
+    }
+}
+
+/// Refuses a name that is both a variable and a secret, as ECS does.
+pub(crate) fn check_both(
+    environment: Option<&Variables>,
+    secrets: Option<&Variables>,
+) -> Result<(), Wrong> {
+    let (Some(environment), Some(secrets)) = (environment, secrets) else {
+        return Ok(());
+    };
+    match secrets.keys().find(|name| environment.contains_key(*name)) {
+        Some(name) => wrong(
+            format!("secrets.{}", printable(name, 64)),
+            "is also in `environment`, and a variable has one value",
+        ),
+        None => Ok(()),
+    }
+}
+
+fn check_health(health: &HealthFields) -> Result<(), Wrong> {
+    if let Some(path) = &health.path {
+        let is_valid = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+        if !is_valid || path.len() > MAX_PATH {
+            return wrong(
+                "health.path",
+                format!(
+                    "must begin with `/` and have at most {MAX_PATH} characters, none of them a space"
+                ),
+            );
+        }
+    }
+    let (least, most) = (60, defaults::MAX_WAIT_SECONDS);
+    between("health.timeoutSeconds", health.timeout_seconds, least, most)?;
+    between(
+        "health.graceSeconds",
+        health.grace_seconds,
+        0,
+        MAX_GRACE_SECONDS,
+    )
+}
+
+fn check_command(field: &str, command: Option<&[String]>) -> Result<(), Wrong> {
+    let Some(command) = command else {
+        return Ok(());
+    };
+    if command.is_empty() {
+        return wrong(
+            field,
+            "must not be empty; leave it out for what the image says",
+        );
+    }
+    if command.iter().any(|part| part.contains('\0')) {
+        return wrong(
+            field,
+            "contains the character NUL, which an argument cannot hold",
+        );
+    }
+    let bytes = json!(command).to_string().len();
+    if bytes > MAX_COMMAND_BYTES {
+        return wrong(
+            field,
+            format!(
+                "takes {bytes} bytes of the task definition; at most {MAX_COMMAND_BYTES} are allowed"
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn check_variables(field: &str, variables: Option<&Variables>) -> Result<(), Wrong> {
+    let Some(variables) = variables else {
+        return Ok(());
+    };
+    for (name, value) in variables {
+        let shown = printable(name, 64);
+        let valid = !name.starts_with(|first: char| first.is_ascii_digit())
+            && !name.is_empty()
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        if !valid {
+            return wrong(
+                field,
+                format!(
+                    "`{shown}` is not the name of a variable: letters, digits and underscores, not beginning with a digit"
+                ),
+            );
+        }
+        if defaults::RESERVED_VARIABLES.contains(&name.as_str()) {
+            return wrong(field, format!("`{shown}` is set by the deployment itself"));
+        }
+        // A process cannot be started with one, and ECS would show that only by a task that never starts.
+        if value.contains('\0') {
+            return wrong(
+                field,
+                format!(
+                    "the value of `{shown}` contains the character NUL, which a variable cannot hold"
+                ),
+            );
+        }
+    }
+    check_size(field, variables)
+}
+
+/// Refuses variables that do not fit into a task definition together.
+pub(crate) fn check_size(field: &str, variables: &Variables) -> Result<(), Wrong> {
+    let bytes = bytes_in_a_task_definition(variables);
+    if bytes > MAX_ENVIRONMENT_BYTES {
+        return wrong(
+            field,
+            format!(
+                "takes {bytes} bytes of the task definition; at most {MAX_ENVIRONMENT_BYTES} are allowed"
+            ),
+        );
+    }
+    Ok(())
+}
+
+/// ECS writes `{"name":"A","value":"x"},` for each. Some characters are longer there: a line break takes
+/// two bytes, other control characters take six.
+fn bytes_in_a_task_definition(environment: &Variables) -> usize {
+    environment
+        .iter()
+        .map(|(name, value)| json!({"name": name, "value": value}).to_string().len() + ",".len())
+        .sum()
+}

@@ -1,0 +1,229 @@
+//! A deployment with every value that it runs with.
+
+use std::collections::BTreeMap;
+
+use lifecycle::{Baseline, DeploymentId, StepError, defaults};
+use serde::{Deserialize, Serialize};
+
+use crate::check::{check_both, check_size};
+use crate::{Document, Fields, Input, Source, fargate};
+
+/// What a deployment runs with: the input, in its place the settings, and in theirs the defaults.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Its id.
+    pub deployment_id: DeploymentId,
+    /// How many tasks to run.
+    pub desired_count: u32,
+    /// Fargate CPU units (1024 are one vCPU).
+    pub cpu: u32,
+    /// MiB.
+    pub memory: u32,
+    /// Environment variables for the application, in addition to those that the contract sets.
+    pub environment: BTreeMap<String, String>,
+    /// Environment variables that ECS reads from elsewhere when a task starts.
+    pub secrets: BTreeMap<String, String>,
+    /// What the container runs, in place of the image's command.
+    pub command: Option<Vec<String>>,
+    /// What stands before the command, in place of the image's entry point.
+    pub entry_point: Option<Vec<String>>,
+    /// Seconds for which a visitor stays on the same task.
+    pub stickiness: Option<u32>,
+    /// How its health is judged.
+    pub health: Health,
+}
+
+/// How the health of a deployment is judged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Health {
+    /// The path that the load balancer asks.
+    pub path: String,
+    /// Seconds for which ECS does not stop a task that fails its health checks.
+    pub grace_seconds: u32,
+    /// Seconds that a candidate has to become healthy.
+    pub timeout_seconds: u32,
+}
+
+impl Deployment {
+    /// Merges the input with the settings, and both with the defaults.
+    ///
+    /// # Errors
+    /// `InvalidInput` or `InvalidSettings` when a field that is right by itself does not go with another: of the
+    /// source that the field comes from.
+    pub fn of(
+        input: Input,
+        settings: Option<Document>,
+        baseline: &Baseline,
+    ) -> Result<Self, StepError> {
+        let (settings_source, settings) = match settings {
+            Some(document) => (document.source, document.fields),
+            None => (Source::Input, Fields::default()),
+        };
+        let named = input.fields.clone();
+        let fields = input.fields.or(settings);
+        // Who would have to change something: the input, if it names the field.
+        let source = |is_named: bool| {
+            if is_named {
+                &Source::Input
+            } else {
+                &settings_source
+            }
+        };
+        check_both(fields.environment.as_ref(), fields.secrets.as_ref()).map_err(
+            |(field, why)| {
+                source(named.secrets.is_some() || named.environment.is_some()).refused(&field, why)
+            },
+        )?;
+        let environment = fields.environment.unwrap_or_default();
+        check_size("environment", &environment)
+            .map_err(|(field, why)| source(named.environment.is_some()).refused(&field, why))?;
+        let secrets = fields.secrets.unwrap_or_default();
+        let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
+        let cpu = fields.cpu.unwrap_or(defaults::CPU);
+        // With a given CPU size, the least memory that Fargate offers with it.
+        let least = || fargate::least_memory(cpu).unwrap_or(defaults::MEMORY);
+        let memory = fields.memory.unwrap_or_else(least);
+        fargate::check(cpu, memory).map_err(|(field, why)| {
+            source(named.cpu.is_some() || named.memory.is_some()).refused(field, why)
+        })?;
+        let health = fields.health.unwrap_or_default();
+        let timeout_seconds = health
+            .timeout_seconds
+            .unwrap_or(baseline.health_timeout_seconds);
+        Ok(Deployment {
+            deployment_id: input.deployment_id,
+            desired_count,
+            cpu,
+            memory,
+            environment,
+            secrets,
+            command: fields.command,
+            entry_point: fields.entry_point,
+            stickiness: fields.stickiness,
+            health: Health {
+                path: health
+                    .path
+                    .unwrap_or_else(|| defaults::HEALTH_CHECK_PATH.to_owned()),
+                grace_seconds: health
+                    .grace_seconds
+                    .unwrap_or(timeout_seconds.max(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)),
+                timeout_seconds,
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lifecycle::ErrorName;
+    use serde_json::{Value, json};
+
+    fn merged(input: Value, settings: Option<Value>) -> Result<Deployment, StepError> {
+        let baseline = Baseline::for_tests();
+        let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
+        let mut whole = json!({"deploymentId": "test-20251027-122112Z"});
+        for (field, value) in input.as_object().expect("an object") {
+            whole[field] = value.clone();
+        }
+        let input = Input::read(whole, &baseline, now).expect("valid by itself");
+        let settings = settings.map(|settings| {
+            Document::read(&baseline.environment, Some(7), &settings.to_string())
+                .expect("valid by itself")
+        });
+        Deployment::of(input, settings, &baseline)
+    }
+
+    #[test]
+    fn the_id_alone_is_enough() {
+        let deployment = merged(json!({}), None).unwrap();
+        assert_eq!(
+            (deployment.desired_count, deployment.cpu, deployment.memory),
+            (2, 256, 512)
+        );
+        assert_eq!(deployment.health.path, "/_health");
+        assert_eq!(
+            (
+                deployment.health.grace_seconds,
+                deployment.health.timeout_seconds
+            ),
+            (600, 600)
+        );
+        assert!(deployment.environment.is_empty() && deployment.secrets.is_empty());
+    }
+
+    #[test]
+    fn a_cpu_size_alone_brings_the_least_memory_that_goes_with_it() {
+        let deployment = merged(json!({"cpu": 2048}), None).unwrap();
+        assert_eq!(deployment.memory, 4096);
+    }
+
+    #[test]
+    fn the_input_beats_the_settings_field_by_field_and_variables_name_by_name() {
+        let settings = json!({
+            "desiredCount": 4, "cpu": 512, "memory": 2048,
+            "environment": {"A": "settings", "B": "settings"},
+            "secrets": {"S": "/settings", "T": "/settings"},
+            "command": ["settings"],
+            "health": {"path": "/up", "timeoutSeconds": 300},
+        });
+        let input = json!({
+            "desiredCount": 3,
+            "environment": {"B": "input", "C": "input"},
+            "secrets": {"T": "/input"},
+            "health": {"graceSeconds": 90},
+        });
+        let deployment = merged(input, Some(settings)).unwrap();
+        assert_eq!(deployment.desired_count, 3);
+        assert_eq!((deployment.cpu, deployment.memory), (512, 2048));
+        assert_eq!(
+            json!(deployment.environment),
+            json!({"A": "settings", "B": "input", "C": "input"})
+        );
+        assert_eq!(
+            json!(deployment.secrets),
+            json!({"S": "/settings", "T": "/input"})
+        );
+        assert_eq!(deployment.command, Some(vec!["settings".to_owned()]));
+        assert_eq!(
+            json!(deployment.health),
+            json!({"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300})
+        );
+    }
+
+    #[test]
+    fn what_does_not_go_together_is_refused_at_the_source_that_can_change_it() {
+        for (input, settings, name, why) in [
+            (
+                json!({"environment": {"A": "x"}}),
+                json!({"secrets": {"A": "/a"}}),
+                ErrorName::InvalidInput,
+                "`secrets.A`: is also in `environment`",
+            ),
+            (
+                json!({"cpu": 1024}),
+                json!({"memory": 512}),
+                ErrorName::InvalidInput,
+                "`memory`: Fargate does not offer 512 MiB with cpu 1024",
+            ),
+            (
+                json!({}),
+                json!({"memory": 8192}),
+                ErrorName::InvalidSettings,
+                "`memory`: Fargate does not offer 8192 MiB with cpu 256",
+            ),
+            (
+                json!({"environment": {"A": "x".repeat(30_000)}}),
+                json!({"environment": {"B": "x".repeat(3_000)}}),
+                ErrorName::InvalidInput,
+                "`environment`: takes",
+            ),
+        ] {
+            let error = merged(input, Some(settings)).unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert!(error.message.contains(why), "{error}");
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! The fields that settings and input share. All are optional: what neither names has a default.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// What a deployment runs with, as far as one source says.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Fields {
+    /// How many tasks to run.
+    pub desired_count: Option<u32>,
+    /// Fargate CPU units of a task (1024 are one vCPU).
+    pub cpu: Option<u32>,
+    /// MiB of a task.
+    pub memory: Option<u32>,
+    /// Environment variables for the application, in addition to those that the contract sets.
+    pub environment: Option<BTreeMap<String, String>>,
+    /// Environment variables whose values ECS reads when a task starts: the name of the variable, and the name or
+    /// ARN of a parameter of Parameter Store, or the ARN of a secret of Secrets Manager, with a JSON key and a
+    /// version as ECS takes them.
+    pub secrets: Option<BTreeMap<String, String>>,
+    /// What the container runs, in place of the image's command.
+    pub command: Option<Vec<String>>,
+    /// What stands before the command, in place of the image's entry point.
+    pub entry_point: Option<Vec<String>>,
+    /// Seconds for which a visitor stays on the same task of a deployment.
+    pub stickiness: Option<u32>,
+    /// How the load balancer and ECS find out that a task is well.
+    pub health: Option<HealthFields>,
+}
+
+/// How the load balancer and ECS find out that a task is well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HealthFields {
+    /// The path that the load balancer asks.
+    pub path: Option<String>,
+    /// Seconds for which ECS does not stop a task that fails its health checks.
+    pub grace_seconds: Option<u32>,
+    /// Seconds that a candidate has to become healthy.
+    pub timeout_seconds: Option<u32>,
+}
+
+impl Fields {
+    /// These fields, and where they are absent those of `defaults`: field by field; variables and secrets name by
+    /// name.
+    pub fn or(self, defaults: Fields) -> Fields {
+        Fields {
+            desired_count: self.desired_count.or(defaults.desired_count),
+            cpu: self.cpu.or(defaults.cpu),
+            memory: self.memory.or(defaults.memory),
+            environment: by_name(self.environment, defaults.environment),
+            secrets: by_name(self.secrets, defaults.secrets),
+            command: self.command.or(defaults.command),
+            entry_point: self.entry_point.or(defaults.entry_point),
+            stickiness: self.stickiness.or(defaults.stickiness),
+            health: match (self.health, defaults.health) {
+                (Some(own), Some(defaults)) => Some(HealthFields {
+                    path: own.path.or(defaults.path),
+                    grace_seconds: own.grace_seconds.or(defaults.grace_seconds),
+                    timeout_seconds: own.timeout_seconds.or(defaults.timeout_seconds),
+                }),
+                (own, defaults) => own.or(defaults),
+            },
+        }
+    }
+}
+
+type Named = Option<BTreeMap<String, String>>;
+
+fn by_name(own: Named, defaults: Named) -> Named {
+    match (own, defaults) {
+        (Some(own), Some(mut all)) => {
+            all.extend(own);
+            Some(all)
+        }
+        (own, defaults) => own.or(defaults),
+    }
+}

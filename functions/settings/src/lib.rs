@@ -1,0 +1,19 @@
+//! What a deployment runs with: the fields that an environment's settings and an execution's input may have, how
+//! they are checked and how the two are merged.
+
+mod check;
+mod deployment;
+mod document;
+pub mod fargate;
+mod fields;
+mod input;
+#[cfg(feature = "schema")]
+pub mod schema;
+mod secret;
+mod source;
+
+pub use deployment::{Deployment, Health};
+pub use document::{Document, parameter_name};
+pub use fields::{Fields, HealthFields};
+pub use input::Input;
+pub use source::Source;

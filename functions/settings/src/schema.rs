@@ -1,0 +1,66 @@
+//! The JSON Schemas of the settings and of the input, made of the types that read them.
+
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, Schema};
+use serde_json::{Value, json};
+
+use crate::{Fields, fargate};
+
+/// The schema of an environment's settings.
+pub fn settings() -> Value {
+    let mut schema = of::<Fields>("Settings of pulse-deploy");
+    schema["properties"]["$schema"] = json!({"type": "string"});
+    schema
+}
+
+/// The schema of an execution's input.
+pub fn input() -> Value {
+    let mut schema = of::<crate::input::Flat>("Input of a deployment of pulse-deploy");
+    let fields = &mut schema["properties"];
+    fields["deploymentId"]["pattern"] = "^[a-z][a-z0-9-]{0,13}[a-z0-9]-[0-9]{8}-[0-9]{6}Z$".into();
+    fields["imageDigest"]["pattern"] = "^sha256:[0-9a-f]{64}$".into();
+    schema
+}
+
+/// What the types do not say by themselves is added, as far as a single field goes. Editors show it; the functions
+/// check more.
+fn of<T: JsonSchema>(title: &str) -> Value {
+    let schema: Schema = SchemaSettings::draft2020_12()
+        .with(|settings| settings.inline_subschemas = true)
+        .into_generator()
+        .into_root_schema_for::<T>();
+    let mut schema = schema.to_value();
+    schema["title"] = title.into();
+    let fields = &mut schema["properties"];
+    let between = |field: &mut Value, least: u32, most: u32| {
+        field["minimum"] = least.into();
+        field["maximum"] = most.into();
+    };
+    between(
+        &mut fields["desiredCount"],
+        1,
+        lifecycle::defaults::MAX_TASKS,
+    );
+    between(
+        &mut fields["stickiness"],
+        1,
+        crate::check::MAX_STICKINESS_SECONDS,
+    );
+    fields["cpu"]["enum"] = fargate::cpus().collect();
+    for list in ["command", "entryPoint"] {
+        fields[list]["minItems"] = 1.into();
+    }
+    for names in ["environment", "secrets"] {
+        fields[names]["propertyNames"] = json!({"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
+    }
+    let health = &mut fields["health"]["properties"];
+    health["path"]["pattern"] = "^/".into();
+    let most = lifecycle::defaults::MAX_WAIT_SECONDS;
+    between(&mut health["timeoutSeconds"], 60, most);
+    between(
+        &mut health["graceSeconds"],
+        0,
+        crate::check::MAX_GRACE_SECONDS,
+    );
+    schema
+}

@@ -1,0 +1,56 @@
+//! Where a field comes from, for the errors that name it.
+
+use lifecycle::{Environment, ErrorName, StepError};
+
+use crate::parameter_name;
+
+/// Where fields come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The input of the execution.
+    Input,
+    /// The settings of the environment.
+    Settings {
+        /// The environment.
+        environment: Environment,
+        /// The version of the parameter; none for a file that is checked before it becomes the parameter.
+        version: Option<i64>,
+    },
+}
+
+impl Source {
+    /// The name of errors about it.
+    pub fn error_name(&self) -> ErrorName {
+        match self {
+            Source::Input => ErrorName::InvalidInput,
+            Source::Settings { .. } => ErrorName::InvalidSettings,
+        }
+    }
+
+    /// The beginning of messages about it.
+    pub fn is_invalid(&self) -> String {
+        match self {
+            Source::Input => "invalid input".to_owned(),
+            Source::Settings {
+                environment,
+                version,
+            } => {
+                let name = parameter_name(environment);
+                match version {
+                    Some(version) => format!("invalid settings ({name}, version {version})"),
+                    None => format!("invalid settings ({name})"),
+                }
+            }
+        }
+    }
+
+    /// The error that it as a whole is wrong.
+    pub fn error(&self, why: impl std::fmt::Display) -> StepError {
+        StepError::new(self.error_name(), format!("{}: {why}", self.is_invalid()))
+    }
+
+    /// The error that a field of it, by its path, is wrong.
+    pub fn refused(&self, field: &str, why: impl std::fmt::Display) -> StepError {
+        self.error(format_args!("field `{field}`: {why}"))
+    }
+}

@@ -48,6 +48,8 @@ page that it follows:
 17. The name of an error has 256 characters at most, and its cause 32,768. AWS documents the lengths; that what is
     longer is cut is the worst that it may do, because a cause that is cut cannot be parsed.
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
+18. The role that Application Auto Scaling uses for ECS has its own name. The gateway answers the service's calls.
+    https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -231,7 +233,46 @@ def logs_checks(r):
     return [(f"logs:{r.operation}", arn, {})]
 
 
-CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks}
+SCALING, SCALING_OF_ECS = "application-autoscaling", "ecs.application-autoscaling.amazonaws.com"
+SCALING_ROLE = "AWSServiceRoleForApplicationAutoScaling_ECSService"
+
+
+def application_autoscaling_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsapplicationautoscaling.html
+
+    The caller also needs permissions on the service and on the alarms of policies, and at first for the role:
+    https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_id-based-policy-examples.html
+    """
+    action, op = f"{SCALING}:{r.operation}", r.operation
+    if op.startswith("Describe"):
+        return [(action, "*", {})]
+    if op not in ("RegisterScalableTarget", "DeregisterScalableTarget", "PutScalingPolicy", "DeleteScalingPolicy"):
+        return []
+    resource, place = str(r.json.get("ResourceId") or ""), f"{get_region()}:{get_account_id()}"
+    keys = {f"{SCALING}:service-namespace": str(r.json.get("ServiceNamespace") or ""),
+            f"{SCALING}:scalable-dimension": str(r.json.get("ScalableDimension") or "")}
+    # The id of a target that does not exist yet is not known.
+    target = next((arn for arn in r.resource_tags if f":{SCALING}:" in arn), "*")
+    checks = [(action, target, keys)]
+    if op == "RegisterScalableTarget":
+        if r.json.get("Tags"):
+            checks.append((f"{SCALING}:TagResource", target, {}))
+        cluster = {"ecs:cluster": f"arn:aws:ecs:{place}:cluster/{(resource + '//').split('/')[1]}"}
+        checks += [(f"ecs:{call}", f"arn:aws:ecs:{place}:{resource}", cluster)
+                   for call in ("DescribeServices", "UpdateService")]
+        if SCALING_ROLE not in iam._roles:
+            role = role_arn(f"aws-service-role/{SCALING_OF_ECS}/{SCALING_ROLE}")
+            checks.append(("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": SCALING_OF_ECS}))
+        return checks
+    checks.append(("cloudwatch:DescribeAlarms", "*", {}))
+    change = "PutMetricAlarm" if op == "PutScalingPolicy" else "DeleteAlarms"
+    return checks + [(f"cloudwatch:{change}", f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-{resource}-{kind}-*", {})
+                     for kind in ("AlarmHigh", "AlarmLow")]
+
+
+CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks,
+          SCALING: application_autoscaling_checks}
+iam_actions.SERVICE_TO_IAM_NAMESPACE[SCALING] = SCALING
 
 extract_resource_arn = iam_actions.extract_resource_arn
 enforce = iam_evaluator.enforce
@@ -924,6 +965,32 @@ def make_error_within_limits(self, error, cause):
 
 
 stepfunctions._ExecutionError.__init__ = make_error_within_limits
+
+
+# --- 18. The role of Application Auto Scaling ------------------------------------------------------
+
+create_linked_role = iam._create_service_linked_role
+
+
+def create_linked_role_by_its_name(p):
+    if iam._p(p, "AWSServiceName") != SCALING_OF_ECS:
+        return create_linked_role(p)
+    if SCALING_ROLE in iam._roles:
+        return iam._error(400, "InvalidInput", f"Service role name {SCALING_ROLE} has been taken in this account, "
+                          "please try a different suffix.", ns="iam")
+    # MiniStack makes the name from the first part of the service's, which ECS itself has too.
+    name = "AWSServiceRoleForEcs"
+    other = iam._roles.pop(name, None)
+    status, headers, answer = create_linked_role(p)
+    role = iam._roles.pop(name)
+    role["RoleName"], role["Arn"] = SCALING_ROLE, role["Arn"].replace(name, SCALING_ROLE)
+    iam._roles[SCALING_ROLE] = role
+    if other:
+        iam._roles[name] = other
+    return status, headers, answer.replace(name.encode(), SCALING_ROLE.encode())
+
+
+iam._IAM_HANDLERS["CreateServiceLinkedRole"] = create_linked_role_by_its_name
 
 
 # --- The process --------------------------------------------------------------------------------

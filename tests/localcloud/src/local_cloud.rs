@@ -15,6 +15,7 @@ use crate::{
     ecs::{Ecs, LoopbackNetwork},
     gateway::{
         Gateway, Services,
+        autoscaling::Autoscaling,
         calls::Calls,
         ecr::{Ecr, Events},
         elbv2::Elbv2,
@@ -52,6 +53,7 @@ pub struct LocalCloud {
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
+    scaling: JoinHandle<()>,
     // The load balancer and the health checks run on these.
     _threads: Threads,
     // Images, function code and logs. Removed when this is dropped.
@@ -108,11 +110,13 @@ impl LocalCloud {
             options.time_scale,
             LoopbackNetwork::claim().context("cannot find a loopback network for tasks")?,
         );
+        let autoscaling = Autoscaling::new(client.clone(), ecs.clone(), feed.clone());
         let services = Services {
             forward: Forward::new(client.clone()),
             elbv2,
             ecr: Ecr::new(client),
             ecs: ecs.clone(),
+            autoscaling: autoscaling.clone(),
         };
         let gateway = Gateway::serve(listener, services)?;
         Ok(Self {
@@ -120,6 +124,7 @@ impl LocalCloud {
             aws_cli,
             gateway,
             following: feed.follow(load_balancer.clone(), options.time_scale),
+            scaling: autoscaling.follow(targets.clone(), options.time_scale),
             load_balancer,
             targets,
             ecs,
@@ -258,6 +263,7 @@ impl LocalCloud {
     /// Stops all parts and all their processes.
     pub async fn stop(self) {
         self.following.abort();
+        self.scaling.abort();
         self.ecs.shutdown().await;
         self.gateway.stop().await;
         self.ministack.stop().await;

@@ -3,6 +3,7 @@
 //! A single binary, which is linked once and runs the tests of all files in parallel.
 
 mod authorisation;
+mod autoscaling;
 mod aws_cli;
 mod calls_and_faults;
 mod cloud;
@@ -13,4 +14,5 @@ mod functions;
 mod load_balancing;
 mod push_events;
 mod schedules;
+mod service;
 mod what_is_kept;

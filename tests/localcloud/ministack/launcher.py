@@ -50,6 +50,11 @@ page that it follows:
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
 18. The role that Application Auto Scaling uses for ECS has its own name. The gateway answers the service's calls.
     https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html
+19. A template can have an Elastic IP address and a NAT gateway.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-eip.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-natgateway.html
+20. A change set contains the resources that only a condition adds or removes.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/conditions-section-structure.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -75,8 +80,8 @@ from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import (
-    alb, cloudwatch, cloudwatch_logs, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
-from ministack.services.cloudformation import provisioners
+    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
+from ministack.services.cloudformation import changesets, provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
 RESOURCE_TAGS = "x-localcloud-resource-tags"
@@ -991,6 +996,113 @@ def create_linked_role_by_its_name(p):
 
 
 iam._IAM_HANDLERS["CreateServiceLinkedRole"] = create_linked_role_by_its_name
+
+
+# --- 19. Elastic IP addresses and NAT gateways -----------------------------------------------------
+
+def named_in(answer, element):
+    """The text of an XML element in the answer of an operation."""
+    return answer[2].decode().partition(f"<{element}>")[2].partition("<")[0]
+
+
+def address_of(public_ip):
+    return next((address for address in ec2._addresses.values() if address["PublicIp"] == public_ip), None)
+
+
+def create_address(logical_id, props, stack_name):
+    answer = ec2._allocate_address({"Domain": props.get("Domain") or "vpc"})
+    allocation, public_ip = named_in(answer, "allocationId"), named_in(answer, "publicIp")
+    provisioners._ec2_apply_tags(allocation, props)
+    return public_ip, {"AllocationId": allocation, "PublicIp": public_ip}
+
+
+def update_address(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    address = address_of(physical_id)
+    if address is None or old_props.get("Domain") != new_props.get("Domain"):
+        created = create_address(logical_id or physical_id, new_props, stack_name)
+        if address:
+            provisioners._delete_predecessor(delete_address, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(address["AllocationId"], new_props, old_props)
+    return physical_id, {"AllocationId": address["AllocationId"], "PublicIp": physical_id}
+
+
+def delete_address(physical_id, props):
+    address = address_of(physical_id)
+    if address is None:
+        return
+    if address["AssociationId"]:
+        raise ValueError(f"Address {physical_id} is in use. (Service: Ec2, Status Code: 400)")
+    ec2._addresses.pop(address["AllocationId"])
+    ec2._tags.pop(address["AllocationId"], None)
+
+
+NAT_GATEWAY_SETTINGS = ("SubnetId", "AllocationId", "ConnectivityType")
+
+
+def create_nat_gateway(logical_id, props, stack_name):
+    subnet = ec2._subnets.get(props.get("SubnetId"))
+    if subnet is None:
+        raise ValueError(f"The subnet ID '{props.get('SubnetId')}' does not exist")
+    address = None
+    if (props.get("ConnectivityType") or "public") == "public":
+        address = ec2._addresses.get(props.get("AllocationId"))
+        if address is None:
+            raise ValueError(f"Elastic IP address [{props.get('AllocationId')}] could not be found")
+        if address["AssociationId"]:
+            raise ValueError(f"Elastic IP address [{props['AllocationId']}] is already associated")
+    given = {name: props[name] for name in NAT_GATEWAY_SETTINGS if name in props}
+    gateway = named_in(ec2._create_nat_gateway(given), "natGatewayId")
+    if address:
+        address["AssociationId"] = f"eipassoc-{gateway.removeprefix('nat-')}"
+    provisioners._ec2_apply_tags(gateway, props)
+    return gateway, {"NatGatewayId": gateway}
+
+
+def update_nat_gateway(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    def key(props):
+        return [props.get(name) for name in NAT_GATEWAY_SETTINGS]
+
+    if physical_id not in ec2._nat_gateways or key(old_props) != key(new_props):
+        created = create_nat_gateway(logical_id or physical_id, new_props, stack_name)
+        provisioners._delete_predecessor(delete_nat_gateway, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(physical_id, new_props, old_props)
+    return physical_id, {"NatGatewayId": physical_id}
+
+
+def delete_nat_gateway(physical_id, props):
+    gateway = ec2._nat_gateways.pop(physical_id, None) or {}
+    ec2._tags.pop(physical_id, None)
+    if address := ec2._addresses.get(gateway.get("AllocationId")):
+        address["AssociationId"] = None
+
+
+for kind, create, update, delete in (
+        ("AWS::EC2::EIP", create_address, update_address, delete_address),
+        ("AWS::EC2::NatGateway", create_nat_gateway, update_nat_gateway, delete_nat_gateway)):
+    provisioners._RESOURCE_HANDLERS[kind] = {
+        "create": create, "update": update, "update_with_logical_id": True, "delete": delete}
+    provisioners._STACK_TAG_PROPERTY[kind] = ("Tags", "list")
+
+
+# --- 20. Changes of conditions --------------------------------------------------------------------
+
+resolve_for_diff = changesets._resolve_props_for_diff
+
+
+def resolve_without_what_is_not_there(template, params, stack_name, stack_id):
+    resolved = resolve_for_diff(template, params, stack_name, stack_id)
+    conditions = changesets._evaluate_conditions(template, params) if template else {}
+    resources = resolved.get("Resources", {})
+    for name in [name for name, it in resources.items() if not conditions.get(it.get("Condition"), True)]:
+        del resources[name]
+    return resolved
+
+
+changesets._resolve_props_for_diff = resolve_without_what_is_not_there
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -219,8 +219,8 @@ impl LocalCloud {
                 "CERTIFICATE_ARN",
                 format!("arn:aws:acm:{REGION}:000000000000:certificate/{environment}"),
             )
-            // MiniStack has no NAT gateways, and tasks here need no route to the internet.
-            .env("BASELINE_PARAMETERS", "NatGateway=false")
+            // Those of the user have no effect.
+            .env_remove("BASELINE_PARAMETERS")
             .env("ARCH", lambda_architecture())
             // `make` builds them first. A build here would wait for the cargo that runs the tests.
             .env("SKIP_BUILD", "1")

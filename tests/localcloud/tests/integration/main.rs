@@ -12,6 +12,7 @@ mod execution_limits;
 mod foreground;
 mod functions;
 mod load_balancing;
+mod networks;
 mod push_events;
 mod schedules;
 mod service;

@@ -22,7 +22,7 @@ use crate::{
         faults::Faults,
         forward::Forward,
     },
-    load_balancer::{self, LoadBalancer, targets::Targets, threads::Threads},
+    load_balancer::{self, LoadBalancer, fleet::LoadBalancers, targets::Targets, threads::Threads},
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
@@ -32,13 +32,14 @@ use crate::{
 pub struct Options {
     /// The port of the gateway; 0 takes a free one.
     pub gateway_port: u16,
-    /// The local port for the load balancer's listeners on port 80; 0 takes a free one.
+    /// The local port for the first load balancer's listeners on port 80; 0 takes a free one.
+    /// Further load balancers take free ones.
     pub http_port: u16,
-    /// The local port for the load balancer's listeners on port 443; 0 takes a free one.
+    /// The local port for the first load balancer's listeners on port 443; 0 takes a free one.
     pub https_port: u16,
     /// The factor for all durations of AWS.
     pub time_scale: TimeScale,
-    /// Whether the load balancer has a second node, which applies a change at once. The first node follows after
+    /// Whether each load balancer has a second node, which applies a change at once. The first node follows after
     /// the delay of AWS.
     pub second_node: bool,
 }
@@ -49,7 +50,8 @@ pub struct LocalCloud {
     ministack: MiniStack,
     aws_cli: AwsCli,
     gateway: Gateway,
-    load_balancer: Arc<LoadBalancer>,
+    load_balancers: Arc<LoadBalancers>,
+    feed: ControlPlaneFeed,
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
@@ -87,19 +89,18 @@ impl LocalCloud {
             let _on_these_threads = threads.enter();
             Targets::new(options.time_scale)
         };
-        let load_balancer = threads
-            .handle()
-            .spawn(LoadBalancer::start(
-                load_balancer::Options {
-                    http_port: options.http_port,
-                    https_port: options.https_port,
-                    nodes: 1 + usize::from(options.second_node),
-                    ..load_balancer::Options::default()
-                },
-                targets.clone(),
-            ))
-            .await??;
-        let load_balancer = Arc::new(load_balancer);
+        let load_balancers = LoadBalancers::start(
+            load_balancer::Options {
+                http_port: options.http_port,
+                https_port: options.https_port,
+                nodes: 1 + usize::from(options.second_node),
+                ..load_balancer::Options::default()
+            },
+            targets.clone(),
+            threads.handle().clone(),
+        )
+        .await?;
+        let load_balancers = Arc::new(load_balancers);
         let feed = ControlPlaneFeed::new(client.clone(), targets.clone());
         let elbv2 = Elbv2::new(client.clone(), targets.clone(), feed.clone());
         let ecs = Ecs::new(
@@ -123,9 +124,10 @@ impl LocalCloud {
             ministack,
             aws_cli,
             gateway,
-            following: feed.follow(load_balancer.clone(), options.time_scale),
+            following: feed.follow(load_balancers.clone(), options.time_scale),
             scaling: autoscaling.follow(targets.clone(), options.time_scale),
-            load_balancer,
+            load_balancers,
+            feed,
             targets,
             ecs,
             _threads: threads,
@@ -178,9 +180,20 @@ impl LocalCloud {
         &self.ecs
     }
 
-    /// The load balancer's data plane.
+    /// The first load balancer's data plane.
     pub fn load_balancer(&self) -> &LoadBalancer {
-        &self.load_balancer
+        self.load_balancers.first()
+    }
+
+    /// The data plane of an environment's load balancer.
+    ///
+    /// # Errors
+    /// If it has no listener, or MiniStack does not answer.
+    pub async fn load_balancer_of(&self, environment: &str) -> anyhow::Result<Arc<LoadBalancer>> {
+        self.feed.refresh().await?;
+        let name = format!("{environment}-alb");
+        let found = self.load_balancers.named(&name, &self.feed.newest()).await;
+        found.with_context(|| format!("the load balancer {name} has no listener"))
     }
 
     /// The environment variables with which the AWS CLI and the SDKs call this local cloud as root.

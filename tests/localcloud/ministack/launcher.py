@@ -50,6 +50,13 @@ page that it follows:
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
 18. A template may have a rule of a security group as a resource of its own.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-securitygroupegress.html
+19. The role that Application Auto Scaling uses for ECS has its own name. The gateway answers the service's calls.
+    https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html
+20. A template can have an Elastic IP address and a NAT gateway.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-eip.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-natgateway.html
+21. A change set contains the resources that only a condition adds or removes.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/conditions-section-structure.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -76,7 +83,7 @@ from ministack.core import iam_actions, iam_evaluator, lambda_runtime
 from ministack.core.responses import get_account_id, get_region
 from ministack.services import (
     alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
-from ministack.services.cloudformation import provisioners
+from ministack.services.cloudformation import changesets, provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
 RESOURCE_TAGS = "x-localcloud-resource-tags"
@@ -233,7 +240,46 @@ def logs_checks(r):
     return [(f"logs:{r.operation}", arn, {})]
 
 
-CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks}
+SCALING, SCALING_OF_ECS = "application-autoscaling", "ecs.application-autoscaling.amazonaws.com"
+SCALING_ROLE = "AWSServiceRoleForApplicationAutoScaling_ECSService"
+
+
+def application_autoscaling_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsapplicationautoscaling.html
+
+    The caller also needs permissions on the service and on the alarms of policies, and at first for the role:
+    https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_id-based-policy-examples.html
+    """
+    action, op = f"{SCALING}:{r.operation}", r.operation
+    if op.startswith("Describe"):
+        return [(action, "*", {})]
+    if op not in ("RegisterScalableTarget", "DeregisterScalableTarget", "PutScalingPolicy", "DeleteScalingPolicy"):
+        return []
+    resource, place = str(r.json.get("ResourceId") or ""), f"{get_region()}:{get_account_id()}"
+    keys = {f"{SCALING}:service-namespace": str(r.json.get("ServiceNamespace") or ""),
+            f"{SCALING}:scalable-dimension": str(r.json.get("ScalableDimension") or "")}
+    # The id of a target that does not exist yet is not known.
+    target = next((arn for arn in r.resource_tags if f":{SCALING}:" in arn), "*")
+    checks = [(action, target, keys)]
+    if op == "RegisterScalableTarget":
+        if r.json.get("Tags"):
+            checks.append((f"{SCALING}:TagResource", target, {}))
+        cluster = {"ecs:cluster": f"arn:aws:ecs:{place}:cluster/{(resource + '//').split('/')[1]}"}
+        checks += [(f"ecs:{call}", f"arn:aws:ecs:{place}:{resource}", cluster)
+                   for call in ("DescribeServices", "UpdateService")]
+        if SCALING_ROLE not in iam._roles:
+            role = role_arn(f"aws-service-role/{SCALING_OF_ECS}/{SCALING_ROLE}")
+            checks.append(("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": SCALING_OF_ECS}))
+        return checks
+    checks.append(("cloudwatch:DescribeAlarms", "*", {}))
+    change = "PutMetricAlarm" if op == "PutScalingPolicy" else "DeleteAlarms"
+    return checks + [(f"cloudwatch:{change}", f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-{resource}-{kind}-*", {})
+                     for kind in ("AlarmHigh", "AlarmLow")]
+
+
+CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks,
+          SCALING: application_autoscaling_checks}
+iam_actions.SERVICE_TO_IAM_NAMESPACE[SCALING] = SCALING
 
 extract_resource_arn = iam_actions.extract_resource_arn
 enforce = iam_evaluator.enforce
@@ -947,6 +993,139 @@ def delete_egress_rule(rule_id, properties):
 
 provisioners._RESOURCE_HANDLERS["AWS::EC2::SecurityGroupEgress"] = {
     "create": create_egress_rule, "delete": delete_egress_rule}
+
+
+# --- 19. The role of Application Auto Scaling ------------------------------------------------------
+
+create_linked_role = iam._create_service_linked_role
+
+
+def create_linked_role_by_its_name(p):
+    if iam._p(p, "AWSServiceName") != SCALING_OF_ECS:
+        return create_linked_role(p)
+    if SCALING_ROLE in iam._roles:
+        return iam._error(400, "InvalidInput", f"Service role name {SCALING_ROLE} has been taken in this account, "
+                          "please try a different suffix.", ns="iam")
+    # MiniStack makes the name from the first part of the service's, which ECS itself has too.
+    name = "AWSServiceRoleForEcs"
+    other = iam._roles.pop(name, None)
+    status, headers, answer = create_linked_role(p)
+    role = iam._roles.pop(name)
+    role["RoleName"], role["Arn"] = SCALING_ROLE, role["Arn"].replace(name, SCALING_ROLE)
+    iam._roles[SCALING_ROLE] = role
+    if other:
+        iam._roles[name] = other
+    return status, headers, answer.replace(name.encode(), SCALING_ROLE.encode())
+
+
+iam._IAM_HANDLERS["CreateServiceLinkedRole"] = create_linked_role_by_its_name
+
+
+# --- 20. Elastic IP addresses and NAT gateways -----------------------------------------------------
+
+def named_in(answer, element):
+    """The text of an XML element in the answer of an operation."""
+    return answer[2].decode().partition(f"<{element}>")[2].partition("<")[0]
+
+
+def address_of(public_ip):
+    return next((address for address in ec2._addresses.values() if address["PublicIp"] == public_ip), None)
+
+
+def create_address(logical_id, props, stack_name):
+    answer = ec2._allocate_address({"Domain": props.get("Domain") or "vpc"})
+    allocation, public_ip = named_in(answer, "allocationId"), named_in(answer, "publicIp")
+    provisioners._ec2_apply_tags(allocation, props)
+    return public_ip, {"AllocationId": allocation, "PublicIp": public_ip}
+
+
+def update_address(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    address = address_of(physical_id)
+    if address is None or old_props.get("Domain") != new_props.get("Domain"):
+        created = create_address(logical_id or physical_id, new_props, stack_name)
+        if address:
+            provisioners._delete_predecessor(delete_address, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(address["AllocationId"], new_props, old_props)
+    return physical_id, {"AllocationId": address["AllocationId"], "PublicIp": physical_id}
+
+
+def delete_address(physical_id, props):
+    address = address_of(physical_id)
+    if address is None:
+        return
+    if address["AssociationId"]:
+        raise ValueError(f"Address {physical_id} is in use. (Service: Ec2, Status Code: 400)")
+    ec2._addresses.pop(address["AllocationId"])
+    ec2._tags.pop(address["AllocationId"], None)
+
+
+NAT_GATEWAY_SETTINGS = ("SubnetId", "AllocationId", "ConnectivityType")
+
+
+def create_nat_gateway(logical_id, props, stack_name):
+    subnet = ec2._subnets.get(props.get("SubnetId"))
+    if subnet is None:
+        raise ValueError(f"The subnet ID '{props.get('SubnetId')}' does not exist")
+    address = None
+    if (props.get("ConnectivityType") or "public") == "public":
+        address = ec2._addresses.get(props.get("AllocationId"))
+        if address is None:
+            raise ValueError(f"Elastic IP address [{props.get('AllocationId')}] could not be found")
+        if address["AssociationId"]:
+            raise ValueError(f"Elastic IP address [{props['AllocationId']}] is already associated")
+    given = {name: props[name] for name in NAT_GATEWAY_SETTINGS if name in props}
+    gateway = named_in(ec2._create_nat_gateway(given), "natGatewayId")
+    if address:
+        address["AssociationId"] = f"eipassoc-{gateway.removeprefix('nat-')}"
+    provisioners._ec2_apply_tags(gateway, props)
+    return gateway, {"NatGatewayId": gateway}
+
+
+def update_nat_gateway(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    def key(props):
+        return [props.get(name) for name in NAT_GATEWAY_SETTINGS]
+
+    if physical_id not in ec2._nat_gateways or key(old_props) != key(new_props):
+        created = create_nat_gateway(logical_id or physical_id, new_props, stack_name)
+        provisioners._delete_predecessor(delete_nat_gateway, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(physical_id, new_props, old_props)
+    return physical_id, {"NatGatewayId": physical_id}
+
+
+def delete_nat_gateway(physical_id, props):
+    gateway = ec2._nat_gateways.pop(physical_id, None) or {}
+    ec2._tags.pop(physical_id, None)
+    if address := ec2._addresses.get(gateway.get("AllocationId")):
+        address["AssociationId"] = None
+
+
+for kind, create, update, delete in (
+        ("AWS::EC2::EIP", create_address, update_address, delete_address),
+        ("AWS::EC2::NatGateway", create_nat_gateway, update_nat_gateway, delete_nat_gateway)):
+    provisioners._RESOURCE_HANDLERS[kind] = {
+        "create": create, "update": update, "update_with_logical_id": True, "delete": delete}
+    provisioners._STACK_TAG_PROPERTY[kind] = ("Tags", "list")
+
+
+# --- 21. Changes of conditions --------------------------------------------------------------------
+
+resolve_for_diff = changesets._resolve_props_for_diff
+
+
+def resolve_without_what_is_not_there(template, params, stack_name, stack_id):
+    resolved = resolve_for_diff(template, params, stack_name, stack_id)
+    conditions = changesets._evaluate_conditions(template, params) if template else {}
+    resources = resolved.get("Resources", {})
+    for name in [name for name, it in resources.items() if not conditions.get(it.get("Condition"), True)]:
+        del resources[name]
+    return resolved
+
+
+changesets._resolve_props_for_diff = resolve_without_what_is_not_there
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ mod process;
 mod references;
 mod requests;
 mod rules;
+mod scaling;
 mod scheduler;
 mod services;
 mod shared;

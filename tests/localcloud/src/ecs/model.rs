@@ -111,6 +111,13 @@ impl Service {
         &mut self.deployments[0]
     }
 
+    /// The scheduler starts or stops tasks of the PRIMARY deployment until there are so many.
+    pub fn set_desired_count(&mut self, count: u32) {
+        self.desired_count = count;
+        self.primary_mut().updated_at = Timestamp::now();
+        self.steady = false;
+    }
+
     /// The ARNs of the target groups in which its tasks are registered, with the port.
     pub fn target_groups(&self) -> impl Iterator<Item = (&str, u16)> {
         self.load_balancers

@@ -293,7 +293,7 @@ pub async fn update(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     active(state.services.get(&arn))?;
     if let Some(service) = state.services.get_mut(&arn) {
         if let Some(desired) = desired {
-            service.desired_count = desired;
+            service.set_desired_count(desired);
         }
         if let Some(grace) = grace {
             service.grace_seconds = grace;

@@ -11,6 +11,8 @@ mod execution_limits;
 mod foreground;
 mod functions;
 mod load_balancing;
+mod parameters;
 mod push_events;
 mod schedules;
+mod task_definitions;
 mod what_is_kept;

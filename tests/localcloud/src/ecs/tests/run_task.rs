@@ -262,94 +262,96 @@ async fn run_task_is_refused_with_the_messages_of_ecs() {
     let fake = Fake::new();
     fake.define("inactive", json!({"status": "INACTIVE"}));
     let ecs = start(&fake);
-    let overriding =
-        |r: &mut Value, changed: Value| r["overrides"] = json!({"containerOverrides": [changed]});
-    let cases: Vec<(Box<dyn Fn(&mut Value)>, &str)> = vec![
+    fn overriding(request: &mut Value, changed: Value) {
+        request["overrides"] = json!({"containerOverrides": [changed]});
+    }
+    type Change = fn(&mut Value);
+    let cases: Vec<(Change, &str)> = vec![
         (
-            Box::new(|r| r["cluster"] = json!("nowhere")),
+            |r| r["cluster"] = json!("nowhere"),
             "ClusterNotFoundException: Cluster not found.",
         ),
         (
-            Box::new(|r| r["taskDefinition"] = json!("unknown:1")),
+            |r| r["taskDefinition"] = json!("unknown:1"),
             "ClientException: TaskDefinition not found.",
         ),
         (
-            Box::new(|r| r["taskDefinition"] = json!("inactive:1")),
+            |r| r["taskDefinition"] = json!("inactive:1"),
             "ClientException: TaskDefinition is inactive",
         ),
         (
-            Box::new(|r| r["networkConfiguration"] = Value::Null),
-            "InvalidParameterException: Network Configuration must be provided when networkMode 'awsvpc' is specified.",
+            |r| r["networkConfiguration"] = Value::Null,
+            "InvalidParameterException: Network Configuration must be provided when networkMode \
+             'awsvpc' is specified.",
         ),
         (
-            Box::new(|r| {
-                r["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = json!(["subnet-x"])
-            }),
+            |r| r["networkConfiguration"]["awsvpcConfiguration"]["subnets"] = json!(["subnet-x"]),
             "InvalidParameterException: Error retrieving subnet information for [subnet-x]",
         ),
         (
-            Box::new(move |r| overriding(r, json!({"name": "web"}))),
-            "InvalidParameterException: Override for container named web is not a container in the TaskDefinition.",
+            |r| overriding(r, json!({"name": "web"})),
+            "InvalidParameterException: Override for container named web is not a container in \
+             the TaskDefinition.",
         ),
         (
-            Box::new(move |r| overriding(r, json!({"name": "app", "image": "other:1"}))),
+            |r| overriding(r, json!({"name": "app", "image": "other:1"})),
             "InvalidParameterException: ",
         ),
         (
-            Box::new(move |r| overriding(r, json!({"name": "app", "command": ["x".repeat(8192)]}))),
+            |r| overriding(r, json!({"name": "app", "command": ["x".repeat(8192)]})),
             "InvalidParameterException: Container Overrides length must be at most 8192",
         ),
         (
-            Box::new(move |r| {
+            |r| {
                 overriding(
                     r,
                     json!({"name": "app", "environment": [{"name": "DRAIN_SECRET", "value": "x"}]}),
                 )
-            }),
+            },
             "ClientException: The secret name must be unique and not shared",
         ),
         (
-            Box::new(|r| r["propagateTags"] = json!("SERVICE")),
+            |r| r["propagateTags"] = json!("SERVICE"),
             "InvalidParameterException: propagateTags",
         ),
         (
-            Box::new(|r| r["tags"] = json!([{"key": "aws:x", "value": ""}])),
+            |r| r["tags"] = json!([{"key": "aws:x", "value": ""}]),
             "InvalidParameterException: Tag keys beginning with aws:",
         ),
         (
-            Box::new(|r| r["count"] = json!(0)),
+            |r| r["count"] = json!(0),
             "InvalidParameterException: count",
         ),
         (
-            Box::new(|r| r["count"] = json!(11)),
+            |r| r["count"] = json!(11),
             "InvalidParameterException: count",
         ),
         (
-            Box::new(|r| r["clientToken"] = json!("x".repeat(65))),
+            |r| r["clientToken"] = json!("x".repeat(65)),
             "InvalidParameterException: Client token",
         ),
         (
-            Box::new(|r| r["startedBy"] = json!("a b")),
+            |r| r["startedBy"] = json!("a b"),
             "InvalidParameterException: startedBy",
         ),
         (
-            Box::new(|r| r["startedBy"] = json!("x".repeat(129))),
+            |r| r["startedBy"] = json!("x".repeat(129)),
             "InvalidParameterException: startedBy",
         ),
         (
-            Box::new(|r| r["group"] = json!("service:app")),
+            |r| r["group"] = json!("service:app"),
             "InvalidParameterException: Invalid namespace for group.",
         ),
         (
-            Box::new(|r| r["platformVersion"] = json!("2.0.0")),
+            |r| r["platformVersion"] = json!("2.0.0"),
             "PlatformUnknownException: ",
         ),
         (
-            Box::new(|r| r["launchType"] = Value::Null),
+            |r| r["launchType"] = Value::Null,
             "ClientException: The local cloud runs tasks with launchType FARGATE only.",
         ),
         (
-            Box::new(|r| r["volumeConfigurations"] = json!([])),
+            |r| r["volumeConfigurations"] = json!([]),
             "InvalidParameterException: ",
         ),
     ];

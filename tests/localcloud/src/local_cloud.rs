@@ -181,7 +181,7 @@ impl LocalCloud {
     }
 
     /// The first load balancer's data plane.
-    pub fn load_balancer(&self) -> &LoadBalancer {
+    pub fn load_balancer(&self) -> &Arc<LoadBalancer> {
         self.load_balancers.first()
     }
 

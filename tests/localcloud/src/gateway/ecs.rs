@@ -49,6 +49,7 @@ pub(crate) fn tags_of_named_resources(ecs: &Ecs, operation: &str, body: &Value) 
         "UpdateService" | "DeleteService" => vec![arn("service", body, &body["service"])],
         "DescribeServices" => named("service", body, &body["services"]),
         "DescribeTasks" => named("task", body, &body["tasks"]),
+        "StopTask" => vec![arn("task", body, &body["task"])],
         _ => Vec::new(),
     };
     let tagged = arns.into_iter().filter_map(|arn| {

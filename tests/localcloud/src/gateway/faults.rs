@@ -155,6 +155,10 @@ impl Fault {
             (Fault::InternalError, "application-autoscaling") => AwsError::new(
                 "InternalServiceException",
                 "The service encountered an internal error.",
+            ),
+            (Fault::InternalError, "ssm") => AwsError::new(
+                "InternalServerError",
+                "An error occurred on the server side.",
             )
             .with_status(500),
             (Fault::InternalError, _) => AwsError::new(

@@ -48,7 +48,7 @@ impl LoadBalancers {
     }
 
     /// The data plane with the ports of the options.
-    pub fn first(&self) -> &LoadBalancer {
+    pub fn first(&self) -> &Arc<LoadBalancer> {
         &self.first
     }
 

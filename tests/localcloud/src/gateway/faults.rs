@@ -155,7 +155,8 @@ impl Fault {
             (Fault::InternalError, "application-autoscaling") => AwsError::new(
                 "InternalServiceException",
                 "The service encountered an internal error.",
-            ),
+            )
+            .with_status(500),
             (Fault::InternalError, "ssm") => AwsError::new(
                 "InternalServerError",
                 "An error occurred on the server side.",

@@ -14,11 +14,12 @@ impl Switch<'_> {
     /// because the target's own tag is removed first and the active deployment is tagged last.
     ///
     /// # Errors
-    /// `ResourceConflict`, before anything is tagged, when the target is being deleted; `Transient` when
-    /// no rule names it.
+    /// Before anything is tagged: `ResourceConflict` when the target is being deleted, `DefaultActionNotOurs` when an
+    /// operator has put up a maintenance page since the rollback began, `Transient` when no rule names it.
     pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
         let target = &self.input.deployment_id;
         let routing = Routing::read(self.elb, self.baseline).await?;
+        routing.default_action.refuse_others(self.baseline)?;
         let own = self.own(&routing)?;
         // If an earlier attempt has switched, the deletion gives way to that.
         if own.has(tags::DELETING_SINCE) && !routing.is_active(own) {
@@ -151,7 +152,9 @@ impl Switch<'_> {
         let is_taken_back = routing
             .deployment(&self.input.deployment_id)
             .is_some_and(|own| own.has(tags::ROLLED_BACK_AT));
-        let has_moved = active != self.input.replaced_deployment_id.as_ref()
+        // Nothing active is an operator's doing, such as a maintenance page, and no switch.
+        let has_moved = active.is_some()
+            && active != self.input.replaced_deployment_id.as_ref()
             && !marked.iter().any(|group| routing.is_active(group));
         if !has_moved && !is_taken_back {
             for group in &marked {

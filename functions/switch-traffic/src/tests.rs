@@ -786,11 +786,14 @@ async fn a_maintenance_page_that_an_operator_set_during_the_deployment_stays() {
     let page = memory_aws::fixed_response("503", "We are back at noon.");
     let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
     aws.with(|state| state.listeners[0].default_actions = vec![page.clone()]);
+    aws.with(|state| state.tag(OLD, tags::ROLLED_BACK_AT, MARKED));
     for error in [
         switch(&aws, NEW).await,
         roll_back_from(&aws, &[NEW], OLD).await,
     ] {
         assert_eq!(error.unwrap_err().name, ErrorName::DefaultActionNotOurs);
+        // No mark, and no rule loses what the page lacks.
+        assert_eq!(aws.changes(), Vec::<String>::new());
         assert!(switches(&aws).is_empty());
         aws.with(|state| {
             assert_eq!(
@@ -1177,4 +1180,20 @@ async fn a_rollback_that_is_over_keeps_its_target_no_longer() {
         call(&aws, OLD, over).await.unwrap();
         assert_eq!(has(&aws, OLD, tags::RESTORING_SINCE), is_kept);
     }
+}
+
+#[tokio::test]
+async fn a_rollback_that_met_a_maintenance_page_takes_its_marks_back() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state.tag(NEW, tags::ROLLED_BACK_AT, MARKED);
+        let page = memory_aws::fixed_response("503", "We are back at noon.");
+        state.listeners[0].default_actions = vec![page];
+    });
+    let take_back = json!({
+        "rollBack": true, "takeBack": true, "replaced": [NEW], "replacedDeploymentId": NEW,
+    });
+    let output = call(&aws, OLD, take_back).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
 }

@@ -21,7 +21,7 @@ fn main() -> ExitCode {
 }
 
 fn check(environment: &str, path: &str) -> Result<(), String> {
-    let environment = environment.parse().map_err(|why| format!("{why}"))?;
+    let environment = environment.parse()?;
     let text = std::fs::read_to_string(path).map_err(|why| why.to_string())?;
     Document::read(&environment, None, &text)
         .map(drop)

@@ -178,7 +178,7 @@ fn of_each_deadline(loops: Vec<Loop<'_>>, needs: impl Fn(&Loop<'_>) -> u64) -> u
 fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<String, u64>> {
     static SET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(
-            r"\$millis\(\) \+ (?:1000 \* \$\{(\w+)\}|(\d+)000\b|1000 \* (\$deployment\.health\.timeoutSeconds))",
+            r"\$millis\(\) \+ (?:1000 \* \$\{(\w+)\}|1000 \* (\$deployment\.health\.timeoutSeconds)|(\d+)000\b)",
         )
         .expect("a regex")
     });
@@ -191,12 +191,12 @@ fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<S
                 .and_then(|text| SET.captures(text));
             let Some(set) = set else { continue };
             let largest = |parameter: &str| parameters[parameter]["MaxValue"].as_u64();
-            let seconds = match (set.get(1), set.get(3)) {
+            let seconds = match (set.get(1), set.get(2)) {
                 (Some(name), _) => largest(name.as_str()),
                 // What the settings may name, or what the stack has if they name nothing.
                 (_, Some(_)) => largest("HealthTimeoutSeconds")
                     .map(|stack| stack.max(defaults::MAX_WAIT_SECONDS.into())),
-                _ => set[2].parse().ok(),
+                _ => set[3].parse().ok(),
             };
             found.extend(seconds.map(|seconds| (variable.to_owned(), seconds)));
         }

@@ -9,10 +9,11 @@ use contract::machine::{function_of, transitions};
 use contract::{Machine, Repository, expression};
 use jsonata_rs::{Error, JsonAta};
 use lifecycle::executions::Execution;
-use lifecycle::{StepError, input};
+use lifecycle::{Baseline, StepError, input};
 use regex::Regex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use time::UtcDateTime;
 
 fn machine(name: &str) -> Machine {
     let machines = Repository::read().unwrap().machines().unwrap();
@@ -300,7 +301,8 @@ const INPUTS: [(&str, Decode); 12] = [
     ("RestoreDeployment", decode::<restore_deployment::Input>),
     ("SwitchTraffic", decode::<switch_traffic::Input>),
     ("ValidateDeployment", |payload| {
-        decode::<validate_deployment::Input>(payload["input"].clone())?;
+        let now = UtcDateTime::now();
+        settings::Input::read(payload["input"].clone(), &Baseline::for_tests(), now)?;
         decode::<Execution>(payload["execution"].clone())
     }),
 ];

@@ -115,7 +115,7 @@ mistakes! {
     a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
         "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
     a_health_check_that_does_not_say_how_long_it_waited: expressions::payloads, MACHINE,
-        "\"waitedSeconds\": \"{% $max([0, $floor(${HealthTimeoutSeconds} - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
+        "\"waitedSeconds\": \"{% $max([0, $floor($deployment.health.timeoutSeconds - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
         "[\"CheckTargetHealth\",";
     a_payload_without_what_its_function_needs: expressions::inputs, CLEANUP,
         ", \"targetGroupArn\": \"{% $item.targetGroupArn %}\"" => "", "missing field `targetGroupArn`";

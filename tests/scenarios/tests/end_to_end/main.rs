@@ -18,5 +18,6 @@ mod races;
 mod roles;
 mod rollback;
 mod security;
+mod settings;
 mod survival;
 mod zero_downtime;

@@ -78,8 +78,7 @@ impl Baseline {
     /// ECS does not stop a new task for failing its health checks. At least the time that a candidate has to become
     /// healthy.
     pub fn health_check_grace_seconds(&self) -> u32 {
-        self.health_timeout_seconds
-            .max(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)
+        defaults::grace_seconds(self.health_timeout_seconds)
     }
 
     /// Reads it from the process's environment.

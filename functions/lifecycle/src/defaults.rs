@@ -39,6 +39,10 @@ pub const UNHEALTHY_THRESHOLD: i32 = 3;
 /// Seconds during which ECS does not stop a new task for failing its health checks, at least. If a candidate
 /// has more time to become healthy, so have its tasks, or a slow application would never finish its start.
 pub const HEALTH_CHECK_GRACE_PERIOD_SECONDS: u32 = 120;
+/// The grace period of a service whose deployment has this time to become healthy, both in seconds.
+pub fn grace_seconds(health_timeout: u32) -> u32 {
+    health_timeout.max(HEALTH_CHECK_GRACE_PERIOD_SECONDS)
+}
 /// Seconds that requests in flight have to finish when a target is deregistered. A target without
 /// connections is released at once, so this costs time only where it is needed.
 pub const DEREGISTRATION_DELAY_SECONDS: u32 = 60;

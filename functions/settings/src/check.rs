@@ -11,7 +11,7 @@ use crate::{Fields, HealthFields, Source, fargate, secret};
 /// Half of a task definition's 64 KiB, so that the rest of it always fits:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
 const MAX_ENVIRONMENT_BYTES: usize = 32 * 1024;
-/// An eighth of a task definition for each of command and entry point, and for where the secrets come from.
+/// An eighth of a task definition for each of command, entry point, and where the secrets come from.
 const MAX_COMMAND_BYTES: usize = 8 * 1024;
 /// The most seconds that the load balancer's own cookie may last:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>.
@@ -67,7 +67,11 @@ impl Fields {
             );
         }
         check_variables("environment", self.environment.as_ref())?;
+        self.environment
+            .as_ref()
+            .map_or(Ok(()), check_environment_size)?;
         check_variables("secrets", self.secrets.as_ref())?;
+        self.secrets.as_ref().map_or(Ok(()), check_secrets_size)?;
         self.check_secrets()?;
         check_command("command", self.command.as_deref())?;
         check_command("entryPoint", self.entry_point.as_deref())?;
@@ -77,20 +81,9 @@ impl Fields {
 
     fn check_secrets(&self) -> Result<(), Wrong> {
         let secrets = self.secrets.iter().flatten();
-        for (name, value_from) in secrets.clone() {
+        for (name, value_from) in secrets {
             secret::check(value_from)
                 .or_else(|why| wrong(format!("secrets.{}", printable(name, 64)), why))?;
-        }
-        let bytes: usize = secrets
-            .map(|(name, from)| json!({"name": name, "valueFrom": from}).to_string().len())
-            .sum();
-        if bytes > MAX_COMMAND_BYTES {
-            return wrong(
-                "secrets",
-                format!(
-                    "take {bytes} bytes of the task definition; at most {MAX_COMMAND_BYTES} are allowed"
-                ),
-            );
         }
         check_both(self.environment.as_ref(), self.secrets.as_ref())
     }
@@ -151,16 +144,7 @@ fn check_command(field: &str, command: Option<&[String]>) -> Result<(), Wrong> {
             "contains the character NUL, which an argument cannot hold",
         );
     }
-    let bytes = json!(command).to_string().len();
-    if bytes > MAX_COMMAND_BYTES {
-        return wrong(
-            field,
-            format!(
-                "takes {bytes} bytes of the task definition; at most {MAX_COMMAND_BYTES} are allowed"
-            ),
-        );
-    }
-    Ok(())
+    check_bytes(field, json!(command).to_string().len(), MAX_COMMAND_BYTES)
 }
 
 fn check_variables(field: &str, variables: Option<&Variables>) -> Result<(), Wrong> {
@@ -193,28 +177,41 @@ fn check_variables(field: &str, variables: Option<&Variables>) -> Result<(), Wro
             );
         }
     }
-    check_size(field, variables)
+    Ok(())
 }
 
 /// Refuses variables that do not fit into a task definition together.
-pub(crate) fn check_size(field: &str, variables: &Variables) -> Result<(), Wrong> {
-    let bytes = bytes_in_a_task_definition(variables);
-    if bytes > MAX_ENVIRONMENT_BYTES {
-        return wrong(
-            field,
-            format!(
-                "takes {bytes} bytes of the task definition; at most {MAX_ENVIRONMENT_BYTES} are allowed"
-            ),
-        );
-    }
-    Ok(())
+pub(crate) fn check_environment_size(environment: &Variables) -> Result<(), Wrong> {
+    let bytes = bytes_in_a_task_definition("value", environment);
+    check_bytes("environment", bytes, MAX_ENVIRONMENT_BYTES)
+}
+
+/// The same for secrets.
+pub(crate) fn check_secrets_size(secrets: &Variables) -> Result<(), Wrong> {
+    let bytes = bytes_in_a_task_definition("valueFrom", secrets);
+    check_bytes("secrets", bytes, MAX_COMMAND_BYTES)
 }
 
 /// ECS writes `{"name":"A","value":"x"},` for each. Some characters are longer there: a line break takes
 /// two bytes, other control characters take six.
-fn bytes_in_a_task_definition(environment: &Variables) -> usize {
-    environment
+fn bytes_in_a_task_definition(value_is_called: &str, variables: &Variables) -> usize {
+    variables
         .iter()
-        .map(|(name, value)| json!({"name": name, "value": value}).to_string().len() + ",".len())
+        .map(|(name, value)| {
+            json!({"name": name, value_is_called: value})
+                .to_string()
+                .len()
+                + ",".len()
+        })
         .sum()
+}
+
+fn check_bytes(field: &str, bytes: usize, most: usize) -> Result<(), Wrong> {
+    if bytes > most {
+        return wrong(
+            field,
+            format!("takes {bytes} bytes of the task definition; at most {most} are allowed"),
+        );
+    }
+    Ok(())
 }

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use lifecycle::{Baseline, DeploymentId, StepError, defaults};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::check::{check_both, check_size};
+use crate::check::{check_both, check_environment_size, check_secrets_size};
 use crate::{Document, Fields, Input, Source, fargate};
 
 /// What a deployment runs with: the input, in its place the settings, and in theirs the defaults.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deployment {
     /// Its id.
@@ -35,7 +35,7 @@ pub struct Deployment {
 }
 
 /// How the health of a deployment is judged.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Health {
     /// The path that the load balancer asks.
@@ -77,9 +77,11 @@ impl Deployment {
             },
         )?;
         let environment = fields.environment.unwrap_or_default();
-        check_size("environment", &environment)
+        check_environment_size(&environment)
             .map_err(|(field, why)| source(named.environment.is_some()).refused(&field, why))?;
         let secrets = fields.secrets.unwrap_or_default();
+        check_secrets_size(&secrets)
+            .map_err(|(field, why)| source(named.secrets.is_some()).refused(&field, why))?;
         let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
         let cpu = fields.cpu.unwrap_or(defaults::CPU);
         // With a given CPU size, the least memory that Fargate offers with it.
@@ -108,7 +110,7 @@ impl Deployment {
                     .unwrap_or_else(|| defaults::HEALTH_CHECK_PATH.to_owned()),
                 grace_seconds: health
                     .grace_seconds
-                    .unwrap_or(timeout_seconds.max(defaults::HEALTH_CHECK_GRACE_PERIOD_SECONDS)),
+                    .unwrap_or_else(|| defaults::grace_seconds(timeout_seconds)),
                 timeout_seconds,
             },
         })
@@ -219,6 +221,12 @@ mod tests {
                 json!({"environment": {"B": "x".repeat(3_000)}}),
                 ErrorName::InvalidInput,
                 "`environment`: takes",
+            ),
+            (
+                json!({"secrets": {"A": "x".repeat(2_000), "B": "x".repeat(2_000), "C": "x".repeat(2_000)}}),
+                json!({"secrets": {"D": "x".repeat(2_000), "E": "x".repeat(2_000)}}),
+                ErrorName::InvalidInput,
+                "`secrets`: takes",
             ),
         ] {
             let error = merged(input, Some(settings)).unwrap_err();

@@ -178,6 +178,21 @@ impl TestEnvironment {
         Ok(script.stdin(Stdio::null()).output().await?)
     }
 
+    /// Removes the environment with its images.
+    ///
+    /// # Errors
+    /// When the script fails, with what it said.
+    pub async fn destroy_with_images(&self) -> anyhow::Result<()> {
+        let confirmed = [("CONFIRM", self.name.as_str()), ("DELETE_IMAGES", "1")];
+        let ended = self.destroy(&confirmed).await?;
+        ensure!(
+            ended.status.success(),
+            "{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        Ok(())
+    }
+
     /// Waits for the end of the deploy execution called `name`.
     ///
     /// # Errors

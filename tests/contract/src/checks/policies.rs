@@ -131,7 +131,7 @@ const SECRETS: &str =
     "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret";
 
 /// The actions that move traffic, run what visitors reach or read a secret: each role that may do them, with exactly the
-/// resource. `docs/security.md` promises that there is no other.
+/// resource. `docs/security.md` promises that no other role may do them.
 fn narrow() -> Value {
     let of_the_baseline = |name: &str| -> Value {
         json!({"Fn::ImportValue": {"Fn::Sub": format!("${{Environment}}-baseline-{name}")}})

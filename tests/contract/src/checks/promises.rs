@@ -56,8 +56,9 @@ pub fn tested(repository: &Repository) -> Result<Vec<String>> {
             problems.push(format!("{TESTS}: `{promise}` has no test"));
         }
         let unknown = names.into_iter().filter(|name| !tests.contains(name));
-        problems
-            .extend(unknown.map(|name| format!("{TESTS}: `{promise}`: there is no test {name}")));
+        problems.extend(unknown.map(|name| {
+            format!("{TESTS}: `{promise}`: the test {name} does not exist or does not run")
+        }));
     }
     Ok(problems)
 }

@@ -283,21 +283,21 @@ mistakes! {
         "StringEquals: { \"aws:SourceAccount\": !Ref AWS::AccountId }" => "StringLike: { \"aws:SourceAccount\": \"*\" }", "is assumed for other accounts too";
 
     a_promise_of_a_test_that_is_gone: promises::tested, "tests/README.md",
-        "a_loop_ends_at_its_deadline" => "a_loop_never_ends", "there is no test a_loop_never_ends";
+        "a_loop_ends_at_its_deadline" => "a_loop_never_ends", "the test a_loop_never_ends does not exist or does not run";
     a_promise_without_a_test: promises::tested, "tests/README.md",
         "| `a_loop_ends_at_its_deadline` |" => "| |", "has no test";
     a_promise_of_a_helper: promises::tested, "tests/README.md",
-        "`a_loop_ends_at_its_deadline`" => "`assert_reported`", "there is no test assert_reported";
+        "`a_loop_ends_at_its_deadline`" => "`assert_reported`", "the test assert_reported does not exist or does not run";
     a_promise_of_a_function_that_is_not_a_test: promises::tested, "tests/contract/tests/contract/expressions.rs",
-        "#[test]\nfn a_loop_ends_at_its_deadline" => "fn a_loop_ends_at_its_deadline", "there is no test a_loop_ends_at_its_deadline";
+        "#[test]\nfn a_loop_ends_at_its_deadline" => "fn a_loop_ends_at_its_deadline", "the test a_loop_ends_at_its_deadline does not exist or does not run";
     a_promise_of_a_test_that_is_ignored: promises::tested, "functions/find-deployments/src/plan/tests.rs",
         "#[test]\nfn a_deletion_that_has_begun_is_finished" => "#[test]\n#[ignore]\nfn a_deletion_that_has_begun_is_finished",
-        "there is no test a_deletion_that_has_begun_is_finished";
+        "the test a_deletion_that_has_begun_is_finished does not exist or does not run";
     a_promise_of_a_check_that_does_not_run: promises::tested, "tests/contract/tests/contract/main.rs",
         "    images_are_kept_as_the_documents_say:" => "    // images_are_kept_as_the_documents_say:",
-        "there is no test images_are_kept_as_the_documents_say";
+        "the test images_are_kept_as_the_documents_say does not exist or does not run";
     a_promise_of_a_field: promises::tested, "tests/README.md",
-        "`a_loop_ends_at_its_deadline`" => "`answers`", "there is no test answers";
+        "`a_loop_ends_at_its_deadline`" => "`answers`", "the test answers does not exist or does not run";
     a_task_that_anybody_reaches: promises::network, BASELINE,
         "SourceSecurityGroupId: !Ref DrainSecurityGroup" => "CidrIp: 0.0.0.0/0", "tasks are reached by others";
     a_task_that_is_reached_by_any_protocol: promises::network, BASELINE,

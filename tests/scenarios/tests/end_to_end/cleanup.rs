@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use localcloud::Options;
 use localcloud::gateway::faults::{Fault, FaultRule};
 use localcloud::time_scale::TimeScale;
@@ -278,14 +278,7 @@ async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
         "it did not wait for a confirmation"
     );
     assert_eq!(env.active().await?.as_ref(), Some(&first));
-    let ended = env
-        .destroy(&[("CONFIRM", "test"), ("DELETE_IMAGES", "1")])
-        .await?;
-    ensure!(
-        ended.status.success(),
-        "{}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
+    env.destroy_with_images().await?;
     let stacks = env
         .cloud
         .client()

@@ -142,14 +142,7 @@ async fn an_environment_lives_in_a_network_that_exists_and_leaves_it_as_it_was()
     assert_eq!(env.active().await?, Some(live));
     env.aws(&[&["ec2", "revoke-security-group-ingress"], &rule[..]].concat())
         .await?;
-    let ended = env
-        .destroy(&[("CONFIRM", "test"), ("DELETE_IMAGES", "1")])
-        .await?;
-    ensure!(
-        ended.status.success(),
-        "{}",
-        String::from_utf8_lossy(&ended.stderr)
-    );
+    env.destroy_with_images().await?;
 
     assert_eq!(describe(&env).await?, network);
     let groups = env.elb.describe_target_groups().send().await?;

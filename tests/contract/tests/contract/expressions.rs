@@ -306,7 +306,7 @@ pub fn inputs(repository: &Repository) -> anyhow::Result<Vec<String>> {
                 let text = call.payload.to_string();
                 let text = id.replace_all(&text, r#""test-20251027-12000${1}Z""#);
                 let payload = serde_json::from_str(&text)?;
-                if let Err(error) = decode(&call.function, &payload) {
+                if let Err(error) = decode(call.function, &payload) {
                     problems.insert(format!("{} {}: {text}: {error}", machine.name, call.state));
                 }
             }

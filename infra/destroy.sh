@@ -339,15 +339,22 @@ echo "    the package bucket, which all environments share; to remove it after t
 if [[ $has_zone ]]; then
   echo "    the record in the hosted zone $has_zone that proves to ACM that the domain is yours; AWS never removes it"
 fi
-secrets=$(aws secretsmanager list-secrets --filters "Key=name,Values=$ENV/" --output text \
-  --query "SecretList[?starts_with(Name, '$ENV/')].Name" | xargs || true)
-for secret in $secrets; do
-  echo "    the secret $secret, which you made: aws secretsmanager delete-secret --secret-id $secret"
-done
-parameters=$(aws ssm describe-parameters --parameter-filters "Key=Path,Option=Recursive,Values=/pulse/$ENV" --output text \
-  --query "Parameters[?starts_with(Name, '/pulse/$ENV/')].Name" | xargs || true)
-for parameter in $parameters; do
-  echo "    the parameter $parameter, which you made: aws ssm delete-parameter --name $parameter"
-done
+# Everything is removed by now, so a read that fails is reported and does not fail the script.
+if secrets=$(aws secretsmanager list-secrets --filters "Key=name,Values=$ENV/" --output text \
+  --query "SecretList[?starts_with(Name, '$ENV/')].Name"); then
+  for secret in $secrets; do
+    echo "    the secret $secret, which you made: aws secretsmanager delete-secret --secret-id $secret"
+  done
+else
+  echo "    secrets $ENV/… that you made, which could not be listed"
+fi
+if parameters=$(aws ssm describe-parameters --parameter-filters "Key=Path,Option=Recursive,Values=/pulse/$ENV" --output text \
+  --query "Parameters[?starts_with(Name, '/pulse/$ENV/')].Name"); then
+  for parameter in $parameters; do
+    echo "    the parameter $parameter, which you made: aws ssm delete-parameter --name $parameter"
+  done
+else
+  echo "    parameters /pulse/$ENV/… that you made, which could not be listed"
+fi
 echo "    inactive task definitions, which cannot be used and cost nothing"
 echo "    the topic's key for 7 days, which AWS requires and does not charge for"

@@ -10,7 +10,7 @@ use aws_sdk_elasticloadbalancingv2::operation::create_rule::builders::CreateRule
 use aws_sdk_elasticloadbalancingv2::types::Rule;
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::policy::{self, Policy};
-use lifecycle::routing::{self, ListenerRule};
+use lifecycle::routing::{self, DefaultAction, ListenerRule};
 use lifecycle::{
     Baseline, DeploymentId, ErrorName, Origin, StepError, actions, tags, target_group,
 };
@@ -49,7 +49,7 @@ pub struct Output {
 /// What the default action does before it routes, they do too.
 ///
 /// # Errors
-/// `Configuration` when a new rule cannot do what the default action does before it routes,
+/// `DefaultActionNotOurs` while a maintenance page is up, `Configuration` when a new rule cannot do what the default action does before it routes,
 /// `QuotaExceeded` when the load balancer has no room for another rule, `Transient` when an older
 /// deployment is about to give some back or every priority that it tried went to another deployment, else
 /// as [`lifecycle::aws_error::CODES`] say.
@@ -60,6 +60,11 @@ pub async fn run(
     input: Input,
 ) -> Result<Output, StepError> {
     let mut rules = routing::rules(elb, &baseline.listener_arn).await?;
+    // What an operator has put there since, such as a maintenance page, may lack the login that the rules keep.
+    if let Some(default) = rules.iter().find(|rule| rule.is_default() == Some(true)) {
+        let actions = default.actions().to_vec();
+        DefaultAction::new(actions, &baseline.environment).refuse_others(baseline)?;
+    }
     let policy = Policy::of_default_rule(&rules)?;
     let earlier = rules
         .iter()

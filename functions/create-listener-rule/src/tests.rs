@@ -412,3 +412,19 @@ async fn rules_that_are_as_they_should_be_need_no_secret() {
     aws.with(|state| state.secrets.clear());
     assert_eq!(run_step(&aws).await.unwrap().outcome, Origin::Adopted);
 }
+
+#[tokio::test]
+async fn while_a_maintenance_page_is_up_no_rule_is_made_or_loses_its_login() {
+    let aws = aws();
+    aws.with(|state| {
+        add(state, 100, own_tags(ID));
+        state.rules[0]
+            .actions
+            .insert(0, authenticate_cognito("pool"));
+        let page = memory_aws::fixed_response("503", "We are back at noon.");
+        state.listeners[0].default_actions = vec![page];
+    });
+    let error = run_step(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::DefaultActionNotOurs);
+    assert_eq!(aws.changes(), Vec::<String>::new());
+}

@@ -33,6 +33,14 @@ pub fn observe(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
         let TargetGroup::Ours { arn, tags, .. } = &deployment.target_group else {
             continue;
         };
+        // An operator has given it traffic by hand. Visitors may be on it now, so it is no candidate any more.
+        if facts.named.contains(&deployment.id) && !deployment.was_live() {
+            observations.push(Observation {
+                target_group_arn: arn.clone(),
+                key: tags::LIVE_SINCE,
+                is_set: true,
+            });
+        }
         if !is_active && !deployment.was_live() {
             continue;
         }

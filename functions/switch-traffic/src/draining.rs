@@ -34,10 +34,14 @@ impl Switch<'_> {
         refusal
     }
 
-    /// Removes the tags of draining from the target of a rollback that has fresh tasks. Returns whether it
-    /// did.
-    pub(crate) async fn take_draining_back(&self, own: &TargetGroup) -> Result<bool, StepError> {
-        let is_due = own.has(tags::DRAINING_SINCE) && self.has_fresh_tasks(own);
+    /// Removes the tags of draining from the target of a rollback that has fresh tasks, before it is active. Returns
+    /// whether it did.
+    pub(crate) async fn take_draining_back(
+        &self,
+        own: &TargetGroup,
+        is_active: bool,
+    ) -> Result<bool, StepError> {
+        let is_due = !is_active && own.has(tags::DRAINING_SINCE) && self.has_fresh_tasks(own);
         if is_due {
             let marks = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
             target_group::untag(self.elb, &own.arn, &marks).await?;
@@ -57,13 +61,13 @@ impl Switch<'_> {
     }
 
     /// Removes what has done its work, now that the default action protects the deployment: the tag of a
-    /// rollback, and those of a drain that gave way to this switch.
+    /// rollback, and those of a drain that gave way to this switch or whose tasks the rollback has replaced.
     ///
     /// Traffic is where it should be, so a failure here does not fail the switch. It is returned as text to
     /// append to the reason.
     pub(crate) async fn tidy(&self, active: &TargetGroup) -> String {
         let restoring = self.input.roll_back.then_some(tags::RESTORING_SINCE);
-        let gave_way = guard::gave_way(&active.tags);
+        let gave_way = guard::gave_way(&active.tags) || self.has_fresh_tasks(active);
         let draining = [tags::DRAINING_SINCE, tags::IDLE_SINCE];
         let marks: Vec<_> = restoring
             .into_iter()

@@ -196,7 +196,7 @@ impl Switch<'_> {
             routing.default_action.refuse_others(self.baseline)?;
             let own = self.own(&routing)?;
             if self.mark_again(&routing, replaced).await?
-                || self.take_draining_back(own).await?
+                || self.take_draining_back(own, routing.is_active(own)).await?
                 || self.keep_policy(&routing, &mut kept).await?
             {
                 continue;

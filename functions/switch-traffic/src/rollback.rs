@@ -14,13 +14,15 @@ impl Switch<'_> {
     /// because the target's own tag is removed first and the active deployment is tagged last.
     ///
     /// # Errors
-    /// `ResourceConflict`, before anything is tagged, when the target is being deleted; `Transient` when
-    /// no rule names it.
+    /// Before anything is tagged: `ResourceConflict` when the target is being deleted, `DefaultActionNotOurs` when an
+    /// operator has put up a maintenance page since the rollback began, `Transient` when no rule names it.
     pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
         let target = &self.input.deployment_id;
         let routing = Routing::read(self.elb, self.baseline).await?;
+        routing.default_action.refuse_others(self.baseline)?;
         let own = self.own(&routing)?;
-        if own.has(tags::DELETING_SINCE) {
+        // If an earlier attempt has switched, the deletion gives way to that.
+        if own.has(tags::DELETING_SINCE) && !routing.is_active(own) {
             return Err(StepError::new(
                 ErrorName::ResourceConflict,
                 format!("{target} is being deleted and cannot be rolled back to"),
@@ -67,17 +69,22 @@ impl Switch<'_> {
     /// Removes the tag with which this rollback kept its target from being drained and deleted. It is over, and
     /// otherwise the tag would keep the deployment for hours.
     async fn release_target(&self, routing: &Routing) -> Result<(), StepError> {
-        let Some(own) = routing.deployment(&self.input.deployment_id) else {
+        let Some(since) = &self.input.restoring_since else {
             return Ok(());
         };
-        let restoring = own.tags.get(tags::RESTORING_SINCE);
-        if !self.input.take_back
-            || restoring.is_none()
-            || restoring != self.input.restoring_since.as_ref()
-        {
+        if !self.input.take_back {
             return Ok(());
         }
-        target_group::untag(self.elb, &own.arn, &[tags::RESTORING_SINCE]).await
+        let arn = &self.input.target_group_arn;
+        let tags = match routing.deployment(&self.input.deployment_id) {
+            Some(own) => Some(own.tags.clone()),
+            // A deletion that gave way to the rollback may have deleted its rules before.
+            None => tags::read_one(self.elb, arn).await?,
+        };
+        if tags.is_none_or(|tags| tags.get(tags::RESTORING_SINCE) != Some(since)) {
+            return Ok(());
+        }
+        target_group::untag_unless_gone(self.elb, arn, &[tags::RESTORING_SINCE]).await
     }
 
     async fn mark_target_again(&self, routing: &Routing) -> Result<(), StepError> {
@@ -145,7 +152,9 @@ impl Switch<'_> {
         let is_taken_back = routing
             .deployment(&self.input.deployment_id)
             .is_some_and(|own| own.has(tags::ROLLED_BACK_AT));
-        let has_moved = active != self.input.replaced_deployment_id.as_ref()
+        // Nothing active is an operator's doing, such as a maintenance page, and no switch.
+        let has_moved = active.is_some()
+            && active != self.input.replaced_deployment_id.as_ref()
             && !marked.iter().any(|group| routing.is_active(group));
         if !has_moved && !is_taken_back {
             for group in &marked {

@@ -682,6 +682,24 @@ async fn a_mark_that_cannot_be_removed_is_reported_and_does_not_fail_the_rollbac
 }
 
 #[tokio::test]
+async fn a_drain_that_gives_way_after_the_switch_does_not_fail_the_rollback() {
+    let marks = [LIVE, &[tags::RESTORING_SINCE]].concat();
+    for is_denied in [false, true] {
+        let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
+        aws.with(|state| state.tag(OLD, tags::RESTORING_SINCE, MARKED));
+        aws.on("ModifyListener").once().after(|state, _| {
+            state.tag(OLD, tags::DRAINING_SINCE, "2025-10-27T12:30:00Z");
+        });
+        if is_denied {
+            aws.on("RemoveTags").fails("AccessDenied");
+        }
+        let output = roll_back_to_fresh(&aws, OLD).await.unwrap();
+        assert_eq!(output.outcome, Outcome::Switched);
+        assert_eq!(has(&aws, OLD, tags::DRAINING_SINCE), is_denied);
+    }
+}
+
+#[tokio::test]
 async fn a_candidate_that_the_default_action_names_with_weight_zero_is_not_active() {
     let aws = with(&[(OLD, LIVE), (NEW, &[])]);
     aws.with(|state| {
@@ -768,11 +786,14 @@ async fn a_maintenance_page_that_an_operator_set_during_the_deployment_stays() {
     let page = memory_aws::fixed_response("503", "We are back at noon.");
     let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
     aws.with(|state| state.listeners[0].default_actions = vec![page.clone()]);
+    aws.with(|state| state.tag(OLD, tags::ROLLED_BACK_AT, MARKED));
     for error in [
         switch(&aws, NEW).await,
         roll_back_from(&aws, &[NEW], OLD).await,
     ] {
         assert_eq!(error.unwrap_err().name, ErrorName::DefaultActionNotOurs);
+        // No mark, and no rule loses what the page lacks.
+        assert_eq!(aws.changes(), Vec::<String>::new());
         assert!(switches(&aws).is_empty());
         aws.with(|state| {
             assert_eq!(
@@ -1145,11 +1166,34 @@ async fn a_rollback_that_is_over_keeps_its_target_no_longer() {
             "rollBack": true, "takeBack": true, "replaced": [NEW], "replacedDeploymentId": NEW,
             "restoringSince": since,
         });
-        call(&aws, OLD, over).await.unwrap();
+        call(&aws, OLD, over.clone()).await.unwrap();
         assert_eq!(
             has(&aws, OLD, tags::RESTORING_SINCE),
             is_kept,
             "{active_now} {tag}"
         );
+        // The deletion that gave way to the rollback had deleted its rules.
+        aws.with(|state| {
+            state.tag(OLD, tags::RESTORING_SINCE, tag);
+            state.rules.drain(..2);
+        });
+        call(&aws, OLD, over).await.unwrap();
+        assert_eq!(has(&aws, OLD, tags::RESTORING_SINCE), is_kept);
     }
+}
+
+#[tokio::test]
+async fn a_rollback_that_met_a_maintenance_page_takes_its_marks_back() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state.tag(NEW, tags::ROLLED_BACK_AT, MARKED);
+        let page = memory_aws::fixed_response("503", "We are back at noon.");
+        state.listeners[0].default_actions = vec![page];
+    });
+    let take_back = json!({
+        "rollBack": true, "takeBack": true, "replaced": [NEW], "replacedDeploymentId": NEW,
+    });
+    let output = call(&aws, OLD, take_back).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
 }

@@ -403,6 +403,26 @@ async fn a_deployment_that_is_active_again_loses_the_note_that_it_was_replaced()
 }
 
 #[tokio::test]
+async fn what_an_operator_gave_traffic_to_is_no_candidate_any_more() {
+    let aws = idle(3);
+    run_step(&aws).await;
+    aws.forget_calls();
+    aws.with(|state| {
+        for number in [0, 2] {
+            state.group(&id(number)).tags.remove(tags::LIVE_SINCE);
+        }
+        state.listeners[0].default_actions =
+            vec![memory_aws::forward(&[(&id(2), 90), (&id(0), 10)])];
+    });
+    run_step(&aws).await;
+    let changes = aws.changes();
+    for number in [0, 2] {
+        let live = format!("AddTags {} {}", id(number), tags::LIVE_SINCE);
+        assert!(changes.contains(&live), "{changes:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_noted_when_the_default_action_changes_meanwhile_or_a_group_is_gone() {
     let aws = idle_with(2, |state| state.activate(&id(0)));
     aws.on("DescribeListeners")

@@ -43,6 +43,9 @@ pub const ANNOUNCED: Marks = 512;
 /// Not a tag: the draining mark was written while a switch was in flight.
 pub const GAVE_WAY: Marks = 1024;
 
+/// Not a tag: a mark that only a run with a defect sees.
+pub const UNSEEN: Marks = 2048;
+
 /// The tags behind the bits.
 pub const MARKS: [&str; 9] = [
     tags::READY_AT,

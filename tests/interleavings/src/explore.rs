@@ -23,6 +23,8 @@ pub struct Explored {
     pub schedules: f64,
     /// States in which everything has ended.
     pub ends: usize,
+    /// Those of them in which every promise was checked: no execution was excused.
+    pub checked: usize,
     /// Distinct points of the code that were reached.
     pub points: usize,
     /// Calls that the code made to reach them.
@@ -68,6 +70,7 @@ impl Exploration<'_> {
                 announced: None,
                 listed: 0,
                 switch: None,
+                is_denied: false,
             })
             .collect();
         let named = self.scenario.world.default.map_or(0, |active| 1 << active);
@@ -90,7 +93,7 @@ impl Exploration<'_> {
             },
             None,
         )?;
-        let (mut edges, mut ends) = (Vec::new(), 0);
+        let (mut edges, mut ends, mut checked) = (Vec::new(), 0, 0);
         while let Some(at) = self.queue.pop_front() {
             let mut next = Vec::new();
             for step in self.steps(&Rc::clone(&self.states[at])) {
@@ -102,8 +105,10 @@ impl Exploration<'_> {
             if next.is_empty() {
                 ends += 1;
                 let state = Rc::clone(&self.states[at]);
-                self.check_end(&state)
+                let is_checked = self
+                    .check_end(&state)
                     .map_err(|what| self.report(what, self.came_from[at]))?;
+                checked += usize::from(is_checked);
             }
             // States are taken from the queue in the order of their numbers.
             edges.push(next);
@@ -115,6 +120,7 @@ impl Exploration<'_> {
             steps: edges.iter().map(Vec::len).sum(),
             schedules,
             ends,
+            checked,
             points: self.learned.points(),
             calls: self.learned.calls,
         })
@@ -193,6 +199,11 @@ impl Exploration<'_> {
             if state.preemptions == 0 && self.preempts(state, execution) {
                 continue;
             }
+            // A switch that is tried again looks at the rules, and then at the listener, after its late change.
+            let is_late = state.switches_late_to(execution).is_some();
+            if is_late && matches!(call, Some(Call::DescribeRules)) {
+                continue;
+            }
             let stage = state.executions[execution].stage;
             // Fresh tasks take longer than a late change.
             let waits = stage == Stage::WaitingForTasks && state.late.is_some();
@@ -220,10 +231,12 @@ impl Exploration<'_> {
                 Kind::FailsAfter,
             ]);
         }
-        // The switch makes one attempt to modify the listener, and waits for it to land: `FailsAfter`.
-        let is_repeated = call.writes() && !matches!(call, Call::ModifyListener(_));
-        if is_repeated && state.lost > 0 {
-            kinds.extend([Kind::Repeats, Kind::IsLate]);
+        if call.writes() && state.lost > 0 {
+            kinds.push(Kind::IsLate);
+            // The switch makes one attempt to modify the listener.
+            if !matches!(call, Call::ModifyListener(_)) {
+                kinds.push(Kind::Repeats);
+            }
         }
         if self.may_die(state, execution) {
             kinds.extend([Kind::Dies, Kind::AnswerLost]);
@@ -316,17 +329,25 @@ impl Exploration<'_> {
             Kind::IsLate => {
                 state.lost -= 1;
                 state.late = Some((execution, call()));
+                if matches!(call(), Call::ModifyListener(_)) {
+                    self.resume(&mut state, execution, &call(), &NO_ANSWER)?;
+                }
             }
             Kind::Lands => {
                 let (_, call) = state.late.take().expect("a late change");
                 self.change(&mut state, execution, &call)?;
+                if !self.acts_on_tags(&state, execution) {
+                    end_flight(&mut state, execution);
+                }
             }
         }
         for active in state.world.named() {
             state.named |= 1 << active;
         }
         self.end_waiting(&mut state);
-        let announced: Vec<_> = state.executions.iter().map(|it| it.announced).collect();
+        let late = (0..state.executions.len()).map(|it| state.switches_late_to(it));
+        let announced = state.executions.iter().map(|it| it.announced);
+        let announced: Vec<_> = announced.chain(late).collect();
         for (deployment, group) in (0..).zip(&mut state.world.groups) {
             group.marks &= !ANNOUNCED;
             if announced.contains(&Some(deployment)) {
@@ -336,11 +357,11 @@ impl Exploration<'_> {
         Ok(state)
     }
 
-    /// The answer to a call, which takes effect unless the run at that point does not make it.
+    /// The answer to a call. With a defect, another call takes effect or none.
     pub(crate) fn answer(&self, point: Point, world: &mut World, call: &Call) -> Answer {
-        match self.learned.omits(point, call) {
-            true => Answer::Done,
-            false => world.answer(call),
+        match self.learned.made(point, call) {
+            None => Answer::Done,
+            Some(made) => world.answer(&made),
         }
     }
 
@@ -374,7 +395,7 @@ impl Exploration<'_> {
         let is_late_deletion = matches!(late, Some(Call::DeleteRule(it, _)) if *it == deployment);
         let group = state.world.group_mut(deployment);
         let stage = match state.executions[execution].stage {
-            Stage::MakingRules => {
+            Stage::MakingRules { are_started } => {
                 if group.exists {
                     group.rules = 0b11;
                 }
@@ -382,7 +403,10 @@ impl Exploration<'_> {
                 if is_late_deletion {
                     state.late = None;
                 }
-                self.invoke(state, execution, Work::Restoring)
+                match are_started {
+                    true => Stage::WaitingForTasks,
+                    false => self.invoke(state, execution, Work::Restoring),
+                }
             }
             // It fails when its time is up.
             Stage::WaitingForTasks if group.tasks.wanted == 0 => {
@@ -440,6 +464,10 @@ impl Exploration<'_> {
             return Err("an execution calls while it waits".into());
         };
         let switches = stage.switches();
+        if switches && matches!(call, Call::AddTags(..) | Call::ModifyListener(_)) {
+            state.executions[execution].is_denied =
+                matches!(answer, Answer::Error("AccessDenied" | "InternalFailure"));
+        }
         match (call, answer) {
             (Call::AddTags(deployment, marks), Answer::Done) if switches && marks & READY != 0 => {
                 state.executions[execution].announced = Some(*deployment);
@@ -485,11 +513,12 @@ impl Exploration<'_> {
                 fresh,
                 rollback,
             } => {
+                let first = state.executions[execution].rollback;
+                let rollback = first.map_or(rollback, |first| first.after(rollback));
                 state.executions[execution].rollback = Some(rollback);
-                if unrouted {
-                    Stage::MakingRules
-                } else if fresh {
-                    Stage::WaitingForTasks
+                if fresh {
+                    let are_started = !unrouted;
+                    Stage::MakingRules { are_started }
                 } else {
                     self.invoke(state, execution, Work::Switching)
                 }
@@ -505,6 +534,12 @@ impl Exploration<'_> {
                     "deployment {} was undone after it was live",
                     plan.deployment()
                 ));
+            }
+            // The rules were made again, and the target cannot be brought back any more.
+            Ending::Failed(_)
+                if work == Work::Restoring && state.executions[execution].rollback.is_some() =>
+            {
+                self.invoke(state, execution, Work::TakingBack)
             }
             Ending::Superseded | Ending::Unhealthy | Ending::Failed(_) if switches => {
                 let next = self.after_a_failed_switch(state, execution);
@@ -529,12 +564,19 @@ impl Exploration<'_> {
     fn in_flight(&self, state: &State, but: usize) -> u8 {
         (0..state.executions.len())
             .filter(|other| *other != but)
-            .filter(|other| match state.executions[*other].stage {
-                Stage::Runs(Work::Switching, point) => self.learned.acts_on_tags(point),
-                _ => false,
+            .filter(|other| {
+                self.acts_on_tags(state, *other) || state.switches_late_to(*other).is_some()
             })
             .map(|other| 1 << other)
             .sum()
+    }
+
+    /// Whether the execution runs a switch that may modify the listener by an earlier read of the tags.
+    fn acts_on_tags(&self, state: &State, execution: usize) -> bool {
+        match state.executions[execution].stage {
+            Stage::Runs(Work::Switching, point) => self.learned.acts_on_tags(point),
+            _ => false,
+        }
     }
 
     /// Resumes the undos whose wait is over; ECS has stopped their tasks meanwhile.
@@ -591,6 +633,9 @@ const NO_ANSWER: Answer = Answer::Error("InternalFailure");
 /// Ends the wait of the undos for this execution's switch: it has acted on its read of the tags, or
 /// never will.
 fn end_flight(state: &mut State, execution: usize) {
+    if state.switches_late_to(execution).is_some() {
+        return;
+    }
     for other in &mut state.executions {
         if let Stage::Waiting(switches) = &mut other.stage {
             *switches &= !(1 << execution);

@@ -18,7 +18,7 @@ use memory_aws::RetryConfig;
 use switch_traffic::Outcome;
 use time::Duration;
 
-use crate::call::{Answer, Call, Deployment, NOW, RESTORED_AT, group_arn, id, name};
+use crate::call::{Answer, Call, Deployment, Marks, NOW, RESTORED_AT, group_arn, id, name};
 
 /// One invocation of a function.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +63,21 @@ pub struct Rollback {
     pub replaced: u8,
     /// What was active.
     pub active: Option<Deployment>,
+    /// Whether an earlier rollback had taken its target back.
+    pub was_rolled_back: bool,
+    /// Whether its target carries the mark that keeps it for the rollback. The time in it is [`RESTORED_AT`].
+    pub is_marked: bool,
+}
+
+impl Rollback {
+    /// What the machine knows after another look at the target: all but the mark stays as the rollback found it when
+    /// it began.
+    pub(crate) fn after(self, again: Rollback) -> Rollback {
+        Rollback {
+            is_marked: again.is_marked,
+            ..self
+        }
+    }
 }
 
 impl Invocation {
@@ -132,8 +147,10 @@ pub struct Defect {
     pub of: fn(&Invocation) -> bool,
     /// What the code sees of an answer.
     pub sees: Sees,
-    /// The calls that are not made, although the code takes them for answered.
-    pub omits: fn(&Call) -> bool,
+    /// The call that it makes in place of this one, which the code takes for made. `None` if it makes none.
+    pub makes: fn(&Call, Seer) -> Option<Call>,
+    /// What it reports in place of this ending.
+    pub ends: fn(Ending, Seer) -> Ending,
 }
 
 async fn run(invocation: Invocation, clients: Clients) -> Ending {
@@ -143,11 +160,9 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             deployment,
             rollback,
         } => {
-            let input = switch_traffic::Input {
-                roll_back: rollback.is_some(),
-                replaced: rollback.map(|it| ids(it.replaced)),
-                restoring_since: rollback.map(|_| tags::timestamp(RESTORED_AT)),
-                ..to_switch(deployment)
+            let input = match rollback {
+                Some(rollback) => to_roll_back(deployment, rollback),
+                None => to_switch(deployment),
             };
             switch(&clients, input).await
         }
@@ -156,13 +171,14 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             rollback,
         } => {
             let input = switch_traffic::Input {
-                roll_back: true,
                 take_back: true,
-                replaced: Some(ids(rollback.replaced)),
-                replaced_deployment_id: rollback.active.map(id),
-                ..to_switch(deployment)
+                ..to_roll_back(deployment, rollback)
             };
-            switch(&clients, input).await
+            match switch(&clients, input).await {
+                // The target is active all the same. The machine reports that the rollback has failed.
+                Ending::Switched => Ending::TakenBack,
+                ending => ending,
+            }
         }
         Invocation::Restore { deployment } => {
             let input = restore_deployment::Input {
@@ -175,6 +191,8 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                     rollback: Rollback {
                         replaced: bits(&output.replaced),
                         active: output.replaced_deployment_id.as_ref().map(number),
+                        was_rolled_back: output.was_rolled_back,
+                        is_marked: is_marked(output.restoring_since.as_deref()),
                     },
                 },
                 Err(error) => error.into(),
@@ -244,6 +262,31 @@ fn to_switch(deployment: Deployment) -> switch_traffic::Input {
     }
 }
 
+/// The input of the states `SwitchTraffic` and `TakeMarksBack` of the rollback machine.
+fn to_roll_back(deployment: Deployment, rollback: Rollback) -> switch_traffic::Input {
+    let restoring_since = rollback.is_marked.then(|| tags::timestamp(RESTORED_AT));
+    switch_traffic::Input {
+        roll_back: true,
+        replaced: Some(ids(rollback.replaced)),
+        replaced_deployment_id: rollback.active.map(id),
+        was_rolled_back: rollback.was_rolled_back,
+        restoring_since,
+        ..to_switch(deployment)
+    }
+}
+
+/// Whether the target of a rollback carries the mark that keeps it.
+fn is_marked(restoring_since: Option<&str>) -> bool {
+    let written = tags::timestamp(RESTORED_AT);
+    match restoring_since {
+        Some(since) => {
+            assert_eq!(since, written, "every mark has the same time");
+            true
+        }
+        None => false,
+    }
+}
+
 async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
     let baseline = Baseline::for_tests();
     match switch_traffic::run(&clients.elb, &clients.secrets, &baseline, &|| NOW, input).await {
@@ -296,9 +339,7 @@ struct Known {
     /// The run itself, until it receives an answer: it can continue with only one.
     suspended: Option<Suspended>,
     acts_on_tags: bool,
-    met_a_failure: bool,
-    /// The deployment that the run has switched to.
-    switched: Option<Deployment>,
+    seer: Seer,
 }
 
 /// The run that sees an answer.
@@ -308,6 +349,24 @@ pub struct Seer {
     pub own: Deployment,
     /// The deployment that it has switched to.
     pub switched: Option<Deployment>,
+    /// The marks that it has written.
+    pub wrote: Marks,
+    /// Whether AWS has answered it with a failure.
+    pub met_a_failure: bool,
+}
+
+impl Seer {
+    /// The same run after the answer to a call.
+    fn after(self, call: &Call, answer: &Answer) -> Seer {
+        let mut seer = self;
+        match (call, answer) {
+            (Call::ModifyListener(deployment), Answer::Done) => seer.switched = Some(*deployment),
+            (Call::AddTags(_, marks), Answer::Done) => seer.wrote |= marks,
+            (_, Answer::Error("InternalFailure" | "AccessDenied")) => seer.met_a_failure = true,
+            _ => (),
+        }
+        seer
+    }
 }
 
 /// All points that were reached so far, by number.
@@ -345,10 +404,12 @@ impl Learned {
         self.known[point].acts_on_tags
     }
 
-    /// Whether the run, because of its defect, does not make the call at that point.
-    pub fn omits(&self, point: Point, call: &Call) -> bool {
-        let defect = self.defect_at(point);
-        defect.is_some_and(|defect| (defect.omits)(call))
+    /// The call that the run makes at that point. With a defect, it may be another one or none.
+    pub fn made(&self, point: Point, call: &Call) -> Option<Call> {
+        match self.defect_at(point) {
+            Some(defect) => (defect.makes)(call, self.known[point].seer),
+            None => Some(call.clone()),
+        }
     }
 
     fn defect_at(&self, point: Point) -> Option<&Defect> {
@@ -360,7 +421,7 @@ impl Learned {
 
     /// Whether AWS has answered the run with a failure.
     pub fn met_a_failure(&self, point: Point) -> bool {
-        self.known[point].met_a_failure
+        self.known[point].seer.met_a_failure
     }
 
     /// The point at which an invocation begins.
@@ -376,8 +437,12 @@ impl Learned {
             after: HashMap::new(),
             suspended: Some(suspended),
             acts_on_tags: false,
-            met_a_failure: false,
-            switched: None,
+            seer: Seer {
+                own: invocation.deployment(),
+                switched: None,
+                wrote: 0,
+                met_a_failure: false,
+            },
         });
         self.beginnings.insert(invocation, point);
         point
@@ -398,16 +463,17 @@ impl Learned {
         let next = suspended.resume(&call, &self.seen(point, &call, answer));
         self.calls += 1;
         let known = &self.known[point];
-        let switched = match (&call, answer) {
-            (Call::ModifyListener(deployment), Answer::Done) => Some(*deployment),
-            _ => known.switched,
+        let seer = known.seer.after(&call, answer);
+        let next = match (self.defect_at(point), next) {
+            (Some(defect), Next::Ends(ending)) => Next::Ends((defect.ends)(ending, seer)),
+            (_, next) => next,
         };
         let acts_on_tags = match call {
             Call::DescribeTags(_) => true,
             Call::ModifyListener(_) => false,
             _ => known.acts_on_tags,
         };
-        let (invocation, met) = (known.invocation, known.met_a_failure);
+        let invocation = known.invocation;
         let after = self.remember(Known {
             next,
             before: Some((point, answer.clone())),
@@ -415,9 +481,7 @@ impl Learned {
             after: HashMap::new(),
             suspended: Some(suspended),
             acts_on_tags,
-            met_a_failure: met
-                || matches!(answer, Answer::Error("InternalFailure" | "AccessDenied")),
-            switched,
+            seer,
         });
         self.known[point].after.insert(answer.clone(), after);
         after
@@ -425,13 +489,8 @@ impl Learned {
 
     /// The answer as the code sees it.
     fn seen(&self, point: Point, call: &Call, answer: &Answer) -> Answer {
-        let known = &self.known[point];
-        let seer = Seer {
-            own: known.invocation.deployment(),
-            switched: known.switched,
-        };
         match self.defect_at(point) {
-            Some(defect) => (defect.sees)(call, answer.clone(), seer),
+            Some(defect) => (defect.sees)(call, answer.clone(), self.known[point].seer),
             None => answer.clone(),
         }
     }

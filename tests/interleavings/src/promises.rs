@@ -1,6 +1,6 @@
 //! What must hold: after every step, and at every end.
 
-use crate::call::{ANNOUNCED, DELETING, DRAINING, Deployment, LIVE, READY, ROLLED_BACK};
+use crate::call::{ANNOUNCED, DELETING, DRAINING, Deployment, LIVE, READY, RESTORING, ROLLED_BACK};
 use crate::explore::Exploration;
 use crate::learned::{Ending, Next};
 use crate::scenario::{Death, Plan};
@@ -8,8 +8,8 @@ use crate::state::{Stage, State};
 use crate::world::{Group, World};
 
 impl Exploration<'_> {
-    /// Checks a state in which everything has ended.
-    pub(crate) fn check_end(&mut self, state: &State) -> Result<(), String> {
+    /// Checks a state in which everything has ended. Returns whether no execution was excused.
+    pub(crate) fn check_end(&mut self, state: &State) -> Result<bool, String> {
         for execution in &state.executions {
             if !matches!(execution.stage, Stage::Ended(_) | Stage::Stopped) {
                 return Err(format!("an execution hangs: {:?}", execution.stage));
@@ -27,40 +27,73 @@ impl Exploration<'_> {
         let newest = newest_ready(world);
         // One that could not go on to the end cannot correct what it has done. That the next one does was
         // checked above.
+        let plans = || self.scenario.plans.iter().enumerate();
         let is_excused = |execution: usize| self.could_not_go_on(state, execution);
-        let concerns_newest = |(number, plan): (usize, &Plan)| {
-            let rollback = state.executions[number].rollback;
-            let replaced = rollback.map_or(0, |it| it.replaced);
-            let is_concerned =
-                |it: Deployment| plan.deployment() == it || replaced & (1 << it) != 0;
-            is_excused(number) && newest.is_some_and(is_concerned)
+        let is_left_by_an_excused_one = |deployment: Deployment| {
+            plans().any(|(number, plan)| {
+                let rollback = state.executions[number].rollback;
+                let replaced = rollback.map_or(0, |it| it.replaced);
+                let is_concerned =
+                    plan.deployment() == deployment || replaced & (1 << deployment) != 0;
+                is_excused(number) && is_concerned
+            })
         };
-        let excused = state.set_by.is_some_and(is_excused)
-            || self.scenario.plans.iter().enumerate().any(concerns_newest);
-        if excused {
-            return Ok(());
-        }
-        if newest != world.default {
+        let is_set_by_an_excused_one = state.set_by.is_some_and(is_excused);
+        if newest != world.default
+            && !is_set_by_an_excused_one
+            && !newest.is_some_and(is_left_by_an_excused_one)
+        {
             return Err(format!(
                 "the end is {:?}, the newest ready one {newest:?}",
                 world.default
             ));
         }
-        let Some(active) = world.default else {
+        for (number, _) in plans() {
+            self.check_taken_back(state, number)?;
+        }
+        if let Some(active) = world.default {
+            let marks = world.group(active).marks;
+            if marks & (DELETING | ROLLED_BACK) != 0 && !is_left_by_an_excused_one(active) {
+                return Err(format!(
+                    "{active} is active and is rolled back or being deleted"
+                ));
+            }
+            if marks & LIVE == 0 {
+                return Err(format!("{active} is active and not marked as live"));
+            }
+            for (number, plan) in plans() {
+                if plan.switches() && !is_excused(number) && !is_set_by_an_excused_one {
+                    self.check_ending(state, number, active)?;
+                }
+            }
+        }
+        Ok(!plans().any(|(number, _)| is_excused(number)))
+    }
+
+    /// Whether a rollback that failed has let its target go, and has marked it again if an earlier rollback had taken
+    /// it back.
+    fn check_taken_back(&self, state: &State, number: usize) -> Result<(), String> {
+        let execution = &state.executions[number];
+        let (Some(rollback), Stage::Ended(Ending::TakenBack)) =
+            (execution.rollback, execution.stage)
+        else {
             return Ok(());
         };
-        if world.group(active).marks & (DELETING | ROLLED_BACK) != 0 {
+        // A mark may have landed after it was taken back.
+        if state.lost < self.scenario.lost {
+            return Ok(());
+        }
+        let own = self.scenario.plans[number].deployment();
+        let group = state.world.group(own);
+        if group.marks & RESTORING != 0 {
+            return Err(format!("{own} is kept for a rollback that has ended"));
+        }
+        let has_moved = state.world.default != rollback.active;
+        if rollback.was_rolled_back && group.exists && !has_moved && group.marks & ROLLED_BACK == 0
+        {
             return Err(format!(
-                "{active} is active and is rolled back or being deleted"
+                "{own} was taken back before, and the rollback to it that failed has not marked it again"
             ));
-        }
-        if world.group(active).marks & LIVE == 0 {
-            return Err(format!("{active} is active and not marked as live"));
-        }
-        for (number, plan) in self.scenario.plans.iter().enumerate() {
-            if plan.switches() && !is_excused(number) {
-                self.check_ending(state, number, active)?;
-            }
         }
         Ok(())
     }
@@ -94,7 +127,8 @@ impl Exploration<'_> {
         Ok(())
     }
 
-    /// Whether an execution was stopped, given up, or denied its switch, or is an operator's.
+    /// Whether an execution was stopped, given up, or failed because its change of the listener was denied or not
+    /// answered, or is an operator's.
     fn could_not_go_on(&self, state: &State, number: usize) -> bool {
         let execution = &state.executions[number];
         let given_up = match self.scenario.death {
@@ -103,7 +137,7 @@ impl Exploration<'_> {
         };
         given_up
             || execution.stage == Stage::Stopped
-            || matches!(execution.switch, Some(Ending::Failed(_)))
+            || execution.is_denied && matches!(execution.switch, Some(Ending::Failed(_)))
             || matches!(self.scenario.plans[number], Plan::Split(_))
     }
 

@@ -10,8 +10,11 @@ use crate::world::World;
 pub(crate) enum Stage {
     /// A function runs.
     Runs(Work, Point),
-    /// The rollback makes the rules of its target again, in one step.
-    MakingRules,
+    /// The rollback makes the rules of its target again, in one step. Its fresh tasks are started already, or are still
+    /// to be started.
+    MakingRules {
+        are_started: bool,
+    },
     /// Until the fresh tasks are healthy and the others have stopped.
     WaitingForTasks,
     /// The sweep has decided to ask these generations of tasks, as bits.
@@ -44,7 +47,7 @@ impl Stage {
     pub(crate) fn proceeds(self) -> bool {
         matches!(
             self,
-            Stage::MakingRules
+            Stage::MakingRules { .. }
                 | Stage::WaitingForTasks
                 | Stage::Asking(_)
                 | Stage::Forgetting
@@ -64,6 +67,9 @@ pub(crate) struct Execution {
     pub(crate) listed: u8,
     /// How its last switch ended.
     pub(crate) switch: Option<Ending>,
+    /// Whether AWS has refused or not answered the last change of the listener by its last switch, or the mark that has
+    /// to precede it.
+    pub(crate) is_denied: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -85,6 +91,16 @@ pub(crate) struct State {
     pub(crate) preemptions: u8,
 }
 
+impl State {
+    /// The deployment that a late change of the listener by this execution will name.
+    pub(crate) fn switches_late_to(&self, execution: usize) -> Option<Deployment> {
+        match self.late {
+            Some((by, Call::ModifyListener(deployment))) if by == execution => Some(deployment),
+            _ => None,
+        }
+    }
+}
+
 /// What an execution does next.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Step {
@@ -103,7 +119,7 @@ pub(crate) enum Kind {
     Dies,
     /// The change takes effect, its answer is lost, and the SDK makes the next attempt.
     Repeats,
-    /// The same, but the change takes effect later.
+    /// The same, but the change takes effect later. A switch makes no other attempt to modify the listener, and fails.
     IsLate,
     /// The late change takes effect.
     Lands,

@@ -51,6 +51,18 @@ impl Group {
         }
     }
 
+    /// The same deployment after a cleanup has found none of its tasks and deleted its rules.
+    pub fn unrouted(self) -> Group {
+        Group {
+            rules: 0,
+            tasks: Tasks {
+                wanted: 0,
+                ..self.tasks
+            },
+            ..self
+        }
+    }
+
     /// Whether a task that was asked to drain runs.
     pub fn drains(&self) -> bool {
         self.service == Service::Active && self.tasks.running() & self.asked != 0

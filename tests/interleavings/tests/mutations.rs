@@ -5,10 +5,10 @@ use std::rc::Rc;
 
 use interleavings::call::{
     ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, Marks, READY, RESTORING,
-    ROLLED_BACK, Resource,
+    ROLLED_BACK, Resource, UNSEEN,
 };
 use interleavings::explore::explore;
-use interleavings::learned::{Defect, Invocation, Seer};
+use interleavings::learned::{Defect, Deletion, Ending, Invocation, Rollback, Seer};
 use interleavings::scenario::{Death, Plan, Scenario};
 use interleavings::world::{Group, World};
 
@@ -17,8 +17,22 @@ fn correct(of: fn(&Invocation) -> bool) -> Defect {
     Defect {
         of,
         sees: Rc::new(|_, answer, _| answer),
-        omits: |_| false,
+        makes: |call, _| Some(call.clone()),
+        ends: |ending, _| ending,
     }
+}
+
+/// Code of these functions that makes this call in place of another one, or none.
+fn making(of: fn(&Invocation) -> bool, makes: fn(&Call, Seer) -> Option<Call>) -> Defect {
+    Defect {
+        makes,
+        ..correct(of)
+    }
+}
+
+/// The call, unless it is that one.
+fn unless(is_that_one: bool, call: &Call) -> Option<Call> {
+    (!is_that_one).then(|| call.clone())
 }
 
 /// Code of these functions that sees this of an answer.
@@ -45,6 +59,14 @@ fn switch(invocation: &Invocation) -> bool {
 
 fn delete(invocation: &Invocation) -> bool {
     matches!(invocation, Invocation::Delete { .. })
+}
+
+fn restore(invocation: &Invocation) -> bool {
+    matches!(invocation, Invocation::Restore { .. })
+}
+
+fn take_back(invocation: &Invocation) -> bool {
+    matches!(invocation, Invocation::TakeBack { .. })
 }
 
 fn drain(invocation: &Invocation) -> bool {
@@ -85,11 +107,24 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
         ),
         (
             "the switch does not mark what goes live",
+            making(switch, |call, _| {
+                unless(
+                    matches!(call, Call::AddTags(_, marks) if marks & LIVE != 0),
+                    call,
+                )
+            }),
+            "not marked as live",
+        ),
+        (
+            "the switch fails if it cannot tidy up",
             Defect {
-                omits: |call| matches!(call, Call::AddTags(_, marks) if marks & LIVE != 0),
+                ends: |ending, seer| match ending {
+                    Ending::Switched if seer.met_a_failure => Ending::Failed("AccessDeniedError"),
+                    ending => ending,
+                },
                 ..correct(switch)
             },
-            "not marked as live",
+            "0 is active, but ended as Ended(TakenBack)",
         ),
         (
             "the switch takes everything for ready",
@@ -136,8 +171,10 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
         ),
         (
             "the drain does not look again before it asks",
-            blind(drain, |call, answer, _| match (call, &answer) {
-                (Call::DescribeListeners, Answer::Default(..)) => Answer::Default(None, None),
+            blind(drain, |call, answer, seer| match call {
+                // It has looked once, before it wrote its mark.
+                _ if seer.wrote & DRAINING == 0 => answer,
+                Call::DescribeListeners => Answer::Default(None, None),
                 _ => tags(call, answer, |_, marks| marks & !(RESTORING | ANNOUNCED)),
             }),
             "whose tasks were asked to drain",
@@ -153,10 +190,53 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
         (
             "the deletion does not say that it begins",
             Defect {
-                omits: |call| matches!(call, Call::AddTags(_, marks) if marks & DELETING != 0),
-                ..correct(delete)
+                // It sees its own mark, and no switch does.
+                makes: |call, _| {
+                    let hidden = |marks| match marks & DELETING {
+                        0 => marks,
+                        _ => marks & !DELETING | UNSEEN,
+                    };
+                    Some(match call {
+                        Call::AddTags(it, marks) => Call::AddTags(*it, hidden(*marks)),
+                        Call::RemoveTags(it, marks) => Call::RemoveTags(*it, hidden(*marks)),
+                        call => call.clone(),
+                    })
+                },
+                ..blind(delete, |call, answer, _| {
+                    tags(call, answer, |_, marks| match marks & UNSEEN {
+                        0 => marks,
+                        _ => marks | DELETING,
+                    })
+                })
             },
-            "switch, undo: an execution never ends",
+            "switch, undo: 2 is active and lost its rules",
+        ),
+        (
+            "the rollback does not see that its target drains",
+            blind(restore, |call, answer, _| {
+                tags(call, answer, |_, marks| marks & !DRAINING)
+            }),
+            "the default action names 0, whose tasks were asked to drain",
+        ),
+        (
+            "a failed rollback does not let its target go",
+            making(take_back, |call, _| {
+                unless(
+                    matches!(call, Call::RemoveTags(_, marks) if marks & RESTORING != 0),
+                    call,
+                )
+            }),
+            "is kept for a rollback that has ended",
+        ),
+        (
+            "a failed rollback does not mark again what was taken back before",
+            making(take_back, |call, seer| {
+                unless(
+                    matches!(call, Call::AddTags(own, marks) if *own == seer.own && marks & ROLLED_BACK != 0),
+                    call,
+                )
+            }),
+            "1 was taken back before, and the rollback to it that failed has not marked it again",
         ),
     ]
 }
@@ -199,6 +279,23 @@ fn scenarios() -> Vec<Scenario> {
             &[Plan::RollBack(0), Plan::Drain(0)],
         ),
         Scenario::new(
+            "roll back to what drains",
+            replaced(active.asked()),
+            &[Plan::RollBack(0)],
+        ),
+        Scenario::new(
+            "roll back, a failure",
+            replaced(active),
+            &[Plan::RollBack(0)],
+        )
+        .failing(1),
+        Scenario::new(
+            "roll back again, a failure",
+            world(&[active, Group::with(READY | LIVE | ROLLED_BACK)]),
+            &[Plan::RollBack(1)],
+        )
+        .failing(1),
+        Scenario::new(
             "delete, roll back",
             replaced(active),
             &[Plan::RollBack(0), Plan::DeleteByHand(0)],
@@ -214,8 +311,44 @@ fn undo_during_a_switch() -> Scenario {
 }
 
 fn found(defect: Option<Defect>) -> Option<String> {
-    let mut scenarios = scenarios().into_iter();
+    let concerned = |scenario: &Scenario| match &defect {
+        Some(defect) => scenario.plans.iter().any(|plan| invokes(*plan, defect.of)),
+        None => true,
+    };
+    let mut scenarios = scenarios().into_iter().filter(concerned);
     scenarios.find_map(|scenario| explore(&scenario, defect.clone()).err())
+}
+
+/// Whether an execution of this plan invokes one of these functions.
+fn invokes(plan: Plan, of: fn(&Invocation) -> bool) -> bool {
+    let (deployment, deletion) = (0, Deletion::ByHand);
+    let rollback = Rollback {
+        replaced: 0,
+        active: None,
+        was_rolled_back: false,
+        is_marked: true,
+    };
+    let switch = Invocation::Switch {
+        deployment,
+        rollback: None,
+    };
+    let invoked = match plan {
+        Plan::RollBack(_) => vec![
+            switch,
+            Invocation::Restore { deployment },
+            Invocation::TakeBack {
+                deployment,
+                rollback,
+            },
+        ],
+        Plan::Drain(_) => vec![Invocation::Drain { deployment }],
+        Plan::Undo(_) | Plan::DeleteByHand(_) => vec![Invocation::Delete {
+            deployment,
+            deletion,
+        }],
+        _ => vec![switch],
+    };
+    invoked.iter().any(of)
 }
 
 #[test]

@@ -58,9 +58,10 @@ demo: build sample-app ## Show the whole story on this machine
 	cargo run --quiet --locked --package scenarios --bin demo
 
 .PHONY: local
-local: build sample-app ## Run the local cloud until Ctrl-C, to push your own images to it
+local: ENVIRONMENTS ?= test
+local: build sample-app ## Run the local cloud until Ctrl-C, to push your own images to it (ENVIRONMENTS="test prod" for two)
 	cargo build --quiet --locked --package localcloud --bins
-	target/debug/localcloud --deploy test
+	target/debug/localcloud $(addprefix --deploy ,$(ENVIRONMENTS))
 
 # The application that the local cloud runs.
 .PHONY: sample-app

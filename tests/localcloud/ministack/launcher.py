@@ -50,6 +50,20 @@ page that it follows:
     https://docs.aws.amazon.com/step-functions/latest/apireference/API_TaskFailedEventDetails.html
 18. A template may have a rule of a security group as a resource of its own.
     https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-securitygroupegress.html
+19. The role that Application Auto Scaling uses for ECS has its own name. The gateway answers the service's calls.
+    https://docs.aws.amazon.com/autoscaling/application/userguide/application-auto-scaling-service-linked-roles.html
+20. A template can have an Elastic IP address and a NAT gateway.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-eip.html
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/aws-resource-ec2-natgateway.html
+21. A change set contains the resources that only a condition adds or removes.
+    https://docs.aws.amazon.com/AWSCloudFormation/latest/TemplateReference/conditions-section-structure.html
+22. The value of a parameter has 4 KB, or 8 KB in the advanced tier, and does not refer to another parameter. A call
+    reads ten at most. The error for one that does not exist has no message.
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_PutParameter.html
+    https://docs.aws.amazon.com/systems-manager/latest/APIReference/API_GetParameters.html
+23. A task definition keeps all members that it was registered with, and has none that it was not. Its tags are only
+    in an answer that includes them, and its family alone stands for the latest ACTIVE revision.
+    https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTaskDefinition.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -73,10 +87,11 @@ os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime
-from ministack.core.responses import get_account_id, get_region
+from ministack.core.responses import error_response_json, get_account_id, get_region, json_response
 from ministack.services import (
-    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, stepfunctions, sts, tagging)
-from ministack.services.cloudformation import provisioners
+    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, ssm, stepfunctions, sts,
+    tagging)
+from ministack.services.cloudformation import changesets, provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
 RESOURCE_TAGS = "x-localcloud-resource-tags"
@@ -132,6 +147,7 @@ def ecs_checks(r):
 
     action, op = f"ecs:{r.operation}", r.operation
     family = str(r.json.get("family") or "*")
+    request_tags = {f"aws:RequestTag/{tag.get('key')}": tag.get("value") for tag in r.json.get("tags") or []}
     if op == "CreateService":
         resources = [named("service", r.json.get("serviceName"))]
     elif op in ("UpdateService", "DeleteService"):
@@ -144,8 +160,11 @@ def ecs_checks(r):
         resources = [named("task", name) for name in r.json.get("tasks") or []]
     elif op == "RegisterTaskDefinition":
         # Reports say that AWS checks it on no resource, although the reference lists the family.
-        resources = ["*"]
-        keys = {f"aws:RequestTag/{tag.get('key')}": tag.get("value") for tag in r.json.get("tags") or []}
+        resources, keys = ["*"], request_tags
+    elif op == "RunTask":
+        # Checked on the revision that it names, or on the latest ACTIVE one of the family.
+        resources = [f"{prefix}:task-definition/{ecs._resolve_td_key(str(r.json.get('taskDefinition') or '*'))}"]
+        keys = {**keys, **request_tags}
     elif op == "DeleteTaskDefinitions":
         resources, keys = [
             name if name.startswith("arn:") else f"{prefix}:task-definition/{name}"
@@ -163,15 +182,16 @@ def ecs_checks(r):
     else:
         return []
     checks = [(action, resource, keys) for resource in resources or ["*"]]
-    if r.json.get("tags") and op in ("CreateService", "RegisterTaskDefinition", "CreateCluster"):
+    if r.json.get("tags") and op in ("CreateService", "RegisterTaskDefinition", "CreateCluster", "RunTask"):
         # https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html
-        tagged = [f"{prefix}:task-definition/{family}:*"] if op == "RegisterTaskDefinition" else resources
+        tagged = {"RegisterTaskDefinition": [f"{prefix}:task-definition/{family}:*"],
+                  "RunTask": [f"{prefix}:task/{cluster}/*"]}.get(op, resources)
         checks += [("ecs:TagResource", resource, {**keys, "ecs:CreateAction": op}) for resource in tagged]
     # A call that names a task definition passes its roles. A call that forces fresh tasks of the same one does
     # so too, which is not checked here. A change of numbers passes none.
     # https://docs.aws.amazon.com/IAM/latest/UserGuide/id_roles_use_passrole.html
     definition = r.json if op == "RegisterTaskDefinition" else {}
-    if op in ("CreateService", "UpdateService") and r.json.get("taskDefinition"):
+    if op in ("CreateService", "UpdateService", "RunTask") and r.json.get("taskDefinition"):
         definition = ecs._task_defs.get(ecs._resolve_td_key(str(r.json["taskDefinition"]))) or {}
     checks += [("iam:PassRole", role_arn(role), {"iam:PassedToService": "ecs-tasks.amazonaws.com"})
                for role in (definition.get("taskRoleArn"), definition.get("executionRoleArn")) if role]
@@ -233,7 +253,61 @@ def logs_checks(r):
     return [(f"logs:{r.operation}", arn, {})]
 
 
-CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks}
+SCALING, SCALING_OF_ECS = "application-autoscaling", "ecs.application-autoscaling.amazonaws.com"
+SCALING_ROLE = "AWSServiceRoleForApplicationAutoScaling_ECSService"
+
+
+def application_autoscaling_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsapplicationautoscaling.html
+
+    The caller also needs permissions on the service and on the alarms of policies, and at first for the role:
+    https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_id-based-policy-examples.html
+    """
+    action, op = f"{SCALING}:{r.operation}", r.operation
+    if op.startswith("Describe"):
+        return [(action, "*", {})]
+    if op not in ("RegisterScalableTarget", "DeregisterScalableTarget", "PutScalingPolicy", "DeleteScalingPolicy"):
+        return []
+    resource, place = str(r.json.get("ResourceId") or ""), f"{get_region()}:{get_account_id()}"
+    keys = {f"{SCALING}:service-namespace": str(r.json.get("ServiceNamespace") or ""),
+            f"{SCALING}:scalable-dimension": str(r.json.get("ScalableDimension") or "")}
+    # The id of a target that does not exist yet is not known.
+    target = next((arn for arn in r.resource_tags if f":{SCALING}:" in arn), "*")
+    checks = [(action, target, keys)]
+    if op == "RegisterScalableTarget":
+        if r.json.get("Tags"):
+            checks.append((f"{SCALING}:TagResource", target, {}))
+        cluster = {"ecs:cluster": f"arn:aws:ecs:{place}:cluster/{(resource + '//').split('/')[1]}"}
+        checks += [(f"ecs:{call}", f"arn:aws:ecs:{place}:{resource}", cluster)
+                   for call in ("DescribeServices", "UpdateService")]
+        if SCALING_ROLE not in iam._roles:
+            role = role_arn(f"aws-service-role/{SCALING_OF_ECS}/{SCALING_ROLE}")
+            checks.append(("iam:CreateServiceLinkedRole", role, {"iam:AWSServiceName": SCALING_OF_ECS}))
+        return checks
+    checks.append(("cloudwatch:DescribeAlarms", "*", {}))
+    change = "PutMetricAlarm" if op == "PutScalingPolicy" else "DeleteAlarms"
+    return checks + [(f"cloudwatch:{change}", f"arn:aws:cloudwatch:{place}:alarm:TargetTracking-{resource}-{kind}-*", {})
+                     for kind in ("AlarmHigh", "AlarmLow")]
+
+
+def ssm_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_awssystemsmanager.html
+
+    Each parameter that a call names is checked, without the version or label that the name may end with.
+    """
+    if r.operation == "GetParameter":
+        names = [r.json.get("Name")]
+    elif r.operation in ("GetParameters", "DeleteParameters"):
+        names = r.json.get("Names") or []
+    else:
+        return []
+    names = [ssm._split_selector(str(name))[0] for name in names if name]
+    return [(f"ssm:{r.operation}", name if name.startswith("arn:") else ssm._param_arn(name), {}) for name in names]
+
+
+CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks,
+          "ssm": ssm_checks, SCALING: application_autoscaling_checks}
+iam_actions.SERVICE_TO_IAM_NAMESPACE[SCALING] = SCALING
 
 extract_resource_arn = iam_actions.extract_resource_arn
 enforce = iam_evaluator.enforce
@@ -947,6 +1021,266 @@ def delete_egress_rule(rule_id, properties):
 
 provisioners._RESOURCE_HANDLERS["AWS::EC2::SecurityGroupEgress"] = {
     "create": create_egress_rule, "delete": delete_egress_rule}
+
+
+# --- 19. The role of Application Auto Scaling ------------------------------------------------------
+
+create_linked_role = iam._create_service_linked_role
+
+
+def create_linked_role_by_its_name(p):
+    if iam._p(p, "AWSServiceName") != SCALING_OF_ECS:
+        return create_linked_role(p)
+    if SCALING_ROLE in iam._roles:
+        return iam._error(400, "InvalidInput", f"Service role name {SCALING_ROLE} has been taken in this account, "
+                          "please try a different suffix.", ns="iam")
+    # MiniStack makes the name from the first part of the service's, which ECS itself has too.
+    name = "AWSServiceRoleForEcs"
+    other = iam._roles.pop(name, None)
+    status, headers, answer = create_linked_role(p)
+    role = iam._roles.pop(name)
+    role["RoleName"], role["Arn"] = SCALING_ROLE, role["Arn"].replace(name, SCALING_ROLE)
+    iam._roles[SCALING_ROLE] = role
+    if other:
+        iam._roles[name] = other
+    return status, headers, answer.replace(name.encode(), SCALING_ROLE.encode())
+
+
+iam._IAM_HANDLERS["CreateServiceLinkedRole"] = create_linked_role_by_its_name
+
+
+# --- 20. Elastic IP addresses and NAT gateways -----------------------------------------------------
+
+def named_in(answer, element):
+    """The text of an XML element in the answer of an operation."""
+    return answer[2].decode().partition(f"<{element}>")[2].partition("<")[0]
+
+
+def address_of(public_ip):
+    return next((address for address in ec2._addresses.values() if address["PublicIp"] == public_ip), None)
+
+
+def create_address(logical_id, props, stack_name):
+    answer = ec2._allocate_address({"Domain": props.get("Domain") or "vpc"})
+    allocation, public_ip = named_in(answer, "allocationId"), named_in(answer, "publicIp")
+    provisioners._ec2_apply_tags(allocation, props)
+    return public_ip, {"AllocationId": allocation, "PublicIp": public_ip}
+
+
+def update_address(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    address = address_of(physical_id)
+    if address is None or old_props.get("Domain") != new_props.get("Domain"):
+        created = create_address(logical_id or physical_id, new_props, stack_name)
+        if address:
+            provisioners._delete_predecessor(delete_address, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(address["AllocationId"], new_props, old_props)
+    return physical_id, {"AllocationId": address["AllocationId"], "PublicIp": physical_id}
+
+
+def delete_address(physical_id, props):
+    address = address_of(physical_id)
+    if address is None:
+        return
+    if address["AssociationId"]:
+        raise ValueError(f"Address {physical_id} is in use. (Service: Ec2, Status Code: 400)")
+    ec2._addresses.pop(address["AllocationId"])
+    ec2._tags.pop(address["AllocationId"], None)
+
+
+NAT_GATEWAY_SETTINGS = ("SubnetId", "AllocationId", "ConnectivityType")
+
+
+def create_nat_gateway(logical_id, props, stack_name):
+    subnet = ec2._subnets.get(props.get("SubnetId"))
+    if subnet is None:
+        raise ValueError(f"The subnet ID '{props.get('SubnetId')}' does not exist")
+    address = None
+    if (props.get("ConnectivityType") or "public") == "public":
+        address = ec2._addresses.get(props.get("AllocationId"))
+        if address is None:
+            raise ValueError(f"Elastic IP address [{props.get('AllocationId')}] could not be found")
+        if address["AssociationId"]:
+            raise ValueError(f"Elastic IP address [{props['AllocationId']}] is already associated")
+    given = {name: props[name] for name in NAT_GATEWAY_SETTINGS if name in props}
+    gateway = named_in(ec2._create_nat_gateway(given), "natGatewayId")
+    if address:
+        address["AssociationId"] = f"eipassoc-{gateway.removeprefix('nat-')}"
+    provisioners._ec2_apply_tags(gateway, props)
+    return gateway, {"NatGatewayId": gateway}
+
+
+def update_nat_gateway(physical_id, old_props, new_props, stack_name, logical_id=None):
+    """Only tags change without replacement."""
+    def key(props):
+        return [props.get(name) for name in NAT_GATEWAY_SETTINGS]
+
+    if physical_id not in ec2._nat_gateways or key(old_props) != key(new_props):
+        created = create_nat_gateway(logical_id or physical_id, new_props, stack_name)
+        provisioners._delete_predecessor(delete_nat_gateway, physical_id, old_props)
+        return created
+    provisioners._ec2_apply_tags(physical_id, new_props, old_props)
+    return physical_id, {"NatGatewayId": physical_id}
+
+
+def delete_nat_gateway(physical_id, props):
+    gateway = ec2._nat_gateways.pop(physical_id, None) or {}
+    ec2._tags.pop(physical_id, None)
+    if address := ec2._addresses.get(gateway.get("AllocationId")):
+        address["AssociationId"] = None
+
+
+for kind, create, update, delete in (
+        ("AWS::EC2::EIP", create_address, update_address, delete_address),
+        ("AWS::EC2::NatGateway", create_nat_gateway, update_nat_gateway, delete_nat_gateway)):
+    provisioners._RESOURCE_HANDLERS[kind] = {
+        "create": create, "update": update, "update_with_logical_id": True, "delete": delete}
+    provisioners._STACK_TAG_PROPERTY[kind] = ("Tags", "list")
+
+
+# --- 21. Changes of conditions --------------------------------------------------------------------
+
+resolve_for_diff = changesets._resolve_props_for_diff
+
+
+def resolve_without_what_is_not_there(template, params, stack_name, stack_id):
+    resolved = resolve_for_diff(template, params, stack_name, stack_id)
+    conditions = changesets._evaluate_conditions(template, params) if template else {}
+    resources = resolved.get("Resources", {})
+    for name in [name for name, it in resources.items() if not conditions.get(it.get("Condition"), True)]:
+        del resources[name]
+    return resolved
+
+
+changesets._resolve_props_for_diff = resolve_without_what_is_not_there
+
+
+# --- 22. Parameters -------------------------------------------------------------------------------
+
+STANDARD_VALUE, ADVANCED_VALUE, NAMES = 4096, 8192, 10
+put_parameter, get_parameter, get_parameters = ssm._put_parameter, ssm._get_parameter, ssm._get_parameters
+delete_parameter = ssm._delete_parameter
+
+
+def put_parameter_within_limits(data):
+    value = str(data.get("Value") or "")
+    size = len(value.encode())
+    tier = data.get("Tier") or ssm._default_tier(data, value, ssm._parameters.get(data.get("Name")))
+    if tier == "Intelligent-Tiering":
+        tier = "Advanced" if size > STANDARD_VALUE else "Standard"
+    if "{{" in value:
+        problem = "Parameter value can't nest another parameter. Do not use \"{{}}\" in the value."
+    elif tier == "Standard" and size > STANDARD_VALUE:
+        problem = (f"Standard tier parameters support a maximum parameter value of {STANDARD_VALUE} characters. To "
+                   "create a larger parameter value, upgrade the parameter to use the advanced-parameter tier. For "
+                   "more information, see https://docs.aws.amazon.com/systems-manager/latest/userguide/"
+                   "parameter-store-advanced-parameters.html")
+    elif size > ADVANCED_VALUE:
+        problem = f"Advanced tier parameters support a maximum parameter value of {ADVANCED_VALUE} characters."
+    else:
+        return put_parameter({**data, "Tier": tier})
+    return error_response_json("ValidationException", problem, 400)
+
+
+def get_few_parameters(data):
+    names = data.get("Names") or []
+    if not 1 <= len(names) <= NAMES:
+        return error_response_json(
+            "ValidationException",
+            f"1 validation error detected: Value '[{', '.join(names)}]' at 'names' failed to satisfy constraint: "
+            f"Member must have length {'less' if names else 'greater'} than or equal to {NAMES if names else 1}", 400)
+    # The order of the answer is not that of the request.
+    return get_parameters({**data, "Names": sorted(names)})
+
+
+def not_found_without_message(handler):
+    def handle(data):
+        status, headers, body = handler(data)
+        if status == 400 and json.loads(body)["__type"] == "ParameterNotFound":
+            body = json.dumps({"__type": "ParameterNotFound"}).encode()
+        return status, headers, body
+    return handle
+
+
+ssm._put_parameter = put_parameter_within_limits
+ssm._get_parameter = not_found_without_message(get_parameter)
+ssm._get_parameters = get_few_parameters
+ssm._delete_parameter = not_found_without_message(delete_parameter)
+
+
+# --- 23. Task definitions -------------------------------------------------------------------------
+
+resolve_td_key = ecs._resolve_td_key
+register_task_definition = ecs._ACTION_MAP["RegisterTaskDefinition"]
+describe_task_definition = ecs._ACTION_MAP["DescribeTaskDefinition"]
+
+
+def latest_active_key(ref):
+    key = resolve_td_key(ref)
+    family = str(ref or "").rpartition("task-definition/")[2]
+    if key is None or ":" in family:
+        return key
+    active = [definition["revision"] for definition in ecs._task_defs.values()
+              if definition["family"] == family and definition["status"] == "ACTIVE"]
+    return f"{family}:{max(active)}" if active else family
+
+
+def without_empty_members(definition):
+    """MiniStack has empty texts for members such as ipcMode, which AWS leaves out and would not register."""
+    return {name: value for name, value in definition.items() if value not in ("", None)}
+
+
+def register_with_all_members(data):
+    status, headers, body = register_task_definition(data)
+    if status != 200:
+        return status, headers, body
+    answer = json.loads(body)
+    definition = ecs._task_defs[resolve_td_key(answer["taskDefinition"]["taskDefinitionArn"])]
+    definition.update({name: value for name, value in data.items() if name not in definition and name != "tags"})
+    return json_response({**answer, "taskDefinition": without_empty_members(definition)})
+
+
+def describe_task_definition_as_asked(data):
+    status, headers, body = describe_task_definition(data)
+    if status != 200:
+        return error_response_json("ClientException", "Unable to describe task definition.", status)
+    answer = json.loads(body)
+    if "TAGS" not in (data.get("include") or []):
+        answer["tags"] = []
+    return json_response({**answer, "taskDefinition": without_empty_members(answer["taskDefinition"])})
+
+
+# What a template names otherwise than the API does, besides the case of the first letter, and maps whose names are
+# the user's own.
+TEMPLATE_NAMES = {"EFSVolumeConfiguration": "efsVolumeConfiguration", "FilesystemId": "fileSystemId", "IAM": "iam",
+                  "FSxWindowsFileServerVolumeConfiguration": "fsxWindowsFileServerVolumeConfiguration"}
+USER_NAMED = {"DockerLabels", "DriverOpts", "Labels", "Options"}
+create_task_definition = provisioners._ecs_task_def_create
+
+
+def with_api_names(value):
+    """A part of a template with the names of the API at all depths."""
+    if isinstance(value, list):
+        return [with_api_names(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {TEMPLATE_NAMES.get(name, name[:1].lower() + name[1:]): item if name in USER_NAMED else with_api_names(item)
+            for name, item in value.items()}
+
+
+def create_task_definition_with_all_members(logical_id, properties, stack_name):
+    arn, attributes = create_task_definition(logical_id, properties, stack_name)
+    members = with_api_names({name: value for name, value in properties.items() if name != "Tags"})
+    ecs._task_defs[resolve_td_key(arn)].update(members)
+    return arn, attributes
+
+
+ecs._resolve_td_key = latest_active_key
+provisioners._ecs_task_def_create = create_task_definition_with_all_members
+provisioners._RESOURCE_HANDLERS["AWS::ECS::TaskDefinition"]["create"] = create_task_definition_with_all_members
+ecs._ACTION_MAP["RegisterTaskDefinition"] = register_with_all_members
+ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition_as_asked
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-//! Keeps the data plane of the load balancer and the health checks up to date with MiniStack.
+//! Keeps the data planes of the load balancers and the health checks up to date with MiniStack.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     gateway::elbv2::snapshot::Snapshot,
-    load_balancer::{LoadBalancer, state::ControlPlane, targets::Targets},
+    load_balancer::{fleet::LoadBalancers, state::ControlPlane, targets::Targets},
     ministack::{ApiError, Client},
     time_scale::TimeScale,
 };
@@ -101,15 +101,15 @@ impl ControlPlaneFeed {
         self.0.soon.notify_one();
     }
 
-    /// Reads MiniStack's state and applies it to the data plane, until the task is aborted.
+    /// Reads MiniStack's state and applies it to the data planes, until the task is aborted.
     pub fn follow(
         &self,
-        load_balancer: Arc<LoadBalancer>,
+        load_balancers: Arc<LoadBalancers>,
         time_scale: TimeScale,
     ) -> JoinHandle<()> {
         let feed = self.clone();
         tokio::spawn(async move {
-            tokio::join!(feed.poll(), feed.apply(load_balancer, time_scale));
+            tokio::join!(feed.poll(), feed.apply(load_balancers, time_scale));
         })
     }
 
@@ -124,21 +124,22 @@ impl ControlPlaneFeed {
     /// Applies changes in batches. The first change starts the delay, and at its end the newest state is
     /// applied to the first node. Other nodes are ahead: they apply each change at once. Meanwhile the old and the
     /// new routing answer side by side.
-    async fn apply(&self, load_balancer: Arc<LoadBalancer>, time_scale: TimeScale) {
+    async fn apply(&self, load_balancers: Arc<LoadBalancers>, time_scale: TimeScale) {
         loop {
             self.0.changed.notified().await;
             let end = Instant::now() + time_scale.seconds(DATA_PLANE_DELAY_SECONDS);
             loop {
-                load_balancer.apply_ahead(self.newest());
+                load_balancers.apply_ahead(&self.newest()).await;
                 if timeout_at(end, self.0.changed.notified()).await.is_err() {
                     break;
                 }
             }
-            load_balancer.apply(self.newest());
+            load_balancers.apply(&self.newest()).await;
         }
     }
 
-    fn newest(&self) -> Arc<ControlPlane> {
+    /// The state that was read last.
+    pub fn newest(&self) -> Arc<ControlPlane> {
         let newest = self.0.newest.lock();
         newest.unwrap_or_else(PoisonError::into_inner).clone()
     }

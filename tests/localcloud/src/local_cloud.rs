@@ -15,13 +15,14 @@ use crate::{
     ecs::{Ecs, LoopbackNetwork},
     gateway::{
         Gateway, Services,
+        autoscaling::Autoscaling,
         calls::Calls,
         ecr::{Ecr, Events},
         elbv2::Elbv2,
         faults::Faults,
         forward::Forward,
     },
-    load_balancer::{self, LoadBalancer, targets::Targets, threads::Threads},
+    load_balancer::{self, LoadBalancer, fleet::LoadBalancers, targets::Targets, threads::Threads},
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
@@ -31,13 +32,14 @@ use crate::{
 pub struct Options {
     /// The port of the gateway; 0 takes a free one.
     pub gateway_port: u16,
-    /// The local port for the load balancer's listeners on port 80; 0 takes a free one.
+    /// The local port for the first load balancer's listeners on port 80; 0 takes a free one.
+    /// Further load balancers take free ones.
     pub http_port: u16,
-    /// The local port for the load balancer's listeners on port 443; 0 takes a free one.
+    /// The local port for the first load balancer's listeners on port 443; 0 takes a free one.
     pub https_port: u16,
     /// The factor for all durations of AWS.
     pub time_scale: TimeScale,
-    /// Whether the load balancer has a second node, which applies a change at once. The first node follows after
+    /// Whether each load balancer has a second node, which applies a change at once. The first node follows after
     /// the delay of AWS.
     pub second_node: bool,
 }
@@ -48,10 +50,12 @@ pub struct LocalCloud {
     ministack: MiniStack,
     aws_cli: AwsCli,
     gateway: Gateway,
-    load_balancer: Arc<LoadBalancer>,
+    load_balancers: Arc<LoadBalancers>,
+    feed: ControlPlaneFeed,
     targets: Targets,
     ecs: Ecs,
     following: JoinHandle<()>,
+    scaling: JoinHandle<()>,
     // The load balancer and the health checks run on these.
     _threads: Threads,
     // Images, function code and logs. Removed when this is dropped.
@@ -85,19 +89,18 @@ impl LocalCloud {
             let _on_these_threads = threads.enter();
             Targets::new(options.time_scale)
         };
-        let load_balancer = threads
-            .handle()
-            .spawn(LoadBalancer::start(
-                load_balancer::Options {
-                    http_port: options.http_port,
-                    https_port: options.https_port,
-                    nodes: 1 + usize::from(options.second_node),
-                    ..load_balancer::Options::default()
-                },
-                targets.clone(),
-            ))
-            .await??;
-        let load_balancer = Arc::new(load_balancer);
+        let load_balancers = LoadBalancers::start(
+            load_balancer::Options {
+                http_port: options.http_port,
+                https_port: options.https_port,
+                nodes: 1 + usize::from(options.second_node),
+                ..load_balancer::Options::default()
+            },
+            targets.clone(),
+            threads.handle().clone(),
+        )
+        .await?;
+        let load_balancers = Arc::new(load_balancers);
         let feed = ControlPlaneFeed::new(client.clone(), targets.clone());
         let elbv2 = Elbv2::new(client.clone(), targets.clone(), feed.clone());
         let ecs = Ecs::new(
@@ -108,19 +111,23 @@ impl LocalCloud {
             options.time_scale,
             LoopbackNetwork::claim().context("cannot find a loopback network for tasks")?,
         );
+        let autoscaling = Autoscaling::new(client.clone(), ecs.clone(), feed.clone());
         let services = Services {
             forward: Forward::new(client.clone()),
             elbv2,
             ecr: Ecr::new(client),
             ecs: ecs.clone(),
+            autoscaling: autoscaling.clone(),
         };
         let gateway = Gateway::serve(listener, services)?;
         Ok(Self {
             ministack,
             aws_cli,
             gateway,
-            following: feed.follow(load_balancer.clone(), options.time_scale),
-            load_balancer,
+            following: feed.follow(load_balancers.clone(), options.time_scale),
+            scaling: autoscaling.follow(targets.clone(), options.time_scale),
+            load_balancers,
+            feed,
             targets,
             ecs,
             _threads: threads,
@@ -173,9 +180,20 @@ impl LocalCloud {
         &self.ecs
     }
 
-    /// The load balancer's data plane.
-    pub fn load_balancer(&self) -> &LoadBalancer {
-        &self.load_balancer
+    /// The first load balancer's data plane.
+    pub fn load_balancer(&self) -> &Arc<LoadBalancer> {
+        self.load_balancers.first()
+    }
+
+    /// The data plane of an environment's load balancer.
+    ///
+    /// # Errors
+    /// If it has no listener, or MiniStack does not answer.
+    pub async fn load_balancer_of(&self, environment: &str) -> anyhow::Result<Arc<LoadBalancer>> {
+        self.feed.refresh().await?;
+        let name = format!("{environment}-alb");
+        let found = self.load_balancers.named(&name, &self.feed.newest()).await;
+        found.with_context(|| format!("the load balancer {name} has no listener"))
     }
 
     /// The environment variables with which the AWS CLI and the SDKs call this local cloud as root.
@@ -231,8 +249,8 @@ impl LocalCloud {
                 "CERTIFICATE_ARN",
                 format!("arn:aws:acm:{REGION}:000000000000:certificate/{environment}"),
             )
-            // MiniStack has no NAT gateways, and tasks here need no route to the internet.
-            .env("BASELINE_PARAMETERS", "NatGateway=false")
+            // Those of the user have no effect.
+            .env_remove("BASELINE_PARAMETERS")
             .env("ARCH", lambda_architecture())
             // `make` builds them first. A build here would wait for the cargo that runs the tests.
             .env("SKIP_BUILD", "1");
@@ -268,6 +286,7 @@ impl LocalCloud {
     /// Stops all parts and all their processes.
     pub async fn stop(self) {
         self.following.abort();
+        self.scaling.abort();
         self.ecs.shutdown().await;
         self.gateway.stop().await;
         self.ministack.stop().await;

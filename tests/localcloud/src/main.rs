@@ -3,7 +3,7 @@
 use std::{io::Write, process::ExitCode};
 
 use clap::Parser;
-use localcloud::{LocalCloud, Options, time_scale::TimeScale};
+use localcloud::{LocalCloud, Options, load_balancer::LoadBalancer, time_scale::TimeScale};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the parts of AWS that pulse-deploy depends on, on this machine, until Ctrl-C.
@@ -13,18 +13,18 @@ struct Arguments {
     /// Port of the AWS endpoint and of the image registry
     #[arg(long, default_value_t = 4566)]
     port: u16,
-    /// Port of the load balancer's HTTP listener
+    /// Port of the HTTP listener of the first environment's load balancer; further ones take free ports
     #[arg(long, default_value_t = 8080)]
     http_port: u16,
-    /// Port of the load balancer's HTTPS listener
+    /// Port of the HTTPS listener of the first environment's load balancer; further ones take free ports
     #[arg(long, default_value_t = 8443)]
     https_port: u16,
     /// Factor for the durations of AWS; 0.1 turns an interval of 30 s into 3 s
     #[arg(long, default_value_t = TimeScale::default().0)]
     time_scale: f64,
-    /// Deploy the stacks of this environment after the start
+    /// Deploy the stacks of this environment after the start; can be given several times
     #[arg(long, value_name = "ENV")]
-    deploy: Option<String>,
+    deploy: Vec<String>,
 }
 
 #[tokio::main]
@@ -57,7 +57,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     })
     .await?;
     let outcome = tokio::select! {
-        outcome = serve(&cloud, arguments.deploy.as_deref()) => outcome,
+        outcome = serve(&cloud, &arguments.deploy) => outcome,
         _ = interrupt.recv() => Ok(()),
         _ = terminate.recv() => Ok(()),
     };
@@ -66,43 +66,54 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     outcome
 }
 
-/// Deploys the environment, if there is one, prints how to use the local cloud, and waits forever.
-async fn serve(cloud: &LocalCloud, deploy: Option<&str>) -> anyhow::Result<()> {
-    if let Some(environment) = deploy {
+/// Deploys the environments, prints how to use the local cloud, and waits forever.
+async fn serve(cloud: &LocalCloud, deploy: &[String]) -> anyhow::Result<()> {
+    let mut addresses = Vec::new();
+    for environment in deploy {
         say(format!("Deploying the environment {environment} ..."));
         cloud.deploy(environment).await?;
+        let balancer = cloud.load_balancer_of(environment).await?;
+        addresses.push((environment.as_str(), ports(&balancer)));
     }
-    print_usage(cloud, deploy.unwrap_or("test"));
+    if deploy.is_empty() {
+        addresses.push(("test", ports(cloud.load_balancer())));
+    }
+    print_usage(cloud, &addresses);
     std::future::pending().await
 }
 
-fn print_usage(cloud: &LocalCloud, environment: &str) {
-    let balancer = cloud.load_balancer();
+/// The local ports for HTTP and for HTTPS.
+fn ports(balancer: &LoadBalancer) -> (u16, u16) {
+    (balancer.http_port(), balancer.https_port())
+}
+
+/// Prints the settings, and for each environment the ports of its load balancer.
+fn print_usage(cloud: &LocalCloud, environments: &[(&str, (u16, u16))]) {
     say("\nThe local cloud is up. In another terminal:\n");
     for (name, value) in cloud.aws_settings() {
         say(format!("  export {name}={value}"));
     }
     say("");
-    say(format!("  environment     {environment}"));
-    say(format!(
-        "  load balancer   http://127.0.0.1:{}",
-        balancer.http_port()
-    ));
-    say(format!(
-        "                  https://127.0.0.1:{} (self-signed)",
-        balancer.https_port()
-    ));
+    for (environment, (http, https)) in environments {
+        say(format!("  environment     {environment}"));
+        say(format!("  load balancer   http://127.0.0.1:{http}"));
+        say(format!(
+            "                  https://127.0.0.1:{https} (self-signed)"
+        ));
+    }
     say(format!(
         "  image registry  {} (plain HTTP)",
         cloud.registry()
     ));
     say("");
     say("Push an image, and it goes live:\n");
-    say(format!(
-        "  skopeo copy --dest-tls-verify=false docker://IMAGE \\\n    \
-         docker://{}/{environment}:{environment}-$(date -u +%Y%m%d-%H%M%SZ)",
-        cloud.registry()
-    ));
+    for (environment, _) in environments {
+        say(format!(
+            "  skopeo copy --dest-tls-verify=false docker://IMAGE \\\n    \
+             docker://{}/{environment}:{environment}-$(date -u +%Y%m%d-%H%M%SZ)",
+            cloud.registry()
+        ));
+    }
     say("\nCtrl-C stops everything.");
 }
 

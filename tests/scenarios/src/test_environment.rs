@@ -1,7 +1,8 @@
-//! A local cloud with one environment, and what tests do with it.
+//! An environment on a local cloud, and what tests do with it.
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use aws_config::{BehaviorVersion, Region, SdkConfig};
 use aws_credential_types::Credentials;
 use aws_sdk_elasticloadbalancingv2::types::Action;
 use futures_util::future::try_join_all;
+use localcloud::gateway::calls::Call;
 use localcloud::gateway::ecr::PushEvent;
+use localcloud::load_balancer::LoadBalancer;
 use localcloud::{LocalCloud, Options, image};
 use time::UtcDateTime;
 use time::macros::format_description;
@@ -19,12 +22,14 @@ use tokio::sync::OnceCell;
 use crate::visitors::Pin;
 use crate::{Execution, Visitor};
 
-/// A local cloud with one environment, deployed and ready for pushes.
+/// An environment, deployed on a local cloud and ready for pushes.
 pub struct TestEnvironment {
     /// The local cloud that the environment runs on.
-    pub cloud: LocalCloud,
-    /// The environment's name, `test`.
+    pub cloud: Arc<LocalCloud>,
+    /// The environment's name, `test` for the first one of a local cloud.
     pub name: String,
+    /// The data plane of the environment's load balancer.
+    pub load_balancer: Arc<LoadBalancer>,
     /// A client for ECS with an administrator's permissions.
     pub ecs: aws_sdk_ecs::Client,
     /// A client for Elastic Load Balancing with an administrator's permissions.
@@ -70,9 +75,8 @@ impl TestEnvironment {
         options: Options,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<TestEnvironment> {
-        let env = Self::prepare(options).await?;
-        env.cloud.deploy_with(&env.name, variables).await?;
-        Ok(env)
+        let cloud = Self::cloud(options).await?;
+        Self::deploy_on(cloud, "test", variables).await
     }
 
     /// Starts a local cloud in which nothing is deployed yet.
@@ -80,18 +84,53 @@ impl TestEnvironment {
     /// # Errors
     /// When a part of the local cloud does not start.
     pub async fn prepare(options: Options) -> anyhow::Result<TestEnvironment> {
+        let cloud = Self::cloud(options).await?;
+        let load_balancer = cloud.load_balancer().clone();
+        Ok(Self::of(cloud, "test", load_balancer).await)
+    }
+
+    /// Deploys a further environment with this name on the same local cloud, with variables for the deploy script.
+    ///
+    /// # Errors
+    /// When a stack fails.
+    pub async fn beside(
+        &self,
+        name: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<TestEnvironment> {
+        Self::deploy_on(self.cloud.clone(), name, variables).await
+    }
+
+    async fn cloud(options: Options) -> anyhow::Result<Arc<LocalCloud>> {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let cloud = LocalCloud::start(options).await?;
-        let name = "test".to_owned();
+        Ok(Arc::new(LocalCloud::start(options).await?))
+    }
+
+    async fn deploy_on(
+        cloud: Arc<LocalCloud>,
+        name: &str,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<TestEnvironment> {
+        cloud.deploy_with(name, variables).await?;
+        let load_balancer = cloud.load_balancer_of(name).await?;
+        Ok(Self::of(cloud, name, load_balancer).await)
+    }
+
+    async fn of(
+        cloud: Arc<LocalCloud>,
+        name: &str,
+        load_balancer: Arc<LoadBalancer>,
+    ) -> TestEnvironment {
         let config = administrator(&cloud.endpoint_url()).await;
-        Ok(TestEnvironment {
+        TestEnvironment {
             ecs: aws_sdk_ecs::Client::new(&config),
             elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
             sfn: aws_sdk_sfn::Client::new(&config),
             next_id: AtomicI64::new(UtcDateTime::now().unix_timestamp()),
-            name,
+            load_balancer,
+            name: name.to_owned(),
             cloud,
-        })
+        }
     }
 
     /// A deployment id that is newer than all ids before it.
@@ -381,8 +420,14 @@ impl TestEnvironment {
         .with_context(|| format!("not all of {number} events were acted on"))
     }
 
-    /// The operations after the call with this number that change ECS or Elastic Load Balancing.
+    /// The operations after the call with this number that change ECS or Elastic Load Balancing, of all environments.
     pub fn changes_since(&self, number: u64) -> Vec<String> {
+        let calls = self.change_calls_since(number);
+        calls.into_iter().map(|call| call.operation).collect()
+    }
+
+    /// As [`TestEnvironment::changes_since`], the whole calls.
+    pub fn change_calls_since(&self, number: u64) -> Vec<Call> {
         let calls = self.cloud.calls().since(number);
         calls
             .into_iter()
@@ -391,7 +436,6 @@ impl TestEnvironment {
                 let reads = ["Describe", "List", "Get"];
                 !reads.iter().any(|verb| call.operation.starts_with(verb))
             })
-            .map(|call| call.operation)
             .collect()
     }
 
@@ -432,15 +476,14 @@ impl TestEnvironment {
 
     /// The URL that visitors request.
     pub fn url(&self) -> String {
-        format!(
-            "https://127.0.0.1:{}",
-            self.cloud.load_balancer().https_port()
-        )
+        format!("https://127.0.0.1:{}", self.load_balancer.https_port())
     }
 
-    /// Stops the local cloud.
+    /// Stops the local cloud, if no other environment is left on it.
     pub async fn tear_down(self) {
-        self.cloud.stop().await;
+        if let Some(cloud) = Arc::into_inner(self.cloud) {
+            cloud.stop().await;
+        }
     }
 }
 

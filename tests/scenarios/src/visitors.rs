@@ -59,7 +59,7 @@ impl Visitor {
     /// When the certificate cannot be read.
     pub fn of(env: &TestEnvironment) -> anyhow::Result<Visitor> {
         let certificate =
-            reqwest::Certificate::from_pem(env.cloud.load_balancer().certificate_pem().as_bytes())?;
+            reqwest::Certificate::from_pem(env.load_balancer.certificate_pem().as_bytes())?;
         let http = reqwest::Client::builder()
             .tls_certs_only([certificate])
             .redirect(reqwest::redirect::Policy::none())

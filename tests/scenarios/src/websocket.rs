@@ -33,7 +33,7 @@ impl Door {
     /// # Errors
     /// When its certificate cannot be read.
     pub fn of(env: &TestEnvironment) -> anyhow::Result<Door> {
-        let balancer = env.cloud.load_balancer();
+        let balancer = &env.load_balancer;
         let mut roots = RootCertStore::empty();
         roots.add(CertificateDer::from_pem_slice(
             balancer.certificate_pem().as_bytes(),

@@ -22,6 +22,8 @@ impl EcsAnswer {
 pub struct Refusal {
     pub code: String,
     pub message: String,
+    /// The existing resources that the request conflicts with.
+    pub resource_ids: Vec<String>,
 }
 
 impl Refusal {
@@ -29,6 +31,7 @@ impl Refusal {
         Refusal {
             code: code.into(),
             message: message.into(),
+            resource_ids: Vec::new(),
         }
     }
 
@@ -62,9 +65,10 @@ impl From<Refusal> for EcsAnswer {
         } else {
             400
         };
-        EcsAnswer {
-            status,
-            body: json!({"__type": refusal.code, "message": refusal.message}),
+        let mut body = json!({"__type": refusal.code, "message": refusal.message});
+        if !refusal.resource_ids.is_empty() {
+            body["resourceIds"] = json!(refusal.resource_ids);
         }
+        EcsAnswer { status, body }
     }
 }

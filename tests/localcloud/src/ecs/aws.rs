@@ -1,5 +1,6 @@
 //! The real backends: MiniStack, the targets of the load balancer, and the registry.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -13,6 +14,7 @@ use super::model::TaskDefinition;
 use super::names::ClusterName;
 use super::references;
 use super::requests::Tag;
+use super::secrets::SecretReference;
 use crate::gateway::elbv2::snapshot::Snapshot;
 use crate::load_balancer::targets::Targets;
 use crate::ministack::{ApiError, Client, element};
@@ -122,8 +124,14 @@ impl Aws {
         Ok(element(&xml, "EvalDecision").as_deref() == Some("allowed"))
     }
 
-    async fn get_secret(&self, arn: &str) -> Result<String, ApiError> {
-        let request = json!({"SecretId": arn});
+    async fn get_secret(&self, reference: &SecretReference) -> Result<String, ApiError> {
+        let mut request = json!({"SecretId": reference.arn});
+        if let Some(stage) = &reference.version_stage {
+            request["VersionStage"] = json!(stage);
+        }
+        if let Some(id) = &reference.version_id {
+            request["VersionId"] = json!(id);
+        }
         let answer = self
             .client
             .json("secretsmanager", "secretsmanager.GetSecretValue", request)
@@ -133,6 +141,37 @@ impl Aws {
             .unwrap_or_default()
             .to_owned())
     }
+
+    async fn get_parameters(&self, names: &[String]) -> Result<HashMap<String, String>, ApiError> {
+        let request = json!({"Names": names, "WithDecryption": true});
+        let answer = self
+            .client
+            .json("ssm", "AmazonSSM.GetParameters", request)
+            .await?;
+        let found: Vec<&Value> = answer["Parameters"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .collect();
+        // The order of the answer is not that of the request.
+        Ok(names
+            .iter()
+            .filter_map(|name| {
+                let is_it = |one: &&&Value| named(one, name);
+                let value = found.iter().find(is_it)?["Value"].as_str()?;
+                Some((name.clone(), value.to_owned()))
+            })
+            .collect())
+    }
+}
+
+/// Whether a parameter is the one with this name or ARN, to which a version or label may be added.
+fn named(parameter: &Value, name_or_arn: &str) -> bool {
+    let selector = parameter["Selector"].as_str().unwrap_or_default();
+    ["Name", "ARN"].iter().any(|member| {
+        let text = parameter[member].as_str().unwrap_or_default();
+        name_or_arn.strip_prefix(text) == Some(selector)
+    })
 }
 
 impl Backends for Aws {
@@ -191,8 +230,18 @@ impl Backends for Aws {
         async move { Ok(self.simulate(role_arn, action, resource).await?) }.boxed()
     }
 
-    fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>> {
-        async move { Ok(self.get_secret(arn).await?) }.boxed()
+    fn secret<'a>(
+        &'a self,
+        reference: &'a SecretReference,
+    ) -> BoxFuture<'a, Result<String, CallError>> {
+        async move { Ok(self.get_secret(reference).await?) }.boxed()
+    }
+
+    fn parameters<'a>(
+        &'a self,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<HashMap<String, String>, CallError>> {
+        async move { Ok(self.get_parameters(names).await?) }.boxed()
     }
 
     fn create_log_stream<'a>(

@@ -2,6 +2,7 @@
 //! and the images. It is a trait, so that tests run the scheduler and the tasks with real processes
 //! but without MiniStack. [`super::aws`] is the real implementation.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use futures_util::future::BoxFuture;
 use super::answer::Refusal;
 use super::model::TaskDefinition;
 use super::names::ClusterName;
+use super::secrets::SecretReference;
 use crate::image::Folder;
 
 /// How a target group is used.
@@ -89,7 +91,18 @@ pub trait Backends: Send + Sync + 'static {
         resource: &'a str,
     ) -> BoxFuture<'a, Result<bool, CallError>>;
 
-    fn secret<'a>(&'a self, arn: &'a str) -> BoxFuture<'a, Result<String, CallError>>;
+    /// The text of a secret, in the version that the reference names.
+    fn secret<'a>(
+        &'a self,
+        reference: &'a SecretReference,
+    ) -> BoxFuture<'a, Result<String, CallError>>;
+
+    /// The values of parameters, decrypted, by their names or ARNs as they are given. Those that do not exist
+    /// are left out. At most 10 can be read in one call.
+    fn parameters<'a>(
+        &'a self,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<HashMap<String, String>, CallError>>;
 
     /// Creates a log stream, unless it exists.
     fn create_log_stream<'a>(

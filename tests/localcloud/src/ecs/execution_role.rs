@@ -4,13 +4,14 @@
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task_execution_IAM_role.html>
 //! <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/stopped-task-error-codes.html>
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value;
 
 use super::backends::{Backends, CallError};
 use super::logs::Destination;
 use super::names::{account_of, last_part};
+use super::secrets::{PARAMETERS_PER_CALL, SecretReference, Source, parameter_arn};
 
 /// The execution role of a task.
 pub struct ExecutionRole<'a> {
@@ -57,36 +58,84 @@ impl ExecutionRole<'_> {
     }
 
     /// The values of the container's `secrets`, by the name of the environment variable.
-    pub async fn secrets(&self, container: &Value) -> Result<BTreeMap<String, String>, String> {
+    pub async fn secrets(
+        &self,
+        container: &Value,
+        region_account: &str,
+    ) -> Result<BTreeMap<String, String>, String> {
+        let mut parameters = Vec::new();
         let mut environment = BTreeMap::new();
         for secret in container["secrets"].as_array().into_iter().flatten() {
-            let name = secret["name"].as_str().unwrap_or_default();
+            let name = secret["name"].as_str().unwrap_or_default().to_owned();
             let value_from = secret["valueFrom"].as_str().unwrap_or_default();
-            let value = self.secret(value_from).await?;
-            environment.insert(name.to_owned(), value);
+            match Source::of(value_from).map_err(|why| not_from_secrets_manager(&why))? {
+                Source::Parameter(parameter) => parameters.push((name, parameter)),
+                Source::Secret(reference) => {
+                    environment.insert(name, self.secret(&reference).await?);
+                }
+            }
         }
+        let wanted = parameters.iter().map(|(_, name)| name.clone()).collect();
+        let values = self.parameters(wanted, region_account).await?;
+        environment.extend(parameters.into_iter().filter_map(|(name, parameter)| {
+            let value = values.get(&parameter)?;
+            Some((name, value.clone()))
+        }));
         Ok(environment)
     }
 
-    /// The value of a secret of Secrets Manager. Only a plain ARN is supported, without a JSON key or
-    /// version.
-    async fn secret(&self, arn: &str) -> Result<String, String> {
-        let failed = |what: String| {
-            initialization_error(&format!(
-                "unable to retrieve secret from asm: service call has been retried 1 time(s): \
-                 failed to fetch secret {arn} from secrets manager: {what}"
-            ))
-        };
-        let parts: Vec<&str> = arn.split(':').collect();
-        if parts.len() != 7 || parts[0] != "arn" || parts[5] != "secret" {
-            return Err(failed("ValidationException: Invalid name.".into()));
-        }
+    /// The value of a secret of Secrets Manager, or one value in it.
+    async fn secret(&self, reference: &SecretReference) -> Result<String, String> {
+        let arn = &reference.arn;
         let call = async {
             self.allows("secretsmanager:GetSecretValue", arn).await?;
-            self.backends.secret(arn).await
+            self.backends.secret(reference).await
         };
-        call.await
-            .map_err(|error| failed(format!("{}: {}", error.code, error.message)))
+        let secret = call.await.map_err(|error| {
+            not_from_secrets_manager(&format!(
+                "failed to fetch secret {arn} from secrets manager: {}: {}",
+                error.code, error.message
+            ))
+        })?;
+        reference
+            .value(secret)
+            .map_err(|why| not_from_secrets_manager(&why))
+    }
+
+    /// The values of parameters, by their names or ARNs as they are given. The role needs `ssm:GetParameters`, which
+    /// is another permission than `ssm:GetParameter`.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/secrets-envvar-ssm-paramstore.html>
+    async fn parameters(
+        &self,
+        mut wanted: Vec<String>,
+        region_account: &str,
+    ) -> Result<HashMap<String, String>, String> {
+        wanted.sort();
+        wanted.dedup();
+        let mut values = HashMap::new();
+        for names in wanted.chunks(PARAMETERS_PER_CALL) {
+            let call = async {
+                for name in names {
+                    let arn = parameter_arn(name, region_account);
+                    self.allows("ssm:GetParameters", &arn).await?;
+                }
+                self.backends.parameters(names).await
+            };
+            let found = call
+                .await
+                .map_err(|error| not_from_ssm(&format!("{}: {}", error.code, error.message)))?;
+            let missing: Vec<&str> = names
+                .iter()
+                .filter(|name| !found.contains_key(*name))
+                .map(String::as_str)
+                .collect();
+            if !missing.is_empty() {
+                let list = missing.join(",");
+                return Err(not_from_ssm(&format!("invalid ssm parameters: {list}")));
+            }
+            values.extend(found);
+        }
+        Ok(values)
     }
 
     /// Creates the log stream, and returns whether the role may write lines to it. Fargate checks the
@@ -138,6 +187,18 @@ pub fn cannot_assume(role_arn: &str) -> String {
          verify that the role being passed has the proper trust relationship and permissions and \
          that your IAM user has permissions to pass this role."
     )
+}
+
+fn not_from_secrets_manager(why: &str) -> String {
+    initialization_error(&format!(
+        "unable to retrieve secret from asm: service call has been retried 1 time(s): {why}"
+    ))
+}
+
+fn not_from_ssm(why: &str) -> String {
+    initialization_error(&format!(
+        "unable to retrieve secrets from ssm: service call has been retried 1 time(s): {why}"
+    ))
 }
 
 fn initialization_error(what: &str) -> String {

@@ -4,6 +4,8 @@
 mod answer;
 mod aws;
 mod backends;
+mod containers;
+mod dependencies;
 mod execution_role;
 mod logs;
 mod model;
@@ -14,7 +16,10 @@ mod process;
 mod references;
 mod requests;
 mod rules;
+mod run_task;
+mod scaling;
 mod scheduler;
+mod secrets;
 mod services;
 mod shared;
 mod task_life;
@@ -34,6 +39,7 @@ use tokio::task::AbortHandle;
 
 use answer::{EcsAnswer, Refusal};
 pub(crate) use network::LoopbackNetwork;
+pub use run_task::NO_CAPACITY;
 
 use crate::load_balancer::targets::Targets;
 use crate::ministack::Client;
@@ -50,6 +56,8 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct TaskProcess {
     /// The id of the task, which is the last part of its ARN.
     pub task_id: String,
+    /// The name of the container.
+    pub container: String,
     /// The id of the process group of everything that the container started.
     pub process_group: u32,
 }
@@ -100,6 +108,8 @@ impl Ecs {
             "ListServices" => services::list(shared, &body).await,
             "ListTasks" => tasks::list(shared, &body).await,
             "DescribeTasks" => tasks::describe(shared, &body).await,
+            "RunTask" => run_task::run(shared, &body).await,
+            "StopTask" => tasks::stop(shared, &body).await,
             "RegisterTaskDefinition" => match rules::task_definition::check(&body) {
                 Ok(()) => return None,
                 Err(refusal) => Err(refusal),
@@ -161,9 +171,10 @@ impl Ecs {
             .controls
             .iter()
             .flat_map(|(task_id, controls)| {
-                controls.iter().map(|control| TaskProcess {
+                controls.iter().map(|process| TaskProcess {
                     task_id: task_id.clone(),
-                    process_group: control.group,
+                    container: process.container.clone(),
+                    process_group: process.control.group,
                 })
             })
             .collect()
@@ -186,11 +197,28 @@ impl Ecs {
     /// Kills the processes of a task with SIGKILL, as if they had crashed. Returns whether the task had
     /// processes.
     pub async fn kill(&self, task_id: &str) -> bool {
-        let controls = self.shared.processes().controls.get(task_id).cloned();
-        for control in controls.iter().flatten() {
-            control.signal("KILL").await;
+        self.kill_those(task_id, |_| true).await
+    }
+
+    /// Kills the process of one container of a task. Returns whether it had one.
+    pub async fn kill_container(&self, task_id: &str, container: &str) -> bool {
+        self.kill_those(task_id, |name| name == container).await
+    }
+
+    async fn kill_those(&self, task_id: &str, which: impl Fn(&str) -> bool) -> bool {
+        let mut killed = self.shared.processes().controls.get(task_id).cloned();
+        let killed = killed.get_or_insert_default();
+        killed.retain(|process| which(&process.container));
+        for process in killed.iter() {
+            process.control.signal("KILL").await;
         }
-        controls.is_some_and(|controls| !controls.is_empty())
+        !killed.is_empty()
+    }
+
+    /// The next RunTask answers with this failure and starts no task, e.g. [`NO_CAPACITY`]. Further ones apply to
+    /// the calls after it.
+    pub fn fail_next_run_task(&self, reason: &str) {
+        self.shared.run_failures().push_back(reason.to_owned());
     }
 
     /// Stops scheduling, kills all processes and waits until they have ended.
@@ -201,8 +229,8 @@ impl Ecs {
             processes.closing = true;
             processes.controls.values().flatten().cloned().collect()
         };
-        for control in controls {
-            control.destroy().await;
+        for process in controls {
+            process.control.destroy().await;
         }
         let ended = async {
             while !self.shared.processes().controls.is_empty() {

@@ -8,9 +8,10 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::names::{ClusterName, last_part};
+use super::names::ClusterName;
 use super::requests::{
     DeploymentConfiguration, LoadBalancer, NetworkConfiguration, PropagateTags, Switch, Tag,
+    TaskOverride,
 };
 
 /// All services and tasks, by ARN.
@@ -20,6 +21,17 @@ pub struct State {
     pub services: BTreeMap<String, Service>,
     /// Stopped tasks stay for an hour.
     pub tasks: BTreeMap<String, Task>,
+    /// The RunTask requests with a client token, by cluster and token.
+    pub run_requests: BTreeMap<(String, String), RunRequest>,
+}
+
+/// A RunTask request that started tasks, to recognise its repetition.
+#[derive(Debug, Clone)]
+pub struct RunRequest {
+    pub request: Value,
+    /// The ARNs of the tasks.
+    pub tasks: Vec<String>,
+    pub made_at: Timestamp,
 }
 
 impl State {
@@ -27,7 +39,7 @@ impl State {
     pub fn tasks_of(&self, service_arn: &str) -> impl Iterator<Item = &Task> {
         self.tasks
             .values()
-            .filter(move |task| task.service_arn == service_arn)
+            .filter(move |task| task.is_of(service_arn))
     }
 }
 
@@ -111,6 +123,13 @@ impl Service {
         &mut self.deployments[0]
     }
 
+    /// The scheduler starts or stops tasks of the PRIMARY deployment until there are so many.
+    pub fn set_desired_count(&mut self, count: u32) {
+        self.desired_count = count;
+        self.primary_mut().updated_at = Timestamp::now();
+        self.steady = false;
+    }
+
     /// The ARNs of the target groups in which its tasks are registered, with the port.
     pub fn target_groups(&self) -> impl Iterator<Item = (&str, u16)> {
         self.load_balancers
@@ -160,6 +179,14 @@ pub struct TaskDefinition {
     /// `taskDefinition` as DescribeTaskDefinition returns it.
     pub body: Value,
     pub tags: Vec<Tag>,
+}
+
+impl TaskDefinition {
+    /// The definitions of its containers.
+    pub fn containers(&self) -> impl Iterator<Item = &Value> {
+        let containers = self.body["containerDefinitions"].as_array();
+        containers.into_iter().flatten()
+    }
 }
 
 /// `rolloutState` of a deployment.
@@ -274,6 +301,8 @@ pub enum StopCode {
     EssentialContainerExited,
     /// The scheduler of the service stopped it.
     ServiceSchedulerInitiated,
+    /// A call of StopTask stopped it.
+    UserInitiated,
 }
 
 impl StopCode {
@@ -282,6 +311,7 @@ impl StopCode {
             StopCode::TaskFailedToStart => "TaskFailedToStart",
             StopCode::EssentialContainerExited => "EssentialContainerExited",
             StopCode::ServiceSchedulerInitiated => "ServiceSchedulerInitiated",
+            StopCode::UserInitiated => "UserInitiated",
         }
     }
 }
@@ -307,8 +337,14 @@ pub struct Task {
     pub cluster: ClusterName,
     /// 32 hexadecimal digits.
     pub id: String,
-    pub service_arn: String,
-    pub deployment_id: String,
+    /// The service that it belongs to. `None` for one that RunTask started.
+    pub service_arn: Option<String>,
+    /// `service:<name>`, or the group of the RunTask request.
+    pub group: String,
+    /// The id of the service's deployment, or the `startedBy` of the RunTask request, if there is one.
+    pub started_by: Option<String>,
+    /// What the RunTask request changes in the task definition.
+    pub overrides: TaskOverride,
     pub task_definition: Arc<TaskDefinition>,
     pub status: TaskStatus,
     /// The reason to stop it. If set, `desiredStatus` is STOPPED.
@@ -349,12 +385,6 @@ impl Task {
     /// A task of a deployment that is about to be provisioned.
     pub fn new(service: &Service, deployment: &Deployment, subnet: &Subnet) -> Self {
         let task_definition = Arc::clone(&deployment.task_definition);
-        let containers = task_definition.body["containerDefinitions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .map(Container::new)
-            .collect();
         let mut tags = match service.propagate_tags {
             PropagateTags::None => Vec::new(),
             PropagateTags::Service => service.tags.clone(),
@@ -373,19 +403,37 @@ impl Task {
             }
         }
         Task {
-            cluster: service.cluster.clone(),
+            service_arn: Some(service.arn()),
+            group: format!("service:{}", service.name),
+            started_by: Some(deployment.id.clone()),
+            tags,
+            ..Task::standalone(service.cluster.clone(), task_definition, subnet)
+        }
+    }
+
+    /// A task of no service that is about to be provisioned, without tags and in the default group.
+    pub fn standalone(
+        cluster: ClusterName,
+        task_definition: Arc<TaskDefinition>,
+        subnet: &Subnet,
+    ) -> Self {
+        let family = task_definition.body["family"].as_str().unwrap_or_default();
+        Task {
+            cluster,
             id: uuid::Uuid::new_v4().simple().to_string(),
-            service_arn: service.arn(),
-            deployment_id: deployment.id.clone(),
+            service_arn: None,
+            group: format!("family:{family}"),
+            started_by: None,
+            overrides: TaskOverride::default(),
+            containers: task_definition.containers().map(Container::new).collect(),
             task_definition,
             status: TaskStatus::Provisioning,
             stop: None,
             stop_signal: watch::channel(false).0,
-            tags,
+            tags: Vec::new(),
             subnet: subnet.id.clone(),
             zone: subnet.zone.clone(),
             address: None,
-            containers,
             target: TargetState::Unknown,
             was_healthy: false,
             accounted: false,
@@ -403,8 +451,14 @@ impl Task {
         self.cluster.task_arn(&self.id)
     }
 
-    pub fn service_name(&self) -> &str {
-        last_part(&self.service_arn)
+    /// Whether it belongs to the service with this ARN.
+    pub fn is_of(&self, service_arn: &str) -> bool {
+        self.service_arn.as_deref() == Some(service_arn)
+    }
+
+    /// The deployment of its service that it belongs to.
+    pub fn deployment_id(&self) -> &str {
+        self.started_by.as_deref().unwrap_or_default()
     }
 
     pub fn wanted(&self) -> bool {

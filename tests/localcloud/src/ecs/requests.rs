@@ -121,6 +121,78 @@ pub struct ListTasks {
     pub max_results: Option<i64>,
     pub service_name: Option<String>,
     pub desired_status: Option<DesiredStatus>,
+    pub family: Option<String>,
+    pub started_by: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunTask {
+    pub cluster: Option<String>,
+    pub task_definition: String,
+    pub count: Option<usize>,
+    pub client_token: Option<String>,
+    pub started_by: Option<String>,
+    pub group: Option<String>,
+    pub launch_type: Option<LaunchType>,
+    pub platform_version: Option<String>,
+    pub network_configuration: Option<NetworkConfiguration>,
+    #[serde(default)]
+    pub overrides: TaskOverride,
+    #[serde(default)]
+    pub tags: Vec<Tag>,
+    #[serde(default)]
+    pub propagate_tags: PropagateTags,
+    #[serde(default, rename = "enableECSManagedTags")]
+    pub enable_ecs_managed_tags: bool,
+}
+
+/// What RunTask changes in a task definition.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_TaskOverride.html>
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct TaskOverride {
+    #[serde(default)]
+    pub container_overrides: Vec<ContainerOverride>,
+}
+
+impl TaskOverride {
+    /// What it changes in the container with this name.
+    pub fn of(&self, container: &str) -> Option<&ContainerOverride> {
+        self.container_overrides
+            .iter()
+            .find(|one| one.name == container)
+    }
+}
+
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_ContainerOverride.html>
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContainerOverride {
+    pub name: String,
+    /// Replaces the command of the task definition and of the image. The entry point stays in front of it.
+    #[serde(default)]
+    pub command: Vec<String>,
+    /// Is added to the environment of the task definition.
+    #[serde(default)]
+    pub environment: Vec<Variable>,
+}
+
+/// An environment variable.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Variable {
+    pub name: String,
+    #[serde(default)]
+    pub value: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopTask {
+    pub cluster: Option<String>,
+    pub task: String,
+    pub reason: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]

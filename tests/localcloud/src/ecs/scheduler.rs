@@ -22,6 +22,11 @@ const RECONCILE_INTERVAL: f64 = 1.0;
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
 const STOPPED_TASKS_ARE_KEPT: f64 = 3600.0;
 
+/// How many seconds on AWS the client token of a RunTask request is valid at most. It is forgotten with the last
+/// of the tasks, which is an hour after that task has stopped.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/ECS_Idempotency.html>
+const CLIENT_TOKENS_ARE_KEPT: f64 = 24.0 * 3600.0;
+
 /// Reconciles all services until it is aborted.
 pub async fn run(shared: Arc<Shared>, time_scale: TimeScale) {
     loop {
@@ -70,7 +75,7 @@ pub fn reconcile(
         let mut tasks: Vec<&mut Task> = state
             .tasks
             .values_mut()
-            .filter(|task| task.service_arn == service_arn)
+            .filter(|task| task.is_of(service_arn))
             .collect();
         record_health(&mut service, &mut tasks, health, time_scale, now);
         record_failures(&mut service, &mut tasks, time_scale, now);
@@ -194,7 +199,7 @@ fn deployment_of<'a>(service: &'a mut Service, task: &Task) -> Option<&'a mut De
     service
         .deployments
         .iter_mut()
-        .find(|deployment| deployment.id == task.deployment_id)
+        .find(|deployment| deployment.id == task.deployment_id())
 }
 
 /// Counts tasks that ended by themselves before their target was healthy or before they ran.
@@ -283,7 +288,7 @@ fn start(service: &mut Service, tasks: &[&mut Task], now: Instant) -> Vec<Task> 
     let of_primary = tasks
         .iter()
         .filter(wanted)
-        .filter(|task| task.deployment_id == primary.id)
+        .filter(|task| task.deployment_id() == primary.id)
         .count();
     let desired = service.desired_count as usize;
     let maximum_percent = service.deployment_configuration.maximum_percent;
@@ -342,7 +347,7 @@ fn stop_tasks(service: &mut Service, mut tasks: Vec<&mut Task>) {
     for task in &mut tasks {
         let reason = format!(
             "Scaling activity initiated by (deployment {})",
-            task.deployment_id
+            task.deployment_id()
         );
         task.request_stop(StopCode::ServiceSchedulerInitiated, reason);
     }
@@ -354,7 +359,7 @@ fn scale_in(service: &mut Service, tasks: &mut [&mut Task]) {
     let mut of_primary: Vec<&mut Task> = tasks
         .iter_mut()
         .map(|task| &mut **task)
-        .filter(|task| task.wanted() && task.deployment_id == primary)
+        .filter(|task| task.wanted() && task.deployment_id() == primary)
         .collect();
     let surplus = of_primary
         .len()
@@ -380,7 +385,7 @@ fn replace_old(service: &mut Service, tasks: &mut [&mut Task]) {
     let mut may_stop = healthy.saturating_sub(minimum);
     let mut stopping = Vec::new();
     for task in tasks.iter_mut() {
-        if !task.wanted() || task.deployment_id == primary {
+        if !task.wanted() || task.deployment_id() == primary {
             continue;
         }
         if is_healthy(task) {
@@ -400,7 +405,7 @@ fn complete(service: &mut Service, tasks: &[&mut Task]) {
     let behind_load_balancer = service.target_groups().next().is_some();
     let wanted = tasks.iter().filter(|task| task.wanted());
     let is_good = |task: &Task| {
-        task.deployment_id == primary
+        task.deployment_id() == primary
             && task.status == TaskStatus::Running
             && (!behind_load_balancer || task.target == TargetState::Healthy)
     };
@@ -414,7 +419,7 @@ fn complete(service: &mut Service, tasks: &[&mut Task]) {
     let still_there = |id: &str| {
         tasks
             .iter()
-            .any(|task| task.deployment_id == id && task.status != TaskStatus::Stopped)
+            .any(|task| task.deployment_id() == id && task.status != TaskStatus::Stopped)
     };
     service
         .deployments
@@ -439,15 +444,29 @@ fn complete(service: &mut Service, tasks: &[&mut Task]) {
     }
 }
 
-/// Removes stopped tasks and then INACTIVE services after their time: "in the future, INACTIVE services may be
+/// Removes stopped tasks, and then INACTIVE services and client tokens, after their time: "in the future, INACTIVE services may be
 /// cleaned up and purged from Amazon ECS record keeping".
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DeleteService.html>
 fn forget(state: &mut State, time_scale: TimeScale, now: Timestamp) {
-    let kept = time_scale.seconds(STOPPED_TASKS_ARE_KEPT).as_secs_f64();
-    let is_over = |since: Option<Timestamp>| since.is_some_and(|since| now.0 - since.0 >= kept);
-    let State { services, tasks } = state;
-    tasks.retain(|_, task| task.status != TaskStatus::Stopped || !is_over(task.times.stopped_at));
+    let is_over = |since: Option<Timestamp>, seconds: f64| {
+        let kept = time_scale.seconds(seconds).as_secs_f64();
+        since.is_some_and(|since| now.0 - since.0 >= kept)
+    };
+    let State {
+        services,
+        tasks,
+        run_requests,
+    } = state;
+    tasks.retain(|_, task| {
+        task.status != TaskStatus::Stopped
+            || !is_over(task.times.stopped_at, STOPPED_TASKS_ARE_KEPT)
+    });
     services.retain(|arn, service| {
-        !is_over(service.inactive_since) || tasks.values().any(|task| task.service_arn == *arn)
+        !is_over(service.inactive_since, STOPPED_TASKS_ARE_KEPT)
+            || tasks.values().any(|task| task.is_of(arn))
+    });
+    run_requests.retain(|_, request| {
+        !is_over(Some(request.made_at), CLIENT_TOKENS_ARE_KEPT)
+            && request.tasks.iter().any(|task| tasks.contains_key(task))
     });
 }

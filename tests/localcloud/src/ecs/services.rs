@@ -33,7 +33,7 @@ pub async fn create(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     let request: CreateService = read(body)?;
     check_service_name(&request.service_name)?;
     check_supported(&request)?;
-    check_client_token(request.client_token.as_deref())?;
+    check_client_token(request.client_token.as_deref(), 36)?;
     let desired_count = desired_count(request.desired_count.ok_or_else(|| {
         Refusal::invalid_parameter("The desired count is required for the REPLICA strategy.")
     })?)?;
@@ -124,20 +124,21 @@ fn check_supported(request: &CreateService) -> Result<(), Refusal> {
     }
 }
 
-/// "Up to 36 ASCII characters in the range of 33-126 (inclusive) are allowed."
-fn check_client_token(token: Option<&str>) -> Result<(), Refusal> {
-    let valid = |token: &str| token.len() <= 36 && token.bytes().all(|b| (33..=126).contains(&b));
+/// "Up to 36 ASCII characters in the range of 33-126 (inclusive) are allowed." RunTask allows 64.
+pub fn check_client_token(token: Option<&str>, longest: usize) -> Result<(), Refusal> {
+    let valid =
+        |token: &str| token.len() <= longest && token.bytes().all(|b| (33..=126).contains(&b));
     match token {
-        Some(token) if !valid(token) => Err(Refusal::invalid_parameter(
-            "Client token can have at most 36 ASCII characters in the range of 33-126.",
-        )),
+        Some(token) if !valid(token) => Err(Refusal::invalid_parameter(format!(
+            "Client token can have at most {longest} ASCII characters in the range of 33-126."
+        ))),
         _ => Ok(()),
     }
 }
 
 /// Checks the tags of a resource.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html>
-fn check_tags(tags: &[requests::Tag]) -> Result<(), Refusal> {
+pub fn check_tags(tags: &[requests::Tag]) -> Result<(), Refusal> {
     if tags.len() > 50 {
         return Err(Refusal::invalid_parameter(
             "The maximum number of tags for a resource is 50.",
@@ -197,7 +198,10 @@ pub async fn cluster(shared: &Shared, name: Option<&str>) -> Result<ClusterName,
     shared.backends.cluster(name).await
 }
 
-async fn task_definition(shared: &Shared, reference: &str) -> Result<Arc<TaskDefinition>, Refusal> {
+pub async fn task_definition(
+    shared: &Shared,
+    reference: &str,
+) -> Result<Arc<TaskDefinition>, Refusal> {
     shared
         .backends
         .task_definition(reference)
@@ -233,7 +237,7 @@ async fn check_target_groups(shared: &Shared, entries: &[LoadBalancer]) -> Resul
     Ok(())
 }
 
-async fn check_network(
+pub async fn check_network(
     shared: &Shared,
     network: &NetworkConfiguration,
 ) -> Result<Vec<Subnet>, Refusal> {
@@ -293,7 +297,7 @@ pub async fn update(shared: &Shared, body: &Value) -> Result<Value, Refusal> {
     active(state.services.get(&arn))?;
     if let Some(service) = state.services.get_mut(&arn) {
         if let Some(desired) = desired {
-            service.desired_count = desired;
+            service.set_desired_count(desired);
         }
         if let Some(grace) = grace {
             service.grace_seconds = grace;

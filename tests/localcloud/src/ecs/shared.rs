@@ -1,6 +1,6 @@
 //! What operations, the scheduler and tasks share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,9 +12,18 @@ use super::network::LoopbackNetwork;
 use super::process::Control;
 use crate::time_scale::TimeScale;
 
+/// A container that runs.
+#[derive(Debug, Clone)]
+pub struct ContainerProcess {
+    /// The name of the container.
+    pub container: String,
+    pub control: Control,
+}
+
 #[derive(Default)]
 pub struct Processes {
-    pub controls: HashMap<String, Vec<Control>>,
+    /// By the id of the task.
+    pub controls: HashMap<String, Vec<ContainerProcess>>,
     /// Set during the shutdown. No process may start then.
     pub closing: bool,
 }
@@ -29,6 +38,8 @@ pub struct Shared {
     pub rounds: watch::Sender<u64>,
     /// Whether new tasks stay in PENDING.
     pub starts_paused: watch::Sender<bool>,
+    /// The failures of the next calls of RunTask, one for each call.
+    run_failures: Mutex<VecDeque<String>>,
     pub backends: Arc<dyn Backends>,
     pub network: LoopbackNetwork,
     time_scale: TimeScale,
@@ -46,6 +57,7 @@ impl Shared {
             wake: Notify::new(),
             rounds: watch::Sender::new(0),
             starts_paused: watch::Sender::new(false),
+            run_failures: Mutex::default(),
             backends,
             network,
             time_scale,
@@ -75,6 +87,12 @@ impl Shared {
 
     pub fn processes(&self) -> MutexGuard<'_, Processes> {
         self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub fn run_failures(&self) -> MutexGuard<'_, VecDeque<String>> {
+        self.run_failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

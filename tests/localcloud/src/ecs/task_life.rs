@@ -7,17 +7,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
+use super::containers::{Containers, Prepared, cannot_start};
+use super::dependencies;
 use super::execution_role::{ExecutionRole, cannot_assume};
-use super::logs::{self, Destination};
+use super::logs::Destination;
 use super::model::{StopCode, TaskDefinition, TaskStatus, Timestamp};
-use super::names::ClusterName;
-use super::process::{CommandLine, Control, Process};
+use super::names::{ClusterName, last_part};
+use super::process::CommandLine;
 use super::references;
+use super::requests::TaskOverride;
 use super::shared::Shared;
-use crate::image::Folder;
 
 /// The durations of a task's steps, in seconds on AWS. AWS takes longer (about 30 s from PROVISIONING to
 /// RUNNING), but guarantees no durations, so that no caller may depend on them.
@@ -38,30 +40,33 @@ mod steps {
     pub const STOP_TIMEOUT: f64 = 30.0;
 }
 
-/// The limit on the time until the last lines of a container are in the log group.
-const LOGS_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// The properties of a task that do not change.
 struct Facts {
     arn: String,
     id: String,
     cluster: ClusterName,
-    service_arn: String,
-    service_name: String,
-    deployment_id: String,
+    /// The service that it belongs to.
+    service: Option<OfService>,
     definition: Arc<TaskDefinition>,
+    overrides: TaskOverride,
     zone: String,
     /// The ARNs and ports of the target groups.
     targets: Vec<(String, u16)>,
+}
+
+struct OfService {
+    arn: String,
+    name: String,
+    deployment_id: String,
 }
 
 impl Facts {
     fn read(shared: &Shared, task_arn: &str) -> Option<(Self, watch::Receiver<bool>)> {
         let state = shared.state();
         let task = state.tasks.get(task_arn)?;
-        let targets = state
-            .services
-            .get(&task.service_arn)
+        let service = task.service_arn.as_ref();
+        let targets = service
+            .and_then(|arn| state.services.get(arn))
             .into_iter()
             .flat_map(|service| service.target_groups())
             .map(|(group, port)| (group.to_owned(), port))
@@ -70,21 +75,24 @@ impl Facts {
             arn: task_arn.to_owned(),
             id: task.id.clone(),
             cluster: task.cluster.clone(),
-            service_arn: task.service_arn.clone(),
-            service_name: task.service_name().to_owned(),
-            deployment_id: task.deployment_id.clone(),
+            service: service.map(|arn| OfService {
+                arn: arn.clone(),
+                name: last_part(arn).to_owned(),
+                deployment_id: task.deployment_id().to_owned(),
+            }),
             definition: Arc::clone(&task.task_definition),
+            overrides: task.overrides.clone(),
             zone: task.zone.clone(),
             targets,
         };
         Some((facts, task.stop_signal.subscribe()))
     }
 
-    fn containers(&self) -> impl Iterator<Item = &Value> {
-        self.definition.body["containerDefinitions"]
-            .as_array()
-            .into_iter()
-            .flatten()
+    /// Adds an event to the service of the task, if it belongs to one.
+    fn event(&self, shared: &Shared, message: impl FnOnce(&OfService) -> String) {
+        if let Some(service) = &self.service {
+            shared.event(&service.arn, message(service));
+        }
     }
 }
 
@@ -101,10 +109,10 @@ pub async fn live(shared: Arc<Shared>, task_arn: String) {
     match prepared {
         None => {}
         Some(Err(reason)) => fail_to_start(&shared, &facts, reason),
-        Some(Ok((ip, lines))) => match Running::start(&shared, &facts, lines) {
-            Err(reason) => fail_to_start(&shared, &facts, reason),
-            Ok(running) => run(&shared, &facts, ip, running, &mut stop).await,
-        },
+        Some(Ok((ip, prepared))) => {
+            let containers = Containers::new(&facts.arn, &facts.id, prepared);
+            run(&shared, &facts, ip, containers, &mut stop).await;
+        }
     }
     deprovision(&shared, &facts).await;
 }
@@ -123,17 +131,6 @@ fn fail_to_start(shared: &Shared, facts: &Facts, reason: String) {
     });
 }
 
-/// A container that is ready to start.
-struct Prepared {
-    name: String,
-    command: CommandLine,
-    essential: bool,
-    stop_signal: String,
-    stop_timeout: f64,
-    logs: Option<Destination>,
-    folder: Option<Arc<Folder>>,
-}
-
 /// PROVISIONING and PENDING: address, role, secrets, images, log streams.
 async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared>), String> {
     let role_arn = facts.definition.body["executionRoleArn"]
@@ -146,7 +143,7 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
     });
     shared.pause(steps::PROVISIONING).await;
     assume_roles(shared, facts, role.as_ref()).await?;
-    let ports: Vec<u16> = facts.containers().flat_map(ports).collect();
+    let ports: Vec<u16> = facts.definition.containers().flat_map(ports).collect();
     let address = shared
         .network
         .allocate(&ports)
@@ -162,7 +159,7 @@ async fn prepare(shared: &Shared, facts: &Facts) -> Result<(IpAddr, Vec<Prepared
     let mut paused = shared.starts_paused.subscribe();
     let _ = paused.wait_for(|paused| !paused).await;
     let mut prepared = Vec::new();
-    for container in facts.containers() {
+    for container in facts.definition.containers() {
         let container = prepare_container(shared, facts, role.as_ref(), container, &address);
         prepared.push(container.await?);
     }
@@ -194,11 +191,9 @@ async fn assume_roles(
     match failure {
         None => Ok(()),
         Some(reason) => {
-            let service = &facts.service_name;
-            shared.event(
-                &facts.service_arn,
-                format!("(service {service}) failed to launch a task with (error {reason})."),
-            );
+            facts.event(shared, |OfService { name, .. }| {
+                format!("(service {name}) failed to launch a task with (error {reason}).")
+            });
             Err(reason)
         }
     }
@@ -221,17 +216,17 @@ async fn prepare_container(
 ) -> Result<Prepared, String> {
     let name = container["name"].as_str().unwrap_or_default();
     let reference = container["image"].as_str().unwrap_or_default();
+    let region_account = references::region_and_account(&facts.cluster);
     let mut secrets = BTreeMap::new();
     if let Some(role) = role {
         role.registry_credentials().await?;
-        secrets = role.secrets(container).await?;
+        secrets = role.secrets(container, &region_account).await?;
         let repository = references::repository_arn(reference, &facts.cluster);
         role.may_pull(reference, &repository).await?;
     }
     let image = shared.backends.image(reference).await?;
     let mut logs = Destination::for_container(container, &facts.id);
     if let (Some(role), Some(destination)) = (role, &logs) {
-        let region_account = references::region_and_account(&facts.cluster);
         if !role.log_stream(destination, &region_account).await? {
             logs = None;
         }
@@ -247,11 +242,19 @@ async fn prepare_container(
             environment.insert(name.to_owned(), value.to_owned());
         }
     }
+    let changed = facts.overrides.of(name);
+    for variable in changed.iter().flat_map(|changed| &changed.environment) {
+        environment.insert(variable.name.clone(), variable.value.clone());
+    }
     environment.extend(secrets);
     // A container has its own network. A process here has only its own loopback address.
     environment.insert("HOST".to_owned(), address.to_string());
     let entrypoint = texts(&container["entryPoint"]).unwrap_or_else(|| image.entrypoint.clone());
-    let command = match texts(&container["command"]) {
+    let command = changed.map(|changed| changed.command.clone());
+    let command = match command
+        .filter(|command| !command.is_empty())
+        .or_else(|| texts(&container["command"]))
+    {
         Some(command) => command,
         // As with `docker run --entrypoint`, an entrypoint replaces the command of the image too.
         None if texts(&container["entryPoint"]).is_some() => Vec::new(),
@@ -272,6 +275,7 @@ async fn prepare_container(
         name: name.to_owned(),
         command: line,
         essential: container["essential"].as_bool().unwrap_or(true),
+        dependencies: dependencies::of(container),
         stop_signal: image
             .stop_signal
             .as_deref()
@@ -294,128 +298,13 @@ fn texts(list: &Value) -> Option<Vec<String>> {
     (!list.is_empty()).then_some(list)
 }
 
-/// The message of Fargate for a container that its runtime could not start.
-fn cannot_start(why: &str) -> String {
-    format!(
-        "CannotStartContainerError: ResourceInitializationError: failed to create new container \
-         runtime task: failed to create shim task: OCI runtime create failed: runc create failed: \
-         unable to start container process: {why}: unknown"
-    )
-}
-
-/// The processes of a task.
-struct Running {
-    containers: Vec<RunningContainer>,
-    exits: mpsc::Receiver<(usize, i32)>,
-}
-
-struct RunningContainer {
-    name: String,
-    essential: bool,
-    stop_signal: String,
-    stop_timeout: f64,
-    control: Control,
-    exited: bool,
-    /// The image stays on the disk while the process may run.
-    _folder: Option<Arc<Folder>>,
-}
-
-impl Running {
-    fn start(shared: &Arc<Shared>, facts: &Facts, all: Vec<Prepared>) -> Result<Self, String> {
-        let (sender, exits) = mpsc::channel(all.len().max(1));
-        let mut containers = Vec::new();
-        let mut processes = shared.processes();
-        if processes.closing {
-            return Err(cannot_start("the local cloud is shutting down"));
-        }
-        for (index, prepared) in all.into_iter().enumerate() {
-            let (mut process, stdout, stderr) = Process::start(&prepared.command)
-                .map_err(|error| cannot_start(&error.to_string()))?;
-            let control = process.control();
-            let backends = Arc::clone(&shared.backends);
-            let logs = logs::collect(backends, prepared.logs, stdout, stderr);
-            let sender = sender.clone();
-            tokio::spawn(async move {
-                let code = process.wait().await;
-                // The output must be in the log group before the exit is visible, so that a caller that
-                // sees the exit can read the output.
-                let _ = timeout(LOGS_TIMEOUT, logs).await;
-                let _ = sender.send((index, code)).await;
-            });
-            containers.push(RunningContainer {
-                name: prepared.name,
-                essential: prepared.essential,
-                stop_signal: prepared.stop_signal,
-                stop_timeout: prepared.stop_timeout,
-                control,
-                exited: false,
-                _folder: prepared.folder,
-            });
-        }
-        let controls = containers.iter().map(|one| one.control.clone()).collect();
-        processes.controls.insert(facts.id.clone(), controls);
-        drop(processes);
-        shared.change(&facts.arn, |task| {
-            task.status = TaskStatus::Activating;
-            for (index, container) in task.containers.iter_mut().enumerate() {
-                container.status = "RUNNING";
-                container.runtime_id = Some(format!("{}-{index:010}", task.id));
-            }
-        });
-        Ok(Running { containers, exits })
-    }
-
-    /// Returns when an essential container or the last container has ended.
-    async fn essential_exit(&mut self, shared: &Shared, facts: &Facts) {
-        while let Some((index, code)) = self.exits.recv().await {
-            self.record_exit(shared, facts, index, code);
-            let all_exited = self.containers.iter().all(|one| one.exited);
-            if self.containers[index].essential || all_exited {
-                return;
-            }
-        }
-    }
-
-    /// Returns when all containers have ended.
-    async fn all_exits(&mut self, shared: &Shared, facts: &Facts) {
-        while self.containers.iter().any(|one| !one.exited) {
-            let Some((index, code)) = self.exits.recv().await else {
-                return;
-            };
-            self.record_exit(shared, facts, index, code);
-        }
-    }
-
-    fn record_exit(&mut self, shared: &Shared, facts: &Facts, index: usize, code: i32) {
-        let container = &mut self.containers[index];
-        container.exited = true;
-        let name = &container.name;
-        shared.change(&facts.arn, |task| {
-            for one in task.containers.iter_mut().filter(|one| one.name == *name) {
-                one.status = "STOPPED";
-                one.exit_code = Some(code);
-            }
-        });
-    }
-
-    /// STOPPING: sends the stop signal, and SIGKILL to the containers that still run after `stopTimeout`.
-    async fn stop(&mut self, shared: &Shared, facts: &Facts) {
-        let mut stop_timeout = 0.0_f64;
-        for container in self.containers.iter().filter(|one| !one.exited) {
-            container.control.signal(&container.stop_signal).await;
-            stop_timeout = stop_timeout.max(container.stop_timeout);
-        }
-        let stop_timeout = shared.seconds(stop_timeout);
-        if timeout(stop_timeout, self.all_exits(shared, facts))
-            .await
-            .is_err()
-        {
-            for container in &self.containers {
-                container.control.signal("KILL").await;
-            }
-            self.all_exits(shared, facts).await;
-        }
-    }
+/// Why the containers of a task do not run on.
+enum End {
+    /// A process could not be started, for this reason.
+    CannotStart(String),
+    /// An essential container, or the last one, has ended.
+    Exited,
+    StopRequested,
 }
 
 /// ACTIVATING, RUNNING, DEACTIVATING and STOPPING.
@@ -423,29 +312,26 @@ async fn run(
     shared: &Shared,
     facts: &Facts,
     ip: IpAddr,
-    mut running: Running,
+    mut containers: Containers,
     stop: &mut watch::Receiver<bool>,
 ) {
     let mut registered = false;
-    let exited = tokio::select! {
-        () = running.essential_exit(shared, facts) => true,
-        () = stop_requested(stop) => false,
-        () = shared.pause(steps::ACTIVATING) => {
-            register(shared, facts, ip);
-            registered = true;
-            tokio::select! {
-                () = running.essential_exit(shared, facts) => true,
-                () = stop_requested(stop) => false,
-            }
-        }
+    let end = tokio::select! {
+        end = run_on(shared, facts, ip, &mut containers, &mut registered) => end,
+        () = stop_requested(stop) => End::StopRequested,
     };
-    if exited {
-        shared.change(&facts.arn, |task| {
-            task.request_stop(
-                StopCode::EssentialContainerExited,
-                "Essential container in task exited",
-            );
-        });
+    let exited = matches!(end, End::Exited);
+    match end {
+        End::CannotStart(reason) => fail_to_start(shared, facts, reason),
+        End::Exited => {
+            shared.change(&facts.arn, |task| {
+                task.request_stop(
+                    StopCode::EssentialContainerExited,
+                    "Essential container in task exited",
+                );
+            });
+        }
+        End::StopRequested => {}
     }
     if registered && !facts.targets.is_empty() {
         deregister(shared, facts, ip);
@@ -453,24 +339,43 @@ async fn run(
             // Only a task that still runs can serve the connections that drain.
             tokio::select! {
                 () = drained(shared, facts, ip) => {}
-                () = running.all_exits(shared, facts) => {}
+                () = containers.all_exits(shared) => {}
             }
         }
     }
     shared.change(&facts.arn, |task| task.status = TaskStatus::Stopping);
-    running.stop(shared, facts).await;
+    containers.stop(shared).await;
     shared.processes().controls.remove(&facts.id);
+}
+
+/// ACTIVATING and RUNNING, until the task ends by itself. `registered` becomes true with the state RUNNING.
+async fn run_on(
+    shared: &Shared,
+    facts: &Facts,
+    ip: IpAddr,
+    containers: &mut Containers,
+    registered: &mut bool,
+) -> End {
+    if let Err(reason) = containers.start(shared).await {
+        return End::CannotStart(reason);
+    }
+    tokio::select! {
+        () = containers.over(shared) => return End::Exited,
+        () = shared.pause(steps::ACTIVATING) => {}
+    }
+    register(shared, facts, ip);
+    *registered = true;
+    containers.over(shared).await;
+    End::Exited
 }
 
 /// Registers the targets of the task, which is RUNNING then.
 fn register(shared: &Shared, facts: &Facts, ip: IpAddr) {
     for (group, port) in &facts.targets {
         shared.backends.register(group, ip, *port, &facts.zone);
-        let service = &facts.service_name;
-        shared.event(
-            &facts.service_arn,
-            format!("(service {service}) registered 1 targets in (target-group {group})"),
-        );
+        facts.event(shared, |OfService { name, .. }| {
+            format!("(service {name}) registered 1 targets in (target-group {group})")
+        });
     }
     shared.change(&facts.arn, |task| {
         task.status = TaskStatus::Running;
@@ -482,20 +387,21 @@ fn register(shared: &Shared, facts: &Facts, ip: IpAddr) {
 /// Deregisters the targets of the task, which is DEACTIVATING then.
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/load-balancer-connection-draining.html>
 fn deregister(shared: &Shared, facts: &Facts, ip: IpAddr) {
-    let service = &facts.service_name;
-    shared.event(
-        &facts.service_arn,
+    facts.event(shared, |service| {
+        let OfService {
+            name,
+            deployment_id,
+            ..
+        } = service;
         format!(
-            "(service {service}, taskSet {}) has begun draining connections on 1 tasks.",
-            facts.deployment_id
-        ),
-    );
+            "(service {name}, taskSet {deployment_id}) has begun draining connections on 1 tasks."
+        )
+    });
     for (group, port) in &facts.targets {
         shared.backends.deregister(group, ip, *port);
-        shared.event(
-            &facts.service_arn,
-            format!("(service {service}) deregistered 1 targets in (target-group {group})"),
-        );
+        facts.event(shared, |OfService { name, .. }| {
+            format!("(service {name}) deregistered 1 targets in (target-group {group})")
+        });
     }
     shared.change(&facts.arn, |task| task.status = TaskStatus::Deactivating);
 }
@@ -533,6 +439,9 @@ async fn deprovision(shared: &Shared, facts: &Facts) {
     let address = shared.change(&facts.arn, |task| {
         task.status = TaskStatus::Stopped;
         task.times.stopped_at = Some(Timestamp::now());
+        // A stopped task has no tags.
+        // <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/ecs-using-tags.html>
+        task.tags.clear();
         task.address
     });
     if let Some(address) = address.flatten() {

@@ -1,5 +1,9 @@
 //! Services and tasks from the view of a caller, with real processes and fake backends.
 
+mod run_task;
+mod secrets;
+mod several_containers;
+
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,6 +19,7 @@ use super::answer::Refusal;
 use super::backends::{Backends, CallError, Health, Image, TargetGroupUse};
 use super::model::TaskDefinition;
 use super::names::ClusterName;
+use super::secrets::SecretReference;
 use super::{Ecs, LoopbackNetwork};
 use crate::gateway::ecs::tags_of_named_resources;
 use crate::time_scale::TimeScale;
@@ -35,7 +40,23 @@ const SCRIPTS: &[(&str, &str)] = &[
         "#!/bin/sh\ntrap '' TERM\necho ready\nwhile :; do sleep 0.02; done\n",
     ),
     ("crash", "#!/bin/sh\necho 'no database' >&2\nexit 3\n"),
-    ("late-crash", "#!/bin/sh\nsleep 0.2\nexit 4\n"),
+    ("late-crash", "#!/bin/sh\nsleep 0.2\necho done\nexit 4\n"),
+    ("late-success", "#!/bin/sh\nsleep 0.5\necho done\n"),
+    (
+        "sidecar",
+        "#!/bin/sh\ntrap 'echo stopping; exit 0' TERM\necho \"beside $HOST\"\n\
+         while :; do sleep 0.02; done\n",
+    ),
+    (
+        "slow-to-stop",
+        "#!/bin/sh\ntrap 'sleep 0.5; echo stopping; exit 0' TERM\necho ready\n\
+         while :; do sleep 0.02; done\n",
+    ),
+    (
+        "arguments",
+        "#!/bin/sh\necho \"$* with $A and $B\"\nexit \"${CODE:-0}\"\n",
+    ),
+    ("variables", "#!/bin/sh\necho \"A is $A and B is $B\"\n"),
 ];
 
 /// The rest of the cloud. Each test sets its state.
@@ -48,6 +69,10 @@ struct Fake {
     health: Mutex<&'static str>,
     targets: Mutex<HashMap<(IpAddr, u16), bool>>,
     logs: Mutex<Vec<(String, String)>>,
+    /// What tests change in a task definition, by its family.
+    definitions: Mutex<HashMap<String, Value>>,
+    parameters: Mutex<HashMap<String, String>>,
+    secret: Mutex<String>,
 }
 
 impl Fake {
@@ -64,11 +89,30 @@ impl Fake {
             health: Mutex::new("healthy"),
             targets: Mutex::default(),
             logs: Mutex::default(),
+            definitions: Mutex::default(),
+            parameters: Mutex::default(),
+            secret: Mutex::new("a secret".to_owned()),
         })
     }
 
     fn deny(&self, action: &str) {
         self.denied.lock().unwrap().insert(action.to_owned());
+    }
+
+    /// Changes members of the task definition of a family.
+    fn define(&self, family: &str, members: Value) {
+        let mut definitions = self.definitions.lock().unwrap();
+        definitions.insert(family.to_owned(), members);
+    }
+
+    /// Denies an action on one resource only.
+    fn deny_on(&self, action: &str, resource: &str) {
+        self.deny(&format!("{action} {resource}"));
+    }
+
+    fn parameter(&self, name: &str, value: &str) {
+        let mut parameters = self.parameters.lock().unwrap();
+        parameters.insert(name.to_owned(), value.to_owned());
     }
 
     fn lines(&self) -> Vec<(String, String)> {
@@ -106,9 +150,12 @@ impl Backends for Fake {
         let image = name.split(':').next().unwrap_or(name);
         // Only the stubborn one is killed, however long the others take.
         let stop_timeout = if image == "stubborn" { 30 } else { 1_000_000 };
-        ready(Ok((image != "unknown").then(|| TaskDefinition {
+        let mut definition = TaskDefinition {
             arn: format!("arn:aws:ecs:us-east-1:000000000000:task-definition/{name}"),
-            tags: Vec::new(),
+            tags: vec![super::requests::Tag {
+                key: "pulse:environment".to_owned(),
+                value: "of the definition".to_owned(),
+            }],
             body: json!({
                 "family": image,
                 "status": "ACTIVE",
@@ -128,7 +175,13 @@ impl Backends for Fake {
                     }},
                 }],
             }),
-        })))
+        };
+        let changes = self.definitions.lock().unwrap();
+        let changes = changes.get(image).and_then(Value::as_object);
+        for (member, value) in changes.into_iter().flatten() {
+            definition.body[member] = value.clone();
+        }
+        ready(Ok((image != "unknown").then_some(definition)))
     }
 
     fn target_group<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<TargetGroupUse, Refusal>> {
@@ -155,13 +208,25 @@ impl Backends for Fake {
         &'a self,
         _: &'a str,
         action: &'a str,
-        _: &'a str,
+        resource: &'a str,
     ) -> BoxFuture<'a, Result<bool, CallError>> {
-        ready(Ok(!self.denied.lock().unwrap().contains(action)))
+        let denied = self.denied.lock().unwrap();
+        let on_resource = denied.contains(&format!("{action} {resource}"));
+        ready(Ok(!on_resource && !denied.contains(action)))
     }
 
-    fn secret<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<String, CallError>> {
-        ready(Ok("a secret".to_owned()))
+    fn secret<'a>(&'a self, _: &'a SecretReference) -> BoxFuture<'a, Result<String, CallError>> {
+        ready(Ok(self.secret.lock().unwrap().clone()))
+    }
+
+    fn parameters<'a>(
+        &'a self,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<HashMap<String, String>, CallError>> {
+        assert!(names.len() <= 10, "AWS refuses more names in a call");
+        let all = self.parameters.lock().unwrap();
+        let value = |name: &String| Some((name.clone(), all.get(name)?.clone()));
+        ready(Ok(names.iter().filter_map(value).collect()))
     }
 
     fn create_log_stream<'a>(
@@ -259,6 +324,51 @@ fn request(task_definition: &str) -> Value {
         "propagateTags": "SERVICE",
         "clientToken": "token",
     })
+}
+
+/// A RunTask request.
+fn run_request(task_definition: &str) -> Value {
+    json!({
+        "cluster": "test",
+        "taskDefinition": task_definition,
+        "launchType": "FARGATE",
+        "networkConfiguration": {"awsvpcConfiguration": {
+            "subnets": ["subnet-a", "subnet-b"], "securityGroups": ["sg-1"],
+        }},
+    })
+}
+
+/// Makes a RunTask request. Returns the first task.
+async fn run(ecs: &Ecs, request: Value) -> Value {
+    ok(ecs, "RunTask", request).await["tasks"][0].take()
+}
+
+/// Waits until a task is STOPPED, and describes it.
+async fn ended(ecs: &Ecs, task: &Value) -> Value {
+    let body = json!({"cluster": "test", "tasks": [task["taskArn"]], "include": ["TAGS"]});
+    let described = until(
+        || ok(ecs, "DescribeTasks", body.clone()),
+        |answer| answer["tasks"][0]["lastStatus"] == "STOPPED",
+    );
+    described.await["tasks"][0].take()
+}
+
+/// The definition of a container of an image.
+fn container(name: &str, image: &str) -> Value {
+    json!({
+        "name": name,
+        "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/{image}@sha256:1"),
+        "stopTimeout": 1_000_000,
+        "logConfiguration": {"logDriver": "awslogs", "options": {
+            "awslogs-group": "/app", "awslogs-stream-prefix": "app",
+        }},
+    })
+}
+
+/// The log stream of a container of a task.
+fn stream(task: &Value, container: &str) -> String {
+    let arn = task["taskArn"].as_str().unwrap();
+    format!("app/{container}/{}", super::names::last_part(arn))
 }
 
 async fn call(ecs: &Ecs, operation: &str, body: Value) -> Result<Value, (String, String)> {

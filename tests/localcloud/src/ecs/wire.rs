@@ -81,7 +81,7 @@ fn count(tasks: &[&Task], which: impl Fn(&Task) -> bool) -> usize {
 }
 
 fn deployment(service: &Service, one: &Deployment, primary: bool, tasks: &[&Task]) -> Value {
-    let of_this = |task: &Task| task.deployment_id == one.id;
+    let of_this = |task: &Task| task.deployment_id() == one.id;
     json!({
         "id": one.id,
         "status": if primary { "PRIMARY" } else { "ACTIVE" },
@@ -173,7 +173,7 @@ pub fn task(task: &Task, with_tags: bool) -> Value {
         json!(if task.wanted() { "RUNNING" } else { "STOPPED" }),
     );
     put("enableExecuteCommand", json!(false));
-    put("group", json!(format!("service:{}", task.service_name())));
+    put("group", json!(task.group));
     put("healthStatus", json!("UNKNOWN"));
     put("lastStatus", json!(task.status.as_str()));
     put("launchType", json!("FARGATE"));
@@ -181,14 +181,14 @@ pub fn task(task: &Task, with_tags: bool) -> Value {
         "overrides",
         json!({
             "containerOverrides": task.containers.iter()
-                .map(|one| json!({"name": one.name}))
+                .map(|one| container_override(task, one))
                 .collect::<Vec<_>>(),
             "inferenceAcceleratorOverrides": [],
         }),
     );
     put("platformVersion", json!(PLATFORM_VERSION));
     put("platformFamily", json!("Linux"));
-    put("startedBy", json!(task.deployment_id));
+    put("startedBy", json!(task.started_by));
     put("taskArn", json!(task.arn()));
     put("taskDefinitionArn", json!(task.task_definition.arn));
     put("version", json!(task.version));
@@ -222,6 +222,23 @@ pub fn task(task: &Task, with_tags: bool) -> Value {
         },
     );
     Value::Object(body)
+}
+
+/// What RunTask changes in a container, of which ECS names all.
+fn container_override(task: &Task, container: &Container) -> Value {
+    let mut body = json!({"name": container.name});
+    if let Some(changed) = task.overrides.of(&container.name) {
+        if !changed.command.is_empty() {
+            body["command"] = json!(changed.command);
+        }
+        if !changed.environment.is_empty() {
+            let pairs = changed.environment.iter();
+            body["environment"] = pairs
+                .map(|pair| json!({"name": pair.name, "value": pair.value}))
+                .collect();
+        }
+    }
+    body
 }
 
 fn architecture(definition: &Value) -> &'static str {

@@ -22,11 +22,17 @@ const PERMISSIONS: &str = r#"{"Version": "2012-10-17", "Statement": [
     {"Effect": "Allow", "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
      "Resource": "arn:aws:logs:us-east-1:000000000000:log-group:/app:*"},
     {"Effect": "Allow", "Action": "secretsmanager:GetSecretValue",
-     "Resource": "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-secret-*"}
+     "Resource": "arn:aws:secretsmanager:us-east-1:000000000000:secret:test/drain-secret-*"},
+    {"Effect": "Allow", "Action": "ssm:GetParameters",
+     "Resource": "arn:aws:ssm:us-east-1:000000000000:parameter/pulse/test/*"}
 ]}"#;
 
+/// A server, or with a number as its argument a program that ends with that exit code.
 const SERVER: &str = r#"#!/usr/bin/env python3
-import http.server, os
+import http.server, os, sys
+if sys.argv[1:]:
+    print(os.environ["DATABASE_URL"], os.environ["STEP"], flush=True)
+    sys.exit(int(sys.argv[1]))
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
@@ -69,6 +75,20 @@ impl Caller {
     async fn service(&self) -> Value {
         let body = json!({"cluster": "test", "services": ["app"]});
         self.ecs("DescribeServices", body).await["services"][0].clone()
+    }
+
+    /// The first line of the container of a task.
+    async fn first_line(&self, task_id: &str) -> String {
+        let stream = format!("app/app/{task_id}");
+        let request = json!({"logGroupName": "/app", "logStreamName": stream});
+        loop {
+            let operation = "Logs_20140328.GetLogEvents";
+            let lines = self.json("logs", operation, request.clone()).await;
+            if let Some(line) = lines["events"][0]["message"].as_str() {
+                return line.to_owned();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn until(&self, is_expected: impl Fn(&Value) -> bool) -> Value {
@@ -131,6 +151,10 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_its_deletion_leaves_nothin
         .json("secretsmanager", "secretsmanager.CreateSecret", secret)
         .await;
     let secret_arn = secret["ARN"].as_str().unwrap();
+    let parameter = json!({
+        "Name": "/pulse/test/url", "Value": "postgres://db", "Type": "SecureString",
+    });
+    aws.json("ssm", "AmazonSSM.PutParameter", parameter).await;
     let group = json!({"logGroupName": "/app"});
     aws.json("logs", "Logs_20140328.CreateLogGroup", group)
         .await;
@@ -189,7 +213,10 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_its_deletion_leaves_nothin
             "image": format!("000000000000.dkr.ecr.us-east-1.amazonaws.com/test@{digest}"),
             "portMappings": [{"containerPort": 8000}],
             "environment": [{"name": "DEPLOYMENT_ID", "value": "one"}],
-            "secrets": [{"name": "DRAIN_SECRET", "valueFrom": secret_arn}],
+            "secrets": [
+                {"name": "DRAIN_SECRET", "valueFrom": secret_arn},
+                {"name": "DATABASE_URL", "valueFrom": "/pulse/test/url"},
+            ],
             "logConfiguration": {"logDriver": "awslogs", "options": {
                 "awslogs-group": "/app",
                 "awslogs-region": "us-east-1",
@@ -285,22 +312,13 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_its_deletion_leaves_nothin
         .rsplit('/')
         .next()
         .unwrap();
-    let request = json!({"logGroupName": "/app", "logStreamName": format!("app/app/{id}")});
-    let first_line = loop {
-        let lines = aws
-            .json("logs", "Logs_20140328.GetLogEvents", request.clone())
-            .await;
-        if let Some(line) = lines["events"][0]["message"].as_str() {
-            break line.to_owned();
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    };
     assert_eq!(
-        first_line,
-        "secret abc of ['DEPLOYMENT_ID', 'DRAIN_SECRET', 'HOST', 'PATH']"
+        aws.first_line(id).await,
+        "secret abc of ['DATABASE_URL', 'DEPLOYMENT_ID', 'DRAIN_SECRET', 'HOST', 'PATH']"
     );
 
     the_sdk_reads_the_answers(&cloud, id).await;
+    a_task_runs_on_its_own(&cloud, &subnets).await;
 
     let delete = json!({"cluster": "test", "service": "app", "force": true});
     aws.ecs("DeleteService", delete).await;
@@ -314,17 +332,72 @@ async fn a_pushed_image_runs_as_a_healthy_service_and_its_deletion_leaves_nothin
     cloud.stop().await;
 }
 
-/// The SDK ignores values that it cannot read, so the important ones are checked by their types.
-async fn the_sdk_reads_the_answers(cloud: &LocalCloud, task_id: &str) {
+fn sdk(cloud: &LocalCloud) -> aws_sdk_ecs::Client {
     use aws_sdk_ecs::config::{BehaviorVersion, Credentials, Region};
-    use aws_sdk_ecs::types::{DeploymentRolloutState, LaunchType};
     let config = aws_sdk_ecs::Config::builder()
         .behavior_version(BehaviorVersion::latest())
         .endpoint_url(cloud.endpoint_url())
         .region(Region::new("us-east-1"))
         .credentials_provider(Credentials::new("test", "test", None, None, "tests"))
         .http_client(aws_smithy_http_client::Builder::new().build_http());
-    let ecs = aws_sdk_ecs::Client::from_conf(config.build());
+    aws_sdk_ecs::Client::from_conf(config.build())
+}
+
+/// Runs the image of the service once, with another command, and reads the answers with the SDK.
+async fn a_task_runs_on_its_own(cloud: &LocalCloud, subnets: &[String]) {
+    use aws_sdk_ecs::types::{
+        AwsVpcConfiguration, ContainerOverride, KeyValuePair, LaunchType, NetworkConfiguration,
+        TaskOverride, TaskStopCode,
+    };
+    let ecs = sdk(cloud);
+    let vpc = AwsVpcConfiguration::builder().set_subnets(Some(subnets.to_vec()));
+    let network = NetworkConfiguration::builder().awsvpc_configuration(vpc.build().unwrap());
+    let step = KeyValuePair::builder().name("STEP").value("migrate");
+    let changed = ContainerOverride::builder()
+        .name("app")
+        .command("3")
+        .environment(step.build());
+    let request = ecs
+        .run_task()
+        .cluster("test")
+        .task_definition("test-app:1")
+        .launch_type(LaunchType::Fargate)
+        .network_configuration(network.build())
+        .overrides(
+            TaskOverride::builder()
+                .container_overrides(changed.build())
+                .build(),
+        )
+        .client_token("deployment-1");
+    let first = request.clone().send().await.unwrap();
+    let again = request.clone().send().await.unwrap();
+    let arn = first.tasks()[0].task_arn().unwrap();
+    assert_eq!(again.tasks()[0].task_arn(), Some(arn));
+    let other = request.started_by("another").send().await.unwrap_err();
+    let other = other.into_service_error();
+    assert!(other.is_conflict_exception(), "{other:?}");
+    let ended = loop {
+        let described = ecs.describe_tasks().cluster("test").tasks(arn).send().await;
+        let task = described.unwrap().tasks()[0].clone();
+        if task.last_status() == Some("STOPPED") {
+            break task;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(
+        ended.stop_code(),
+        Some(&TaskStopCode::EssentialContainerExited)
+    );
+    assert_eq!(ended.containers()[0].exit_code(), Some(3));
+    let aws = Caller(Client::new(cloud.registry()));
+    let id = arn.rsplit('/').next().unwrap();
+    assert_eq!(aws.first_line(id).await, "postgres://db migrate");
+}
+
+/// The SDK ignores values that it cannot read, so the important ones are checked by their types.
+async fn the_sdk_reads_the_answers(cloud: &LocalCloud, task_id: &str) {
+    use aws_sdk_ecs::types::{DeploymentRolloutState, LaunchType};
+    let ecs = sdk(cloud);
     let answer = ecs
         .describe_services()
         .cluster("test")

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::autoscaling::Autoscaling;
 use super::{
     Incoming,
     answer::{Answer, AwsError, json_answer},
@@ -11,7 +12,12 @@ use super::{
 use crate::{ecs::Ecs, ministack::REGION};
 
 /// Answers a call after MiniStack has authorised it.
-pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer {
+pub async fn answer(
+    ecs: &Ecs,
+    autoscaling: &Autoscaling,
+    forward: &Forward,
+    incoming: &Incoming,
+) -> Answer {
     let operation = incoming.operation.name.as_str();
     let Ok(body) = serde_json::from_slice::<Value>(&incoming.body) else {
         return AwsError::new("SerializationException", "the body is not JSON")
@@ -24,8 +30,14 @@ pub async fn answer(ecs: &Ecs, forward: &Forward, incoming: &Incoming) -> Answer
     {
         return refusal;
     }
+    let deleted = (operation == "DeleteService").then(|| arn("service", &body, &body["service"]));
     match ecs.handle(operation, body).await {
-        Some(answer) => json_answer(answer.status, &answer.body),
+        Some(answer) => {
+            if let Some(service) = deleted.filter(|_| answer.status == 200) {
+                autoscaling.service_deleted(&service);
+            }
+            json_answer(answer.status, &answer.body)
+        }
         None => forward.forward(incoming).await,
     }
 }
@@ -37,6 +49,7 @@ pub(crate) fn tags_of_named_resources(ecs: &Ecs, operation: &str, body: &Value) 
         "UpdateService" | "DeleteService" => vec![arn("service", body, &body["service"])],
         "DescribeServices" => named("service", body, &body["services"]),
         "DescribeTasks" => named("task", body, &body["tasks"]),
+        "StopTask" => vec![arn("task", body, &body["task"])],
         _ => Vec::new(),
     };
     let tagged = arns.into_iter().filter_map(|arn| {

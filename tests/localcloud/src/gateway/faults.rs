@@ -152,6 +152,16 @@ impl Fault {
                 AwsError::new("ServerException", "Service Unavailable. Please try again later.")
                     .with_status(500)
             }
+            (Fault::InternalError, "application-autoscaling") => AwsError::new(
+                "InternalServiceException",
+                "The service encountered an internal error.",
+            )
+            .with_status(500),
+            (Fault::InternalError, "ssm") => AwsError::new(
+                "InternalServerError",
+                "An error occurred on the server side.",
+            )
+            .with_status(500),
             (Fault::InternalError, _) => AwsError::new(
                 "InternalFailure",
                 "The request processing has failed because of an unknown error, exception or failure.",

@@ -22,6 +22,7 @@ use tokio::{
 };
 
 mod answer;
+pub(crate) mod autoscaling;
 mod caller;
 pub mod calls;
 pub mod ecr;
@@ -32,6 +33,7 @@ pub(crate) mod forward;
 mod operation;
 
 use answer::Answer;
+use autoscaling::Autoscaling;
 use caller::Environment;
 use calls::{Call, Calls};
 use ecr::Ecr;
@@ -98,6 +100,7 @@ pub(crate) struct Services {
     pub elbv2: Elbv2,
     pub ecr: Ecr,
     pub ecs: crate::ecs::Ecs,
+    pub autoscaling: Autoscaling,
 }
 
 pub(crate) struct Gateway {
@@ -289,13 +292,17 @@ impl State {
             elbv2,
             ecr,
             ecs,
+            autoscaling,
         } = &self.services;
         let operation = &incoming.operation;
         let answer = match (operation.service.as_str(), operation.protocol) {
             ("elasticloadbalancing", Protocol::Query) => elbv2.answer(forward, incoming).await,
             ("ecr", Protocol::Registry) => ecr.registry(forward, incoming).await,
             ("ecr", Protocol::Json) => ecr.answer(forward, incoming).await,
-            ("ecs", Protocol::Json) => ecs::answer(ecs, forward, incoming).await,
+            ("ecs", Protocol::Json) => ecs::answer(ecs, autoscaling, forward, incoming).await,
+            ("application-autoscaling", Protocol::Json) => {
+                autoscaling.answer(forward, incoming).await
+            }
             ("cloudformation", _) => {
                 let answer = forward.forward(incoming).await;
                 elbv2.refresh_soon();

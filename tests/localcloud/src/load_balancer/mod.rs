@@ -1,5 +1,5 @@
-//! The data plane of the load balancer. It handles real requests on two local ports as an Application
-//! Load Balancer does, by the listeners, rules and target groups of the control plane.
+//! The data plane of a load balancer. It handles real requests on two local ports as an Application
+//! Load Balancer does, by its listeners, rules and target groups in the control plane.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, RwLock};
@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
+pub mod fleet;
 mod health_checks;
 mod idle;
 mod proxy;

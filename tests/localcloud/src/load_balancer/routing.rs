@@ -102,14 +102,11 @@ struct Weights {
 }
 
 impl Routes {
-    /// The routes of the load balancer that has the first listener.
+    /// The routes of all listeners.
     pub fn new(control_plane: &ControlPlane) -> Self {
-        let listeners = &control_plane.listeners;
-        let ours = listeners
-            .iter()
-            .filter(|listener| listener.load_balancer_arn == listeners[0].load_balancer_arn);
+        let listeners = control_plane.listeners.iter();
         Routes {
-            listeners: ours.map(ListenerRoutes::new).collect(),
+            listeners: listeners.map(ListenerRoutes::new).collect(),
         }
     }
 
@@ -501,17 +498,5 @@ mod tests {
             location(redirect("9000", None), "/", "localhost"),
             "https://localhost:9000/"
         );
-    }
-
-    #[test]
-    fn only_the_listeners_of_the_first_load_balancer_are_used() {
-        let mut other = listener(80, vec![], vec![forward_to(&[("other", 1)])]);
-        other.load_balancer_arn = "arn:other".into();
-        let control_plane = ControlPlane {
-            listeners: vec![listener(443, vec![], vec![]), other],
-            ..ControlPlane::default()
-        };
-        let first = Routes::new(&control_plane);
-        assert!(first.listens_on(443) && !first.listens_on(80));
     }
 }

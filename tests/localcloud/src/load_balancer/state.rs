@@ -109,6 +109,31 @@ pub struct TargetGroup {
 }
 
 impl ControlPlane {
+    /// The ARNs of the load balancers that have listeners, in the order of these.
+    pub fn load_balancers(&self) -> Vec<&str> {
+        let mut arns = Vec::new();
+        for listener in &self.listeners {
+            let arn = listener.load_balancer_arn.as_str();
+            if !arns.contains(&arn) {
+                arns.push(arn);
+            }
+        }
+        arns
+    }
+
+    /// What the data plane of one load balancer needs: its listeners. Routing does not depend on the settings of target
+    /// groups.
+    pub fn of_load_balancer(&self, arn: &str) -> ControlPlane {
+        let listeners = self.listeners.iter();
+        ControlPlane {
+            listeners: listeners
+                .filter(|listener| listener.load_balancer_arn == arn)
+                .cloned()
+                .collect(),
+            ..ControlPlane::default()
+        }
+    }
+
     /// The ARNs of the target groups that a rule or a default action names. Only their targets are
     /// checked.
     pub(crate) fn target_groups_in_use(&self) -> std::collections::BTreeSet<&str> {

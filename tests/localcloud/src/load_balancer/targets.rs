@@ -89,6 +89,8 @@ struct State {
     /// The ARNs of the groups that a rule or a default action names.
     in_use: BTreeSet<String>,
     groups: BTreeMap<String, Group>,
+    /// The number of requests for which a target was chosen, by the ARN of the group.
+    requests: BTreeMap<String, u64>,
     /// The number of the next target. Timers and checks find their target by its number, so that they
     /// never affect a later target on the same address.
     next_number: u64,
@@ -247,6 +249,8 @@ impl Targets {
         let mut state = self.state();
         let in_use = control_plane.target_groups_in_use();
         state.in_use = in_use.into_iter().map(str::to_owned).collect();
+        let groups = &control_plane.target_groups;
+        state.requests.retain(|arn, _| groups.contains_key(arn));
         state.control_plane = control_plane;
         self.start_or_stop_checks(&mut state);
     }
@@ -274,10 +278,19 @@ impl Targets {
         }
         group.turn = group.turn.wrapping_add(1);
         let target = &group.targets[candidates[group.turn % candidates.len()]];
-        Some(Chosen {
+        let chosen = Chosen {
             address: target.address,
             deregistered: Deregistered(target.registered.subscribe()),
-        })
+        };
+        *state.requests.entry(group_arn.to_owned()).or_default() += 1;
+        Some(chosen)
+    }
+
+    /// How many requests each group has had, by its ARN: "This metric is only incremented for requests where the load
+    /// balancer node was able to choose a target."
+    /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/load-balancer-cloudwatch-metrics.html>
+    pub fn requests(&self) -> BTreeMap<String, u64> {
+        self.state().requests.clone()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

@@ -302,3 +302,112 @@ async fn a_state_machine_invokes_only_the_functions_that_its_role_may_invoke() {
     }
     cloud.stop().await;
 }
+
+/// Asks for a task. Returns the error, or else the action that the caller lacks.
+async fn run_task(cloud: &LocalCloud, name: &str, statements: &[Value]) -> String {
+    use aws_sdk_ecs::types::{AwsVpcConfiguration, LaunchType, NetworkConfiguration};
+    let client = ecs(
+        cloud,
+        user_with_policy(cloud, name, &policy(statements)).await,
+    );
+    let vpc = AwsVpcConfiguration::builder().subnets("subnet-x").build();
+    let network = NetworkConfiguration::builder()
+        .awsvpc_configuration(vpc.expect("it has a subnet"))
+        .build();
+    let tag = aws_sdk_ecs::types::Tag::builder()
+        .key("pulse:environment")
+        .value("test")
+        .build();
+    let refused = client
+        .run_task()
+        .cluster("test")
+        .task_definition("test-app")
+        .launch_type(LaunchType::Fargate)
+        .network_configuration(network)
+        .tags(tag)
+        .send()
+        .await
+        .expect_err("the subnet does not exist");
+    let code = code(&refused);
+    let message = refused.into_service_error().to_string();
+    match message.split_once("perform: ") {
+        Some((_, action)) => action.split(' ').next().unwrap_or_default().to_owned(),
+        None => code,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn running_a_task_requires_permission_for_its_definition_its_roles_and_its_tags() {
+    let cloud = cloud::start().await;
+    let admin = ecs(&cloud, root());
+    let created = admin.create_cluster().cluster_name("test").send().await;
+    created.expect("created");
+    for role in ["task", "execution"] {
+        cloud::role(cloud.client(), role, "ecs-tasks.amazonaws.com").await;
+    }
+    let container = ContainerDefinition::builder()
+        .name("app")
+        .image("image")
+        .build();
+    admin
+        .register_task_definition()
+        .family("test-app")
+        .task_role_arn(ROLE)
+        .execution_role_arn("arn:aws:iam::000000000000:role/execution")
+        .requires_compatibilities(aws_sdk_ecs::types::Compatibility::Fargate)
+        .network_mode(aws_sdk_ecs::types::NetworkMode::Awsvpc)
+        .cpu("256")
+        .memory("512")
+        .container_definitions(container)
+        .send()
+        .await
+        .expect("registered");
+    let prefix = "arn:aws:ecs:us-east-1:000000000000";
+    let in_cluster =
+        |name: &str| json!({"ArnEquals": {"ecs:cluster": format!("{prefix}:cluster/{name}")}});
+    let run_in = |cluster: &str| {
+        let revision = format!("{prefix}:task-definition/test-app:1");
+        allow("ecs:RunTask", &revision, in_cluster(cluster))
+    };
+    let tag = allow(
+        "ecs:TagResource",
+        &format!("{prefix}:task/test/*"),
+        json!({"StringEquals": {"ecs:CreateAction": "RunTask"}}),
+    );
+    let pass = |name: &str| {
+        let role = format!("arn:aws:iam::000000000000:role/{name}");
+        let to_tasks = json!({"StringEquals": {"iam:PassedToService": "ecs-tasks.amazonaws.com"}});
+        allow("iam:PassRole", &role, to_tasks)
+    };
+    let [task_role, execution_role] = [pass("task"), pass("execution")];
+    let run = run_in("test");
+    let of =
+        |parts: &[&Value]| -> Vec<Value> { parts.iter().map(|part| (*part).clone()).collect() };
+    for (name, statements, expected) in [
+        (
+            "all",
+            of(&[&run, &tag, &task_role, &execution_role]),
+            "InvalidParameterException",
+        ),
+        ("a", of(&[&tag, &task_role, &execution_role]), "ecs:RunTask"),
+        (
+            "b",
+            of(&[&run_in("other"), &tag, &task_role, &execution_role]),
+            "ecs:RunTask",
+        ),
+        (
+            "c",
+            of(&[&run, &task_role, &execution_role]),
+            "ecs:TagResource",
+        ),
+        ("d", of(&[&run, &tag, &execution_role]), "iam:PassRole"),
+        ("e", of(&[&run, &tag, &task_role]), "iam:PassRole"),
+    ] {
+        assert_eq!(
+            run_task(&cloud, name, &statements).await,
+            expected,
+            "{name}"
+        );
+    }
+    cloud.stop().await;
+}

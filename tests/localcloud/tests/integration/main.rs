@@ -3,6 +3,7 @@
 //! A single binary, which is linked once and runs the tests of all files in parallel.
 
 mod authorisation;
+mod autoscaling;
 mod aws_cli;
 mod calls_and_faults;
 mod cloud;
@@ -11,6 +12,10 @@ mod execution_limits;
 mod foreground;
 mod functions;
 mod load_balancing;
+mod networks;
+mod parameters;
 mod push_events;
 mod schedules;
+mod service;
+mod task_definitions;
 mod what_is_kept;

@@ -170,6 +170,14 @@ impl Records {
     }
 }
 
+/// Why the first step of an execution refuses the second start of an id: a rollback has taken it back, its tasks were
+/// asked to drain, or another execution of it goes first.
+const REFUSALS: [&str; 3] = [
+    "DeploymentRolledBackError",
+    "DeploymentDrainingError",
+    "ResourceConflictError",
+];
+
 /// Whether this is a documented ending that an execution like this may have.
 fn is_right(why: &Started, image: Option<Image>, ending: &str, cause: &str) -> bool {
     let serves = image.is_some_and(Image::serves);
@@ -177,8 +185,10 @@ fn is_right(why: &Started, image: Option<Image>, ending: &str, cause: &str) -> b
         (Started::Push(..) | Started::Again(_), "Succeeded") => serves,
         (Started::Push(..) | Started::Again(_), "Superseded") => true,
         // A rollback that begins later takes back what has just become ready.
-        (Started::Push(..), "Failed") => !serves || cause.contains("rolled back"),
-        (Started::Again(_), "Failed" | "Refused") => true,
+        (Started::Push(..) | Started::Again(_), "Failed") => {
+            !serves || cause.contains("rolled back")
+        }
+        (Started::Again(_), "Refused") => REFUSALS.iter().any(|name| cause.contains(name)),
         (Started::Machine(name), "Succeeded" | "Refused") => name == "rollback",
         // A deployment that became ready during the rollback wins, and so does another rollback.
         (Started::Machine(name), "RollbackFailed") => {
@@ -219,6 +229,25 @@ mod tests {
         assert!(!push(Image::Unhealthy, "UndoFailed", ""));
         assert!(!push(Image::Good, "Refused", "QuotaExceededError"));
         assert!(!push(Image::Good, "ABORTED", ""));
+    }
+
+    #[test]
+    fn a_second_start_ends_like_a_push_or_is_refused_for_a_documented_reason() {
+        let again = |image, ending, cause| {
+            let why = Started::Again("test-20261127-203000Z".to_owned());
+            is_right(&why, Some(image), ending, cause)
+        };
+        assert!(again(Image::Good, "Succeeded", ""));
+        assert!(again(Image::Crashing, "Failed", "exit code 3"));
+        assert!(again(Image::Good, "Failed", "it was rolled back"));
+        assert!(!again(Image::Good, "Failed", "UnexpectedError"));
+        assert!(again(
+            Image::Good,
+            "Refused",
+            "DeploymentDrainingError: it drains"
+        ));
+        assert!(!again(Image::Good, "Refused", "InvalidInputError: no id"));
+        assert!(!again(Image::Good, "Refused", ""));
     }
 
     #[test]

@@ -34,7 +34,7 @@ async fn deploying_the_stacks_again_moves_no_traffic() -> Result<()> {
     let changed = [
         (
             "BASELINE_PARAMETERS",
-            "NatGateway=false LogRetentionDays=7 ContainerInsights=enabled",
+            "LogRetentionDays=7 ContainerInsights=enabled",
         ),
         (
             "PIPELINE_PARAMETERS",

@@ -7,7 +7,6 @@ use anyhow::{Result, ensure};
 use bytes::Bytes;
 use http::Method;
 use localcloud::gateway::ecr::PushEvent;
-use localcloud::gateway::faults::{Fault, FaultRule};
 use scenarios::visitors::Pin;
 use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::json;
@@ -106,25 +105,21 @@ async fn deploy_and_delete_the_image(
     event: &PushEvent,
 ) -> Result<Execution> {
     let id = &event.tag;
-    // A slow call in between gives the time for it.
-    let slow = Fault::Slow { milliseconds: 3000 };
-    env.cloud.faults().add(FaultRule::next(
-        "elasticloadbalancing",
-        "CreateTargetGroup",
-        slow,
-    ));
+    // Until then, no task pulls anything.
+    env.cloud.ecs().pause_starts(true);
     env.cloud.push_events().deliver(event).await?;
     let arn = env.execution_arn(id);
-    let registered = async || {
+    let created = async || {
         // It cannot be read before it starts.
         let execution = Execution::read(&env.sfn, &arn).await;
-        Ok(execution.is_ok_and(|execution| execution.left("RegisterTaskDefinition").is_some()))
+        Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
     };
-    env.wait_until(Duration::from_secs(60), registered).await?;
+    env.wait_until(Duration::from_secs(120), created).await?;
     let manifest = format!("/v2/{}/manifests/{}", env.name, event.digest);
     let registry = env.cloud.client();
     registry
         .rest("ecr", Method::DELETE, &manifest, Bytes::new())
         .await?;
+    env.cloud.ecs().pause_starts(false);
     env.wait_for_deployment(id).await
 }

@@ -13,7 +13,7 @@ use localcloud::gateway::faults::{Fault, FaultRule};
 use localcloud::{Options, time_scale::TimeScale};
 use scenarios::machines::{BY_HAND, outcome};
 use scenarios::{Execution, TestEnvironment};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// The events of an execution, and the bytes of a state's input or output:
 /// <https://docs.aws.amazon.com/step-functions/latest/dg/service-quotas.html>.
@@ -219,11 +219,18 @@ fn priorities(execution: &Execution) -> Result<(Option<u32>, Option<u32>)> {
 async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> Result<String> {
     let function = format!("{}-create-target-group", env.name);
     let path = format!("/2015-03-31/functions/{function}/configuration");
-    let timeout = Bytes::from(json!({"Timeout": 3}).to_string());
-    env.cloud
+    let configured = env
+        .cloud
         .client()
-        .rest("lambda", Method::PUT, &path, timeout)
+        .rest("lambda", Method::GET, &path, Bytes::new())
         .await?;
+    let configured: Value = serde_json::from_slice(&configured)?;
+    let set_timeout = async |timeout: &Value| {
+        let body = Bytes::from(json!({"Timeout": timeout}).to_string());
+        let client = env.cloud.client();
+        client.rest("lambda", Method::PUT, &path, body).await
+    };
+    set_timeout(&json!(3)).await?;
 
     let slow = Fault::Slow {
         milliseconds: 4_000,
@@ -233,13 +240,14 @@ async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> R
     let waited = env.deploy_live(&[]).await?;
     // On a slow machine, the retry may run out of time as well.
     let errors = BTreeSet::from_iter(waited.task_errors());
-    assert_eq!(errors, BTreeSet::from(["TransientError"]));
-    let why = waited
+    assert!(errors.contains("TransientError"), "{errors:?}");
+    let failed = waited
         .history
         .iter()
-        .find_map(|event| event.task_failed_event_details()?.cause());
-    let why = why.unwrap_or_default();
-    assert!(why.contains("stopped before Lambda's timeout"), "{why}");
+        .filter_map(|event| event.task_failed_event_details());
+    let why: Vec<_> = failed.filter_map(|details| details.cause()).collect();
+    let words = "stopped before Lambda's timeout";
+    assert!(why.iter().any(|why| why.contains(words)), "{why:?}");
 
     // The idle process is stopped, and does not react to its next event.
     let frozen = process_of(env, &function)?;
@@ -247,6 +255,7 @@ async fn a_function_that_runs_out_of_time_is_retried(env: &TestEnvironment) -> R
     let stuck = env.deploy_live(&[]).await?;
     let errors = BTreeSet::from_iter(stuck.task_errors());
     assert!(errors.contains("Sandbox.Timedout"), "{errors:?}");
+    set_timeout(&configured["Timeout"]).await?;
     // Both exist, each once.
     for id in [&waited.name, &stuck.name] {
         let all = rules(env).await?;
@@ -371,16 +380,18 @@ async fn the_longest_wait_and_the_longest_input_stay_far_below_the_limits_of_an_
         assert!(ended.cause.contains(words), "{}", ended.cause);
     }
     assert_eq!(env.remaining(&id).await?, Vec::<String>::new());
-    let checks = ended
-        .path()
-        .iter()
-        .filter(|state| **state == "CheckTargetHealth")
-        .count();
-    // One every five seconds. The time that the checks themselves take counts as well.
-    assert!((100..=600 / 5 + 1).contains(&checks), "{checks}");
+    let path = ended.path();
+    let count = |state| path.iter().filter(|entered| **entered == state).count();
+    let (checks, waits) = (count("CheckTargetHealth"), count("WaitForTargets"));
+    // There are fewer than one every five seconds, because the checks themselves take time.
+    let most = 600 / 5 + 1;
+    assert!((2..=most).contains(&checks), "{checks}");
+    assert_eq!(waits, checks);
     let (events, (bytes, whose)) = (ended.events_on_aws(), ended.largest_data());
     println!("| {checks} checks and the undo | {events} events | {bytes} bytes, {whose} |");
-    assert!(events > 9 * checks && events < MAX_EVENTS / 10, "{events}");
+    // The others, of the beginning and the undo, are few.
+    assert!(events > 9 * checks, "{events}");
+    assert!(events * most / checks < MAX_EVENTS / 10, "{events}");
     assert!(bytes < MAX_BYTES / 10, "{bytes}");
     env.tear_down().await;
     Ok(())

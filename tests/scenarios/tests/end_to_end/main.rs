@@ -9,6 +9,7 @@ mod baseline_update;
 mod cleanup;
 mod deploy;
 mod drain;
+mod environments;
 mod events;
 mod existing_network;
 mod failures;

@@ -428,7 +428,7 @@ async fn pushed_during_an_update(env: &TestEnvironment) -> Result<()> {
     let changed = [
         (
             "BASELINE_PARAMETERS",
-            "NatGateway=false LogRetentionDays=7 ContainerInsights=enabled",
+            "LogRetentionDays=7 ContainerInsights=enabled",
         ),
         (
             "PIPELINE_PARAMETERS",

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use anyhow::Result;
+use aws_sdk_elasticloadbalancingv2::types::{Action, ActionTypeEnum};
 use scenarios::blueprint::Blueprint;
 use scenarios::machines::{drain_record, outcome, planned};
 use scenarios::visitors::Pin;
-use scenarios::{TestEnvironment, Traffic};
+use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -69,6 +70,118 @@ async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_
     assert_eq!(tally.failed, Vec::<String>::new());
     env.tear_down().await;
     Ok(())
+}
+
+/// An operator stops all tasks of a deployment that was live, and two cleanups find it empty.
+async fn a_rollback_makes_rules_and_tasks_again(env: &TestEnvironment, id: &str) -> Result<()> {
+    let newer = env.deploy_live(&[]).await?.name;
+    let stop = env.ecs.update_service().cluster(&env.name).service(id);
+    stop.desired_count(0).send().await?;
+    let group = env.target_group(id).await?;
+    env.wait_until(Duration::from_secs(60), async || {
+        let health = env.elb.describe_target_health().target_group_arn(&group);
+        let targets = health.send().await?.target_health_descriptions;
+        Ok(env.tasks(id).await?.is_empty() && targets.is_none_or(|targets| targets.is_empty()))
+    })
+    .await?;
+    env.clean_up().await?;
+    let sweep = env.clean_up_later().await?;
+    assert_eq!(outcome(&sweep, id)?.0, "unrouted");
+    let pin = Pin::Cookie(id.to_owned());
+    let visitor = Visitor::of(env)?;
+    assert_eq!(visitor.visit(&pin).await?.deployment, newer);
+
+    let ended = env.run("rollback", &json!({"deploymentId": id})).await?;
+    assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
+    let found = ended.output_of("RestoreDeployment")?;
+    assert_eq!(found["Payload"]["unrouted"], true, "{found}");
+    let order = ["CreateListenerRule", "StartFreshTasks", "SwitchTraffic"];
+    let entered = order.map(|state| ended.entered(state));
+    assert!(
+        entered.is_sorted() && entered[0].is_some(),
+        "{:?}",
+        ended.path()
+    );
+    assert_eq!(ended.output["replacedDeploymentId"], newer);
+    assert_eq!(env.active().await?.as_deref(), Some(id));
+    env.tasks_running(id, 2).await?;
+    env.reaches_visitors(id).await?;
+    // Its rules route again, also past the default action.
+    for id in [id, &newer] {
+        for pin in [Pin::Cookie(id.to_owned()), Pin::Header(id.to_owned())] {
+            assert_eq!(visitor.visit(&pin).await?.deployment, id, "{pin:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_drains_and_is_made_active_by_hand_gets_fresh_tasks() -> Result<()> {
+    let env = TestEnvironment::deploy_keeping_no_previous().await?;
+    let first = env.deploy_live(&[]).await?.name;
+    let second = env.deploy_live(&[]).await?.name;
+    // A visitor is on it, so that it keeps draining.
+    let mut socket = scenarios::websocket::Socket::open(&env, &second).await?;
+    let ended = env.run("rollback", &json!({})).await?;
+    assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
+    env.reaches_visitors(&first).await?;
+    let sweep = env.clean_up().await?;
+    assert_eq!(outcome(&sweep, &second)?.0, "draining");
+    socket.talk("here").await?;
+    let drained = env.tasks_running(&second, 2).await?;
+    for task in &drained {
+        assert_eq!(drain_record(task).await?["draining"], true);
+    }
+
+    // An operator takes the rollback back without the machine.
+    let group = env.target_group(&second).await?;
+    let forward = Action::builder().r#type(ActionTypeEnum::Forward);
+    env.elb
+        .modify_listener()
+        .listener_arn(env.listener_arn().await?)
+        .default_actions(forward.target_group_arn(group).build())
+        .send()
+        .await?;
+    env.reaches_visitors(&second).await?;
+    let (state, action, why) = planned_for(&env, &second).await?;
+    assert_eq!((&*state, &*action), ("active", "restart"), "{why}");
+    let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
+    let sweep = env.clean_up().await?;
+    let (what, why) = outcome(&sweep, &second)?;
+    assert_eq!(what, "restarted", "{why}");
+    assert!(why.contains("were asked to drain"), "{why}");
+    env.wait_until(Duration::from_secs(180), async || {
+        let tasks = env.tasks(&second).await?;
+        let service = env.service(&second).await?;
+        Ok(tasks.len() == 2
+            && tasks.iter().all(|task| !drained.contains(task))
+            && service.deployments().len() == 1)
+    })
+    .await?;
+    for task in env.tasks_running(&second, 2).await? {
+        assert_eq!(drain_record(&task).await?["draining"], false, "{task:?}");
+    }
+
+    // The next cleanup finds that out.
+    let sweep = env.clean_up_later().await?;
+    let (what, why) = outcome(&sweep, &second)?;
+    assert_eq!(what, "corrected", "{why}");
+    let tags = env.tags(&second).await?;
+    assert!(!tags.contains_key("pulse:draining-since"), "{tags:?}");
+    assert_eq!(planned_for(&env, &second).await?.1, "keep");
+    assert_eq!(env.active().await?.as_ref(), Some(&second));
+    env.reaches_visitors(&second).await?;
+    let (tally, _) = traffic.stop().await?;
+    assert_eq!(tally.failed, Vec::<String>::new());
+    env.tear_down().await;
+    Ok(())
+}
+
+/// The state, the planned action and the reason of a deployment in the plan of the next cleanup.
+async fn planned_for(env: &TestEnvironment, id: &str) -> Result<(String, String, String)> {
+    let plan = env.plan().await?;
+    let (state, action, why) = planned(&plan, id)?;
+    Ok((state.to_owned(), action.to_owned(), why.to_owned()))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -190,6 +303,7 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
     .await?;
     let sweep = env.clean_up().await?;
     assert_eq!(outcome(&sweep, &again)?.0, "unrouted");
+    a_rollback_makes_rules_and_tasks_again(&env, &first).await?;
     env.tear_down().await;
     Ok(())
 }

@@ -9,7 +9,7 @@ use crate::ecs::answer::Refusal;
 /// # Errors
 /// `ClientException` with the message of Fargate, if the size does not exist.
 pub fn check(cpu: &str, memory: &str) -> Result<(), Refusal> {
-    let (Some(units), Some(mib)) = (cpu_units(cpu), memory_mib(memory)) else {
+    let Some((units, mib)) = units_and_mib(cpu, memory) else {
         return Err(Refusal::client(format!(
             "Invalid setting for container or task size: cpu '{cpu}', memory '{memory}'."
         )));
@@ -22,6 +22,11 @@ pub fn check(cpu: &str, memory: &str) -> Result<(), Refusal> {
              Amazon ECS documentation for the valid values."
         )))
     }
+}
+
+/// A size in CPU units and MiB. `None` if it is not written as ECS requires.
+pub fn units_and_mib(cpu: &str, memory: &str) -> Option<(u32, u32)> {
+    Some((cpu_units(cpu)?, memory_mib(memory)?))
 }
 
 /// Lowest and highest memory in GB and the step between sizes, per CPU size.

@@ -3,11 +3,11 @@
 
 use serde_json::Value;
 
-use super::fargate_sizes;
+use super::{containers, fargate_sizes};
 use crate::ecs::answer::Refusal;
 
-/// Checks a RegisterTaskDefinition request for Fargate. For other launch types only the family is
-/// checked.
+/// Checks a RegisterTaskDefinition request for Fargate. For other launch types only the family and what every
+/// launch type requires of containers are checked.
 ///
 /// # Errors
 /// `ClientException` with the message of ECS.
@@ -15,6 +15,7 @@ pub fn check(request: &Value) -> Result<(), Refusal> {
     if let Some(family) = request["family"].as_str() {
         check_family(family)?;
     }
+    containers::check(request)?;
     let fargate = request["requiresCompatibilities"]
         .as_array()
         .is_some_and(|kinds| kinds.iter().any(|kind| kind == "FARGATE"));
@@ -49,7 +50,7 @@ pub fn check(request: &Value) -> Result<(), Refusal> {
     {
         check_container(container, has_execution_role)?;
     }
-    Ok(())
+    containers::check_for_fargate(request)
 }
 
 fn check_family(family: &str) -> Result<(), Refusal> {
@@ -173,7 +174,16 @@ mod tests {
     }
 
     #[test]
-    fn task_definitions_for_other_launch_types_are_not_checked() {
+    fn the_size_of_task_definitions_for_other_launch_types_is_not_checked() {
         assert_eq!(check(&json!({"family": "batch", "cpu": "1"})), Ok(()));
+    }
+
+    #[test]
+    fn the_containers_are_checked_as_every_launch_type_and_as_fargate_require() {
+        let twice = json!([{"name": "app"}, {"name": "app"}]);
+        let other = json!({"family": "batch", "containerDefinitions": twice});
+        assert!(check(&other).is_err());
+        let message = message(|r| r["containerDefinitions"][0]["privileged"] = json!(true));
+        assert!(message.contains("privileged"));
     }
 }

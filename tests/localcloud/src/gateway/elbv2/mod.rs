@@ -9,7 +9,7 @@ mod account_limits;
 mod client_secrets;
 mod conditions;
 #[cfg(test)]
-mod examples;
+pub(super) mod examples;
 mod forward_actions;
 mod pages;
 mod priority;

@@ -6,17 +6,16 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use crate::{ErrorName, StepError};
 
+/// The codes of a call that came too early: every service has its own name for it.
+const THROTTLED: &str = "Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException \
+                         RequestLimitExceeded TooManyRequestsException SlowDown";
+
 /// The AWS error codes that determine a name, separated by spaces. Without one of them, an error is
 /// `Transient` if the status is 5xx or no answer arrived, else `Unexpected`.
 ///
 /// Common errors: <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/CommonErrors.html>.
 pub const CODES: &[(ErrorName, &str)] = &[
-    // Throttled: every service has its own name for it.
-    (
-        ErrorName::Transient,
-        "Throttling ThrottlingException ThrottledException RequestThrottled RequestThrottledException \
-         RequestLimitExceeded TooManyRequestsException SlowDown",
-    ),
+    (ErrorName::Transient, THROTTLED),
     // Failures inside AWS.
     (
         ErrorName::Transient,
@@ -86,6 +85,22 @@ pub fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
     texts.dedup();
     texts.join(": ")
+}
+
+/// Whether the call has certainly changed nothing: it was never sent, or AWS refused it. A failure inside AWS and an
+/// answer that did not arrive say nothing.
+pub fn is_refused<E: ProvideErrorMetadata>(error: &SdkError<E, HttpResponse>) -> bool {
+    let is_throttled = error
+        .code()
+        .is_some_and(|code| THROTTLED.split(' ').any(|known| known == code));
+    match error {
+        SdkError::ConstructionFailure(_) => true,
+        SdkError::ServiceError(answer) => {
+            answer.raw().status().is_client_error()
+                && (is_throttled || name_of(error) != ErrorName::Transient)
+        }
+        _ => false,
+    }
 }
 
 /// The code that AWS answered with, if it answered.
@@ -243,6 +258,29 @@ mod tests {
             failed("do it", answered("New", 400)).name,
             ErrorName::Unexpected
         );
+    }
+
+    #[test]
+    fn a_call_is_refused_only_if_aws_says_so() {
+        for (code, status, refused) in [
+            ("Throttling", 400, true),
+            ("AccessDenied", 403, true),
+            ("ValidationError", 400, true),
+            // Some part of AWS was too slow, and another one may have acted.
+            ("RequestTimeout", 400, false),
+            ("Throttling", 503, false),
+            ("InternalFailure", 500, false),
+        ] {
+            assert_eq!(
+                is_refused(&answered(code, status)),
+                refused,
+                "{code} {status}"
+            );
+        }
+        let lost: SdkError<CreateRuleError, HttpResponse> = SdkError::timeout_error("too slow");
+        assert!(!is_refused(&lost));
+        let unsent: SdkError<CreateRuleError, HttpResponse> = SdkError::construction_failure("no");
+        assert!(is_refused(&unsent));
     }
 
     #[test]

@@ -19,7 +19,7 @@ use std::cmp::Ordering;
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::config::{Config, retry::RetryConfig};
-use lifecycle::aws_error::failed;
+use lifecycle::aws_error::{failed, is_refused};
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError, actions, defaults, tags};
@@ -179,24 +179,48 @@ impl Switch<'_> {
         })
     }
 
-    /// Reads, chooses and modifies until the default action names the choice.
-    ///
-    /// `replaced` are the ARNs of the target groups that this rollback has tagged.
+    /// Converges, and takes the tag of a switch back from what this run did not switch to after all, so that a
+    /// candidate can be undone.
     async fn converge(
         &self,
         replaced: &[String],
+        announced: Announced,
+    ) -> Result<Output, StepError> {
+        let mut marked = Vec::new();
+        let mut converged = self.settle(replaced, announced, &mut marked).await;
+        for group in &marked {
+            let Err(second) = self.remove_live_mark(group).await else {
+                continue;
+            };
+            // The tag only keeps the deployment longer, so the first outcome decides.
+            let said = match &mut converged {
+                Ok(output) => &mut output.reason,
+                Err(error) => &mut error.message,
+            };
+            *said += &format!("; {}", second.message);
+        }
+        converged
+    }
+
+    /// Reads, chooses and modifies until the default action names the choice.
+    ///
+    /// `replaced` are the ARNs of the target groups that this rollback has tagged. `marked` gets those that this run
+    /// has tagged as live and has certainly not switched to.
+    async fn settle(
+        &self,
+        replaced: &[String],
         mut announced: Announced,
+        marked: &mut Vec<TargetGroup>,
     ) -> Result<Output, StepError> {
         let mut previous = None;
         let mut kept = None;
-        // Those that this run has tagged as live.
-        let mut marked = Vec::new();
         for _ in 0..MAX_ROUNDS {
             let routing = Routing::read(self.elb, self.baseline).await?;
             routing.default_action.refuse_others(self.baseline)?;
             let own = self.own(&routing)?;
             if self.mark_again(&routing, replaced).await?
                 || self.take_draining_back(own, routing.is_active(own)).await?
+                || self.mark_what_was_given_traffic(&routing).await?
                 || self.keep_policy(&routing, &mut kept).await?
             {
                 continue;
@@ -220,7 +244,7 @@ impl Switch<'_> {
             // for a candidate that may be undone.
             if !choice.has(tags::LIVE_SINCE) {
                 self.tag(&choice.arn, tags::LIVE_SINCE).await?;
-                marked.push(choice.arn.clone());
+                marked.push(choice.clone());
                 if !self.is_fresh(&announced) {
                     continue;
                 }
@@ -229,10 +253,7 @@ impl Switch<'_> {
                 .active()
                 .map(|group| group.deployment.clone())
                 .or(previous);
-            let is_first_time = marked.contains(&choice.arn);
-            self.switch_to(choice, &routing, is_first_time).await?;
-            // It is live, and a later failure does not change that.
-            marked.clear();
+            self.switch_to(choice, &routing, marked).await?;
         }
         Err(StepError::new(
             ErrorName::Transient,
@@ -304,12 +325,28 @@ impl Switch<'_> {
         self.input.roll_back && is_still_the_target && choice.deployment < own.deployment
     }
 
-    /// Points the default action at the choice.
+    /// Tags as live what an operator gave traffic to by hand, before it is replaced: it may have visitors, and is not
+    /// to be taken for a candidate. Returns whether it tagged anything.
+    async fn mark_what_was_given_traffic(&self, routing: &Routing) -> Result<bool, StepError> {
+        let is_named = |group: &&TargetGroup| routing.default_action.is_named(&group.deployment);
+        let mut named = routing.deployments.iter().filter(is_named);
+        let unmarked = named.find(|group| {
+            !group.has(tags::LIVE_SINCE) && tags::belong_to(&group.tags, &group.deployment)
+        });
+        let Some(group) = unmarked else {
+            return Ok(false);
+        };
+        self.tag(&group.arn, tags::LIVE_SINCE).await?;
+        Ok(true)
+    }
+
+    /// Points the default action at the choice. Unless AWS refuses that, `marked` loses the choice: the call may have
+    /// taken effect, and as another run may have switched further since, the listener does not show whether it did.
     async fn switch_to(
         &self,
         choice: &TargetGroup,
         routing: &Routing,
-        is_first_time: bool,
+        marked: &mut Vec<TargetGroup>,
     ) -> Result<(), StepError> {
         let is_ours = |arn: &str| routing.deployments.iter().any(|group| group.arn == arn);
         let current = &routing.default_action.actions;
@@ -324,21 +361,11 @@ impl Switch<'_> {
             .config_override(Config::builder().retry_config(RetryConfig::disabled()))
             .send()
             .await;
-        let Err(error) = answer else { return Ok(()) };
-        let mut error = failed(
-            format_args!("point the default action at {}", choice.deployment),
-            error,
-        );
-        // Unless AWS refused the call, it may have taken effect, and another run may have switched further
-        // since then. So the listener does not show whether it did.
-        if is_first_time
-            && error.name != ErrorName::Transient
-            && let Err(second) = self.remove_live_mark(choice).await
-        {
-            // The tag only keeps the deployment longer, so the first error decides.
-            error.message += &format!("; {}", second.message);
+        if !answer.as_ref().is_err_and(is_refused) {
+            marked.retain(|group| group.arn != choice.arn);
         }
-        Err(error)
+        let attempt = format_args!("point the default action at {}", choice.deployment);
+        answer.map(drop).map_err(|error| failed(attempt, error))
     }
 
     /// Removes the tag of a switch that did not happen, so that the candidate can be undone.

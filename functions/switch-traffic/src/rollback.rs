@@ -137,9 +137,11 @@ impl Switch<'_> {
     /// would be refused and passed over as one that was taken back, and the next switch would move traffic to an older
     /// one.
     ///
-    /// If traffic has moved, to the target or to one that is not marked, the marks stay. If the target is marked itself,
-    /// another rollback has taken it back, and the marks are that one's. A target that carried the mark of an earlier
-    /// rollback gets it again, or the next switch would choose what was taken back.
+    /// If traffic has moved, to the target or to one that is not marked, the marks stay. What was to be replaced and is
+    /// newer than the active one was replaced after all and gets its mark again: an earlier call may have died after it
+    /// took the mark back, and another rollback may have relied on it. If the target is marked itself, another rollback has taken it back, and
+    /// the marks are that one's. A target that carried the mark of an earlier rollback and is not active gets it again,
+    /// or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
         let routing = Routing::read(self.elb, self.baseline).await?;
         let active = routing.default_action.active();
@@ -156,6 +158,18 @@ impl Switch<'_> {
         let has_moved = active.is_some()
             && active != self.input.replaced_deployment_id.as_ref()
             && !marked.iter().any(|group| routing.is_active(group));
+        if has_moved && !is_taken_back && !self.input.repair {
+            let is_replaced = |group: &&TargetGroup| {
+                listed.contains(&group.deployment)
+                    && active.is_some_and(|it| *it < group.deployment)
+            };
+            for group in routing.deployments.iter().filter(is_replaced) {
+                self.mark_as_rolled_back(group).await?;
+            }
+            if active != Some(&self.input.deployment_id) {
+                self.mark_target_again(&routing).await?;
+            }
+        }
         if !has_moved && !is_taken_back {
             for group in &marked {
                 self.unmark(group).await?;

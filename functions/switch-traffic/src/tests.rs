@@ -157,7 +157,7 @@ async fn a_modification_that_was_overwritten_is_made_again() {
 
 #[tokio::test]
 async fn a_program_that_always_overwrites_the_switch_causes_an_error_and_not_an_endless_loop() {
-    let aws = with_active(OLD, &[(OLD, READY), (NEW, &[])]);
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
     aws.on("ModifyListener")
         .after(|state, _| state.activate(OLD));
     let error = switch(&aws, NEW).await.unwrap_err();
@@ -221,6 +221,30 @@ async fn a_switch_that_failed_leaves_a_candidate_that_can_be_undone() {
     let error = switch(&aws, NEW).await.unwrap_err();
     assert_eq!(error.name, ErrorName::AccessDenied);
     assert!(!has(&aws, NEW, tags::LIVE_SINCE));
+}
+
+#[tokio::test]
+async fn a_switch_that_was_throttled_or_never_sent_leaves_a_candidate_that_can_be_undone() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("ModifyListener").fails("Throttling");
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert!(!has(&aws, NEW, tags::LIVE_SINCE));
+
+    // NEWEST was chosen, and is taken back before it could be switched to.
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, READY)]);
+    aws.on("AddTags")
+        .containing(tags::LIVE_SINCE)
+        .once()
+        .after(|state, _| {
+            state.now += 40;
+            state.tag(NEWEST, tags::ROLLED_BACK_AT, MARKED);
+        });
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(switches(&aws), [NEW]);
+    assert!(!has(&aws, NEWEST, tags::LIVE_SINCE));
+    assert!(has(&aws, NEW, tags::LIVE_SINCE));
 }
 
 #[tokio::test]
@@ -420,7 +444,9 @@ async fn marks_stay_if_traffic_has_moved_after_all() {
     for (moved_to, outcome) in [(OLD, Outcome::Switched), (NEWEST, Outcome::TakenBack)] {
         let aws = with_active(moved_to, &[(OLD, LIVE), (NEW, BACK), (NEWEST, LIVE)]);
         assert_eq!(take_back(&aws).await.unwrap().outcome, outcome);
-        assert!(aws.changes().is_empty(), "{aws:?}");
+        assert!(has(&aws, NEW, tags::ROLLED_BACK_AT), "{moved_to}");
+        // An earlier call was killed when it had taken the mark back and not yet seen that traffic had moved.
+        assert_eq!(has(&aws, NEWEST, tags::ROLLED_BACK_AT), moved_to == OLD);
 
         // Between the look and the change.
         let aws = with_active(NEW, &[(OLD, LIVE), (NEW, BACK), (NEWEST, LIVE)]);
@@ -429,6 +455,40 @@ async fn marks_stay_if_traffic_has_moved_after_all() {
         take_back(&aws).await.unwrap();
         assert!(has(&aws, NEW, tags::ROLLED_BACK_AT), "{moved_to}");
     }
+}
+
+#[tokio::test]
+async fn a_target_that_was_taken_back_before_is_no_choice_after_its_rollback_lost() {
+    // To NEW, which an earlier rollback took back, while NEWEST went live.
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    let lost = json!({
+        "rollBack": true, "takeBack": true, "replaced": [], "replacedDeploymentId": OLD, "wasRolledBack": true,
+    });
+    let output = call(&aws, NEW, lost.clone()).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(has(&aws, NEW, tags::ROLLED_BACK_AT));
+    // Not if it is active.
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    call(&aws, NEW, lost).await.unwrap();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn what_an_operator_gave_traffic_to_is_known_to_be_live_when_it_is_replaced() {
+    let aws = with_active(OLD, &[(OLD, &[]), (NEW, &[])]);
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert!(has(&aws, OLD, tags::LIVE_SINCE));
+    let (marked, switched) = (
+        format!("AddTags {OLD} {}", tags::LIVE_SINCE),
+        format!("ModifyListener {NEW}"),
+    );
+    let changes = aws.changes();
+    let at = |change: &String| changes.iter().position(|it| it == change);
+    assert!(
+        at(&marked).is_some() && at(&marked) < at(&switched),
+        "{changes:?}"
+    );
 }
 
 #[tokio::test]

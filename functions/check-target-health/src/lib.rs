@@ -36,6 +36,9 @@ pub struct Input {
     /// How long the machine has waited for it.
     #[serde(default)]
     pub waited_seconds: u64,
+    /// Whether a part was missing at the look before, as its [`Output::missing`] said.
+    #[serde(default)]
+    pub missing_before: bool,
 }
 
 /// What the state machine decides by.
@@ -62,6 +65,9 @@ pub struct Output {
     pub needed: usize,
     /// Whether no rule names its target group, so that the load balancer checks the health of no target.
     pub unrouted: bool,
+    /// Whether a part of it is missing: one is missing for good when two looks in a row find it missing, and AWS has had
+    /// the time to show it.
+    pub missing: bool,
     /// Why, in words that an operator can act on.
     pub reason: String,
 }
@@ -222,12 +228,19 @@ impl Check<'_> {
         Ok(named.any(|arn| arn == self.input.target_group_arn))
     }
 
-    /// The verdict when a part is not there: AWS shows what was made, or made again, a little later.
+    /// The verdict when a part is not there: AWS shows what was made, or made again, a little later, and a single
+    /// answer may be an old one.
     fn missing(&self, healthy: usize, needed: usize, what: String) -> Output {
-        if self.input.waited_seconds < defaults::SHOWN_WITHIN_SECONDS {
-            return judged(Verdict::Waiting, healthy, needed, format!("{what} (yet)"));
+        let is_final = self.input.waited_seconds >= defaults::SHOWN_WITHIN_SECONDS
+            && self.input.missing_before;
+        let (verdict, what) = match is_final {
+            true => (Verdict::Failed, what),
+            false => (Verdict::Waiting, format!("{what} (yet)")),
+        };
+        Output {
+            missing: true,
+            ..judged(verdict, healthy, needed, what)
         }
-        judged(Verdict::Failed, healthy, needed, what)
     }
 }
 
@@ -237,6 +250,7 @@ fn judged(verdict: Verdict, healthy: usize, needed: usize, reason: String) -> Ou
         healthy,
         needed,
         unrouted: false,
+        missing: false,
         // It contains log lines and AWS's own words, which may have any length.
         reason: printable(&reason, MAX_TEXT),
     }

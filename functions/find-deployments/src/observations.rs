@@ -8,7 +8,7 @@ use lifecycle::tags::{self, Tags, seen_at};
 use lifecycle::{Clock, StepError, defaults, guard, target_group};
 use time::UtcDateTime;
 
-use crate::facts::{DefaultActionKind, Facts, TargetGroup};
+use crate::facts::{DefaultActionKind, Deployment, Facts, TargetGroup};
 
 /// A tag that is to be set to the time of this sweep, or removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,11 +23,14 @@ pub struct Observation {
 
 /// What the tags do not say yet. Nothing, if the default action changed while the facts were read.
 pub fn observe(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
-    let active = facts.named.first();
-    if facts.moved || active.is_none() || facts.default_action != DefaultActionKind::Forward {
+    if facts.moved {
         return Vec::new();
     }
-    let mut observations = Vec::new();
+    let mut observations = unhealthy(facts, now);
+    let active = facts.named.first();
+    if active.is_none() || facts.default_action != DefaultActionKind::Forward {
+        return observations;
+    }
     for deployment in &facts.deployments {
         let is_active = active == Some(&deployment.id);
         let TargetGroup::Ours { arn, tags, .. } = &deployment.target_group else {
@@ -53,22 +56,57 @@ pub fn observe(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
             }));
         }
         let is_replaced = !facts.named.contains(&deployment.id);
-        for (key, is_seen) in [
+        let seen = [
             (tags::REPLACED_AT, is_replaced),
             (tags::DOWN_SINCE, deployment.is_down(is_active)),
-        ] {
-            let is_said = tags.contains_key(key);
-            let is_valid = seen_at(tags, key, now).is_some();
-            if is_seen != is_said || (is_seen && !is_valid) {
-                observations.push(Observation {
-                    target_group_arn: arn.clone(),
-                    key,
-                    is_set: is_seen,
-                });
-            }
-        }
+        ];
+        observations.extend(
+            seen.into_iter()
+                .filter_map(|(key, is_seen)| correction(arn, tags, key, is_seen, now)),
+        );
     }
     observations
+}
+
+/// Which deployments have no healthy target and may take over, while new visitors reach nothing.
+fn unhealthy(facts: &Facts, now: UtcDateTime) -> Vec<Observation> {
+    let active = facts.named.first();
+    let is_active = |it: &Deployment| active == Some(&it.id);
+    let is_served = match facts.default_action {
+        DefaultActionKind::Forward => !facts
+            .deployments
+            .iter()
+            .any(|it| is_active(it) && it.has_no_healthy_target()),
+        DefaultActionKind::Other => true,
+        DefaultActionKind::NothingDeployed | DefaultActionKind::ForwardToNothing => false,
+    };
+    let of = |it: &Deployment| {
+        let TargetGroup::Ours { arn, tags, .. } = &it.target_group else {
+            return None;
+        };
+        let is_seen =
+            !is_served && !is_active(it) && it.may_take_over() && it.has_no_healthy_target();
+        correction(arn, tags, tags::UNHEALTHY_SINCE, is_seen, now)
+    };
+    facts.deployments.iter().filter_map(of).collect()
+}
+
+/// What has to change so that the tag says since when sweeps in a row have seen something.
+fn correction(
+    arn: &str,
+    tags: &Tags,
+    key: &'static str,
+    is_seen: bool,
+    now: UtcDateTime,
+) -> Option<Observation> {
+    let is_said = tags.contains_key(key);
+    let is_valid = seen_at(tags, key, now).is_some();
+    let is_due = is_seen != is_said || (is_seen && !is_valid);
+    is_due.then(|| Observation {
+        target_group_arn: arn.to_owned(),
+        key,
+        is_set: is_seen,
+    })
 }
 
 /// Writes the tags. A target group that another cleanup has deleted needs none.

@@ -374,9 +374,22 @@ impl<'a> Planner<'a> {
         let is_late = self.replaced_at(marks).is_some()
             && deadline.is_some_and(|deadline| self.now >= deadline);
         if let Some(since) = self.deletes_since(marks) {
-            return self.unless_in_progress(deployment, || Due {
-                force: is_late && unsettled.is_none(),
-                ..delete(format!("its deletion began at {since}"))
+            let is_forced = is_late && unsettled.is_none();
+            let runs = deployment
+                .service
+                .is_some_and(|service| service.running > 0);
+            return self.unless_in_progress(deployment, || {
+                // Nobody has looked since the run that began it ended, and a visitor may have come back before its
+                // rules were gone.
+                if !is_forced && runs && marks.contains_key(tags::DRAINING_SINCE) {
+                    return drain(format!(
+                        "its deletion began at {since}, and goes on if its tasks still have no session"
+                    ));
+                }
+                Due {
+                    force: is_forced,
+                    ..delete(format!("its deletion began at {since}"))
+                }
             });
         }
         if let Some(since) = marks.get(tags::DRAINING_SINCE) {

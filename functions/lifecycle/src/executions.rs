@@ -1,4 +1,4 @@
-//! The executions of the deploy machine: which deployment each works on, and which are running.
+//! The executions of the machines, and of those of the deploy machine: which deployment each works on, and which are running.
 //!
 //! Step Functions lists executions late, so an execution that has just begun may be missing.
 
@@ -37,6 +37,28 @@ impl Execution {
     /// The ARN of its machine.
     pub fn state_machine_arn(&self) -> String {
         state_machine_arn(&self.id)
+    }
+}
+
+/// What the machine sends: the execution's own input, and which execution it is.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Started {
+    /// What the execution was started with.
+    pub input: Value,
+    /// The execution itself. A machine of an earlier version sends the input alone.
+    pub execution: Option<Execution>,
+}
+
+impl Started {
+    /// Reads a payload.
+    pub fn read(payload: Value) -> Self {
+        match Started::deserialize(&payload) {
+            Ok(started) if started.execution.is_some() => started,
+            _ => Started {
+                input: payload,
+                execution: None,
+            },
+        }
     }
 }
 

@@ -52,9 +52,13 @@ pub const REPLACED_AT: &str = "pulse:replaced-at";
 /// Since when consecutive sweeps have found that it serves no visitors: the active deployment without a healthy
 /// target, another one without a target and without a running task.
 pub const DOWN_SINCE: &str = "pulse:down-since";
+/// Since when consecutive sweeps have found no healthy target of it while new visitors reach nothing and it may take
+/// over: the second one passes over it.
+pub const UNHEALTHY_SINCE: &str = "pulse:unhealthy-since";
 /// When a rollback to it began. It is neither drained nor deleted until the rollback has switched traffic
 /// and removes the tag. The rollback writes it before it reads [`DRAINING_SINCE`] and [`DELETING_SINCE`],
-/// and other runs read it after they have written those, so that of two runs at least one sees the other.
+/// and other runs read it after they have written those, so that of two runs at least one sees the other. Its value
+/// also names the execution, see [`restoring`]: of two rollbacks to one deployment, the later one has the tag.
 pub const RESTORING_SINCE: &str = "pulse:restoring-since";
 /// With an execution's name after it: the ARN of an execution of the deploy machine that created or adopted
 /// the target group. While that execution runs, no undo of another one deletes the deployment.
@@ -187,6 +191,32 @@ pub fn timestamp(time: UtcDateTime) -> String {
         .unwrap_or_else(|_| time.unix_timestamp().to_string())
 }
 
+/// What stands between the time and the execution.
+const BY: &str = " by ";
+
+/// The value of [`RESTORING_SINCE`]: the time, and which execution of the rollback machine wrote it.
+pub fn restoring(time: UtcDateTime, execution: Option<&str>) -> String {
+    let time = timestamp(time);
+    match execution {
+        Some(name) => format!("{time}{BY}{}", restoring_name(name)),
+        None => time,
+    }
+}
+
+/// The execution's name, of at most 80 characters, as a tag can hold it: an operator can give one others than AWS takes
+/// in a tag, <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_Tag.html>.
+pub fn restoring_name(execution: &str) -> String {
+    let is_allowed = |it: &char| it.is_alphanumeric() || "_.:/=+-@".contains(*it);
+    let allowed = |it| Some(it).filter(is_allowed).unwrap_or('_');
+    execution.chars().map(allowed).collect()
+}
+
+/// The execution that the value of [`RESTORING_SINCE`] names, as [`restoring_name`] gives it.
+pub fn restoring_execution(tags: &Tags) -> Option<String> {
+    let (_, name) = tags.get(RESTORING_SINCE)?.split_once(BY)?;
+    Some(name.to_owned())
+}
+
 /// The point in time that a tag holds, never later than `now`. `None` when the tag is absent or its
 /// value is not a time that a function can have written.
 ///
@@ -202,9 +232,8 @@ pub fn time(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
 pub(crate) fn written(tags: &Tags, key: &str) -> Option<UtcDateTime> {
     // With its offset first: parsed as UTC at once, the last hours of the year 9999 in a western offset
     // make the library panic.
-    OffsetDateTime::parse(tags.get(key)?, &Rfc3339)
-        .ok()?
-        .checked_to_utc()
+    let time = tags.get(key)?.split(BY).next()?;
+    OffsetDateTime::parse(time, &Rfc3339).ok()?.checked_to_utc()
 }
 
 /// How much later a tag may have been written than its value says, because [`timestamp`] drops fractions.

@@ -165,7 +165,7 @@ pub async fn untag_unless_gone(elb: &Client, arn: &str, keys: &[&str]) -> Result
 
 /// The outcome of a change of a target group's tags, which needs none once the group is deleted: its tags are
 /// gone with it, and AWS denies a change that is allowed for groups with our tags only.
-async fn unless_gone(
+pub async fn unless_gone(
     elb: &Client,
     arn: &str,
     changed: Result<(), StepError>,

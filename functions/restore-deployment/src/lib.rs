@@ -13,18 +13,21 @@ mod target;
 
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 use lifecycle::aws_error::found;
+use lifecycle::executions::{Execution, Started};
 use lifecycle::routing::Routing;
 use lifecycle::sdk::Clients;
 use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::TargetGroup;
 use lifecycle::{
-    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, service, target_group,
+    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, input, service, target_group,
 };
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use time::UtcDateTime;
 
-/// What an execution of the rollback machine may be started with.
+/// What an execution of the rollback machine may be started with. The machine sends it with the execution itself, see
+/// [`Started`].
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Input {
@@ -72,8 +75,10 @@ pub async fn run(
     clients: &Clients,
     baseline: &Baseline,
     clock: Clock<'_>,
-    input: Input,
+    payload: Value,
 ) -> Result<Output, StepError> {
+    let Started { input, execution } = Started::read(payload);
+    let input: Input = input::decode(input)?;
     if let Some(id) = &input.deployment_id
         && *id.environment() != baseline.environment
     {
@@ -104,6 +109,7 @@ pub async fn run(
         clock,
         routing: &routing,
         group,
+        execution: execution.as_ref().map(Execution::name),
         is_unrouted: unrouted.is_some(),
     };
     restore
@@ -130,6 +136,9 @@ struct Restore<'a> {
     routing: &'a Routing,
     /// The target group of the deployment to go back to.
     group: &'a TargetGroup,
+    /// The name of the execution that rolls back. Another one to the same target has a tag of its own, so that neither
+    /// takes the other's for its own or removes it.
+    execution: Option<&'a str>,
     /// Whether no rule forwards to it, because a cleanup found no task of it.
     is_unrouted: bool,
 }
@@ -149,7 +158,7 @@ impl Restore<'_> {
             && since.is_none()
         {
             // The first error says more.
-            let _ = self.untag(&[tags::RESTORING_SINCE]).await;
+            let _ = self.release().await;
         }
         restored
     }
@@ -201,18 +210,33 @@ impl Restore<'_> {
     /// Keeps other runs from draining and deleting the deployment. Returns the time of a tag that an
     /// earlier call for the same rollback wrote.
     ///
-    /// A tag past half its time is written again: a rollback that died may have left it behind, and it
-    /// must not expire while this rollback goes on.
+    /// A tag past half its time is written again: it must not expire while this rollback goes on. So is that of another
+    /// rollback, whose tasks may have been asked to drain before this one began.
     async fn tag_as_restoring(&self) -> Result<Option<UtcDateTime>, StepError> {
-        let now = (self.clock)();
-        let earlier = tags::time(&self.group.tags, tags::RESTORING_SINCE, now)
-            .filter(|since| now - *since < defaults::RESTORE_TIME / 2);
+        let (tags, now) = (&self.group.tags, (self.clock)());
+        let earlier = tags::time(tags, tags::RESTORING_SINCE, now)
+            .filter(|since| now - *since < defaults::RESTORE_TIME / 2)
+            .filter(|_| self.is_own(tags));
         if earlier.is_none() {
             let (elb, arn) = (&self.clients.elb, &self.group.arn);
+            let value = tags::restoring(now, self.execution);
+            let tagged = target_group::set_tag(elb, arn, tags::RESTORING_SINCE, &value).await;
             // If it was deleted since it was chosen, the next look says so.
-            target_group::tag_unless_gone(elb, arn, tags::RESTORING_SINCE, self.clock).await?;
+            target_group::unless_gone(elb, arn, tagged).await?;
         }
         Ok(earlier)
+    }
+
+    /// Removes the tag, unless another rollback to the deployment has written its own since.
+    async fn release(&self) -> Result<(), StepError> {
+        match tags::read_one(&self.clients.elb, &self.group.arn).await? {
+            Some(tags) if self.is_own(&tags) => self.untag(&[tags::RESTORING_SINCE]).await,
+            _ => Ok(()),
+        }
+    }
+
+    fn is_own(&self, tags: &Tags) -> bool {
+        tags::restoring_execution(tags) == self.execution.map(tags::restoring_name)
     }
 
     /// The tags as they are after ours was written.

@@ -8,8 +8,8 @@ use time::UtcDateTime;
 async fn main() -> Result<(), lambda_runtime::Error> {
     let baseline = Baseline::from_env()?;
     let clients = Clients::new(&sdk::config().await);
-    serve(async |input| {
-        restore_deployment::run(&clients, &baseline, &UtcDateTime::now, input).await
+    serve(async |payload| {
+        restore_deployment::run(&clients, &baseline, &UtcDateTime::now, payload).await
     })
     .await
 }

@@ -38,10 +38,21 @@ fn with_active(active: &str, deployments: &[(&str, &[&str])]) -> MemoryAws {
 
 /// Calls the step once, with this as the execution's input; the calls before are forgotten.
 async fn restore(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
+    restore_by(aws, "rollback-1", input).await
+}
+
+/// The same by the execution of this name.
+async fn restore_by(aws: &MemoryAws, execution: &str, input: Value) -> Result<Output, StepError> {
     aws.forget_calls();
     let clients = Clients::new(&aws.config());
-    let input = lifecycle::input::decode(input)?;
-    run(&clients, &Baseline::for_tests(), &|| aws.time(), input).await
+    let payload = json!({
+        "input": input,
+        "execution": {
+            "id": format!("arn:aws:states:eu-central-1:123456789012:execution:test-rollback:{execution}"),
+            "startTime": "2025-10-27T12:30:00.000Z",
+        },
+    });
+    run(&clients, &Baseline::for_tests(), &|| aws.time(), payload).await
 }
 
 async fn to_previous(aws: &MemoryAws) -> Result<Output, StepError> {
@@ -96,13 +107,16 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 was_rolled_back: false,
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
-                restoring_since: Some("2025-10-27T12:30:00Z".into()),
+                restoring_since: Some("2025-10-27T12:30:00Z by rollback-1".into()),
                 reason: format!("{OLD} is warm"),
             }
         );
         assert_eq!(restarts(&aws), 0);
         let tags = aws.with(|state| state.group(OLD).tags.clone());
-        assert_eq!(tags[tags::RESTORING_SINCE], "2025-10-27T12:30:00Z");
+        assert_eq!(
+            tags[tags::RESTORING_SINCE],
+            "2025-10-27T12:30:00Z by rollback-1"
+        );
     }
 }
 
@@ -114,7 +128,10 @@ async fn the_mark_of_a_rollback_has_the_time_at_which_it_was_written() {
         .after(|state, _| state.now += 20);
     to_previous(&aws).await.unwrap();
     let tags = aws.with(|state| state.group(OLD).tags.clone());
-    assert_eq!(tags[tags::RESTORING_SINCE], "2025-10-27T12:30:20Z");
+    assert_eq!(
+        tags[tags::RESTORING_SINCE],
+        "2025-10-27T12:30:20Z by rollback-1"
+    );
 }
 
 #[tokio::test]
@@ -163,7 +180,10 @@ async fn one_that_drains_gets_fresh_tasks_and_the_usual_grace_period() {
     assert_eq!(done(&aws), ["AddTags pulse:restoring-since", RESTART,]);
     // Until traffic is switched, the tasks that drain may still run.
     assert!(has(&aws, OLD, tags::DRAINING_SINCE));
-    assert_eq!(output.restoring_since.unwrap(), "2025-10-27T12:30:00Z");
+    assert_eq!(
+        output.restoring_since.unwrap(),
+        "2025-10-27T12:30:00Z by rollback-1"
+    );
 }
 
 #[tokio::test]
@@ -208,7 +228,10 @@ async fn fresh_tasks_that_a_dead_rollback_left_to_be_drained_again_are_replaced(
     assert!(to_previous(&aws).await.unwrap().restored);
     assert_eq!(restarts(&aws), 1);
     let tags = aws.with(|state| state.group(OLD).tags.clone());
-    assert_eq!(tags[tags::RESTORING_SINCE], "2025-10-27T14:35:00Z");
+    assert_eq!(
+        tags[tags::RESTORING_SINCE],
+        "2025-10-27T14:35:00Z by rollback-1"
+    );
 }
 
 #[tokio::test]
@@ -591,4 +614,45 @@ async fn fresh_tasks_get_the_time_of_grace_of_their_own_settings() {
     restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
     let call = aws.calls_to("UpdateService").pop().unwrap();
     assert_eq!(call["healthCheckGracePeriodSeconds"], 90);
+}
+
+#[tokio::test]
+async fn of_two_rollbacks_to_one_target_each_has_its_own_tag_and_removes_no_other() {
+    let aws = draining();
+    let first = restore_by(&aws, "first", json!({})).await.unwrap();
+    let second = restore_by(&aws, "second", json!({})).await.unwrap();
+    assert_ne!(first.restoring_since, second.restoring_since);
+    // What the first one has started may have been asked to drain before the second one began.
+    assert_eq!(restarts(&aws), 1);
+    let tags = aws.with(|state| state.group(OLD).tags.clone());
+    assert_eq!(
+        tags.get(tags::RESTORING_SINCE),
+        second.restoring_since.as_ref()
+    );
+
+    // The first one fails when the second one has begun.
+    aws.on("UpdateService").once().before(|state, _| {
+        state.tag(OLD, tags::RESTORING_SINCE, "2025-10-27T12:30:00Z by second");
+    });
+    aws.on("UpdateService").fails("AccessDeniedException");
+    restore_by(&aws, "first", json!({})).await.unwrap_err();
+    assert!(has(&aws, OLD, tags::RESTORING_SINCE));
+    restore_by(&aws, "third", json!({})).await.unwrap_err();
+    assert!(!has(&aws, OLD, tags::RESTORING_SINCE));
+}
+
+#[tokio::test]
+async fn an_execution_of_any_name_can_roll_back() {
+    let aws = draining();
+    let output = restore_by(&aws, "zurück (bitte!)", json!({}))
+        .await
+        .unwrap();
+    assert_eq!(
+        output.restoring_since.as_deref(),
+        Some("2025-10-27T12:30:00Z by zurück__bitte__")
+    );
+    restore_by(&aws, "zurück (bitte!)", json!({}))
+        .await
+        .unwrap();
+    assert_eq!(restarts(&aws), 0);
 }

@@ -31,7 +31,14 @@ impl Switch<'_> {
         if refusal.is_err() && self.is_named(&own).await? {
             return Ok(());
         }
-        refusal
+        refusal.map_err(|mut error| {
+            // Two rollbacks to one deployment: the later one has the tag.
+            if self.input.roll_back && tags::is_being_restored(&own.tags, (self.clock)()) {
+                error.message +=
+                    "; another rollback to it has begun since, and gives it fresh tasks";
+            }
+            error
+        })
     }
 
     /// Removes the tags of draining from the target of a rollback that has fresh tasks, before it is active. Returns

@@ -1,33 +1,9 @@
-//! Which execution of the deploy machine this is, and whether another one of the same deployment goes first.
+//! Whether another execution of the same deployment goes first.
 
 use aws_sdk_sfn::Client;
 use aws_sdk_sfn::types::ExecutionListItem;
 use lifecycle::executions::{self, Execution};
 use lifecycle::{DeploymentId, ErrorName, StepError};
-use serde::Deserialize;
-use serde_json::Value;
-
-/// What the machine sends: the execution's own input, and which execution it is.
-#[derive(Debug, Clone, Deserialize)]
-pub struct Started {
-    /// What the execution was started with.
-    pub input: Value,
-    /// The execution itself. A machine of an earlier version sends the input alone.
-    pub execution: Option<Execution>,
-}
-
-impl Started {
-    /// Reads a payload.
-    pub fn read(payload: Value) -> Self {
-        match Started::deserialize(&payload) {
-            Ok(started) if started.execution.is_some() => started,
-            _ => Started {
-                input: payload,
-                execution: None,
-            },
-        }
-    }
-}
 
 /// Checks the execution's name: it may begin with a deployment id, and then it is this deployment's; and a tag
 /// can hold it.

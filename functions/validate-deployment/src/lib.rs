@@ -16,7 +16,7 @@ use serde_json::Value;
 use settings::{Deployment, Document, Input};
 use time::UtcDateTime;
 
-use execution::Started;
+use lifecycle::executions::Started;
 
 /// Whether the deployment continues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -352,6 +352,7 @@ async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_n
         noted(0, tags::REPLACED_AT),
         noted(1, tags::REPLACED_AT),
         noted(1, tags::DOWN_SINCE),
+        noted(1, tags::UNHEALTHY_SINCE),
         noted(2, tags::DOWN_SINCE),
     ];
     expected.sort();
@@ -374,7 +375,8 @@ async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_n
     let third = sweep_at(SWEEP + time::Duration::minutes(10), &aws).await;
     assert_eq!(
         aws.changes(),
-        [format!("RemoveTags {} {}", id(2), tags::DOWN_SINCE)]
+        [(1, tags::UNHEALTHY_SINCE), (2, tags::DOWN_SINCE)]
+            .map(|(number, tag)| format!("RemoveTags {} {tag}", id(number)))
     );
     assert_eq!(
         (third.repair, third.problems.len(), third.unhealthy_targets),

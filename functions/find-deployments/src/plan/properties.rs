@@ -7,7 +7,7 @@ use crate::facts::{Service, Targets};
 use crate::observations::observe;
 use lifecycle::tags::{
     DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, REPLACED_AT,
-    RESTORING_SINCE, ROLLED_BACK_AT,
+    RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
 };
 use proptest::collection::{btree_map, btree_set};
 use proptest::prelude::*;
@@ -16,7 +16,7 @@ use time::macros::utc_datetime;
 
 const NOW: UtcDateTime = utc_datetime!(2025-10-27 12:00:00);
 const DAYS: u8 = 12;
-const MARKS: [&str; 9] = [
+const MARKS: [&str; 10] = [
     READY_AT,
     LIVE_SINCE,
     DRAINING_SINCE,
@@ -26,6 +26,7 @@ const MARKS: [&str; 9] = [
     RESTORING_SINCE,
     REPLACED_AT,
     DOWN_SINCE,
+    UNHEALTHY_SINCE,
 ];
 
 /// The most that a policy of these properties has, in seconds.
@@ -298,15 +299,22 @@ proptest! {
     #[test]
     fn a_repair_goes_to_the_newest_that_is_fit(facts in facts(), policy in policy()) {
         let first = plan(&facts, &policy, NOW);
-        let is_fit = |it: &&Deployment| {
-            let is_healthy = it.targets.is_some_and(|targets| targets.healthy > 0);
-            it.may_take_over() && is_healthy && first.active_deployment_id.as_ref() != Some(&it.id)
+        let is_healthy = |it: &Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
+        let is_passed_over = |it: &Deployment| {
+            let since = it.marks().and_then(|marks| tags::seen_at(marks, UNHEALTHY_SINCE, NOW));
+            let is_old = |since| NOW - since >= policy.settle.max(defaults::SWEEPS_APART);
+            it.has_no_healthy_target() && since.is_some_and(is_old)
         };
-        let newest = facts.deployments.iter().filter(is_fit).map(|it| &it.id).max();
+        let is_next = |it: &&Deployment| {
+            it.may_take_over() && !is_passed_over(it) && first.active_deployment_id.as_ref() != Some(&it.id)
+        };
+        let next = facts.deployments.iter().filter(is_next).max_by_key(|it| &it.id);
         match &first.repair {
-            Some(repair) => prop_assert_eq!(Some(&repair.deployment_id), newest),
+            Some(repair) => {
+                prop_assert!(next.is_some_and(|next| next.id == repair.deployment_id && is_healthy(next)));
+            }
             None if first.is_down && !facts.moved && !policy.remove_everything => {
-                prop_assert_eq!(newest, None);
+                prop_assert!(next.is_none_or(|next| !is_healthy(next)));
                 prop_assert!(!first.problems.is_empty());
             }
             None => {}
@@ -448,7 +456,7 @@ proptest! {
                 Action::Keep => prop_assert_eq!(before, after),
                 Action::Drain => {
                     prop_assert_eq!(after.action, Action::Drain);
-                    prop_assert_eq!(after.state, State::Draining);
+                    prop_assert!(matches!(after.state, State::Draining | State::Deleting));
                 }
                 // The rules are still there, and the rollout has still failed, as far as the facts say.
                 Action::Unroute | Action::Restart => prop_assert_eq!(before.action, after.action),

@@ -25,8 +25,7 @@ impl Planner<'_> {
         let is_down = deployment.is_down(self.active == Some(&deployment.id));
         let marks = deployment.marks().filter(|_| is_down)?;
         let since = seen_at(marks, tags::DOWN_SINCE, self.now)?;
-        let is_another_sweep = self.now - since >= self.policy.settle.max(defaults::SWEEPS_APART);
-        is_another_sweep.then_some(since)
+        self.is_another_sweep(since).then_some(since)
     }
 
     /// The active deployment, if sweeps in a row have found no healthy target of it, and since when.
@@ -76,8 +75,31 @@ impl Planner<'_> {
         wanted.saturating_sub(targets.healthy)
     }
 
+    /// The newest deployment that may take over and is not passed over.
+    fn next_in_line(&self) -> Option<&Deployment> {
+        let down = self.down_active().map(|(active, _)| active);
+        let mut all = self.facts.deployments.iter();
+        all.find(|it| {
+            it.may_take_over() && Some(&it.id) != down && self.unhealthy_since(it).is_none()
+        })
+    }
+
+    /// Since when sweeps in a row have found no healthy target of a deployment that may take over.
+    fn unhealthy_since(&self, deployment: &Deployment) -> Option<UtcDateTime> {
+        let marks = deployment
+            .marks()
+            .filter(|_| deployment.has_no_healthy_target())?;
+        let since = seen_at(marks, tags::UNHEALTHY_SINCE, self.now)?;
+        self.is_another_sweep(since).then_some(since)
+    }
+
+    fn is_another_sweep(&self, since: UtcDateTime) -> bool {
+        self.now - since >= self.policy.settle.max(defaults::SWEEPS_APART)
+    }
+
     /// The newest deployment that may carry traffic, when the default action has lost its own, or names one
-    /// that has had no healthy target for two sweeps.
+    /// that has had no healthy target for two sweeps. Not while the newest one is without a healthy target for the
+    /// first sweep: traffic goes to an older version only if the second finds none either.
     pub(super) fn repair(&self) -> Option<Repair> {
         if self.facts.moved || self.policy.remove_everything {
             return None;
@@ -86,13 +108,8 @@ impl Planner<'_> {
         if !self.is_default_action_lost() && down.is_none() {
             return None;
         }
-        let is_active = |it: &Deployment| down.is_some_and(|(active, _)| it.id == *active);
-        let is_healthy = |it: &Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
-        let chosen = self
-            .facts
-            .deployments
-            .iter()
-            .find(|it| it.may_take_over() && is_healthy(it) && !is_active(it))?;
+        let is_healthy = |it: &&Deployment| it.targets.is_some_and(|targets| targets.healthy > 0);
+        let chosen = self.next_in_line().filter(is_healthy)?;
         let TargetGroup::Ours { arn, .. } = &chosen.target_group else {
             return None;
         };
@@ -116,8 +133,16 @@ impl Planner<'_> {
         if self.facts.moved || self.policy.remove_everything {
             return None;
         }
-        let nothing_else = "no deployment that was live can take over: each is unhealthy, draining, rolled back or without \
-                            rules; roll back to one of them by its id, or push an image";
+        let nothing_else = match self.next_in_line() {
+            Some(next) if repair.is_none() => format!(
+                "{} is the newest that can take over and has no healthy target at this moment; if the next sweep finds none \
+                 either, the next one takes over; roll back by its id to the one that you want now",
+                next.id
+            ),
+            _ => "no deployment that was live can take over: each is unhealthy, draining, rolled back or without rules; roll \
+                  back to one of them by its id, or push an image"
+                .to_owned(),
+        };
         let Some((active, since)) = self.down_active() else {
             let is_lost = self.is_default_action_lost() && self.was_any_live() && repair.is_none();
             return is_lost
@@ -130,7 +155,7 @@ impl Planner<'_> {
         } = targets?;
         let then = match repair {
             Some(repair) => format!("new visitors go to {}", repair.deployment_id),
-            None => nothing_else.to_owned(),
+            None => nothing_else,
         };
         Some(printable(
             &format!(

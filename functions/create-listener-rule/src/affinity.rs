@@ -1,14 +1,18 @@
-//! How a request says which deployment it belongs to.
+//! How a request says which deployment it belongs to, and the rule that matches none.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use aws_sdk_elasticloadbalancingv2::types::{HttpHeaderConditionConfig, Rule, RuleCondition};
+use aws_sdk_elasticloadbalancingv2::types::{
+    HttpHeaderConditionConfig, Rule, RuleCondition, SourceIpConditionConfig,
+};
+use lifecycle::routing::{self, NO_ADDRESS};
 use lifecycle::{DeploymentId, defaults};
 
-/// The condition's field for a header of any name:
+/// The fields of conditions, for a header of any name and for the address that a request comes from:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RuleCondition.html>.
 const HTTP_HEADER: &str = "http-header";
+const SOURCE_IP: &str = "source-ip";
 /// Priorities end here:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateRule.html>.
 const LAST_PRIORITY: u32 = 50_000;
@@ -20,6 +24,8 @@ pub(crate) enum Affinity {
     Header,
     /// By the cookie of the same name.
     Cookie,
+    /// No request belongs to it yet, see [`routing::is_waiting`].
+    Waiting,
 }
 
 impl fmt::Display for Affinity {
@@ -27,6 +33,7 @@ impl fmt::Display for Affinity {
         f.write_str(match self {
             Affinity::Header => "header",
             Affinity::Cookie => "cookie",
+            Affinity::Waiting => "waiting",
         })
     }
 }
@@ -35,41 +42,47 @@ impl Affinity {
     /// The priorities of the rules of this kind.
     pub(crate) fn priorities(self) -> RangeInclusive<u32> {
         match self {
-            Affinity::Header => defaults::HEADER_RULES_FROM..=defaults::COOKIE_RULES_FROM - 1,
+            Affinity::Header | Affinity::Waiting => {
+                defaults::HEADER_RULES_FROM..=defaults::COOKIE_RULES_FROM - 1
+            }
             Affinity::Cookie => defaults::COOKIE_RULES_FROM..=LAST_PRIORITY,
         }
     }
 
-    fn header(self) -> &'static str {
+    /// The header and its value that match the deployment's requests. Ids of one environment have the same length, so
+    /// none is a part of another.
+    fn header(self, deployment: &DeploymentId) -> Option<(&'static str, String)> {
         match self {
-            Affinity::Header => defaults::AFFINITY,
-            Affinity::Cookie => "Cookie",
+            Affinity::Header => Some((defaults::AFFINITY, deployment.to_string())),
+            Affinity::Cookie => Some(("Cookie", format!("*{}={deployment}*", defaults::AFFINITY))),
+            Affinity::Waiting => None,
         }
     }
 
-    /// Ids of one environment have the same length, so none is a part of another.
-    fn value(self, deployment: &DeploymentId) -> String {
-        match self {
-            Affinity::Header => deployment.to_string(),
-            Affinity::Cookie => format!("*{}={deployment}*", defaults::AFFINITY),
-        }
-    }
-
-    /// The condition that matches the deployment's requests.
+    /// The condition that matches the deployment's requests, or none.
     pub(crate) fn condition(self, deployment: &DeploymentId) -> RuleCondition {
-        RuleCondition::builder()
-            .field(HTTP_HEADER)
-            .http_header_config(
+        let condition = RuleCondition::builder();
+        let condition = match self.header(deployment) {
+            Some((name, value)) => condition.field(HTTP_HEADER).http_header_config(
                 HttpHeaderConditionConfig::builder()
-                    .http_header_name(self.header())
-                    .values(self.value(deployment))
+                    .http_header_name(name)
+                    .values(value)
                     .build(),
-            )
-            .build()
+            ),
+            None => condition.field(SOURCE_IP).source_ip_config(
+                SourceIpConditionConfig::builder()
+                    .values(NO_ADDRESS)
+                    .build(),
+            ),
+        };
+        condition.build()
     }
 
     /// Whether that is the only condition of the rule.
     pub(crate) fn is_condition_of(self, rule: &Rule, deployment: &DeploymentId) -> bool {
+        let Some((header, value)) = self.header(deployment) else {
+            return routing::is_waiting(rule);
+        };
         let [condition] = rule.conditions() else {
             return false;
         };
@@ -77,8 +90,8 @@ impl Affinity {
             && condition.http_header_config().is_some_and(|config| {
                 config
                     .http_header_name()
-                    .is_some_and(|name| name.eq_ignore_ascii_case(self.header()))
-                    && config.values() == [self.value(deployment)]
+                    .is_some_and(|name| name.eq_ignore_ascii_case(header))
+                    && config.values() == [value]
             })
     }
 }

@@ -31,22 +31,28 @@ pub struct Input {
     pub deployment_id: DeploymentId,
     /// The ARN of its target group.
     pub target_group_arn: String,
+    /// Only attach the target group to the load balancer, by a rule that matches no request. The deployment has no tasks,
+    /// and until it has, those who are pinned to it keep reaching the active one.
+    #[serde(default)]
+    pub waiting: bool,
 }
 
-/// The two rules, created or adopted.
+/// The rules, created or adopted.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Output {
-    /// The rule for requests with the header.
-    pub header_rule: ListenerRule,
-    /// The rule for requests with the cookie.
-    pub cookie_rule: ListenerRule,
+    /// The rule for requests with the header, unless the deployment waits for its tasks.
+    pub header_rule: Option<ListenerRule>,
+    /// The rule for requests with the cookie, unless it waits.
+    pub cookie_rule: Option<ListenerRule>,
+    /// The rule that matches no request, if it waits.
+    pub waiting_rule: Option<ListenerRule>,
     /// Whether this run created any of them.
     pub outcome: Origin,
 }
 
 /// Adopts the deployment's two rules where they exist, else creates them with the lowest free priorities.
-/// What the default action does before it routes, they do too.
+/// What the default action does before it routes, they do too. The rule with which it waited for its tasks is deleted.
 ///
 /// # Errors
 /// `DefaultActionNotOurs` while a maintenance page is up, `Configuration` when a new rule cannot do what the default action does before it routes,
@@ -77,11 +83,23 @@ pub async fn run(
         input,
         policy,
     };
+    if new.input.waiting {
+        let (outcome, rule) = new.adopt_or_create(Affinity::Waiting, &mut rules).await?;
+        return Ok(Output {
+            header_rule: None,
+            cookie_rule: None,
+            waiting_rule: Some(rule),
+            outcome,
+        });
+    }
     let (header, header_rule) = new.adopt_or_create(Affinity::Header, &mut rules).await?;
+    // Before the next one, so that the deployment needs no room for a third rule.
+    new.delete_waiting(&rules).await?;
     let (cookie, cookie_rule) = new.adopt_or_create(Affinity::Cookie, &mut rules).await?;
     Ok(Output {
-        header_rule,
-        cookie_rule,
+        header_rule: Some(header_rule),
+        cookie_rule: Some(cookie_rule),
+        waiting_rule: None,
         outcome: if header == cookie {
             header
         } else {
@@ -146,6 +164,15 @@ impl NewRule<'_> {
                  could have one"
             ),
         ))
+    }
+
+    /// Deletes the rule with which the deployment waited for its tasks, if there is one.
+    async fn delete_waiting(&self, rules: &[Rule]) -> Result<(), StepError> {
+        let waiting = existing(self.elb, &self.input, Affinity::Waiting, rules).await?;
+        if let Some(rule) = waiting {
+            delete(self.elb, self.baseline, &self.input.deployment_id, &rule).await?;
+        }
+        Ok(())
     }
 
     async fn create(
@@ -247,25 +274,34 @@ pub async fn undo(
 ) -> Result<usize, StepError> {
     let mut deleted = 0;
     for rule in routing::rules_of(elb, baseline, deployment).await? {
-        let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
-            deleted += 1;
-            continue;
-        };
-        if error
-            .as_service_error()
-            .is_some_and(|error| error.is_rule_not_found_exception())
-        {
-            continue;
-        }
-        // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
-        // which may delete only by tag, is denied the SDK's next attempt.
-        let left = routing::rules_of(elb, baseline, deployment).await?;
-        if left.iter().any(|still| still.arn == rule.arn) {
-            return Err(failed(format_args!("delete rule {}", rule.arn), error));
-        }
-        deleted += 1;
+        deleted += usize::from(delete(elb, baseline, deployment, &rule).await?);
     }
     Ok(deleted)
+}
+
+/// Deletes a rule of the deployment. Returns whether it was there.
+async fn delete(
+    elb: &Client,
+    baseline: &Baseline,
+    deployment: &DeploymentId,
+    rule: &ListenerRule,
+) -> Result<bool, StepError> {
+    let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
+        return Ok(true);
+    };
+    if error
+        .as_service_error()
+        .is_some_and(|error| error.is_rule_not_found_exception())
+    {
+        return Ok(false);
+    }
+    // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
+    // which may delete only by tag, is denied the SDK's next attempt.
+    let left = routing::rules_of(elb, baseline, deployment).await?;
+    match left.iter().any(|still| still.arn == rule.arn) {
+        true => Err(failed(format_args!("delete rule {}", rule.arn), error)),
+        false => Ok(true),
+    }
 }
 
 #[cfg(test)]

@@ -60,9 +60,25 @@ async fn run_step(aws: &MemoryAws) -> Result<Output, StepError> {
     run_step_for(aws, ID).await
 }
 
+fn priorities(output: &Output) -> (u32, u32) {
+    let priority = |rule: &Option<ListenerRule>| rule.as_ref().expect("a rule").priority;
+    (priority(&output.header_rule), priority(&output.cookie_rule))
+}
+
 async fn run_step_for(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
-    let input =
-        json!({"deploymentId": id, "targetGroupArn": group_arn(id), "fromALaterVersion": 1});
+    run_with(aws, id, json!({"fromALaterVersion": 1})).await
+}
+
+/// The step that only attaches the target group.
+async fn wait_step(aws: &MemoryAws) -> Result<Output, StepError> {
+    run_with(aws, ID, json!({"waiting": true})).await
+}
+
+async fn run_with(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, StepError> {
+    let mut input = json!({"deploymentId": id, "targetGroupArn": group_arn(id)});
+    for (key, value) in more.as_object().unwrap() {
+        input[key] = value.clone();
+    }
     let input = serde_json::from_value(input).unwrap();
     let secrets = aws_sdk_secretsmanager::Client::new(&aws.config());
     let elb = Client::new(&aws.config());
@@ -72,7 +88,7 @@ async fn run_step_for(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
 /// The priorities of the header rule and of the cookie rule.
 async fn run_for_priorities(aws: &MemoryAws) -> (u32, u32) {
     let output = run_step(aws).await.unwrap();
-    (output.header_rule.priority, output.cookie_rule.priority)
+    priorities(&output)
 }
 
 async fn try_undo(aws: &MemoryAws) -> Result<usize, StepError> {
@@ -93,6 +109,7 @@ async fn both_rules_are_created_as_the_design_says() {
         json!({
             "headerRule": {"arn": rule_arn("rule-1"), "priority": 100},
             "cookieRule": {"arn": rule_arn("rule-2"), "priority": 20100},
+            "waitingRule": null,
             "outcome": "created"
         })
     );
@@ -163,7 +180,7 @@ async fn the_lowest_free_priority_is_used_and_gaps_are_filled() {
     aws.with(|state| add_others(state, [1, 100, 101, 103, 20100, 20102, 50000]));
     assert_eq!(run_for_priorities(&aws).await, (102, 20101));
     let output = run_step_for(&aws, NEWER).await.unwrap();
-    let priorities = (output.header_rule.priority, output.cookie_rule.priority);
+    let priorities = priorities(&output);
     assert_eq!(priorities, (104, 20103));
 }
 
@@ -427,4 +444,52 @@ async fn while_a_maintenance_page_is_up_no_rule_is_made_or_loses_its_login() {
     let error = run_step(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::DefaultActionNotOurs);
     assert_eq!(aws.changes(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_deployment_that_waits_for_its_tasks_has_a_rule_that_no_request_matches() {
+    let aws = aws();
+    for origin in [Origin::Created, Origin::Adopted] {
+        let output = wait_step(&aws).await.unwrap();
+        assert_eq!(output.outcome, origin);
+        assert_eq!(output.waiting_rule.unwrap().priority, 100);
+        assert_eq!((output.header_rule, output.cookie_rule), (None, None));
+    }
+    let conditions = aws.with(|state| state.rules[0].conditions.clone());
+    let nobody = json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
+    assert_eq!(conditions, nobody);
+    assert_eq!(aws.with(|state| state.rules.len()), 1);
+
+    // Its tasks are there: the rules that pin take its place, and at no moment it needs a third one.
+    aws.forget_calls();
+    assert_eq!(priorities(&run_step(&aws).await.unwrap()), (101, 20_100));
+    let changes = aws.changes().into_iter();
+    let kinds: Vec<_> = changes
+        .map(|it| it.split(' ').next().unwrap().to_owned())
+        .collect();
+    assert_eq!(kinds, ["CreateRule", "DeleteRule", "CreateRule"]);
+    assert_eq!(priorities(&run_step(&aws).await.unwrap()), (101, 20_100));
+    assert_eq!(aws.with(|state| state.rules.len()), 2);
+}
+
+#[tokio::test]
+async fn a_waiting_rule_that_another_run_deletes_or_whose_deletion_lost_its_answer_is_done() {
+    for prepare in [
+        (|aws: &MemoryAws| {
+            aws.on("DeleteRule").once().before(|state, _| {
+                state.rules.retain(|rule| rule.priority != 100);
+            })
+        }) as fn(&MemoryAws),
+        |aws| {
+            aws.on("DeleteRule")
+                .once()
+                .loses_the_answer("InternalFailure")
+        },
+    ] {
+        let aws = aws();
+        wait_step(&aws).await.unwrap();
+        prepare(&aws);
+        assert_eq!(priorities(&run_step(&aws).await.unwrap()), (101, 20_100));
+        assert_eq!(aws.with(|state| state.rules.len()), 2);
+    }
 }

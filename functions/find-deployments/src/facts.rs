@@ -220,6 +220,8 @@ pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError
     let in_rules: BTreeSet<String> = routing::rules(elb, &baseline.listener_arn)
         .await?
         .iter()
+        // No visitor comes by the rule with which a rollback waits for tasks.
+        .filter(|rule| !routing::is_waiting(rule))
         .flat_map(|rule| routing::forwarded_to(rule.actions()))
         .collect();
     let groups = target_groups(clients).await?;

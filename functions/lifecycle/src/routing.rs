@@ -6,7 +6,8 @@ use std::cmp::Reverse;
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Action, ActionTypeEnum, FixedResponseActionConfig, ForwardActionConfig, Rule, TargetGroupTuple,
+    Action, ActionTypeEnum, FixedResponseActionConfig, ForwardActionConfig, Rule, RuleCondition,
+    TargetGroupTuple,
 };
 
 use crate::aws_error::failed;
@@ -263,6 +264,30 @@ impl ListenerRule {
 /// The rule's priority. `None` for the default rule.
 pub fn priority(rule: &Rule) -> Option<u32> {
     rule.priority()?.parse().ok()
+}
+
+/// The only source address of a waiting rule, from which no request comes: it is kept for documentation,
+/// <https://www.rfc-editor.org/rfc/rfc5737>.
+pub const NO_ADDRESS: &str = "192.0.2.0/32";
+
+/// Whether the rule is a waiting one: it matches no request, and only attaches a target group to the load balancer, so
+/// that ECS starts tasks for it and the load balancer checks their health.
+pub fn is_waiting(rule: &Rule) -> bool {
+    let values = |condition: &RuleCondition| {
+        condition
+            .source_ip_config()
+            .is_some_and(|config| config.values() == [NO_ADDRESS])
+    };
+    matches!(rule.conditions(), [condition] if values(condition))
+}
+
+/// Whether the rule matches by headers alone, as those do that pin visitors to a deployment.
+pub fn is_pin(rule: &Rule) -> bool {
+    let conditions = rule.conditions();
+    !conditions.is_empty()
+        && conditions
+            .iter()
+            .all(|it| it.http_header_config().is_some())
 }
 
 /// Whether the rule forwards to the target group that is named after the deployment.

@@ -14,7 +14,7 @@ mod target;
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 use lifecycle::aws_error::found;
 use lifecycle::executions::{Execution, Started};
-use lifecycle::routing::Routing;
+use lifecycle::routing::{self, Routing};
 use lifecycle::sdk::Clients;
 use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, Tags};
@@ -47,9 +47,11 @@ pub struct Output {
     pub desired_count: u32,
     /// Whether it gets fresh tasks, which have to become healthy first.
     pub restored: bool,
-    /// Whether no rule names it, so that the machine makes its rules and calls again: ECS starts no tasks for a
+    /// Whether no rule names it, so that the machine makes one and calls again: ECS starts no tasks for a
     /// target group that no load balancer uses.
     pub unrouted: bool,
+    /// Whether it has both rules that pin visitors to it. Otherwise the machine makes them before it switches.
+    pub pinned: bool,
     /// Whether an earlier rollback took it back.
     pub was_rolled_back: bool,
     /// The deployment that is active now.
@@ -199,12 +201,22 @@ impl Restore<'_> {
             desired_count,
             restored,
             unrouted,
+            pinned: self.is_pinned(),
             was_rolled_back: self.group.has(tags::ROLLED_BACK_AT),
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
             restoring_since: tags.get(tags::RESTORING_SINCE).cloned(),
             reason,
         })
+    }
+
+    /// Whether both rules pin visitors to it. An earlier rollback that failed may have left only the one with which it
+    /// waited for tasks.
+    fn is_pinned(&self) -> bool {
+        let pins = self.routing.rules.iter().filter(|rule| {
+            routing::is_pin(rule) && routing::forwards_to(rule, &self.group.deployment)
+        });
+        pins.count() >= 2
     }
 
     /// Keeps other runs from draining and deleting the deployment. Returns the time of a tag that an

@@ -104,6 +104,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 desired_count: 3,
                 restored: false,
                 unrouted: false,
+                pinned: true,
                 was_rolled_back: false,
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
@@ -541,6 +542,7 @@ fn the_answer_is_as_documented() {
         desired_count: 2,
         restored: true,
         unrouted: false,
+        pinned: false,
         was_rolled_back: true,
         replaced_deployment_id: None,
         replaced: vec![NEW.parse().unwrap()],
@@ -551,7 +553,7 @@ fn the_answer_is_as_documented() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
-            "restored": true, "unrouted": false, "wasRolledBack": true, "replacedDeploymentId": null,
+            "restored": true, "unrouted": false, "pinned": false, "wasRolledBack": true, "replacedDeploymentId": null,
             "replaced": [NEW],
             "restoringSince": "2025-10-27T12:30:00Z", "reason": "why"
         })
@@ -655,4 +657,17 @@ async fn an_execution_of_any_name_can_roll_back() {
         .await
         .unwrap();
     assert_eq!(restarts(&aws), 0);
+}
+
+#[tokio::test]
+async fn one_that_lacks_a_rule_is_pinned_again_before_traffic_goes_to_it() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    assert!(to_previous(&aws).await.unwrap().pinned);
+    // An earlier rollback waited for its tasks in vain, and one rule of the two does not do.
+    aws.with(|state| {
+        state.rules[0].conditions =
+            json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
+    });
+    let output = to_previous(&aws).await.unwrap();
+    assert_eq!((output.pinned, output.restored), (false, false));
 }

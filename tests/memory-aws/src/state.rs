@@ -242,8 +242,11 @@ impl State {
         for mark in marks {
             self.tag(id, mark, "2025-10-27T12:25:00Z");
         }
-        self.add_rule(100 + number, id, own_tags(id));
-        self.add_rule(20_100 + number, id, own_tags(id));
+        for (priority, header) in [(100, "X-Pulse-Render-Affinity"), (20_100, "Cookie")] {
+            let by_header = json!({"HttpHeaderName": header, "Values": [id]});
+            self.add_rule(priority + number, id, own_tags(id))
+                .conditions = json!([{"Field": "http-header", "HttpHeaderConfig": by_header}]);
+        }
         let revision = self.add_task_definition(own_tags(id));
         self.add_service(id, own_tags(id))["taskDefinition"] = revision.into();
     }

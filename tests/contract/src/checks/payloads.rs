@@ -78,10 +78,15 @@ pub fn words(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// The fields of a step's input. The first step of the deploy machine gets one that has the operator's in a field.
+/// The fields of a step's input. The first step of a machine may get one that has the operator's in a field.
 pub(crate) fn input(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
     let mut fields = BTreeSet::new();
-    for item in items(repository, &step.path("src/"))? {
+    let mut of_step = items(repository, &step.path("src/"))?;
+    let begins = |(_, text): (&str, &str)| text.contains("Started::read(");
+    if repository.below(&step.path("src/")).any(begins) {
+        of_step.extend(items(repository, "functions/lifecycle/src/executions.rs")?);
+    }
+    for item in of_step {
         if let syn::Item::Struct(item) = item
             && ["Input", "Started"].iter().any(|name| item.ident == name)
         {

@@ -286,7 +286,8 @@ fn decode(function: &str, payload: &Value) -> Result<(), StepError> {
     let step = function.to_kebab_case();
     let known = STEPS.iter().find(|(name, _)| *name == step);
     let (_, decode) = known.unwrap_or_else(|| panic!("no input of {function}"));
-    if step != "validate-deployment" {
+    // The first steps of these machines get the operator's input with the execution.
+    if !["validate-deployment", "restore-deployment"].contains(&step.as_str()) {
         return decode(payload.to_string().as_bytes());
     }
     decode(payload["input"].to_string().as_bytes())?;

@@ -396,9 +396,9 @@ mistakes! {
     tasks_that_are_out_of_reach: baseline::ways_to_tasks, BASELINE,
         "      GroupId: !Ref AlbSecurityGroup" => "      GroupId: !Ref ServiceSecurityGroup", "AlbSecurityGroup does not reach tasks in a network that exists";
     a_zone_that_depends_on_another_one: baseline::nat_gateways, BASELINE,
-        "NatGatewayId: !Ref NatGatewayTwo" => "NatGatewayId: !Ref NatGatewayOne", "the gateway of PrivateDefaultRouteTwo";
+        "NatGatewayId: !If [HasNatGatewayPerZone, !Ref NatGatewayTwo, !Ref NatGatewayOne]" => "NatGatewayId: !Ref NatGatewayOne", "the gateway of PrivateDefaultRouteTwo";
     a_subnet_that_loses_its_route: baseline::nat_gateways, BASELINE,
-        "After: !If [HasNatGatewayPerZone, !Ref PrivateDefaultRouteTwo, \"\"]" => "After: nothing", "what PrivateSubnetTwoRoutes comes after";
+        "RouteTableId: !Ref PrivateRouteTableTwo\n\n  NatAddress" => "RouteTableId: !If [HasNatGatewayPerZone, !Ref PrivateRouteTableTwo, !Ref PrivateRouteTable]\n\n  NatAddress", "the route table of PrivateSubnetTwoRoutes";
     a_choice_that_existing_stacks_have_made: baseline::nat_gateways, BASELINE,
         "[\"true\", \"false\", perZone]" => "[one, none, perZone]", "the choice of NAT gateways";
     parameters_of_a_similar_environment: baseline::what_starts_tasks, BASELINE,

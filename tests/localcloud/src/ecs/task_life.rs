@@ -226,10 +226,10 @@ async fn prepare_container(
     }
     let image = shared.backends.image(reference).await?;
     let mut logs = Destination::for_container(container, &facts.id);
-    if let (Some(role), Some(destination)) = (role, &logs) {
-        if !role.log_stream(destination, &region_account).await? {
-            logs = None;
-        }
+    if let (Some(role), Some(destination)) = (role, &logs)
+        && !role.log_stream(destination, &region_account).await?
+    {
+        logs = None;
     }
     let mut environment: BTreeMap<String, String> = image
         .environment

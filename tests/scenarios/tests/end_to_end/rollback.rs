@@ -95,7 +95,12 @@ async fn a_rollback_makes_rules_and_tasks_again(env: &TestEnvironment, id: &str)
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     let found = ended.output_of("RestoreDeployment")?;
     assert_eq!(found["Payload"]["unrouted"], true, "{found}");
-    let order = ["CreateListenerRule", "StartFreshTasks", "SwitchTraffic"];
+    let order = [
+        "CreateWaitingRule",
+        "StartFreshTasks",
+        "CreateListenerRule",
+        "SwitchTraffic",
+    ];
     let entered = order.map(|state| ended.entered(state));
     assert!(
         entered.is_sorted() && entered[0].is_some(),

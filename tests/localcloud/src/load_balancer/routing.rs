@@ -5,8 +5,8 @@
 
 use std::sync::Mutex;
 
-use http::HeaderMap;
-use http::header::HOST;
+use http::header::{AUTHORIZATION, COOKIE, HOST};
+use http::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
 use wildmatch::WildMatch;
 
@@ -48,6 +48,16 @@ pub struct Request<'a> {
 }
 
 impl Request<'_> {
+    /// Whether a login or a token comes with it. Which one is not checked.
+    /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html>
+    fn is_known(&self) -> bool {
+        let has_session = |cookies: &HeaderValue| {
+            String::from_utf8_lossy(cookies.as_bytes()).contains("AWSELBAuthSessionCookie")
+        };
+        self.headers.contains_key(AUTHORIZATION)
+            || self.headers.get_all(COOKIE).iter().any(has_session)
+    }
+
     /// The `Host` header without its port. Clients of a load balancer on port 8443 send the port.
     /// Redirects are written for AWS, where clients do not send one.
     fn host(&self) -> &str {
@@ -88,6 +98,7 @@ enum Matcher {
 
 #[derive(Debug)]
 enum Route {
+    Authenticated(Box<Route>),
     Forward(Weights),
     Answer(Action),
     Nothing,
@@ -120,11 +131,7 @@ impl Routes {
         let listener = self.listeners.iter().find(|l| l.port == port)?;
         let rule = listener.rules.iter().find(|rule| rule.matches(request));
         let route = rule.map_or(&listener.default, |rule| &rule.route);
-        Some(match route {
-            Route::Forward(weights) => weights.next().map_or(Decision::Nothing, Decision::Forward),
-            Route::Answer(action) => answer(action, request, ports),
-            Route::Nothing => Decision::Nothing,
-        })
+        Some(route.decide(request, ports))
     }
 }
 
@@ -184,8 +191,26 @@ impl Matcher {
 }
 
 impl Route {
+    fn decide(&self, request: Request<'_>, ports: Ports) -> Decision {
+        match self {
+            Route::Authenticated(route) if request.is_known() => route.decide(request, ports),
+            // AWS redirects to the login, and answers 401 where no token is. Here there is no login to go to.
+            Route::Authenticated(_) => Decision::FixedResponse {
+                status: 401,
+                content_type: "text/plain".to_owned(),
+                body: String::new(),
+            },
+            Route::Forward(weights) => weights.next().map_or(Decision::Nothing, Decision::Forward),
+            Route::Answer(action) => answer(action, request, ports),
+            Route::Nothing => Decision::Nothing,
+        }
+    }
+
+    /// The routing action is the last one. Actions before it authenticate.
     fn new(actions: &[Action]) -> Self {
-        // The routing action is the last one. Actions before it authenticate.
+        if let [Action::Authenticate, rest @ ..] = actions {
+            return Route::Authenticated(Box::new(Route::new(rest)));
+        }
         match actions.last() {
             Some(Action::Forward(groups)) => Route::Forward(Weights {
                 credits: Mutex::new(vec![0; groups.len()]),
@@ -220,7 +245,7 @@ impl Weights {
 
 fn answer(action: &Action, request: Request<'_>, ports: Ports) -> Decision {
     match action {
-        Action::Forward(_) => Decision::Nothing,
+        Action::Forward(_) | Action::Authenticate => Decision::Nothing,
         Action::FixedResponse {
             status,
             content_type,
@@ -319,6 +344,37 @@ mod tests {
             ..ControlPlane::default()
         };
         Routes::new(&control_plane)
+    }
+
+    #[test]
+    fn what_comes_after_a_login_is_for_those_who_are_known() {
+        let forward = forward_to(&[("a", 1)]);
+        let answers = Action::FixedResponse {
+            status: 200,
+            content_type: "text/plain".to_owned(),
+            body: "ok".to_owned(),
+        };
+        let guarded = |action: &Action| vec![Action::Authenticate, action.clone()];
+        let by_path = Rule {
+            actions: guarded(&answers),
+            ..rule(1, vec![Condition::PathPattern(vec!["/fixed".into()])], answers.clone())
+        };
+        let routes = Routes::new(&ControlPlane {
+            listeners: vec![listener(443, vec![by_path], guarded(&forward))],
+            ..ControlPlane::default()
+        });
+        for url in ["/", "/fixed"] {
+            for (headers, is_known) in [
+                (&[][..], false),
+                (&[("cookie", "a=1")], false),
+                (&[("cookie", "a=1; AWSELBAuthSessionCookie-0=x")], true),
+                (&[("authorization", "Bearer x")], true),
+            ] {
+                let decision = decide(&routes, url, headers);
+                let refused = matches!(decision, Decision::FixedResponse { status: 401, .. });
+                assert_eq!(refused, !is_known, "{url} {headers:?}: {decision:?}");
+            }
+        }
     }
 
     fn decide(routes: &Routes, url: &str, headers: &[(&'static str, &str)]) -> Decision {

@@ -51,6 +51,8 @@ pub(crate) enum Condition {
 /// An action of a rule or of a listener's default.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Action {
+    /// `authenticate-oidc`, `authenticate-cognito` or `jwt-validation`: what comes after it is for those who are known.
+    Authenticate,
     /// `forward` to target groups by weight.
     Forward(Vec<WeightedTargetGroup>),
     /// `redirect`; parts that are absent are those of the request.

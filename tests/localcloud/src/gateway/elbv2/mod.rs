@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Mutex;
 
 mod account_limits;
+mod action_order;
 mod client_secrets;
 mod conditions;
 #[cfg(test)]
@@ -111,6 +112,7 @@ impl Elbv2 {
         unknown_arns::check(operation, &params, &state)?;
         tags::check(&params, &state)?;
         forward_actions::check(&params)?;
+        action_order::check(&params)?;
         match operation {
             "CreateRule" => {
                 conditions::check(&params)?;

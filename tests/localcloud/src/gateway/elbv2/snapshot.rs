@@ -281,9 +281,12 @@ impl Condition {
 }
 
 impl Action {
-    /// The action for the data plane; actions that only authenticate are left out.
+    /// The action for the data plane.
     fn data_plane(&self) -> Option<state::Action> {
         match self.r#type.as_str() {
+            "authenticate-oidc" | "authenticate-cognito" | "jwt-validation" => {
+                Some(state::Action::Authenticate)
+            }
             "forward" => Some(state::Action::Forward(
                 self.forward_config
                     .iter()

@@ -215,7 +215,7 @@ fn no_free_priority(
 /// gave up. The newest tries again. By then the others have failed and are undone.
 fn quota_exceeded(deployment: &DeploymentId, rules: &[Rule], mut error: StepError) -> StepError {
     let mut rules_of: BTreeMap<DeploymentId, usize> = BTreeMap::new();
-    for rule in rules {
+    for rule in rules.iter().filter(|rule| !routing::is_waiting(rule)) {
         let named: BTreeSet<DeploymentId> = routing::forwarded_to(rule.actions())
             .iter()
             .filter_map(|arn| target_group::deployment_from_name(arn, deployment.environment()))

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{DeploymentRolloutState, ServiceField, TaskDefinitionStatus};
 use aws_sdk_elasticloadbalancingv2::Client;
-use aws_sdk_elasticloadbalancingv2::types::{TargetHealth, TargetHealthStateEnum};
+use aws_sdk_elasticloadbalancingv2::types::{Rule, TargetHealth, TargetHealthStateEnum};
 use lifecycle::aws_error::failed;
 use lifecycle::routing::{self, DefaultAction};
 use lifecycle::tags::{self, Tags};
@@ -62,6 +62,8 @@ pub struct Deployment {
     pub made_at: Option<UtcDateTime>,
     /// Its targets, where they were read.
     pub targets: Option<Targets>,
+    /// Whether the rule is left with which a rollback waited for its tasks.
+    pub waits: bool,
 }
 
 impl Deployment {
@@ -127,7 +129,11 @@ impl Deployment {
         };
         let ends =
             tags.contains_key(tags::DRAINING_SINCE) || tags.contains_key(tags::DELETING_SINCE);
-        *in_use && self.was_live() && !ends && !self.is_protected && self.has_no_running_task()
+        (*in_use || self.waits)
+            && self.was_live()
+            && !ends
+            && !self.is_protected
+            && self.has_no_running_task()
     }
 
     fn has_no_running_task(&self) -> bool {
@@ -217,17 +223,22 @@ const TASK_DEFINITIONS_PER_PAGE: i32 = 100;
 pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError> {
     let (elb, baseline) = (&clients.elb, &config.baseline);
     let default_before = DefaultAction::read(elb, baseline).await?;
-    let in_rules: BTreeSet<String> = routing::rules(elb, &baseline.listener_arn)
+    // No visitor comes by the rule with which a rollback waits for tasks.
+    let (waiting, others): (Vec<_>, Vec<_>) = routing::rules(elb, &baseline.listener_arn)
         .await?
-        .iter()
-        // No visitor comes by the rule with which a rollback waits for tasks.
-        .filter(|rule| !routing::is_waiting(rule))
-        .flat_map(|rule| routing::forwarded_to(rule.actions()))
-        .collect();
+        .into_iter()
+        .partition(routing::is_waiting);
+    let named_by = |rules: Vec<Rule>| -> BTreeSet<String> {
+        let named = rules
+            .iter()
+            .flat_map(|rule| routing::forwarded_to(rule.actions()));
+        named.collect()
+    };
+    let (waiting, in_rules) = (named_by(waiting), named_by(others));
     let groups = target_groups(clients).await?;
     let mut found = Found::default();
     found
-        .add_target_groups(clients, config, &groups, &in_rules)
+        .add_target_groups(clients, config, &groups, (&in_rules, &waiting))
         .await?;
     let used = found.add_services(clients, config).await?;
     found.add_task_definitions(clients, config, &used).await?;
@@ -305,6 +316,7 @@ impl Found {
                 is_protected: false,
                 made_at: None,
                 targets: None,
+                waits: false,
             })
     }
 
@@ -327,7 +339,7 @@ impl Found {
         clients: &Clients,
         config: &Config,
         groups: &[String],
-        in_rules: &BTreeSet<String>,
+        (in_rules, waiting): (&BTreeSet<String>, &BTreeSet<String>),
     ) -> Result<(), StepError> {
         let environment = &config.baseline.environment;
         let named: Vec<(DeploymentId, String)> = groups
@@ -349,6 +361,7 @@ impl Found {
             if tags::belong_to(&tags, &id) {
                 let in_use = in_rules.contains(&arn);
                 let deployment = self.part(&id, &tags);
+                deployment.waits = waiting.contains(&arn);
                 deployment.target_group = TargetGroup::Ours { arn, tags, in_use };
             } else {
                 self.deployment(&id).target_group = TargetGroup::NotOurs { arn };

@@ -486,7 +486,7 @@ impl<'a> Planner<'a> {
             TargetGroup::Ours { in_use: true, .. }
         );
         let since = self.down_since(deployment)?;
-        if !in_use || self.facts.moved || self.down_active().is_some() {
+        if !(in_use || deployment.waits) || self.facts.moved || self.down_active().is_some() {
             return None;
         }
         Some(due(

@@ -205,7 +205,10 @@ impl Restore<'_> {
             was_rolled_back: self.group.has(tags::ROLLED_BACK_AT),
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
-            restoring_since: tags.get(tags::RESTORING_SINCE).cloned(),
+            // Not that of a rollback which has begun since.
+            restoring_since: Some(&tags)
+                .filter(|tags| self.is_own(tags))
+                .and_then(|tags| tags.get(tags::RESTORING_SINCE).cloned()),
             reason,
         })
     }
@@ -259,7 +262,7 @@ impl Restore<'_> {
     async fn tags_after_ours(&self) -> Result<Tags, StepError> {
         match tags::read_one(&self.clients.elb, &self.group.arn).await? {
             Some(tags) if tags.contains_key(tags::DELETING_SINCE) => {
-                self.untag(&[tags::RESTORING_SINCE]).await?;
+                self.release().await?;
                 Err(self.being_deleted())
             }
             Some(tags) => Ok(tags),

@@ -1,6 +1,6 @@
 //! Which deployment a rollback goes to.
 
-use lifecycle::routing::Routing;
+use lifecycle::routing::{self, Routing};
 use lifecycle::target_group::TargetGroup;
 use lifecycle::{DeploymentId, ErrorName, StepError, tags};
 
@@ -47,8 +47,17 @@ fn choose_named<'r>(
 
 fn choose_previous(routing: &Routing) -> Result<&TargetGroup, StepError> {
     let active = routing.default_action.active();
+    // Of one that only waits for tasks, an earlier rollback has found none. It is named if it is wanted.
+    let waits = |group: &TargetGroup| {
+        let id = &group.deployment;
+        let mut own = routing
+            .rules
+            .iter()
+            .filter(|rule| routing::forwards_to(rule, id));
+        own.all(routing::is_waiting)
+    };
     choices(routing)
-        .filter(|group| !group.has(tags::ROLLED_BACK_AT))
+        .filter(|group| !group.has(tags::ROLLED_BACK_AT) && !waits(group))
         .filter(|group| active.is_none_or(|active| group.deployment < *active))
         .max_by_key(|group| &group.deployment)
         .ok_or_else(|| {

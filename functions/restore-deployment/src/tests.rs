@@ -668,6 +668,43 @@ async fn one_that_lacks_a_rule_is_pinned_again_before_traffic_goes_to_it() {
         state.rules[0].conditions =
             json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
     });
-    let output = to_previous(&aws).await.unwrap();
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
     assert_eq!((output.pinned, output.restored), (false, false));
+}
+
+#[tokio::test]
+async fn one_that_an_earlier_rollback_waited_for_in_vain_is_no_previous_one() {
+    let aws = with_active(NEW, &[(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        for rule in &mut state.rules {
+            if rule.tags[tags::DEPLOYMENT_ID] == OLD {
+                rule.conditions =
+                    json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
+            }
+        }
+    });
+    assert_eq!(
+        to_previous(&aws).await.unwrap().deployment_id.as_str(),
+        OLDEST
+    );
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert_eq!(output.deployment_id.as_str(), OLD);
+}
+
+#[tokio::test]
+async fn the_tag_of_a_rollback_that_began_since_is_no_proof_for_this_one() {
+    let aws = draining();
+    aws.on("AddTags").once().after(|state, _| {
+        state.tag(OLD, tags::RESTORING_SINCE, "2025-10-27T12:30:00Z by second");
+    });
+    let output = restore_by(&aws, "first", json!({})).await.unwrap();
+    assert_eq!(output.restoring_since, None);
+
+    let aws = draining();
+    aws.on("AddTags").once().after(|state, _| {
+        state.tag(OLD, tags::RESTORING_SINCE, "2025-10-27T12:30:00Z by second");
+        state.tag(OLD, tags::DELETING_SINCE, "2025-10-27T12:30:00Z");
+    });
+    restore_by(&aws, "first", json!({})).await.unwrap_err();
+    assert!(has(&aws, OLD, tags::RESTORING_SINCE));
 }

@@ -59,6 +59,9 @@ pub struct Input {
     /// Whether the rollback has failed: its marks are taken back, and nothing is switched.
     #[serde(default)]
     pub take_back: bool,
+    /// With `take_back`: whether the rollback got as far as the switch, and may have tagged what it would have replaced.
+    #[serde(default)]
+    pub marked: bool,
     /// The value of [`tags::RESTORING_SINCE`] with which the rollback gave its target fresh tasks. As long as
     /// the target carries it, those tasks were not asked to drain.
     #[serde(default)]
@@ -134,6 +137,13 @@ struct Announced {
     at: UtcDateTime,
 }
 
+/// A deployment that a run has tagged as live and has not switched to.
+struct Marked {
+    group: TargetGroup,
+    /// What the default action was then.
+    before: DefaultAction,
+}
+
 struct Switch<'a> {
     elb: &'a Client,
     secrets: &'a aws_sdk_secretsmanager::Client,
@@ -188,8 +198,8 @@ impl Switch<'_> {
     ) -> Result<Output, StepError> {
         let mut marked = Vec::new();
         let mut converged = self.settle(replaced, announced, &mut marked).await;
-        for group in &marked {
-            let Err(second) = self.remove_live_mark(group).await else {
+        for marked in &marked {
+            let Err(second) = self.remove_live_mark(marked).await else {
                 continue;
             };
             // The tag only keeps the deployment longer, so the first outcome decides.
@@ -210,7 +220,7 @@ impl Switch<'_> {
         &self,
         replaced: &[String],
         mut announced: Announced,
-        marked: &mut Vec<TargetGroup>,
+        marked: &mut Vec<Marked>,
     ) -> Result<Output, StepError> {
         let mut previous = None;
         let mut kept = None;
@@ -236,6 +246,12 @@ impl Switch<'_> {
                 refuse_if_draining(own)?;
                 return self.unhealthy().await;
             }
+            // Before this run moves traffic itself, so that it sees whether another one does.
+            if let Some(other) = marked.iter().position(|it| it.group.arn != choice.arn) {
+                let other = marked.swap_remove(other);
+                self.remove_live_mark(&other).await?;
+                continue;
+            }
             if announced.arn != choice.arn || !self.is_fresh(&announced) {
                 announced = self.announce(&choice.arn).await?;
                 continue;
@@ -244,7 +260,10 @@ impl Switch<'_> {
             // for a candidate that may be undone.
             if !choice.has(tags::LIVE_SINCE) {
                 self.tag(&choice.arn, tags::LIVE_SINCE).await?;
-                marked.push(choice.clone());
+                marked.push(Marked {
+                    group: choice.clone(),
+                    before: routing.default_action.clone(),
+                });
                 if !self.is_fresh(&announced) {
                     continue;
                 }
@@ -346,7 +365,7 @@ impl Switch<'_> {
         &self,
         choice: &TargetGroup,
         routing: &Routing,
-        marked: &mut Vec<TargetGroup>,
+        marked: &mut Vec<Marked>,
     ) -> Result<(), StepError> {
         let is_ours = |arn: &str| routing.deployments.iter().any(|group| group.arn == arn);
         let current = &routing.default_action.actions;
@@ -362,22 +381,29 @@ impl Switch<'_> {
             .send()
             .await;
         if !answer.as_ref().is_err_and(is_refused) {
-            marked.retain(|group| group.arn != choice.arn);
+            marked.retain(|marked| marked.group.arn != choice.arn);
         }
         let attempt = format_args!("point the default action at {}", choice.deployment);
         answer.map(drop).map_err(|error| failed(attempt, error))
     }
 
     /// Removes the tag of a switch that did not happen, so that the candidate can be undone.
-    async fn remove_live_mark(&self, choice: &TargetGroup) -> Result<(), StepError> {
-        if self.is_named(choice).await? {
+    ///
+    /// Another run that had read the tag may have switched to it without setting its own. So the tag stays if the default
+    /// action has changed since it was written, whatever it names now, and is set again if it changes meanwhile.
+    async fn remove_live_mark(&self, marked: &Marked) -> Result<(), StepError> {
+        let is_as_before = async || {
+            let now = DefaultAction::read(self.elb, self.baseline).await?;
+            Ok(now == marked.before)
+        };
+        if !is_as_before().await? {
             return Ok(());
         }
-        target_group::untag(self.elb, &choice.arn, &[tags::LIVE_SINCE]).await?;
-        // Another run that had read the tag may have switched in the meantime without setting its own.
-        match self.is_named(choice).await {
-            Ok(false) => Ok(()),
-            Ok(true) | Err(_) => self.tag(&choice.arn, tags::LIVE_SINCE).await,
+        let arn = &marked.group.arn;
+        target_group::untag(self.elb, arn, &[tags::LIVE_SINCE]).await?;
+        match is_as_before().await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => self.tag(arn, tags::LIVE_SINCE).await,
         }
     }
 

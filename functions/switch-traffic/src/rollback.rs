@@ -138,8 +138,8 @@ impl Switch<'_> {
     /// one.
     ///
     /// If traffic has moved, to the target or to one that is not marked, the marks stay. What was to be replaced and is
-    /// newer than the active one was replaced after all and gets its mark again: an earlier call may have died after it
-    /// took the mark back, and another rollback may have relied on it. If the target is marked itself, another rollback has taken it back, and
+    /// newer than the active one was replaced after all and gets its mark again, if the rollback got as far as the
+    /// switch: an earlier call may have died after it took the mark back, and another rollback may have relied on it. If the target is marked itself, another rollback has taken it back, and
     /// the marks are that one's. A target that carried the mark of an earlier rollback and is not active gets it again,
     /// or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
@@ -158,17 +158,26 @@ impl Switch<'_> {
         let has_moved = active.is_some()
             && active != self.input.replaced_deployment_id.as_ref()
             && !marked.iter().any(|group| routing.is_active(group));
-        if has_moved && !is_taken_back && !self.input.repair {
+        let may_have_marked = !self.input.take_back || self.input.marked;
+        if has_moved && !is_taken_back && may_have_marked && !self.input.repair {
             let is_replaced = |group: &&TargetGroup| {
                 listed.contains(&group.deployment)
                     && active.is_some_and(|it| *it < group.deployment)
             };
-            for group in routing.deployments.iter().filter(is_replaced) {
+            let replaced: Vec<_> = routing.deployments.iter().filter(is_replaced).collect();
+            for group in &replaced {
                 self.mark_as_rolled_back(group).await?;
             }
             if active != Some(&self.input.deployment_id) {
                 self.mark_target_again(&routing).await?;
             }
+            // Another rollback may have brought one of them back in the meantime, without its mark.
+            for group in replaced {
+                if self.is_named(group).await? {
+                    self.unmark(group).await?;
+                }
+            }
+            self.untag_live_target(&routing).await?;
         }
         if !has_moved && !is_taken_back {
             for group in &marked {

@@ -6,6 +6,7 @@ use memory_aws::{
 };
 use serde_json::{Value, json};
 
+const OLDEST: &str = "test-20251027-122111Z";
 const OLD: &str = "test-20251027-122112Z";
 const NEW: &str = "test-20251027-122113Z";
 const NEWEST: &str = "test-20251027-122114Z";
@@ -357,6 +358,7 @@ const BACK: &[&str] = &[tags::READY_AT, tags::LIVE_SINCE, tags::ROLLED_BACK_AT];
 async fn take_back(aws: &MemoryAws) -> Result<Output, StepError> {
     let failed = json!({
         "rollBack": true, "takeBack": true, "replaced": [NEW, NEWEST], "replacedDeploymentId": NEW,
+        "marked": true,
     });
     call(aws, OLD, failed).await
 }
@@ -463,6 +465,7 @@ async fn a_target_that_was_taken_back_before_is_no_choice_after_its_rollback_los
     let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
     let lost = json!({
         "rollBack": true, "takeBack": true, "replaced": [], "replacedDeploymentId": OLD, "wasRolledBack": true,
+        "marked": true,
     });
     let output = call(&aws, NEW, lost.clone()).await.unwrap();
     assert_eq!(output.outcome, Outcome::TakenBack);
@@ -471,6 +474,68 @@ async fn a_target_that_was_taken_back_before_is_no_choice_after_its_rollback_los
     let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
     call(&aws, NEW, lost).await.unwrap();
     assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn a_rollback_that_never_reached_its_switch_marks_nothing_when_an_operator_moves_traffic() {
+    // From NEWEST to OLD; while it waited for tasks, an operator gave traffic to NEW.
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [NEWEST], "replacedDeploymentId": NEWEST,
+    });
+    let output = call(&aws, OLD, failed).await.unwrap();
+    assert_eq!(output.outcome, Outcome::TakenBack);
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn a_mark_that_is_set_again_is_taken_from_what_another_rollback_brings_back_meanwhile() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    aws.on("AddTags")
+        .containing(NEWEST)
+        .once()
+        .before(|state, _| state.activate(NEWEST));
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [NEWEST], "replacedDeploymentId": NEWEST, "marked": true,
+    });
+    call(&aws, NEW, failed.clone()).await.unwrap();
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+
+    // The target itself, which carried the mark of an earlier rollback.
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, BACK)]);
+    aws.on("AddTags")
+        .containing(NEW)
+        .once()
+        .before(|state, _| state.activate(NEW));
+    let failed = json!({
+        "rollBack": true, "takeBack": true, "replaced": [], "replacedDeploymentId": NEWEST, "marked": true,
+        "wasRolledBack": true,
+    });
+    call(&aws, NEW, failed).await.unwrap();
+    assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn a_live_tag_that_another_run_relied_on_stays_whatever_is_active_by_then() {
+    for (operation, others) in [
+        // Once it is set, and while it is removed: NEW goes live by another run and is replaced.
+        ("AddTags", &[NEW, OLDEST][..]),
+        ("RemoveTags", &[NEW, OLDEST]),
+        ("RemoveTags", &[NEW]),
+    ] {
+        let aws = with_active(OLD, &[(OLDEST, LIVE), (OLD, LIVE), (NEW, &[])]);
+        aws.on(operation)
+            .containing(tags::LIVE_SINCE)
+            .once()
+            .after(move |state, _| {
+                for other in others {
+                    state.activate(other);
+                }
+            });
+        aws.on("ModifyListener").fails("Throttling");
+        switch(&aws, NEW).await.unwrap_err();
+        assert!(has(&aws, NEW, tags::LIVE_SINCE), "{operation} {others:?}");
+    }
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use crate::shadowed;
 /// What the load balancer has, as its quotas count it.
 #[derive(Debug, Default)]
 pub struct Usage {
-    /// Rules of all its listeners, default rules excluded.
+    /// Rules of all its listeners, default rules excluded, with those that a rollback is about to make.
     rules: usize,
     /// Distinct target groups that its rules and default actions name.
     target_groups: BTreeSet<String>,
@@ -44,7 +44,8 @@ pub async fn usage(
 impl Usage {
     fn count(&mut self, rule: &Rule, deployment: &DeploymentId) {
         if rule.is_default() != Some(true) {
-            self.rules += 1;
+            // One that waits for its tasks needs two.
+            self.rules += 1 + usize::from(routing::is_waiting(rule));
             self.own_rules += usize::from(routing::forwards_to(rule, deployment));
         }
         self.target_groups

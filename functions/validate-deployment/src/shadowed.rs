@@ -20,7 +20,7 @@ pub fn warning(rule: &Rule, environment: &Environment) -> Option<String> {
     ))
 }
 
-/// Whether it looks like a rule of a deployment: it forwards to one, by a header alone.
+/// Whether it looks like a rule of a deployment: it forwards to one, by a header alone, or waits for its tasks.
 fn is_a_deployments(rule: &Rule, environment: &Environment) -> bool {
     let forwards = routing::forwarded_to(rule.actions())
         .iter()
@@ -29,5 +29,5 @@ fn is_a_deployments(rule: &Rule, environment: &Environment) -> bool {
         .conditions()
         .iter()
         .all(|condition| condition.field() == Some("http-header"));
-    forwards && by_header
+    forwards && (by_header || routing::is_waiting(rule))
 }

@@ -31,6 +31,11 @@ fn with(change: impl FnOnce(&mut State)) -> MemoryAws {
 }
 
 /// Adds so many rules that forward to the target groups of these names.
+/// The conditions of a rule with which a rollback waits for tasks.
+fn no_request() -> Value {
+    json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}])
+}
+
 fn add_rules(state: &mut State, names: impl IntoIterator<Item = String>) {
     for (priority, name) in (1..).zip(names) {
         state.add_rule(priority, &name, pairs([]));
@@ -433,6 +438,8 @@ async fn a_rule_of_the_operator_behind_those_of_the_deployments_is_named() {
         }
     }
     assert!(warnings(98, "api").await.is_empty());
+    let waiting = with(|state| state.add_rule(30_000, OLD, pairs([])).conditions = no_request());
+    assert!(validate(&waiting).await.unwrap().warnings.is_empty());
     // The output of a state has a limit.
     let aws = aws();
     aws.with(|state| {
@@ -543,6 +550,15 @@ async fn two_rules_must_fit() {
         validate(&with(|state| add_rules(state, same(98))))
             .await
             .is_ok()
+    );
+    // One that waits for its tasks takes the room of two.
+    let aws = with(|state| {
+        add_rules(state, same(98));
+        state.rules[0].conditions = no_request();
+    });
+    assert_eq!(
+        validate(&aws).await.unwrap_err().name,
+        ErrorName::QuotaExceeded
     );
     let aws = with(|state| add_rules(state, same(99)));
     let error = validate(&aws).await.unwrap_err();

@@ -410,7 +410,7 @@ impl Exploration<'_> {
             }
             // It fails when its time is up.
             Stage::WaitingForTasks if group.tasks.wanted == 0 => {
-                self.invoke(state, execution, Work::TakingBack)
+                self.invoke(state, execution, Work::TakingBack { marked: false })
             }
             Stage::WaitingForTasks => {
                 group.tasks.oldest = group.tasks.newest;
@@ -539,7 +539,7 @@ impl Exploration<'_> {
             Ending::Failed(_)
                 if work == Work::Restoring && state.executions[execution].rollback.is_some() =>
             {
-                self.invoke(state, execution, Work::TakingBack)
+                self.invoke(state, execution, Work::TakingBack { marked: false })
             }
             Ending::Superseded | Ending::Unhealthy | Ending::Failed(_) if switches => {
                 let next = self.after_a_failed_switch(state, execution);
@@ -554,7 +554,9 @@ impl Exploration<'_> {
     /// What the state machine does next: a rollback takes its marks back, and a deployment is undone.
     fn after_a_failed_switch(&mut self, state: &State, execution: usize) -> Option<Stage> {
         match self.scenario.plans[execution] {
-            Plan::RollBack(_) => Some(self.invoke(state, execution, Work::TakingBack)),
+            Plan::RollBack(_) => {
+                Some(self.invoke(state, execution, Work::TakingBack { marked: true }))
+            }
             plan if plan.deletes() => Some(self.invoke(state, execution, Work::Undoing)),
             _ => None,
         }

@@ -34,6 +34,8 @@ pub enum Invocation {
     TakeBack {
         /// The target of the rollback.
         deployment: Deployment,
+        /// Whether the rollback got as far as the switch.
+        marked: bool,
         /// What it has found.
         rollback: Rollback,
     },
@@ -168,10 +170,12 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
         }
         Invocation::TakeBack {
             deployment,
+            marked,
             rollback,
         } => {
             let input = switch_traffic::Input {
                 take_back: true,
+                marked,
                 ..to_roll_back(deployment, rollback)
             };
             match switch(&clients, input).await {
@@ -181,7 +185,8 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             }
         }
         Invocation::Restore { deployment } => {
-            let input = serde_json::json!({"input": {"deploymentId": id(deployment)}});
+            // Without the execution's name, which tells the tags of two rollbacks to one deployment apart.
+            let input = serde_json::json!({"deploymentId": id(deployment)});
             match restore_deployment::run(&clients, &baseline, &|| RESTORED_AT, input).await {
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,

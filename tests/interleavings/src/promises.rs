@@ -8,7 +8,8 @@ use crate::state::{Stage, State};
 use crate::world::{Group, World};
 
 impl Exploration<'_> {
-    /// Checks a state in which everything has ended. Returns whether no execution was excused.
+    /// Checks a state in which everything has ended. Returns whether no execution was excused, other than an operator's
+    /// change that another one has followed.
     pub(crate) fn check_end(&mut self, state: &State) -> Result<bool, String> {
         for execution in &state.executions {
             if !matches!(execution.stage, Stage::Ended(_) | Stage::Stopped) {
@@ -67,7 +68,9 @@ impl Exploration<'_> {
                 }
             }
         }
-        Ok(!plans().any(|(number, _)| is_excused(number)))
+        let is_an_operators = |plan: &Plan| matches!(plan, Plan::Split(_));
+        let excuses = plans().any(|(number, plan)| is_excused(number) && !is_an_operators(plan));
+        Ok(!excuses && !is_set_by_an_excused_one)
     }
 
     /// Whether a rollback that failed has let its target go, and has marked it again if an earlier rollback had taken
@@ -88,8 +91,8 @@ impl Exploration<'_> {
         if group.marks & RESTORING != 0 {
             return Err(format!("{own} is kept for a rollback that has ended"));
         }
-        let has_moved = state.world.default != rollback.active;
-        if rollback.was_rolled_back && group.exists && !has_moved && group.marks & ROLLED_BACK == 0
+        let is_active = state.world.default == Some(own);
+        if rollback.was_rolled_back && group.exists && !is_active && group.marks & ROLLED_BACK == 0
         {
             return Err(format!(
                 "{own} was taken back before, and the rollback to it that failed has not marked it again"

@@ -91,8 +91,9 @@ impl Plan {
                 deployment,
                 rollback,
             },
-            Work::TakingBack => Invocation::TakeBack {
+            Work::TakingBack { marked } => Invocation::TakeBack {
                 deployment,
+                marked,
                 rollback: rollback.expect("a rollback that has begun"),
             },
             Work::Undoing => Invocation::Delete {
@@ -178,6 +179,9 @@ pub(crate) enum Work {
     Draining,
     Switching,
     /// Takes the marks of a failed rollback back.
-    TakingBack,
+    TakingBack {
+        /// Whether it got as far as the switch.
+        marked: bool,
+    },
     Undoing,
 }

@@ -146,7 +146,7 @@ fn a_rollback_is_explored_with_all_that_the_machine_sends() {
         "wasRolledBack",
     ];
     assert_eq!(payload("SwitchTraffic"), switch);
-    let mut take_back = [&switch[..], &["takeBack"]].concat();
+    let mut take_back = [&switch[..], &["marked", "takeBack"]].concat();
     take_back.sort_unstable();
     assert_eq!(payload("TakeMarksBack"), take_back);
     let merged = &machine["States"]["StartFreshTasks"]["Assign"]["target"];

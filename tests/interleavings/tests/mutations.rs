@@ -338,6 +338,7 @@ fn invokes(plan: Plan, of: fn(&Invocation) -> bool) -> bool {
             Invocation::Restore { deployment },
             Invocation::TakeBack {
                 deployment,
+                marked: true,
                 rollback,
             },
         ],

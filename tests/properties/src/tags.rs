@@ -98,6 +98,7 @@ fn plans(id: &DeploymentId, text: &str, names: &[&str]) {
         },
         service: None,
         targets: None,
+        waits: false,
         has_task_definition: true,
         is_protected: false,
         made_at: None,

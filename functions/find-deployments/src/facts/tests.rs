@@ -387,6 +387,31 @@ async fn a_sweep_leaves_for_the_next_one_what_it_has_seen_and_a_dry_run_leaves_n
 }
 
 #[tokio::test]
+async fn a_rule_that_is_left_of_a_rollback_that_waited_in_vain_is_deleted_once_no_task_is_left() {
+    let waiting =
+        serde_json::json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
+    let aws = idle_with(2, |state| {
+        state
+            .services
+            .retain(|it| it["serviceName"] != id(0).as_str());
+        state.group(&id(0)).health.clear();
+        for rule in state
+            .rules
+            .iter_mut()
+            .filter(|rule| rule.tags[tags::DEPLOYMENT_ID] == id(0))
+        {
+            rule.conditions = waiting.clone();
+        }
+    });
+    let facts = facts_of(&aws).await;
+    let left = &facts.deployments[1];
+    assert!(left.waits && !left.may_take_over(), "{left:?}");
+    assert_eq!(run_step(&aws).await.deployments[1].action, Due::Keep);
+    let second = sweep_at(SWEEP + time::Duration::minutes(5), &aws).await;
+    assert_eq!(second.deployments[1].action, Due::Unroute);
+}
+
+#[tokio::test]
 async fn a_deployment_that_is_active_again_loses_the_note_that_it_was_replaced() {
     let aws = idle(2);
     run_step(&aws).await;

@@ -107,6 +107,7 @@ fn deployment(day: u8) -> impl Strategy<Value = Deployment> {
                     is_protected,
                     made_at: age.map(|age| NOW - Duration::seconds(age)),
                     targets,
+                    waits: false,
                 }
             },
         )

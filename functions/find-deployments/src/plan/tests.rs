@@ -47,6 +47,7 @@ fn deployment(day: u8, marks: &[(&str, i64)]) -> Deployment {
         is_protected: marks.iter().any(|(mark, _)| *mark == PROTECTED),
         made_at: Some(NOW - Duration::HOUR),
         targets: None,
+        waits: false,
     }
 }
 
@@ -783,6 +784,7 @@ fn orphans(number: usize) -> impl Iterator<Item = Deployment> {
         is_protected: false,
         made_at: None,
         targets: None,
+        waits: false,
     })
 }
 

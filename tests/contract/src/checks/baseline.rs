@@ -360,6 +360,12 @@ pub fn nat_gateways(repository: &Repository) -> Result<Vec<String>> {
             json!({"Ref": subnet}),
         );
     }
+    let out = json!({"Fn::If": ["HasNatGateway", {"Ref": "PrivateDefaultRouteTwo"}, ""]});
+    expect(
+        "what PrivateSubnetTwoRoutes comes after",
+        &template.value["Resources"]["PrivateSubnetTwoRoutes"]["Metadata"]["After"],
+        json!([out, {"Ref": "S3Endpoint"}]),
+    );
     expect(
         "the load balancer",
         &template.value["Resources"]["LoadBalancer"]["Metadata"]["After"],

@@ -21,7 +21,8 @@ const OPERATIONS: &str = "docs/operations.md";
 macro_rules! taken_back {
     ($restoring_since:literal) => {
         concat!(
-            "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\",",
+            "\n          \"replaced\": \"{% [$target.replaced] %}\", ",
+            "\"wasRolledBack\": \"{% $target.wasRolledBack %}\",",
             "\n          \"replacedDeploymentId\": ",
             "\"{% $exists($target.replacedDeploymentId) ? $target.replacedDeploymentId : null %}\",",
             "\n          \"restoringSince\": ",
@@ -104,7 +105,10 @@ mistakes! {
     a_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
         ", \"wasRolledBack\": \"{% $target.wasRolledBack %}\"" => "", "[\"SwitchTraffic\",";
     a_failed_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
-        "\n          \"wasRolledBack\": \"{% $target.wasRolledBack %}\"," => "", "[\"TakeMarksBack\",";
+        "\n          \"replaced\": \"{% [$target.replaced] %}\", \"wasRolledBack\": \"{% $target.wasRolledBack %}\","
+            => "\n          \"replaced\": \"{% [$target.replaced] %}\",", "[\"TakeMarksBack\",";
+    a_failed_rollback_that_takes_its_marks_for_set: expressions::payloads, ROLLBACK,
+        "\"marked\": \"{% $failure.state = 'SwitchTraffic' %}\"," => "\"marked\": true,", "[\"TakeMarksBack\",";
     a_failed_rollback_that_switches_once_more: expressions::payloads, ROLLBACK,
         "\"takeBack\": true, " => "", "[\"TakeMarksBack\",";
     a_failed_rollback_that_does_not_know_its_own_mark: expressions::payloads, ROLLBACK,

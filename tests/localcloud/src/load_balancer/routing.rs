@@ -6,8 +6,8 @@
 use std::sync::Mutex;
 
 use http::header::{AUTHORIZATION, COOKIE, HOST};
-use http::{HeaderMap, HeaderValue};
 use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue};
 use wildmatch::WildMatch;
 
 use super::state::{Action, Condition, ControlPlane, Listener, WeightedTargetGroup};
@@ -357,7 +357,11 @@ mod tests {
         let guarded = |action: &Action| vec![Action::Authenticate, action.clone()];
         let by_path = Rule {
             actions: guarded(&answers),
-            ..rule(1, vec![Condition::PathPattern(vec!["/fixed".into()])], answers.clone())
+            ..rule(
+                1,
+                vec![Condition::PathPattern(vec!["/fixed".into()])],
+                answers.clone(),
+            )
         };
         let routes = Routes::new(&ControlPlane {
             listeners: vec![listener(443, vec![by_path], guarded(&forward))],

@@ -1322,3 +1322,31 @@ async fn a_rollback_that_met_a_maintenance_page_takes_its_marks_back() {
     assert_eq!(output.outcome, Outcome::TakenBack);
     assert!(!has(&aws, NEW, tags::ROLLED_BACK_AT));
 }
+
+#[tokio::test]
+async fn a_deployment_that_loses_its_health_before_the_switch_may_be_healthy_again_later() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("DescribeTargetHealth")
+        .containing(NEW)
+        .once()
+        .after(|state, _| state.fail_health_checks(NEW));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Unhealthy);
+    assert_eq!(active(&aws), [OLD]);
+}
+
+#[tokio::test]
+async fn a_target_group_of_others_keeps_its_share_of_the_new_visitors() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.with(|state| {
+        state.add_target_group("legacy", memory_aws::tags([]));
+        state.listeners[0].default_actions = vec![forward(&[(OLD, 80), ("legacy", 20)])];
+    });
+    switch(&aws, NEW).await.unwrap();
+    let actions = aws.with(|state| state.listeners[0].default_actions.clone());
+    assert_eq!(
+        actions,
+        [forward(&[(NEW, 80), ("legacy", 20)])],
+        "only the deployment's share moves"
+    );
+}

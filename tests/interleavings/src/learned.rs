@@ -259,6 +259,7 @@ fn to_switch(deployment: Deployment) -> switch_traffic::Input {
         replaced: None,
         replaced_deployment_id: None,
         take_back: false,
+        marked: false,
         restoring_since: None,
         was_rolled_back: false,
         repair: false,

@@ -464,9 +464,17 @@ impl Exploration<'_> {
             return Err("an execution calls while it waits".into());
         };
         let switches = stage.switches();
+        let begins_again = match call {
+            Call::AddTags(_, marks) => marks & READY != 0,
+            Call::ModifyListener(_) => true,
+            _ => false,
+        };
         if switches && matches!(call, Call::AddTags(..) | Call::ModifyListener(_)) {
-            state.executions[execution].is_denied =
-                matches!(answer, Answer::Error("AccessDenied" | "InternalFailure"));
+            let is_denied = matches!(answer, Answer::Error("AccessDenied" | "InternalFailure"));
+            // A tag that is set again after that is no other attempt.
+            if is_denied || begins_again {
+                state.executions[execution].is_denied = is_denied;
+            }
         }
         match (call, answer) {
             (Call::AddTags(deployment, marks), Answer::Done) if switches && marks & READY != 0 => {

@@ -21,6 +21,7 @@ pub mod input;
 mod origin;
 pub mod policy;
 pub mod printable;
+pub mod raw_task_definition;
 pub mod routing;
 pub mod sdk;
 pub mod serve;

@@ -63,6 +63,8 @@ pub const EXECUTION: &str = "pulse:execution:";
 pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
 /// On the task definition: the version of the environment's settings that the deployment was made with.
 pub const SETTINGS_VERSION: &str = "pulse:settings-version";
+/// On a task definition that is a copy: the family and the number of the revision that was copied.
+pub const COPY_OF: &str = "pulse:copy-of";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
 /// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";

@@ -135,6 +135,8 @@ mod tests {
             ),
             (r#"{"desiredCount": 0}"#, "desiredCount", "between 1"),
             (r#"{"desired": 2}"#, "`desired`", "unknown field"),
+            (r#"{"base": "web:3"}"#, "`base`", "without a revision"),
+            (r#"{"base": ""}"#, "`base`", "family"),
             (r#"{"cpu": 300}"#, "`cpu`", "256, 512"),
             (r#"{"cpu": 512, "memory": 512}"#, "`memory`", "1024, 2048"),
             (

@@ -21,6 +21,9 @@ pub struct Fields {
     /// ARN of a parameter of Parameter Store, or the ARN of a secret of Secrets Manager, with a JSON key and a
     /// version as ECS takes them.
     pub secrets: Option<BTreeMap<String, String>>,
+    /// The family of a task definition of your own, whose newest active revision is copied for all that is not named
+    /// here: sidecars, volumes, roles and the like.
+    pub base: Option<String>,
     /// What the container runs, in place of the image's command.
     pub command: Option<Vec<String>>,
     /// What stands before the command, in place of the image's entry point.
@@ -54,6 +57,7 @@ impl Fields {
             memory: self.memory.or(defaults.memory),
             environment: by_name(self.environment, defaults.environment),
             secrets: by_name(self.secrets, defaults.secrets),
+            base: self.base.or(defaults.base),
             command: self.command.or(defaults.command),
             entry_point: self.entry_point.or(defaults.entry_point),
             stickiness: self.stickiness.or(defaults.stickiness),

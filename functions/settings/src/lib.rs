@@ -1,6 +1,7 @@
 //! What a deployment runs with: the fields that an environment's settings and an execution's input may have, how
 //! they are checked and how the two are merged.
 
+mod base;
 mod check;
 mod deployment;
 mod document;
@@ -12,7 +13,7 @@ pub mod schema;
 mod secret;
 mod source;
 
-pub use deployment::{Deployment, Health};
+pub use deployment::{Deployment, Health, base_of};
 pub use document::{Document, parameter_name};
 pub use fields::{Fields, HealthFields};
 pub use input::Input;

@@ -47,6 +47,7 @@ fn of<T: JsonSchema>(title: &str) -> Value {
         crate::check::MAX_STICKINESS_SECONDS,
     );
     fields["cpu"]["enum"] = fargate::cpus().collect();
+    fields["base"]["pattern"] = "^[A-Za-z0-9_-]{1,240}$".into();
     for list in ["command", "entryPoint"] {
         fields[list]["minItems"] = 1.into();
     }

@@ -222,11 +222,12 @@ fn list_task_definitions(state: &mut State, params: &Value) -> Answer {
 }
 
 fn find_definition<'a>(state: &'a mut State, params: &Value) -> Option<&'a mut Value> {
-    let arn = &params["taskDefinition"];
-    state
-        .task_definitions
-        .iter_mut()
-        .find(|it| it["taskDefinitionArn"] == *arn)
+    let name = &params["taskDefinition"];
+    // The name of a family means its newest active revision.
+    let is_it = |it: &&mut Value| {
+        it["taskDefinitionArn"] == *name || it["family"] == *name && it["status"] == "ACTIVE"
+    };
+    state.task_definitions.iter_mut().rev().find(is_it)
 }
 
 fn describe_task_definition(state: &mut State, params: &Value) -> Answer {

@@ -57,9 +57,12 @@ impl Call {
     /// Reads a call.
     ///
     /// # Panics
-    /// When the body is not what the protocol demands.
+    /// When the body is not what the protocol demands, or has another length than the header says.
     pub fn read(request: &HttpRequest) -> Call {
         let body = request.body().bytes().unwrap_or_default();
+        if let Some(length) = request.headers().get("content-length") {
+            assert_eq!(length, body.len().to_string(), "the length of the body");
+        }
         if let Some(target) = request.headers().get("x-amz-target") {
             return Call {
                 operation: target.rsplit('.').next().unwrap_or_default().to_owned(),

@@ -47,7 +47,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
 pub fn validated(body: &[u8]) -> Result<(Input, Deployment), StepError> {
     let baseline = Baseline::for_tests();
     let input = Input::read(payload::decode(body)?, &baseline, NOW)?;
-    let deployment = Deployment::of(input.clone(), None, &baseline)?;
+    let deployment = Deployment::of(input.clone(), None, None, &baseline)?;
     Ok((input, deployment))
 }
 
@@ -85,7 +85,10 @@ fn assert_deployable(input: &Input, deployment: &Deployment) {
     assert_eq!(id.environment(), &Baseline::for_tests().environment);
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);
     assert!((1..=1000).contains(&deployment.desired_count));
-    assert_eq!(fargate::check(deployment.cpu, deployment.memory), Ok(()));
+    match (deployment.cpu, deployment.memory) {
+        (Some(cpu), Some(memory)) => assert_eq!(fargate::check(cpu, memory), Ok(())),
+        _ => assert!(input.fields.base.is_some()),
+    }
     let digest = input.image_digest.as_deref();
     assert!(digest.is_none_or(|digest| digest.len() == 71 && digest.is_ascii()));
     let mut bytes = 0;

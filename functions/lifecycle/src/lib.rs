@@ -26,6 +26,7 @@ pub mod routing;
 pub mod sdk;
 pub mod serve;
 pub mod service;
+pub mod stopped_task;
 pub mod tags;
 pub mod target_group;
 pub mod task_definition;

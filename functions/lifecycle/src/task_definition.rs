@@ -13,6 +13,12 @@ pub fn family(baseline: &Baseline) -> String {
     format!("{}-app", baseline.environment)
 }
 
+/// The family of the tasks that run before a deployment, all releases of the environment. One of its own makes them
+/// findable after they have stopped.
+pub fn release_family(baseline: &Baseline) -> String {
+    format!("{}-release", baseline.environment)
+}
+
 /// A revision and its tags, or `None` when it does not exist any more.
 pub async fn describe(
     ecs: &Client,

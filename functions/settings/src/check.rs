@@ -79,7 +79,13 @@ impl Fields {
         check_command("command", self.command.as_deref())?;
         check_command("entryPoint", self.entry_point.as_deref())?;
         between("stickiness", self.stickiness, 1, MAX_STICKINESS_SECONDS)?;
-        self.health.as_ref().map_or(Ok(()), check_health)
+        self.health.as_ref().map_or(Ok(()), check_health)?;
+        let Some(release) = &self.release else {
+            return Ok(());
+        };
+        check_command("release.command", release.command.as_deref())?;
+        let most = defaults::MAX_WAIT_SECONDS;
+        between("release.timeoutSeconds", release.timeout_seconds, 1, most)
     }
 
     fn check_secrets(&self) -> Result<(), Wrong> {

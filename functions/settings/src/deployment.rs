@@ -41,6 +41,18 @@ pub struct Deployment {
     pub stickiness: Option<u32>,
     /// How its health is judged.
     pub health: Health,
+    /// What runs once before it is made.
+    pub release: Option<Release>,
+}
+
+/// What runs once before a deployment is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// What the container runs.
+    pub command: Vec<String>,
+    /// Seconds after which it is stopped.
+    pub timeout_seconds: u32,
 }
 
 /// How the health of a deployment is judged.
@@ -132,6 +144,18 @@ impl Deployment {
         let is_named = named.cpu.is_some() || named.memory.is_some();
         check_size(cpu, memory, base.as_ref())
             .map_err(|(field, why)| source(is_named).refused(field, why))?;
+        let release = match fields.release {
+            None => None,
+            Some(release) => Some(Release {
+                command: release.command.ok_or_else(|| {
+                    source(named.release.is_some())
+                        .refused("release.command", "is needed: it is what runs")
+                })?,
+                timeout_seconds: release
+                    .timeout_seconds
+                    .unwrap_or(defaults::RELEASE_TIMEOUT_SECONDS),
+            }),
+        };
         let health = fields.health.unwrap_or_default();
         let timeout_seconds = health
             .timeout_seconds
@@ -156,6 +180,7 @@ impl Deployment {
                     .unwrap_or_else(|| defaults::grace_seconds(timeout_seconds)),
                 timeout_seconds,
             },
+            release,
         })
     }
 }
@@ -255,9 +280,11 @@ mod tests {
             "secrets": {"S": "/settings", "T": "/settings"},
             "command": ["settings"],
             "health": {"path": "/up", "timeoutSeconds": 300},
+            "release": {"command": ["migrate"], "timeoutSeconds": 60},
         });
         let input = json!({
             "desiredCount": 3,
+            "release": {"timeoutSeconds": 90},
             "environment": {"B": "input", "C": "input"},
             "secrets": {"T": "/input"},
             "health": {"graceSeconds": 90},
@@ -278,11 +305,21 @@ mod tests {
             json!(deployment.health),
             json!({"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300})
         );
+        assert_eq!(
+            json!(deployment.release),
+            json!({"command": ["migrate"], "timeoutSeconds": 90})
+        );
     }
 
     #[test]
     fn what_does_not_go_together_is_refused_at_the_source_that_can_change_it() {
         for (input, settings, name, why) in [
+            (
+                json!({}),
+                json!({"release": {"timeoutSeconds": 60}}),
+                ErrorName::InvalidSettings,
+                "`release.command`: is needed",
+            ),
             (
                 json!({"environment": {"A": "x"}}),
                 json!({"secrets": {"A": "/a"}}),

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::UtcDateTime;
 
-use crate::{Fields, HealthFields, Source};
+use crate::{Fields, HealthFields, ReleaseFields, Source, object};
 
 /// What an execution of the deploy machine may be started with: which deployment, and any of the fields of the
 /// settings.
@@ -40,7 +40,10 @@ pub(crate) struct Flat {
     command: Option<Vec<String>>,
     entry_point: Option<Vec<String>>,
     stickiness: Option<u32>,
+    #[serde(default, deserialize_with = "object::optional")]
     health: Option<HealthFields>,
+    #[serde(default, deserialize_with = "object::optional")]
+    release: Option<ReleaseFields>,
 }
 
 impl From<Flat> for Input {
@@ -59,6 +62,7 @@ impl From<Flat> for Input {
                 entry_point: flat.entry_point,
                 stickiness: flat.stickiness,
                 health: flat.health,
+                release: flat.release,
             },
         }
     }

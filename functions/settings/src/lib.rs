@@ -8,13 +8,14 @@ mod document;
 pub mod fargate;
 mod fields;
 mod input;
+mod object;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod secret;
 mod source;
 
-pub use deployment::{Deployment, Health, base_of};
+pub use deployment::{Deployment, Health, Release, base_of};
 pub use document::{Document, parameter_name};
-pub use fields::{Fields, HealthFields};
+pub use fields::{Fields, HealthFields, ReleaseFields};
 pub use input::Input;
 pub use source::Source;

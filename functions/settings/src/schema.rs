@@ -54,6 +54,13 @@ fn of<T: JsonSchema>(title: &str) -> Value {
     for names in ["environment", "secrets"] {
         fields[names]["propertyNames"] = json!({"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
     }
+    let release = &mut fields["release"]["properties"];
+    release["command"]["minItems"] = 1.into();
+    between(
+        &mut release["timeoutSeconds"],
+        1,
+        lifecycle::defaults::MAX_WAIT_SECONDS,
+    );
     let health = &mut fields["health"]["properties"];
     health["path"]["pattern"] = "^/".into();
     let most = lifecycle::defaults::MAX_WAIT_SECONDS;

@@ -21,9 +21,13 @@ pub async fn read(
         return Ok(None);
     };
     let refused = |why| source.refused("base", why);
-    if family == task_definition::family(baseline) {
+    let own = [
+        task_definition::family(baseline),
+        task_definition::release_family(baseline),
+    ];
+    if own.iter().any(|own| own == family) {
         return Err(refused(format!(
-            "{family} is the family of the deployments themselves"
+            "{family} is a family of the deployments themselves"
         )));
     }
     match raw_task_definition::read(ecs, family).await? {

@@ -129,7 +129,7 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
             "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "base": null, "command": null, "entryPoint": null, "stickiness": null,
-            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600},
+            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
         })
     );
 }
@@ -230,7 +230,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
             "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "cpu": 512, "memory": 1024,
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "base": null, "command": ["serve"], "entryPoint": null, "stickiness": 3600,
-            "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600},
+            "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
         })
     );
     assert_eq!(

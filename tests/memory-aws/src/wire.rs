@@ -133,9 +133,19 @@ impl fmt::Display for Call {
             "serviceName",
             "service",
             "taskDefinition",
+            "task",
+            "resourceArn",
         ] {
             words.extend(params[field].as_str().map(name_in));
         }
+        let tags = params["tags"]
+            .as_array()
+            .filter(|_| self.operation == "TagResource");
+        words.extend(
+            tags.into_iter()
+                .flatten()
+                .map(|tag| text(&tag["key"]).to_owned()),
+        );
         let tags = params["Tags"].as_array().into_iter().flatten();
         words.extend(tags.map(|tag| text(&tag["Key"]).to_owned()));
         words.extend(texts(&params["TagKeys"]).into_iter().map(str::to_owned));

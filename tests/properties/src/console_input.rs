@@ -15,7 +15,7 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 12] = [
+pub const STEPS: [(&str, Decode); 13] = [
     ("check-target-health", decode::<check_target_health::Input>),
     (
         "create-listener-rule",
@@ -32,6 +32,7 @@ pub const STEPS: [(&str, Decode); 12] = [
     ),
     ("restart-rollout", decode::<restart_rollout::Input>),
     ("restore-deployment", decode::<restore_deployment::Input>),
+    ("run-release", decode::<run_release::Input>),
     ("switch-traffic", decode::<switch_traffic::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),
 ];

@@ -134,9 +134,7 @@ impl Release<'_> {
             return judged(Verdict::Superseded, reason);
         }
         if let Some(other) = lock::holder(&tasks) {
-            let whose = other.started_by().unwrap_or("another deployment");
-            let reason = format!("the release of {whose} runs, and two never run at once");
-            return judged(Verdict::Waiting, reason);
+            return self.wait_for(other).await;
         }
         if let Some(at) = own.iter().find_map(|(_, tags)| self.forgotten(tags)) {
             let at = tags::timestamp(at);
@@ -157,6 +155,30 @@ impl Release<'_> {
             None => self.register().await?,
         };
         self.start(&arn, lock::token(&tasks)).await
+    }
+
+    /// Waits for another release. One that is past the longest time that any may have is stopped: whatever should have
+    /// stopped it is gone.
+    async fn wait_for(&self, other: &Task) -> Result<Output, StepError> {
+        let whose = other.started_by().unwrap_or("another deployment");
+        let is_ours = tags::deployment(&tags::from_ecs(other.tags()), &self.baseline.environment);
+        let most =
+            Duration::seconds(defaults::MAX_WAIT_SECONDS.into()) + defaults::RELEASE_STOPS_WITHIN;
+        if self.age(other) >= most && is_ours.is_some() && other.desired_status() != Some("STOPPED")
+        {
+            let arn = other.task_arn().unwrap_or_default();
+            let why = "the release is past the longest time that one may have";
+            stop(&self.clients.ecs, self.baseline, arn, why).await?;
+        }
+        let reason = format!("the release of {whose} runs, and two never run at once");
+        judged(Verdict::Waiting, reason)
+    }
+
+    /// How long ago the task was created.
+    fn age(&self, task: &Task) -> Duration {
+        let created = task.created_at().map(|at| at.secs());
+        let created = created.and_then(|at| UtcDateTime::from_unix_timestamp(at).ok());
+        created.map_or(Duration::ZERO, |at| (self.clock)() - at)
     }
 
     /// When the task was about to be started, if that was so long ago that AWS may have forgotten it.
@@ -266,9 +288,7 @@ impl Release<'_> {
     /// Stops the task if its time is up. The next calls see how it ends.
     async fn watch(&self, task: &Task) -> Result<Output, StepError> {
         let arn = task.task_arn().unwrap_or_default();
-        let created = task.created_at().map(|at| at.secs());
-        let created = created.and_then(|at| UtcDateTime::from_unix_timestamp(at).ok());
-        let since = created.map_or(Duration::ZERO, |at| (self.clock)() - at);
+        let since = self.age(task);
         let seconds = self.input.timeout_seconds;
         if since < Duration::seconds(seconds.into()) {
             let status = task.last_status().unwrap_or("unknown");

@@ -249,6 +249,24 @@ async fn two_never_run_at_once_and_each_runs_after_the_other() {
 }
 
 #[tokio::test]
+async fn one_that_nobody_has_stopped_in_time_is_stopped_by_the_next() {
+    for (seconds, tagged, stops) in [(4199, true, 0), (4200, true, 1), (4200, false, 0)] {
+        let aws = aws();
+        step(&aws).await.unwrap();
+        aws.with(|state| {
+            state.now += seconds;
+            if !tagged {
+                state.tasks[0]["tags"] = json!([]);
+            }
+        });
+        for _ in 0..2 {
+            assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+        }
+        assert_eq!(aws.count("StopTask"), stops, "{seconds} {tagged}");
+    }
+}
+
+#[tokio::test]
 async fn of_two_that_see_nothing_running_one_starts() {
     let aws = aws();
     let before = aws.with(|state| state.clone());

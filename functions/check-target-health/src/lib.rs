@@ -16,7 +16,9 @@ use aws_sdk_elasticloadbalancingv2::types::{
 };
 use lifecycle::printable::{MAX_TEXT, printable};
 use lifecycle::routing::{self, DefaultAction};
-use lifecycle::{Baseline, Clock, DeploymentId, StepError, defaults, service, target_group, tasks};
+use lifecycle::{
+    Baseline, Clock, DeploymentId, StepError, defaults, service, stopped_task, target_group, tasks,
+};
 use serde::{Deserialize, Serialize};
 
 /// The deployment to check.
@@ -312,7 +314,7 @@ impl Found {
         if let Some(task) = newest {
             let number = self.failures().count().max(1);
             let (logs, id) = (&check.clients.logs, &check.input.deployment_id);
-            parts.push(failed_tasks::describe(logs, check.baseline, id, task, number).await);
+            parts.push(stopped_task::describe(logs, check.baseline, id, task, number).await);
         }
         parts.extend(unhealthy_reasons(&self.targets).or_else(|| reason_in_events(&self.service)));
         parts.join("; ")
@@ -327,7 +329,7 @@ impl Found {
         ];
         parts.extend(unhealthy_reasons(&self.targets));
         // Also one that does not count: it is what the operator has to know when the time is up.
-        parts.extend(self.stopped.first().map(failed_tasks::stop_reason));
+        parts.extend(self.stopped.first().map(stopped_task::stop_reason));
         if self.healthy >= self.needed {
             parts.push(rollout::describe(&self.service));
         }

@@ -5,13 +5,12 @@ mod create_error;
 use aws_sdk_ecs::Client;
 use aws_sdk_ecs::operation::create_service::builders::CreateServiceFluentBuilder;
 use aws_sdk_ecs::types::{
-    AssignPublicIp, AvailabilityZoneRebalancing, AwsVpcConfiguration, DeploymentCircuitBreaker,
-    DeploymentConfiguration, LaunchType, LoadBalancer, NetworkConfiguration, PropagateTags,
-    Service,
+    AvailabilityZoneRebalancing, DeploymentCircuitBreaker, DeploymentConfiguration, LaunchType,
+    LoadBalancer, PropagateTags, Service,
 };
 use lifecycle::aws_error::{code, created_arn, failed};
 use lifecycle::service::{self, Found};
-use lifecycle::{Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, tags};
+use lifecycle::{Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, tags, tasks};
 use serde::{Deserialize, Serialize};
 
 use create_error::CreateError;
@@ -135,7 +134,7 @@ fn create(
         .desired_count(desired_count(input)?)
         .launch_type(LaunchType::Fargate)
         .platform_version("LATEST")
-        .network_configuration(network(baseline)?)
+        .network_configuration(tasks::network(baseline)?)
         .load_balancers(load_balancer)
         .deployment_configuration(deployment_configuration)
         // Enabled by default; it would stop tasks that have visitors:
@@ -155,23 +154,6 @@ fn desired_count(input: &Input) -> Result<i32, StepError> {
             format!("field `desiredCount`: {} is too large", input.desired_count),
         )
     })
-}
-
-fn network(baseline: &Baseline) -> Result<NetworkConfiguration, StepError> {
-    let vpc = AwsVpcConfiguration::builder()
-        .set_subnets(Some(baseline.private_subnets.clone()))
-        .security_groups(&baseline.service_security_group)
-        .assign_public_ip(AssignPublicIp::Disabled)
-        .build()
-        .map_err(|error| {
-            StepError::new(
-                ErrorName::Configuration,
-                format!("could not describe the network: {error}"),
-            )
-        })?;
-    Ok(NetworkConfiguration::builder()
-        .awsvpc_configuration(vpc)
-        .build())
 }
 
 /// The ARN of the service to adopt, or `None` when there is no service of that name.

@@ -190,9 +190,14 @@ impl Delete<'_> {
         )
     }
 
-    /// Deletes the target group and the task definitions.
+    /// Stops the release, and deletes the target group and the task definitions. That of the deployment itself comes
+    /// last: a cleanup finds by it what is left.
     async fn delete_the_rest(&self) -> Result<Output, StepError> {
         let Clients { ecs, elb, .. } = self.clients;
+        let of_release = match run_release::undo(ecs, self.baseline, self.id).await? {
+            run_release::Undone::Stopping => return Ok(waiting_for("its release to stop")),
+            run_release::Undone::Gone(revisions) => revisions,
+        };
         match create_target_group::undo(elb, self.baseline, self.id).await {
             Ok(_) => {}
             // A stale list may have hidden the rules that still forward to it.
@@ -204,7 +209,8 @@ impl Delete<'_> {
             }
             Err(error) => return Err(error),
         }
-        let revisions = register_task_definition::undo(ecs, self.baseline, self.id).await?;
+        let revisions =
+            register_task_definition::undo(ecs, self.baseline, self.id).await? + of_release;
         Ok(Output {
             verdict: Verdict::Deleted,
             reason: format!(

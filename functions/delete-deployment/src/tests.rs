@@ -746,3 +746,30 @@ async fn a_deployment_that_serves_is_wanted_or_is_active_keeps_its_rules() {
         assert_eq!(aws.changes(), [""; 0]);
     }
 }
+
+#[tokio::test]
+async fn a_release_stops_before_the_definition_that_a_cleanup_finds_it_by_is_deregistered() {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.add_task_definition(memory_aws::own_tags(ID));
+        let release = state.add_task_definition(memory_aws::own_tags(ID));
+        state.task_definitions[1]["family"] = "test-release".into();
+        state.add_task("release", "10.0.0.1");
+        let task = &mut state.tasks[0];
+        task["group"] = "family:test-release".into();
+        task["taskDefinitionArn"] = release.into();
+        task["createdAt"] = state.now.into();
+        task["containers"] = json!([{"name": "app"}]);
+        task["tags"] = memory_aws::ecs_tags(&memory_aws::own_tags(ID));
+    });
+    for stops in [1, 0] {
+        let output = undo(&aws).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Deleting);
+        assert!(output.reason.contains("release"), "{output:?}");
+        assert_eq!(aws.count("StopTask"), stops);
+        aws.with(|state| assert_eq!(state.active_revisions(), 2));
+    }
+    aws.with(|state| _ = state.end_task(143));
+    assert_eq!(undo(&aws).await.unwrap().verdict, Verdict::Deleted);
+    aws.with(|state| assert_eq!(state.active_revisions(), 0));
+}

@@ -20,9 +20,18 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
-/// The most that the wait for healthy tasks may take. The deploy machine has four hours, which
+/// The most that the wait for healthy tasks may take. The deploy machine has seven hours, which
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
+
+/// Seconds that a release may take, unless the settings say otherwise.
+pub const RELEASE_TIMEOUT_SECONDS: u32 = 600;
+/// How long after its time a release has stopped, unless nobody has asked ECS to stop it: the stop timeout, a poll of
+/// the state machine with its retries, and some minutes.
+pub const RELEASE_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
+/// How long AWS shows a task that has stopped, "about an hour", less some minutes.
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
+pub const STOPPED_TASKS_ARE_SHOWN: time::Duration = time::Duration::minutes(45);
 
 /// The path of the load balancer's health check.
 pub const HEALTH_CHECK_PATH: &str = "/_health";

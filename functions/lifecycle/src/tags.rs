@@ -67,6 +67,13 @@ pub const EXECUTION: &str = "pulse:execution:";
 pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
 /// On the task definition: the version of the environment's settings that the deployment was made with.
 pub const SETTINGS_VERSION: &str = "pulse:settings-version";
+/// On a task definition that is a copy: the family and the number of the revision that was copied.
+pub const COPY_OF: &str = "pulse:copy-of";
+/// On the task definition of a release: when its task was last about to be started, written before that, so that one
+/// that ran is not taken for one that never did when AWS has forgotten it. Something else when AWS refused to start it.
+pub const RELEASE_ATTEMPT: &str = "pulse:release-attempt";
+/// On the task definition of a release: when it was seen to have ended well. It never runs again.
+pub const RELEASED_AT: &str = "pulse:released-at";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
 /// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";

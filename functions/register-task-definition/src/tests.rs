@@ -70,8 +70,6 @@ async fn the_task_definition_is_as_the_design_says() {
             "containerDefinitions": [{
                 "name": "app",
                 "image": "1.dkr.ecr.us-east-1.amazonaws.com/test@sha256:aa",
-                // Written by the SDK; the task's size counts.
-                "cpu": 0,
                 "portMappings": [{"containerPort": 8000, "protocol": "tcp"}],
                 "essential": true,
                 "environment": [
@@ -355,4 +353,137 @@ async fn a_secret_under_a_reserved_name_is_refused() {
     assert_eq!(error.name, ErrorName::InvalidInput);
     assert!(error.message.contains("secrets.DRAIN_SECRET"), "{error}");
     assert_eq!(active(&aws), 0);
+}
+
+const BASE: &str = "arn:aws:ecs:us-east-1:1:task-definition/test-app:1";
+
+/// An account with a task definition of the team's own, as AWS shows it.
+fn with_base() -> MemoryAws {
+    let aws = aws();
+    aws.with(|state| {
+        state.add_task_definition(Default::default());
+        let base = state.task_definitions.last_mut().unwrap();
+        for (member, value) in json!({
+            "family": "web", "revision": 1, "networkMode": "awsvpc", "cpu": "2048", "memory": "4096",
+            "ipcMode": "", "pidMode": "", "compatibilities": ["EC2", "FARGATE"], "requiresAttributes": [{}],
+            "registeredBy": "arn", "requiresCompatibilities": ["EC2"],
+            "taskRoleArn": "arn:aws:iam::1:role/web", "ephemeralStorage": {"sizeInGiB": 40},
+            "volumes": [{"name": "data", "s3filesVolumeConfiguration": {"bucket": "b"}}],
+            "runtimePlatform": {"cpuArchitecture": "ARM64"},
+            "newMember": {"unknown": ["to", "us"]},
+            "containerDefinitions": [
+                {"name": "proxy", "image": "proxy:1", "newMember": 1},
+                {
+                    "name": "app", "image": "web:1", "command": ["of", "the", "base"], "stopTimeout": 5,
+                    "ulimits": [{"name": "nofile", "softLimit": 1, "hardLimit": 2}],
+                    "mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}],
+                    "portMappings": [{"containerPort": 3000, "hostPort": 3000}],
+                    "environment": [
+                        {"name": "PORT", "value": "3000"}, {"name": "REGION", "value": "base"},
+                        {"name": "LOG_LEVEL", "value": "base"},
+                    ],
+                    "secrets": [{"name": "KEY", "valueFrom": "/base", "newMember": 2}],
+                    "logConfiguration": {"logDriver": "splunk"},
+                },
+            ],
+        })
+        .as_object()
+        .unwrap()
+        {
+            base[member] = value.clone();
+        }
+    });
+    aws
+}
+
+fn of_base() -> Value {
+    json!({"base": BASE, "cpu": null, "memory": null})
+}
+
+#[tokio::test]
+async fn a_base_is_copied_whole_and_only_its_application_gets_our_parts() {
+    let aws = with_base();
+    run_step(&aws, of_base()).await.unwrap();
+    let baseline = Baseline::for_tests();
+    assert_eq!(
+        aws.calls_to("RegisterTaskDefinition"),
+        [json!({
+            "family": "test-app", "networkMode": "awsvpc", "cpu": "2048", "memory": "4096",
+            "requiresCompatibilities": ["FARGATE"],
+            "taskRoleArn": "arn:aws:iam::1:role/web", "executionRoleArn": baseline.execution_role_arn,
+            "ephemeralStorage": {"sizeInGiB": 40},
+            "volumes": [{"name": "data", "s3filesVolumeConfiguration": {"bucket": "b"}}],
+            "runtimePlatform": {"cpuArchitecture": "ARM64"},
+            "newMember": {"unknown": ["to", "us"]},
+            "containerDefinitions": [
+                {"name": "proxy", "image": "proxy:1", "newMember": 1},
+                {
+                    "name": "app", "image": "1.dkr.ecr.us-east-1.amazonaws.com/test@sha256:aa",
+                    "command": ["of", "the", "base"], "stopTimeout": 5,
+                    "ulimits": [{"name": "nofile", "softLimit": 1, "hardLimit": 2}],
+                    "mountPoints": [{"sourceVolume": "data", "containerPath": "/data"}],
+                    "portMappings": [{"containerPort": 8000, "protocol": "tcp"}],
+                    "environment": [
+                        {"name": "DEPLOYMENT_ID", "value": ID},
+                        {"name": "PORT", "value": "8000"},
+                        {"name": "ACCENT", "value": "é"},
+                        {"name": "LOG_LEVEL", "value": "debug"},
+                        {"name": "REGION", "value": "base"},
+                    ],
+                    "secrets": [
+                        {"name": "DRAIN_SECRET", "valueFrom": baseline.drain_secret_arn},
+                        {"name": "KEY", "valueFrom": "/base", "newMember": 2},
+                    ],
+                    "logConfiguration": {
+                        "logDriver": "awslogs",
+                        "options": {
+                            "awslogs-group": "/aws/pulse/test/app", "awslogs-region": "us-east-1",
+                            "awslogs-stream-prefix": ID, "mode": "non-blocking", "max-buffer-size": "25m",
+                        },
+                    },
+                },
+            ],
+            "tags": [
+                {"key": "pulse:deployment-id", "value": ID},
+                {"key": "pulse:environment", "value": "test"},
+                {"key": "pulse:copy-of", "value": "test-app:1"},
+            ],
+        })]
+    );
+}
+
+#[tokio::test]
+async fn a_copy_is_adopted_unless_it_is_of_another_revision_or_says_something_else() {
+    let aws = with_base();
+    let first = run_step(&aws, of_base()).await.unwrap();
+    assert_eq!(run_step(&aws, of_base()).await.unwrap(), first);
+    // Whoever deregisters the revision that the first step has found does not change what is deployed.
+    aws.with(|state| state.task_definitions[0]["status"] = "INACTIVE".into());
+    assert_eq!(run_step(&aws, of_base()).await.unwrap(), first);
+    aws.with(|state| {
+        let mut other = state.task_definitions[0].clone();
+        other["taskDefinitionArn"] = revision_arn(99).into();
+        state.task_definitions.push(other);
+    });
+    for (field, value) in [
+        ("base", json!(revision_arn(99))),
+        ("memory", json!(8192)),
+        ("command", json!(["other"])),
+        ("secrets", json!({"KEY": "/other"})),
+    ] {
+        let before = active(&aws);
+        let mut input = of_base();
+        input[field] = value;
+        run_step(&aws, input).await.unwrap();
+        assert_eq!(active(&aws), before + 1, "{field}");
+    }
+}
+
+#[tokio::test]
+async fn a_base_that_was_deleted_is_named() {
+    let aws = aws();
+    let error = run_step(&aws, of_base()).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Configuration);
+    assert!(error.message.contains(BASE), "{error}");
+    assert_eq!(aws.count("RegisterTaskDefinition"), 0);
 }

@@ -16,6 +16,8 @@ const MAX_COMMAND_BYTES: usize = 8 * 1024;
 /// The most seconds that the load balancer's own cookie may last:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/edit-target-group-attributes.html>.
 pub(crate) const MAX_STICKINESS_SECONDS: u32 = 604_800;
+/// The most characters of the name of a family. With a revision, it has to fit into a tag of 256 characters.
+const MAX_FAMILY: usize = 240;
 /// The most characters of the path of a health check:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTargetGroup.html>.
 const MAX_PATH: usize = 1024;
@@ -73,10 +75,17 @@ impl Fields {
         check_variables("secrets", self.secrets.as_ref())?;
         self.secrets.as_ref().map_or(Ok(()), check_secrets_size)?;
         self.check_secrets()?;
+        check_family("base", self.base.as_deref())?;
         check_command("command", self.command.as_deref())?;
         check_command("entryPoint", self.entry_point.as_deref())?;
         between("stickiness", self.stickiness, 1, MAX_STICKINESS_SECONDS)?;
-        self.health.as_ref().map_or(Ok(()), check_health)
+        self.health.as_ref().map_or(Ok(()), check_health)?;
+        let Some(release) = &self.release else {
+            return Ok(());
+        };
+        check_command("release.command", release.command.as_deref())?;
+        let most = defaults::MAX_WAIT_SECONDS;
+        between("release.timeoutSeconds", release.timeout_seconds, 1, most)
     }
 
     fn check_secrets(&self) -> Result<(), Wrong> {
@@ -126,6 +135,24 @@ fn check_health(health: &HealthFields) -> Result<(), Wrong> {
         0,
         MAX_GRACE_SECONDS,
     )
+}
+
+/// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html>
+fn check_family(field: &str, family: Option<&str>) -> Result<(), Wrong> {
+    let Some(family) = family else {
+        return Ok(());
+    };
+    let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if family.is_empty() || family.len() > MAX_FAMILY || !family.bytes().all(is_valid) {
+        return wrong(
+            field,
+            format!(
+                "must be the family of a task definition, without a revision: up to {MAX_FAMILY} letters, digits, hyphens \
+                 and underscores"
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn check_command(field: &str, command: Option<&[String]>) -> Result<(), Wrong> {

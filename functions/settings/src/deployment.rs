@@ -2,11 +2,18 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::printable::printable;
 use lifecycle::{Baseline, DeploymentId, StepError, defaults};
 use serde::Serialize;
+use serde_json::{Value, json};
 
+use crate::base::Base;
 use crate::check::{check_both, check_environment_size, check_secrets_size};
 use crate::{Document, Fields, Input, Source, fargate};
+
+/// The most bytes that a task definition may have:
+/// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
+const MAX_TASK_DEFINITION_BYTES: usize = 64 * 1024;
 
 /// What a deployment runs with: the input, in its place the settings, and in theirs the defaults.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -16,14 +23,16 @@ pub struct Deployment {
     pub deployment_id: DeploymentId,
     /// How many tasks to run.
     pub desired_count: u32,
-    /// Fargate CPU units (1024 are one vCPU).
-    pub cpu: u32,
-    /// MiB.
-    pub memory: u32,
+    /// Fargate CPU units (1024 are one vCPU); none for those of the base.
+    pub cpu: Option<u32>,
+    /// MiB; none for those of the base.
+    pub memory: Option<u32>,
     /// Environment variables for the application, in addition to those that the contract sets.
     pub environment: BTreeMap<String, String>,
     /// Environment variables that ECS reads from elsewhere when a task starts.
     pub secrets: BTreeMap<String, String>,
+    /// The ARN of the revision that is copied for all that is not named here.
+    pub base: Option<String>,
     /// What the container runs, in place of the image's command.
     pub command: Option<Vec<String>>,
     /// What stands before the command, in place of the image's entry point.
@@ -32,6 +41,18 @@ pub struct Deployment {
     pub stickiness: Option<u32>,
     /// How its health is judged.
     pub health: Health,
+    /// What runs once before it is made.
+    pub release: Option<Release>,
+}
+
+/// What runs once before a deployment is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Release {
+    /// What the container runs.
+    pub command: Vec<String>,
+    /// Seconds after which it is stopped.
+    pub timeout_seconds: u32,
 }
 
 /// How the health of a deployment is judged.
@@ -47,14 +68,16 @@ pub struct Health {
 }
 
 impl Deployment {
-    /// Merges the input with the settings, and both with the defaults.
+    /// Merges the input with the settings, and both with the defaults, or with `base`: the task definition that
+    /// [`base_of`] names, as AWS describes it.
     ///
     /// # Errors
-    /// `InvalidInput` or `InvalidSettings` when a field that is right by itself does not go with another: of the
-    /// source that the field comes from.
+    /// `InvalidInput` or `InvalidSettings` when a field that is right by itself does not go with another, or with the
+    /// base: of the source that the field comes from.
     pub fn of(
         input: Input,
         settings: Option<Document>,
+        base: Option<&Value>,
         baseline: &Baseline,
     ) -> Result<Self, StepError> {
         let (settings_source, settings) = match settings {
@@ -71,6 +94,8 @@ impl Deployment {
                 &settings_source
             }
         };
+        let base = base.map(Base::read).transpose();
+        let base = base.map_err(|why| source(named.base.is_some()).refused("base", why))?;
         check_both(fields.environment.as_ref(), fields.secrets.as_ref()).map_err(
             |(field, why)| {
                 source(named.secrets.is_some() || named.environment.is_some()).refused(&field, why)
@@ -82,14 +107,55 @@ impl Deployment {
         let secrets = fields.secrets.unwrap_or_default();
         check_secrets_size(&secrets)
             .map_err(|(field, why)| source(named.secrets.is_some()).refused(&field, why))?;
+        if let Some(base) = &base {
+            for (field, own, named, other) in [
+                ("environment", &environment, &named.environment, "secrets"),
+                ("secrets", &secrets, &named.secrets, "environment"),
+            ] {
+                let of_base = base.names(other);
+                if let Some(name) = own.keys().find(|name| of_base.contains(name.as_str())) {
+                    let is_named = named.as_ref().is_some_and(|it| it.contains_key(name));
+                    return Err(source(is_named).refused(
+                        &format!("{field}.{}", printable(name, 64)),
+                        format!("is also in `{other}` of the base, and a variable has one value"),
+                    ));
+                }
+            }
+            let own = json!([environment, secrets, fields.command, fields.entry_point]);
+            let bytes = base.bytes() + own.to_string().len();
+            if bytes > MAX_TASK_DEFINITION_BYTES {
+                let why = format!(
+                    "takes {bytes} bytes with what is added; ECS allows {MAX_TASK_DEFINITION_BYTES}"
+                );
+                return Err(source(named.base.is_some()).refused("base", why));
+            }
+        }
         let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
-        let cpu = fields.cpu.unwrap_or(defaults::CPU);
-        // With a given CPU size, the least memory that Fargate offers with it.
-        let least = || fargate::least_memory(cpu).unwrap_or(defaults::MEMORY);
-        let memory = fields.memory.unwrap_or_else(least);
-        fargate::check(cpu, memory).map_err(|(field, why)| {
-            source(named.cpu.is_some() || named.memory.is_some()).refused(field, why)
-        })?;
+        let (cpu, memory) = match &fields.base {
+            // What is absent is as the base says.
+            Some(_) => (fields.cpu, fields.memory),
+            None => {
+                let cpu = fields.cpu.unwrap_or(defaults::CPU);
+                // With a given CPU size, the least memory that Fargate offers with it.
+                let least = || fargate::least_memory(cpu).unwrap_or(defaults::MEMORY);
+                (Some(cpu), Some(fields.memory.unwrap_or_else(least)))
+            }
+        };
+        let is_named = named.cpu.is_some() || named.memory.is_some();
+        check_size(cpu, memory, base.as_ref())
+            .map_err(|(field, why)| source(is_named).refused(field, why))?;
+        let release = match fields.release {
+            None => None,
+            Some(release) => Some(Release {
+                command: release.command.ok_or_else(|| {
+                    source(named.release.is_some())
+                        .refused("release.command", "is needed: it is what runs")
+                })?,
+                timeout_seconds: release
+                    .timeout_seconds
+                    .unwrap_or(defaults::RELEASE_TIMEOUT_SECONDS),
+            }),
+        };
         let health = fields.health.unwrap_or_default();
         let timeout_seconds = health
             .timeout_seconds
@@ -101,6 +167,7 @@ impl Deployment {
             memory,
             environment,
             secrets,
+            base: base.map(|base| base.arn.to_owned()),
             command: fields.command,
             entry_point: fields.entry_point,
             stickiness: fields.stickiness,
@@ -113,17 +180,60 @@ impl Deployment {
                     .unwrap_or_else(|| defaults::grace_seconds(timeout_seconds)),
                 timeout_seconds,
             },
+            release,
         })
     }
+}
+
+/// The family that the deployment copies, if it copies one, and where it is named.
+pub fn base_of<'a>(
+    input: &'a Input,
+    settings: Option<&'a Document>,
+) -> Option<(&'a str, &'a Source)> {
+    let named = input.fields.base.as_deref().map(|it| (it, &Source::Input));
+    named.or_else(|| {
+        let settings = settings?;
+        Some((settings.fields.base.as_deref()?, &settings.source))
+    })
+}
+
+/// Checks the size of a task, which is that of the base where it is absent.
+fn check_size(
+    cpu: Option<u32>,
+    memory: Option<u32>,
+    base: Option<&Base<'_>>,
+) -> Result<(), (&'static str, String)> {
+    let whole_cpu = cpu.or(base.and_then(|base| base.cpu));
+    let whole_memory = memory.or(base.and_then(|base| base.memory));
+    let (Some(whole_cpu), Some(whole_memory)) = (whole_cpu, whole_memory) else {
+        let Some(base) = base else { return Ok(()) };
+        let field = if whole_cpu.is_none() { "cpu" } else { "memory" };
+        let why = format!("is needed, because {} does not say it", base.arn);
+        return Err((field, why));
+    };
+    fargate::check(whole_cpu, whole_memory)?;
+    base.map_or(Ok(()), |base| base.check_fits(whole_cpu, whole_memory))
+        .map_err(|why| match (cpu, memory) {
+            (None, None) => ("base", why),
+            (Some(_), None) => ("cpu", why),
+            _ => ("memory", why),
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use lifecycle::ErrorName;
-    use serde_json::{Value, json};
 
     fn merged(input: Value, settings: Option<Value>) -> Result<Deployment, StepError> {
+        merged_with(input, settings, None)
+    }
+
+    fn merged_with(
+        input: Value,
+        settings: Option<Value>,
+        base: Option<&Value>,
+    ) -> Result<Deployment, StepError> {
         let baseline = Baseline::for_tests();
         let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
         let mut whole = json!({"deploymentId": "test-20251027-122112Z"});
@@ -135,7 +245,7 @@ mod tests {
             Document::read(&baseline.environment, Some(7), &settings.to_string())
                 .expect("valid by itself")
         });
-        Deployment::of(input, settings, &baseline)
+        Deployment::of(input, settings, base, &baseline)
     }
 
     #[test]
@@ -143,7 +253,7 @@ mod tests {
         let deployment = merged(json!({}), None).unwrap();
         assert_eq!(
             (deployment.desired_count, deployment.cpu, deployment.memory),
-            (2, 256, 512)
+            (2, Some(256), Some(512))
         );
         assert_eq!(deployment.health.path, "/_health");
         assert_eq!(
@@ -159,7 +269,7 @@ mod tests {
     #[test]
     fn a_cpu_size_alone_brings_the_least_memory_that_goes_with_it() {
         let deployment = merged(json!({"cpu": 2048}), None).unwrap();
-        assert_eq!(deployment.memory, 4096);
+        assert_eq!(deployment.memory, Some(4096));
     }
 
     #[test]
@@ -170,16 +280,18 @@ mod tests {
             "secrets": {"S": "/settings", "T": "/settings"},
             "command": ["settings"],
             "health": {"path": "/up", "timeoutSeconds": 300},
+            "release": {"command": ["migrate"], "timeoutSeconds": 60},
         });
         let input = json!({
             "desiredCount": 3,
+            "release": {"timeoutSeconds": 90},
             "environment": {"B": "input", "C": "input"},
             "secrets": {"T": "/input"},
             "health": {"graceSeconds": 90},
         });
         let deployment = merged(input, Some(settings)).unwrap();
         assert_eq!(deployment.desired_count, 3);
-        assert_eq!((deployment.cpu, deployment.memory), (512, 2048));
+        assert_eq!((deployment.cpu, deployment.memory), (Some(512), Some(2048)));
         assert_eq!(
             json!(deployment.environment),
             json!({"A": "settings", "B": "input", "C": "input"})
@@ -193,11 +305,21 @@ mod tests {
             json!(deployment.health),
             json!({"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300})
         );
+        assert_eq!(
+            json!(deployment.release),
+            json!({"command": ["migrate"], "timeoutSeconds": 90})
+        );
     }
 
     #[test]
     fn what_does_not_go_together_is_refused_at_the_source_that_can_change_it() {
         for (input, settings, name, why) in [
+            (
+                json!({}),
+                json!({"release": {"timeoutSeconds": 60}}),
+                ErrorName::InvalidSettings,
+                "`release.command`: is needed",
+            ),
             (
                 json!({"environment": {"A": "x"}}),
                 json!({"secrets": {"A": "/a"}}),
@@ -230,6 +352,93 @@ mod tests {
             ),
         ] {
             let error = merged(input, Some(settings)).unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert!(error.message.contains(why), "{error}");
+        }
+    }
+
+    fn base() -> Value {
+        json!({
+            "taskDefinitionArn": "arn:aws:ecs:us-east-1:1:task-definition/web:3", "networkMode": "awsvpc",
+            "cpu": "2048", "memory": "8192",
+            "containerDefinitions": [{
+                "name": "app", "memory": 4096,
+                "environment": [{"name": "A", "value": "base"}, {"name": "DRAIN_SECRET", "value": "base"}],
+                "secrets": [{"name": "S", "valueFrom": "/base"}],
+            }],
+        })
+    }
+
+    #[test]
+    fn what_is_absent_is_as_the_base_says_and_its_revision_is_pinned() {
+        let settings = json!({"base": "web"});
+        let deployment = merged_with(json!({}), Some(settings), Some(&base())).unwrap();
+        assert_eq!((deployment.cpu, deployment.memory), (None, None));
+        assert_eq!(
+            deployment.base.as_deref(),
+            Some("arn:aws:ecs:us-east-1:1:task-definition/web:3")
+        );
+        let input = json!({"base": "web", "cpu": 4096, "environment": {"A": "input"}});
+        let deployment = merged_with(input, None, Some(&base())).unwrap();
+        assert_eq!((deployment.cpu, deployment.memory), (Some(4096), None));
+        assert_eq!(json!(deployment.environment), json!({"A": "input"}));
+    }
+
+    #[test]
+    fn what_does_not_go_with_the_base_is_refused_at_the_source_that_can_change_it() {
+        let (input, settings) = (ErrorName::InvalidInput, ErrorName::InvalidSettings);
+        let by = |change: fn(&mut Value)| {
+            let mut base = base();
+            change(&mut base);
+            base
+        };
+        for (more, base, name, why) in [
+            (
+                json!({"secrets": {"A": "/a"}}),
+                base(),
+                input,
+                "`secrets.A`: is also in `environment` of the base",
+            ),
+            (
+                json!({"environment": {"S": "x"}}),
+                base(),
+                input,
+                "`environment.S`: is also in `secrets` of the base",
+            ),
+            (json!({"cpu": 256}), base(), input, "8192 MiB with cpu 256"),
+            (
+                json!({"cpu": 512, "memory": 2048}),
+                base(),
+                input,
+                "`memory`: the containers",
+            ),
+            (
+                json!({}),
+                by(|base| base["cpu"] = Value::Null),
+                settings,
+                "`cpu`: is needed",
+            ),
+            (
+                json!({}),
+                by(|base| base["networkMode"] = json!("host")),
+                settings,
+                "`base`: the task definition arn",
+            ),
+            (
+                json!({}),
+                by(|base| base["containerDefinitions"][0]["memory"] = json!(9000)),
+                settings,
+                "`base`: the containers",
+            ),
+            (
+                json!({}),
+                by(|base| base["more"] = json!("x".repeat(66_000))),
+                settings,
+                "ECS allows 65536",
+            ),
+        ] {
+            let document = Some(json!({"base": "web"}));
+            let error = merged_with(more, document, Some(&base)).unwrap_err();
             assert_eq!(error.name, name, "{error}");
             assert!(error.message.contains(why), "{error}");
         }

@@ -135,6 +135,30 @@ mod tests {
             ),
             (r#"{"desiredCount": 0}"#, "desiredCount", "between 1"),
             (r#"{"desired": 2}"#, "`desired`", "unknown field"),
+            (r#"{"base": "web:3"}"#, "`base`", "without a revision"),
+            (
+                r#"{"release": {"command": []}}"#,
+                "`release.command`",
+                "must not be empty",
+            ),
+            (
+                r#"{"release": {"command": "migrate"}}"#,
+                "`release.command`",
+                "expected a sequence",
+            ),
+            (
+                r#"{"release": {"command": ["a"], "timeoutSeconds": 0}}"#,
+                "`release.timeoutSeconds`",
+                "between 1 and 3600",
+            ),
+            (
+                r#"{"release": [["a"], 60]}"#,
+                "`release`",
+                "expected an object",
+            ),
+            (r#"{"health": ["/up"]}"#, "`health`", "expected an object"),
+            (r#"{"release": {"run": 1}}"#, "release.run", "unknown field"),
+            (r#"{"base": ""}"#, "`base`", "family"),
             (r#"{"cpu": 300}"#, "`cpu`", "256, 512"),
             (r#"{"cpu": 512, "memory": 512}"#, "`memory`", "1024, 2048"),
             (

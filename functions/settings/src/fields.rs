@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use crate::object;
+
 /// What a deployment runs with, as far as one source says.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
@@ -21,6 +23,9 @@ pub struct Fields {
     /// ARN of a parameter of Parameter Store, or the ARN of a secret of Secrets Manager, with a JSON key and a
     /// version as ECS takes them.
     pub secrets: Option<BTreeMap<String, String>>,
+    /// The family of a task definition of your own, whose newest active revision is copied for all that is not named
+    /// here: sidecars, volumes, roles and the like.
+    pub base: Option<String>,
     /// What the container runs, in place of the image's command.
     pub command: Option<Vec<String>>,
     /// What stands before the command, in place of the image's entry point.
@@ -28,7 +33,22 @@ pub struct Fields {
     /// Seconds for which a visitor stays on the same task of a deployment.
     pub stickiness: Option<u32>,
     /// How the load balancer and ECS find out that a task is well.
+    #[serde(default, deserialize_with = "object::optional")]
     pub health: Option<HealthFields>,
+    /// What runs once, in the new image, before a deployment is made.
+    #[serde(default, deserialize_with = "object::optional")]
+    pub release: Option<ReleaseFields>,
+}
+
+/// What runs once, in the new image, before a deployment is made.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReleaseFields {
+    /// What the container runs. Its entry point stays in front.
+    pub command: Option<Vec<String>>,
+    /// Seconds after which it is stopped and the deployment has failed.
+    pub timeout_seconds: Option<u32>,
 }
 
 /// How the load balancer and ECS find out that a task is well.
@@ -54,6 +74,7 @@ impl Fields {
             memory: self.memory.or(defaults.memory),
             environment: by_name(self.environment, defaults.environment),
             secrets: by_name(self.secrets, defaults.secrets),
+            base: self.base.or(defaults.base),
             command: self.command.or(defaults.command),
             entry_point: self.entry_point.or(defaults.entry_point),
             stickiness: self.stickiness.or(defaults.stickiness),
@@ -61,6 +82,13 @@ impl Fields {
                 (Some(own), Some(defaults)) => Some(HealthFields {
                     path: own.path.or(defaults.path),
                     grace_seconds: own.grace_seconds.or(defaults.grace_seconds),
+                    timeout_seconds: own.timeout_seconds.or(defaults.timeout_seconds),
+                }),
+                (own, defaults) => own.or(defaults),
+            },
+            release: match (self.release, defaults.release) {
+                (Some(own), Some(defaults)) => Some(ReleaseFields {
+                    command: own.command.or(defaults.command),
                     timeout_seconds: own.timeout_seconds.or(defaults.timeout_seconds),
                 }),
                 (own, defaults) => own.or(defaults),

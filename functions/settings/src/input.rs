@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::UtcDateTime;
 
-use crate::{Fields, HealthFields, Source};
+use crate::{Fields, HealthFields, ReleaseFields, Source, object};
 
 /// What an execution of the deploy machine may be started with: which deployment, and any of the fields of the
 /// settings.
@@ -36,10 +36,14 @@ pub(crate) struct Flat {
     memory: Option<u32>,
     environment: Option<BTreeMap<String, String>>,
     secrets: Option<BTreeMap<String, String>>,
+    base: Option<String>,
     command: Option<Vec<String>>,
     entry_point: Option<Vec<String>>,
     stickiness: Option<u32>,
+    #[serde(default, deserialize_with = "object::optional")]
     health: Option<HealthFields>,
+    #[serde(default, deserialize_with = "object::optional")]
+    release: Option<ReleaseFields>,
 }
 
 impl From<Flat> for Input {
@@ -53,10 +57,12 @@ impl From<Flat> for Input {
                 memory: flat.memory,
                 environment: flat.environment,
                 secrets: flat.secrets,
+                base: flat.base,
                 command: flat.command,
                 entry_point: flat.entry_point,
                 stickiness: flat.stickiness,
                 health: flat.health,
+                release: flat.release,
             },
         }
     }

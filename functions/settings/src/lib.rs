@@ -1,19 +1,21 @@
 //! What a deployment runs with: the fields that an environment's settings and an execution's input may have, how
 //! they are checked and how the two are merged.
 
+mod base;
 mod check;
 mod deployment;
 mod document;
 pub mod fargate;
 mod fields;
 mod input;
+mod object;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod secret;
 mod source;
 
-pub use deployment::{Deployment, Health};
+pub use deployment::{Deployment, Health, Release, base_of};
 pub use document::{Document, parameter_name};
-pub use fields::{Fields, HealthFields};
+pub use fields::{Fields, HealthFields, ReleaseFields};
 pub use input::Input;
 pub use source::Source;

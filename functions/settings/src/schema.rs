@@ -47,12 +47,20 @@ fn of<T: JsonSchema>(title: &str) -> Value {
         crate::check::MAX_STICKINESS_SECONDS,
     );
     fields["cpu"]["enum"] = fargate::cpus().collect();
+    fields["base"]["pattern"] = "^[A-Za-z0-9_-]{1,240}$".into();
     for list in ["command", "entryPoint"] {
         fields[list]["minItems"] = 1.into();
     }
     for names in ["environment", "secrets"] {
         fields[names]["propertyNames"] = json!({"pattern": "^[A-Za-z_][A-Za-z0-9_]*$"});
     }
+    let release = &mut fields["release"]["properties"];
+    release["command"]["minItems"] = 1.into();
+    between(
+        &mut release["timeoutSeconds"],
+        1,
+        lifecycle::defaults::MAX_WAIT_SECONDS,
+    );
     let health = &mut fields["health"]["properties"];
     health["path"]["pattern"] = "^/".into();
     let most = lifecycle::defaults::MAX_WAIT_SECONDS;

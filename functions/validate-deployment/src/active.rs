@@ -42,6 +42,10 @@ pub async fn compare(
     let mut differences = Differences::default();
     differences.number_or_text("imageDigest", input.image_digest.as_ref(), digest);
     differences.of_tasks(&input.fields, &service, &definition, container);
+    let copied = tags.get(tags::COPY_OF).map(String::as_str);
+    let family = copied.and_then(|it| it.rsplit_once(':'));
+    let family = family.map_or("none", |(family, _)| family);
+    differences.number_or_text("base", input.fields.base.as_ref(), family);
     differences.of_routing(elb, &input.fields, &service).await?;
     if differences.0.is_empty() {
         let version = tags.get(tags::SETTINGS_VERSION);

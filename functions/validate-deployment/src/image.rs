@@ -8,12 +8,18 @@ use lifecycle::{Baseline, ErrorName, StepError};
 use serde::Deserialize;
 use settings::Input;
 
-/// The digest of the deployment's image: the one in the input, or the one that the tag points to.
+/// The digest of the deployment's image: the one in the input, or the one that the tag points to. The tasks have
+/// processors of that architecture, as ECS writes it.
 ///
 /// # Errors
 /// `ImageNotFound` when there is no such image; `InvalidInput` when it is built for other platforms only; else as
 /// [`lifecycle::aws_error::CODES`] say.
-pub async fn find(ecr: &Client, baseline: &Baseline, input: &Input) -> Result<String, StepError> {
+pub async fn find(
+    ecr: &Client,
+    baseline: &Baseline,
+    input: &Input,
+    architecture: &str,
+) -> Result<String, StepError> {
     let id = &input.deployment_id;
     let requested = input.image_digest.as_ref();
     let (image, shown) = match requested {
@@ -48,7 +54,7 @@ pub async fn find(ecr: &Client, baseline: &Baseline, input: &Input) -> Result<St
                 ),
             )
         })?;
-    refuse_other_platforms(ecr, baseline, &digest, &shown).await?;
+    refuse_other_platforms(ecr, baseline, architecture, &digest, &shown).await?;
     Ok(digest)
 }
 
@@ -76,6 +82,7 @@ struct Platform {
 async fn refuse_other_platforms(
     ecr: &Client,
     baseline: &Baseline,
+    architecture: &str,
     digest: &str,
     shown: &str,
 ) -> Result<(), StepError> {
@@ -92,7 +99,7 @@ async fn refuse_other_platforms(
     };
     let wanted = Platform {
         os: "linux".into(),
-        architecture: match baseline.cpu_architecture.as_str() {
+        architecture: match architecture {
             "ARM64" => "arm64".into(),
             _ => "amd64".into(),
         },

@@ -2,6 +2,7 @@
 //! can have the listener's policy, and the load balancer has room. Changes nothing.
 
 mod active;
+mod base;
 pub mod execution;
 mod image;
 mod parameter;
@@ -69,8 +70,8 @@ pub struct Clients {
 }
 
 /// Checks the input and that no other execution of the deployment goes first, compares the deployment with what is
-/// active, pins the image, and merges the input with the environment's settings. Those are read here and nowhere else,
-/// so that a change of them never affects what runs.
+/// active, pins the image, and merges the input with the environment's settings. Those, and which
+/// revision of a base is the newest, are read here and nowhere else, so that a change of them never affects what runs.
 ///
 /// # Errors
 /// `InvalidInput`, `InvalidSettings`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
@@ -101,11 +102,8 @@ pub async fn run(
     let marks = own.map_or_else(Tags::new, |own| own.tags);
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
-    let (image_digest, mut settings_version) = match verdict {
-        Verdict::AlreadyActive => active::compare(&clients.ecs, elb, baseline, &input).await?,
-        _ => (image::find(&clients.ecr, baseline, &input).await?, None),
-    };
-    let mut deployment = None;
+    let (mut settings_version, mut deployment) = (None, None);
+    let mut architecture = baseline.cpu_architecture.clone();
     if verdict == Verdict::Proceed {
         guard::refuse_draining(id, &marks)?;
         // Whether the new rules can do what the default action does before it routes.
@@ -114,8 +112,20 @@ pub async fn run(
         quota::check(elb, &usage, id).await?;
         let settings = parameter::read(&clients.ssm, baseline).await?;
         settings_version = settings.as_ref().and_then(Document::version);
-        deployment = Some(Deployment::of(input.clone(), settings, baseline)?);
+        let base = base::read(&clients.ecs, baseline, &input, settings.as_ref()).await?;
+        if let Some(of_base) = base.as_ref().and_then(base::architecture) {
+            architecture = of_base.to_owned();
+        }
+        let own = Deployment::of(input.clone(), settings, base.as_ref(), baseline)?;
+        deployment = Some(own);
     }
+    let image_digest = if verdict == Verdict::AlreadyActive {
+        let (digest, version) = active::compare(&clients.ecs, elb, baseline, &input).await?;
+        settings_version = version;
+        digest
+    } else {
+        image::find(&clients.ecr, baseline, &input, &architecture).await?
+    };
     Ok(Output {
         verdict,
         reason,

@@ -109,10 +109,10 @@ fn activate_itself(state: &mut State) {
         "command": ["serve"],
         "entryPoint": ["/app"],
     }]);
-    definition["tags"]
-        .as_array_mut()
-        .unwrap()
-        .push(json!({"key": "pulse:settings-version", "value": "7"}));
+    definition["tags"].as_array_mut().unwrap().extend([
+        json!({"key": "pulse:settings-version", "value": "7"}),
+        json!({"key": "pulse:copy-of", "value": "web:3"}),
+    ]);
     let service = state.services.last_mut().unwrap();
     service["healthCheckGracePeriodSeconds"] = 90.into();
     service["loadBalancers"] = json!([{"targetGroupArn": group_arn(ID)}]);
@@ -133,8 +133,8 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
             "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {},
-            "secrets": {}, "command": null, "entryPoint": null, "stickiness": null,
-            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600},
+            "secrets": {}, "base": null, "command": null, "entryPoint": null, "stickiness": null,
+            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
         })
     );
 }
@@ -234,8 +234,8 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
             "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "cpu": 512, "memory": 1024,
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
-            "command": ["serve"], "entryPoint": null, "stickiness": 3600,
-            "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600},
+            "base": null, "command": ["serve"], "entryPoint": null, "stickiness": 3600,
+            "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
         })
     );
     assert_eq!(
@@ -290,6 +290,7 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
         ),
         ("secrets", json!({"API_KEY": "/pulse/test/OTHER"})),
         ("secrets", json!({"OTHER": "/pulse/test/API_KEY"})),
+        ("base", json!("other")),
         ("command", json!(["serve", "--fast"])),
         ("entryPoint", json!(["/other"])),
         ("stickiness", json!(61)),
@@ -646,4 +647,100 @@ async fn an_action_type_that_no_rule_could_repeat_refuses_the_deployment() {
     let error = validate(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::Configuration);
     assert!(error.message.contains("check-passport"), "{error}");
+}
+
+/// The settings name a base, of which there are two active revisions and a newer inactive one.
+fn with_base(change: impl FnOnce(&mut Value)) -> MemoryAws {
+    let aws = aws();
+    put_settings(&aws, r#"{"base": "web"}"#);
+    aws.with(|state| {
+        for _ in 0..3 {
+            state.add_task_definition(tags_of_nobody());
+            let base = state.task_definitions.last_mut().unwrap();
+            base["family"] = "web".into();
+            base["networkMode"] = "awsvpc".into();
+            base["cpu"] = "2048".into();
+            base["memory"] = "4096".into();
+            base["containerDefinitions"] = json!([{"name": "app", "image": "web:1"}]);
+        }
+        let [.., newest, inactive] = &mut state.task_definitions[..] else {
+            panic!("three revisions");
+        };
+        inactive["status"] = "INACTIVE".into();
+        change(newest);
+    });
+    aws
+}
+
+fn tags_of_nobody() -> memory_aws::Tags {
+    pairs([])
+}
+
+#[tokio::test]
+async fn the_newest_active_revision_of_the_base_is_pinned() {
+    let output = validate(&with_base(|_| {})).await.unwrap();
+    let output = json!(output);
+    assert_eq!(output["base"], json!(memory_aws::revision_arn(3)));
+    assert_eq!(
+        (&output["cpu"], &output["memory"]),
+        (&Value::Null, &Value::Null)
+    );
+}
+
+#[tokio::test]
+async fn a_base_that_a_deployment_cannot_copy_is_refused_before_anything_is_made() {
+    let restarts = json!({"name": "app", "restartPolicy": {"enabled": true}});
+    for (aws, why) in [
+        (with_base(|base| base["family"] = "x".into()), None),
+        (
+            with_base(|base| base["networkMode"] = "bridge".into()),
+            Some("`networkMode`"),
+        ),
+        (
+            with_base(|base| base["containerDefinitions"][0]["name"] = "web".into()),
+            Some("no container `app`"),
+        ),
+        (
+            with_base(|base| base["volumes"] = json!([{"configuredAtLaunch": true}])),
+            Some("`configuredAtLaunch`"),
+        ),
+        (
+            with_base(|base| base["containerDefinitions"][0] = restarts),
+            Some("`restartPolicy`"),
+        ),
+    ] {
+        let Some(why) = why else {
+            // The older revision is the newest one of the family then.
+            assert!(validate(&aws).await.is_ok());
+            continue;
+        };
+        let error = validate(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidSettings, "{error}");
+        for words in ["version 7", "`base`", why] {
+            assert!(error.message.contains(words), "{error}");
+        }
+        assert!(aws.changes().is_empty());
+    }
+    for (family, why) in [
+        ("none", "no active task definition"),
+        ("test-app", "themselves"),
+    ] {
+        let input = json!({"deploymentId": ID, "base": family});
+        let error = validate_input(&aws(), input).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+        assert!(error.message.contains(why), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn the_image_has_to_be_built_for_the_processor_of_the_base() {
+    let arm = json!({"platform": {"os": "linux", "architecture": "arm64"}});
+    let manifest = json!({"schemaVersion": 2, "manifests": [arm]}).to_string();
+    for (architecture, is_right) in [("ARM64", true), ("X86_64", false)] {
+        let aws = with_base(|base| {
+            base["runtimePlatform"] = json!({"cpuArchitecture": architecture});
+        });
+        aws.with(|state| state.manifests.insert(DIGEST.into(), manifest.clone()));
+        assert_eq!(validate(&aws).await.is_ok(), is_right, "{architecture}");
+    }
 }

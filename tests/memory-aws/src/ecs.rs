@@ -18,6 +18,9 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "DeleteService" => delete_service,
         "ListTasks" => list_tasks,
         "DescribeTasks" => describe_tasks,
+        "RunTask" => run_task,
+        "StopTask" => stop_task,
+        "TagResource" => tag_resource,
         "RegisterTaskDefinition" => register_task_definition,
         "ListTaskDefinitions" => list_task_definitions,
         "DescribeTaskDefinition" => describe_task_definition,
@@ -26,6 +29,7 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
     };
     let is_known_cluster = operation.ends_with("TaskDefinition")
         || operation.ends_with("TaskDefinitions")
+        || operation == "TagResource"
         || params["cluster"] == "test";
     Some(if is_known_cluster {
         known(state, params)
@@ -172,17 +176,83 @@ fn delete_service(state: &mut State, params: &Value) -> Answer {
 }
 
 fn list_tasks(state: &mut State, params: &Value) -> Answer {
-    let name = text(&params["serviceName"]);
-    if !state.services.iter().any(|it| is_service(it, name)) {
-        return Err(Error::new("ServiceNotFoundException", "Service not found."));
-    }
     let desired = params["desiredStatus"].as_str().unwrap_or("RUNNING");
-    let group = format!("service:{name}");
+    let group = match params["serviceName"].as_str() {
+        Some(name) if !state.services.iter().any(|it| is_service(it, name)) => {
+            return Err(Error::new("ServiceNotFoundException", "Service not found."));
+        }
+        Some(name) => format!("service:{name}"),
+        None => format!("family:{}", text(&params["family"])),
+    };
     let tasks = state.tasks.iter();
     let tasks = tasks.filter(|it| it["group"] == group.as_str() && it["desiredStatus"] == desired);
     state.page(params, "taskArns", (100, 100), tasks, |it| {
         it["taskArn"].clone()
     })
+}
+
+/// Starts a task, or answers as before if the client token and all else is the same.
+fn run_task(state: &mut State, params: &Value) -> Answer {
+    let token = text(&params["clientToken"]);
+    if let Some((first, arn)) = state.run_requests.get(token) {
+        let tasks = state.tasks.iter().filter(|it| it["taskArn"] == *arn);
+        if first == params {
+            return Ok(json!({"tasks": tasks.collect::<Vec<_>>(), "failures": []}));
+        }
+        return Err(Error::new("ConflictException", "the token is in use"));
+    }
+    let definition = find_definition(state, params).filter(|it| it["status"] == "ACTIVE");
+    let Some(definition) = definition.cloned() else {
+        return Err(client("TaskDefinition is inactive"));
+    };
+    if let Some(reason) = state.run_failures.pop() {
+        return Ok(json!({"tasks": [], "failures": [{"reason": reason}]}));
+    }
+    let (now, number) = (state.now, state.tasks.len() + 1);
+    let arn = format!("arn:aws:ecs:us-east-1:1:task/test/t{number}");
+    let containers = definition["containerDefinitions"].as_array();
+    let containers = containers.into_iter().flatten();
+    let task = json!({
+        "taskArn": arn,
+        "taskDefinitionArn": definition["taskDefinitionArn"],
+        "group": format!("family:{}", text(&definition["family"])),
+        "startedBy": params["startedBy"],
+        "tags": params["tags"],
+        "lastStatus": "PROVISIONING",
+        "desiredStatus": "RUNNING",
+        "createdAt": now,
+        "containers": containers.map(|it| json!({"name": it["name"]})).collect::<Vec<_>>(),
+    });
+    state.tasks.push(task.clone());
+    let request = (params.clone(), arn);
+    state.run_requests.insert(token.to_owned(), request);
+    Ok(json!({"tasks": [task], "failures": []}))
+}
+
+fn stop_task(state: &mut State, params: &Value) -> Answer {
+    let arn = &params["task"];
+    let Some(task) = state.tasks.iter_mut().find(|it| it["taskArn"] == *arn) else {
+        return Err(invalid("The referenced task was not found."));
+    };
+    task["desiredStatus"] = "STOPPED".into();
+    task["stopCode"] = "UserInitiated".into();
+    task["stoppedReason"] = params["reason"].clone();
+    Ok(json!({"task": task}))
+}
+
+/// Of task definitions only.
+fn tag_resource(state: &mut State, params: &Value) -> Answer {
+    let arn = &params["resourceArn"];
+    let mut definitions = state.task_definitions.iter_mut();
+    let Some(definition) = definitions.find(|it| it["taskDefinitionArn"] == *arn) else {
+        return Err(invalid("The specified resource is not valid."));
+    };
+    let tags = definition["tags"].as_array_mut().expect("a list");
+    for new in params["tags"].as_array().into_iter().flatten() {
+        tags.retain(|tag| tag["key"] != new["key"]);
+        tags.push(new.clone());
+    }
+    Ok(json!({}))
 }
 
 fn describe_tasks(state: &mut State, params: &Value) -> Answer {
@@ -222,11 +292,12 @@ fn list_task_definitions(state: &mut State, params: &Value) -> Answer {
 }
 
 fn find_definition<'a>(state: &'a mut State, params: &Value) -> Option<&'a mut Value> {
-    let arn = &params["taskDefinition"];
-    state
-        .task_definitions
-        .iter_mut()
-        .find(|it| it["taskDefinitionArn"] == *arn)
+    let name = &params["taskDefinition"];
+    // The name of a family means its newest active revision.
+    let is_it = |it: &&mut Value| {
+        it["taskDefinitionArn"] == *name || it["family"] == *name && it["status"] == "ACTIVE"
+    };
+    state.task_definitions.iter_mut().rev().find(is_it)
 }
 
 fn describe_task_definition(state: &mut State, params: &Value) -> Answer {

@@ -180,8 +180,12 @@ pub struct State {
     pub target_groups: Vec<TargetGroup>,
     /// The services, with `tags`, whatever their status.
     pub services: Vec<Value>,
-    /// The tasks, with the name of their service in `group`.
+    /// The tasks, with the name of their service or family in `group`.
     pub tasks: Vec<Value>,
+    /// The first call of RunTask with each client token, and the ARN of the task that it started.
+    pub run_requests: BTreeMap<String, (Value, String)>,
+    /// Reasons for which the next calls of RunTask start nothing.
+    pub run_failures: Vec<String>,
     /// The revisions, with `tags`, whatever their status.
     pub task_definitions: Vec<Value>,
     /// The images of the repository `test`: tag and digest.
@@ -220,6 +224,8 @@ impl Default for State {
             target_groups: Vec::new(),
             services: Vec::new(),
             tasks: Vec::new(),
+            run_requests: BTreeMap::new(),
+            run_failures: Vec::new(),
             task_definitions: Vec::new(),
             images: Vec::new(),
             manifests: BTreeMap::new(),
@@ -318,6 +324,29 @@ impl State {
             }],
         }));
         self.tasks.last_mut().expect("one")
+    }
+
+    /// Ends the newest task with that exit code of its container `app`, a minute after it was created. Its tags are gone.
+    ///
+    /// # Panics
+    /// When there is no task.
+    pub fn end_task(&mut self, exit_code: i32) -> &mut Value {
+        let task = self.tasks.last_mut().expect("a task");
+        let ended = number(&task["createdAt"]) + 60;
+        task["lastStatus"] = "STOPPED".into();
+        task["desiredStatus"] = "STOPPED".into();
+        task["startedAt"] = (ended - 30).into();
+        task["stoppedAt"] = ended.into();
+        task["tags"] = json!([]);
+        if task["stopCode"].is_null() {
+            task["stopCode"] = "EssentialContainerExited".into();
+            task["stoppedReason"] = "Essential container in task exited".into();
+        }
+        let containers = task["containers"].as_array_mut().expect("a list");
+        for app in containers.iter_mut().filter(|it| it["name"] == "app") {
+            app["exitCode"] = exit_code.into();
+        }
+        task
     }
 
     /// Adds an active revision of the family `test-app` and gives its ARN.

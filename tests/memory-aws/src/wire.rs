@@ -57,9 +57,12 @@ impl Call {
     /// Reads a call.
     ///
     /// # Panics
-    /// When the body is not what the protocol demands.
+    /// When the body is not what the protocol demands, or has another length than the header says.
     pub fn read(request: &HttpRequest) -> Call {
         let body = request.body().bytes().unwrap_or_default();
+        if let Some(length) = request.headers().get("content-length") {
+            assert_eq!(length, body.len().to_string(), "the length of the body");
+        }
         if let Some(target) = request.headers().get("x-amz-target") {
             return Call {
                 operation: target.rsplit('.').next().unwrap_or_default().to_owned(),
@@ -130,9 +133,19 @@ impl fmt::Display for Call {
             "serviceName",
             "service",
             "taskDefinition",
+            "task",
+            "resourceArn",
         ] {
             words.extend(params[field].as_str().map(name_in));
         }
+        let tags = params["tags"]
+            .as_array()
+            .filter(|_| self.operation == "TagResource");
+        words.extend(
+            tags.into_iter()
+                .flatten()
+                .map(|tag| text(&tag["key"]).to_owned()),
+        );
         let tags = params["Tags"].as_array().into_iter().flatten();
         words.extend(tags.map(|tag| text(&tag["Key"]).to_owned()));
         words.extend(texts(&params["TagKeys"]).into_iter().map(str::to_owned));

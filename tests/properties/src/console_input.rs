@@ -15,7 +15,7 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 12] = [
+pub const STEPS: [(&str, Decode); 13] = [
     ("check-target-health", decode::<check_target_health::Input>),
     (
         "create-listener-rule",
@@ -32,6 +32,7 @@ pub const STEPS: [(&str, Decode); 12] = [
     ),
     ("restart-rollout", decode::<restart_rollout::Input>),
     ("restore-deployment", decode::<restore_deployment::Input>),
+    ("run-release", decode::<run_release::Input>),
     ("switch-traffic", decode::<switch_traffic::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),
 ];
@@ -47,7 +48,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
 pub fn validated(body: &[u8]) -> Result<(Input, Deployment), StepError> {
     let baseline = Baseline::for_tests();
     let input = Input::read(payload::decode(body)?, &baseline, NOW)?;
-    let deployment = Deployment::of(input.clone(), None, &baseline)?;
+    let deployment = Deployment::of(input.clone(), None, None, &baseline)?;
     Ok((input, deployment))
 }
 
@@ -85,7 +86,10 @@ fn assert_deployable(input: &Input, deployment: &Deployment) {
     assert_eq!(id.environment(), &Baseline::for_tests().environment);
     assert!(id.created() <= NOW + lifecycle::defaults::CLOCK_SKEW);
     assert!((1..=1000).contains(&deployment.desired_count));
-    assert_eq!(fargate::check(deployment.cpu, deployment.memory), Ok(()));
+    match (deployment.cpu, deployment.memory) {
+        (Some(cpu), Some(memory)) => assert_eq!(fargate::check(cpu, memory), Ok(())),
+        _ => assert!(input.fields.base.is_some()),
+    }
     let digest = input.image_digest.as_deref();
     assert!(digest.is_none_or(|digest| digest.len() == 71 && digest.is_ascii()));
     let mut bytes = 0;

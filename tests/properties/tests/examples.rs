@@ -35,13 +35,16 @@ fn whole_input(step: &str) -> Value {
         }
         "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
         "register-task-definition" => {
-            json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
+            json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}, "base": "arn"})
+        }
+        "run-release" => {
+            json!({"deploymentId": ID, "taskDefinitionArn": "arn", "command": ["migrate"], "timeoutSeconds": 60})
         }
         "switch-traffic" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN, "rollBack": true})
         }
         "validate-deployment" => {
-            json!({"deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
+            json!({"deploymentId": ID, "imageDigest": DIGEST, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {"A": "b"}, "base": "web", "release": {"command": ["a"]}})
         }
         other => panic!("add an input for {other}"),
     }

@@ -22,6 +22,7 @@ use tokio::sync::watch;
 
 mod affinity;
 mod drain;
+pub mod release;
 mod sessions;
 pub mod settings;
 

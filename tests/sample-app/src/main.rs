@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use sample_app::release::Release;
 use sample_app::settings::Settings;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -15,6 +16,15 @@ async fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match Release::read(&arguments) {
+        Ok(Some(release)) => return ExitCode::from(release.run(&settings.deployment_id).await),
+        Ok(None) => {}
+        Err(error) => {
+            eprintln!("sample-app: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
     if let Some(code) = settings.behaviour.crash_on_start {
         eprintln!("sample-app: cannot start: CRASH_ON_START asks for exit code {code}");
         return ExitCode::from(code);

@@ -38,6 +38,20 @@ fn terminate(child: &Child) {
 }
 
 #[test]
+fn a_release_works_and_exits_with_the_code_without_listening() {
+    let output = Command::new(env!("CARGO_BIN_EXE_sample-app"))
+        .env_clear()
+        .env("DEPLOYMENT_ID", "test-1")
+        .args(["release", "0", "4"])
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4));
+    let lines = String::from_utf8(output.stdout).unwrap();
+    assert!(lines.contains("the release of test-1 ends"), "{lines}");
+    assert!(!lines.contains("listening"), "{lines}");
+}
+
+#[test]
 fn a_crash_on_start_prints_the_reason_and_exits_with_the_code() {
     let output = start(&[("CRASH_ON_START", "7")])
         .wait_with_output()

@@ -78,11 +78,22 @@ impl TestEnvironment {
                 Err(error) => return Err(error.into()),
             }
         }
-        let family = format!("{}-app", self.name);
+        let mut releases = self
+            .ecs
+            .list_tasks()
+            .cluster(&self.name)
+            .started_by(id)
+            .into_paginator()
+            .items()
+            .send();
+        while let Some(task) = releases.next().await {
+            left.push(format!("release {}", task?));
+        }
+        // Of deployments and of releases.
         let mut definitions = self
             .ecs
             .list_task_definitions()
-            .family_prefix(family)
+            .family_prefix(format!("{}-", self.name))
             .status(TaskDefinitionStatus::Active)
             .into_paginator()
             .items()

@@ -244,8 +244,15 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
 
 /// Whether a statement allows its actions only while a resource is created.
 fn is_with_creation(statement: &Statement) -> bool {
-    let condition = statement.value["Condition"].to_string();
-    condition.contains(":CreateAction")
+    created_by(statement).is_some()
+}
+
+/// The creation with which a statement allows its actions.
+fn created_by(statement: &Statement) -> Option<&str> {
+    let conditions = statement.value["Condition"]["StringEquals"].as_object()?;
+    let mut keys = conditions.iter();
+    let (_, creation) = keys.find(|(key, _)| key.ends_with(":CreateAction"))?;
+    creation.as_str()
 }
 
 /// The actions that set tags, of every service.
@@ -258,12 +265,13 @@ const TAGGING: [&str; 2] = [":AddTags", ":TagResource"];
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html>
-const WITH_A_CALL: [(&str, &[&str]); 6] = [
+const WITH_A_CALL: [(&str, &[&str]); 7] = [
     (
         "ecs:RegisterTaskDefinition",
         &["ecs:TagResource", "iam:PassRole"],
     ),
     ("ecs:CreateService", &["ecs:TagResource", "iam:PassRole"]),
+    ("ecs:RunTask", &["ecs:TagResource", "iam:PassRole"]),
     (
         "elasticloadbalancing:CreateTargetGroup",
         &[
@@ -288,15 +296,16 @@ const WITH_A_CALL: [(&str, &[&str]); 6] = [
         &["cognito-idp:DescribeUserPoolClient"],
     ),
 ];
-/// The resources that AWS may check for the tags of a creation: the new one, and its parent or its name
+/// The resources that AWS may check for the tags of a creation: the new one, and its parent; without one, its name
 /// without a revision.
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/pull/3086>
-const TAGGED_BY: [(&str, [&str; 2]); 2] = [
+const TAGGED_BY: [(&str, &str, Option<&str>); 2] = [
     (
         "CreateRule",
-        ["{\"Ref\":\"ListenerArn\"}", ":listener-rule/"],
+        ":listener-rule/",
+        Some("{\"Ref\":\"ListenerArn\"}"),
     ),
-    ("RegisterTaskDefinition", ["-app\"", "-app:*\""]),
+    ("RegisterTaskDefinition", ":*\"", None),
 ];
 /// The steps whose UpdateService starts fresh tasks, which get roles like those of CreateService. An
 /// UpdateService that changes only numbers needs no `iam:PassRole`.
@@ -344,7 +353,7 @@ pub fn what_aws_needs(repository: &Repository) -> Result<Vec<String>> {
 pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String> {
     let statements = template.statements();
     let mut problems = Vec::new();
-    let mut demand = |role: String, needed: Vec<&'static str>| {
+    let mut demand = |role: String, needed: Vec<String>| {
         let allowed: BTreeSet<String> = statements
             .iter()
             .filter(|statement| statement.resource == role && statement.allows())
@@ -355,30 +364,42 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
                     |action: &String| TAGGING.iter().any(|tagging| action.ends_with(tagging));
                 let mut actions = statement.actions();
                 actions.retain(|action| with_creation || !is_tagging(action));
+                let creation = created_by(statement).unwrap_or_default();
+                let in_it = |action: &String| format!("{action} in {creation}");
+                let of_creation: Vec<_> = actions.iter().map(in_it).collect();
+                actions.extend(of_creation);
                 actions
             })
             .collect();
         for action in needed
             .into_iter()
-            .filter(|action| !allowed.contains(*action))
+            .filter(|action| !allowed.contains(action))
         {
             problems.push(format!("{role} does not allow {action}, which AWS needs"));
         }
     };
     // Each role names who may assume it.
     for (role, _) in template.resources_of("AWS::IAM::Role") {
-        demand(role, vec!["sts:AssumeRole"]);
+        demand(role, vec!["sts:AssumeRole".to_owned()]);
     }
     // Tags of a creation and passed roles need an action of their own.
     for (step, called) in called {
         let needed = WITH_A_CALL
             .iter()
             .filter(|(call, _)| called.contains(*call))
-            .flat_map(|(_, actions)| actions.iter().copied())
+            .flat_map(|(call, actions)| {
+                actions.iter().map(move |action| {
+                    let is_tagging = TAGGING.iter().any(|tagging| action.ends_with(tagging));
+                    match call.split_once(':').filter(|_| is_tagging) {
+                        Some((_, creation)) => format!("{action} in {creation}"),
+                        None => (*action).to_owned(),
+                    }
+                })
+            })
             .chain(
                 START_FRESH_TASKS
                     .contains(&&*step.name)
-                    .then_some("iam:PassRole"),
+                    .then_some("iam:PassRole".to_owned()),
             );
         demand(format!("{}Role", step.pascal()), needed.collect());
     }
@@ -396,7 +417,7 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         }
         demand(
             format!("{}Role", function.trim_end_matches("Function")),
-            needed,
+            needed.into_iter().map(str::to_owned).collect(),
         );
     }
     for (machine, value) in template.resources_of("AWS::Serverless::StateMachine") {
@@ -404,11 +425,15 @@ pub fn allowed_as_aws_needs(template: &Template, called: &Called) -> Vec<String>
         if !value["Properties"]["Logging"].is_null() {
             needed.extend(FOR_LOG_DELIVERY);
         }
+        let needed = needed.into_iter().map(str::to_owned).collect();
         demand(format!("{machine}Role"), needed);
     }
     for (schedule, _) in template.resources_of("AWS::Scheduler::Schedule") {
-        let needed = vec!["states:StartExecution", "sqs:SendMessage"];
-        demand(format!("{}Role", schedule.trim_end_matches("Rule")), needed);
+        let needed = ["states:StartExecution", "sqs:SendMessage"].map(str::to_owned);
+        demand(
+            format!("{}Role", schedule.trim_end_matches("Rule")),
+            needed.to_vec(),
+        );
     }
     problems.extend(not_denied_to_the_code(template));
     problems
@@ -426,7 +451,7 @@ pub fn tags_of_creations(repository: &Repository) -> Result<Vec<String>> {
             Value::Array(resources) => resources.clone(),
             resource => vec![resource.clone()],
         };
-        for (creation, [parent, created]) in TAGGED_BY {
+        for (creation, created, parent) in TAGGED_BY {
             if !condition.contains(&format!(":CreateAction\":\"{creation}\"")) {
                 continue;
             }
@@ -436,7 +461,13 @@ pub fn tags_of_creations(repository: &Repository) -> Result<Vec<String>> {
             if news.is_empty() {
                 problems.push(format!("{place}: the tags of {creation} lack {created}"));
             }
-            if !parents.iter().any(|it| it.to_string().contains(parent)) {
+            let has = |parent: &str| parents.iter().any(|it| it.to_string().contains(parent));
+            let without_revision = |new: &Value| new.to_string().replace(created, "\"");
+            let needed = match parent {
+                Some(parent) => vec![parent.to_owned()],
+                None => news.iter().map(|new| without_revision(new)).collect(),
+            };
+            for parent in needed.iter().filter(|parent| !has(parent)) {
                 problems.push(format!("{place}: the tags of {creation} lack {parent}"));
             }
         }

@@ -13,10 +13,13 @@ const BASELINE: &str = "infra/baseline.yaml";
 const RULES: &str = "events.amazonaws.com";
 const ALARMS: &str = "cloudwatch.amazonaws.com";
 
-/// The actions that change or delete a resource that exists. A role may do them only to what carries its environment's
+/// The actions that change, delete or run a resource that exists. A role may do them only to what carries its environment's
 /// tag, because a name alone can be anybody's.
-const CHANGES: [&str; 9] = [
+const CHANGES: [&str; 12] = [
     "ecs:DeleteService",
+    "ecs:RunTask",
+    "ecs:StopTask",
+    "ecs:TagResource",
     "ecs:UpdateService",
     "elasticloadbalancing:AddTags",
     "elasticloadbalancing:DeleteRule",
@@ -141,7 +144,9 @@ fn narrow() -> Value {
     let client_secret = json!(["", "-??????"].map(|suffix| {
         json!({"Fn::Sub": format!("{SECRETS}:${{Environment}}/oidc-client-secret{suffix}")})
     }));
+    let of_releases = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${Environment}-release:*";
     json!({
+        "ecs:RunTask": {"RunReleaseRole": {"Fn::Sub": of_releases}},
         "elasticloadbalancing:ModifyListener": {"SwitchTrafficRole": listener},
         "elasticloadbalancing:CreateRule": {"CreateListenerRuleRole": listener},
         "iam:PassRole": {
@@ -150,6 +155,7 @@ fn narrow() -> Value {
             "RegisterTaskDefinitionRole": task_roles,
             "RestartRolloutRole": task_roles,
             "RestoreDeploymentRole": task_roles,
+            "RunReleaseRole": task_roles,
         },
         "secretsmanager:GetSecretValue": {
             "CreateListenerRuleRole": client_secret,

@@ -237,6 +237,14 @@ mistakes! {
         "Resource: !Ref BaseRoleArns" => "Resource: !Sub arn:${AWS::Partition}:iam::${AWS::AccountId}:role/team-*", "not for the roles of BaseRoleArns alone";
     base_roles_that_nobody_has_named: policies::passed_roles, PIPELINE,
         "Condition: HasBaseRoles" => "Condition: HasFailureEmail", "not for the roles of BaseRoleArns alone";
+    a_release_of_any_task_definition: policies::exact, PIPELINE,
+        "Action: ecs:RunTask\n                Resource: !Sub \"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${Environment}-release:*\""
+            => "Action: ecs:RunTask\n                Resource: !Sub \"arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/*\"",
+        "(RunReleaseRole) allows ecs:RunTask";
+    a_release_without_its_base_roles: policies::passed_roles, PIPELINE,
+        "        - !Ref RunReleaseRole\n" => "", "the role RunReleaseRole is in what passes roles but not";
+    tags_of_a_release_that_only_its_number_allows: permissions::tags_of_creations, PIPELINE,
+        "task-definition/${Environment}-release\"\n" => "task-definition/${Environment}-release:1\"\n", "the tags of RegisterTaskDefinition lack";
     fresh_tasks_without_their_base_roles: policies::passed_roles, PIPELINE,
         "        - !Ref RestoreDeploymentRole\n" => "", "the role RestoreDeploymentRole is in what passes roles but not";
     a_dead_letter_that_the_queue_refuses: policies::senders, PIPELINE,

@@ -50,8 +50,7 @@ pub async fn run(
     if first.ending != "Succeeded" {
         due.extend(env.remaining(&id).await?);
     }
-    let input = json!({"deploymentId": id}).to_string();
-    let ended = env.start_by_hand(&format!("{id}-2"), &input).await;
+    let ended = env.start_by_hand(&format!("{id}-2"), &input(&id)).await;
     let again = run.end(ended.map(Some), &id).await?;
     let live = again.active.as_ref() == Some(&id);
     if live {
@@ -85,6 +84,12 @@ fn allowed_answers(before: &str, id: &str) -> Vec<AllowedAnswers> {
     ]
 }
 
+/// A deployment with every step, a release too.
+fn input(id: &str) -> String {
+    let release = json!({"command": ["release", "0", "0"]});
+    json!({"deploymentId": id, "release": release}).to_string()
+}
+
 /// Starts the deployment and waits for its end; `None` if no execution started.
 async fn start(
     env: &TestEnvironment,
@@ -93,8 +98,7 @@ async fn start(
     event: &PushEvent,
 ) -> anyhow::Result<Option<Execution>> {
     if case.workflow != Workflow::Push {
-        let input = json!({"deploymentId": id}).to_string();
-        return env.start_by_hand(id, &input).await.map(Some);
+        return env.start_by_hand(id, &input(id)).await.map(Some);
     }
     let deliveries = match case.injections[..] {
         [Injection::EventNever] => 0,

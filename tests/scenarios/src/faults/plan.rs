@@ -82,6 +82,7 @@ impl Workflow {
             Workflow::Deploy => &[
                 "validate-deployment",
                 "register-task-definition",
+                "run-release",
                 "create-target-group",
                 "create-listener-rule",
                 "create-service",
@@ -302,7 +303,7 @@ pub const NOT_READY: [&str; 6] = [
 ];
 
 /// Functions that the machines poll. The number of polls depends on time.
-const POLLED: [&str; 2] = ["check-target-health", "delete-deployment"];
+const POLLED: [&str; 3] = ["check-target-health", "delete-deployment", "run-release"];
 
 /// How many reads of a polled function are points: the first one, and one that can get a stale answer.
 /// [`super::first_checks`] makes sure that there are as many.

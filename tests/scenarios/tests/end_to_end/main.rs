@@ -16,6 +16,7 @@ mod failures;
 mod input;
 mod limits;
 mod races;
+mod release;
 mod roles;
 mod rollback;
 mod security;

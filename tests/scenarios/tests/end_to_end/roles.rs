@@ -25,6 +25,7 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
     for (number, (role, action, ending)) in [
         ("ValidateDeploymentRole", "ecr:DescribeImages", "Refused"),
         ("RegisterTaskDefinitionRole", "iam:PassRole", "Failed"),
+        ("RunReleaseRole", "ecs:RunTask", "Failed"),
         (
             "CreateTargetGroupRole",
             "elasticloadbalancing:AddTags",
@@ -53,8 +54,11 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
     {
         let permission = env.revoke_permission(role, action).await?;
         let name = format!("denied-{number}");
-        let input = json!({"deploymentId": id}).to_string();
-        let denied = env.start_by_hand(&name, &input).await?;
+        let mut input = json!({"deploymentId": id});
+        if role == "RunReleaseRole" {
+            input["release"] = json!({"command": ["release", "0", "0"]});
+        }
+        let denied = env.start_by_hand(&name, &input.to_string()).await?;
         permission.restore().await?;
         assert_eq!(denied.ending(), ending, "{role}: {}", denied.cause);
         assert!(

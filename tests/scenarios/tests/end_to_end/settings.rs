@@ -4,7 +4,8 @@ use anyhow::{Context, Result};
 use scenarios::TestEnvironment;
 use serde_json::{Value, json};
 
-const NAME: &str = "/pulse/test/settings";
+/// The parameter of the settings.
+pub const NAME: &str = "/pulse/test/settings";
 
 /// On an environment with a deployment that is live.
 pub async fn the_next_deployment_runs_with_the_settings(env: &TestEnvironment) -> Result<()> {
@@ -88,7 +89,8 @@ pub async fn the_next_deployment_runs_with_the_settings(env: &TestEnvironment) -
     Ok(())
 }
 
-async fn put(env: &TestEnvironment, settings: &str) -> Result<()> {
+/// Stores the settings.
+pub async fn put(env: &TestEnvironment, settings: &str) -> Result<()> {
     let mut put = vec!["ssm", "put-parameter", "--name", NAME, "--type", "String"];
     put.extend(["--overwrite", "--value", settings]);
     env.aws(&put).await.map(drop)

@@ -1,0 +1,397 @@
+use super::*;
+use aws_sdk_ecs::Client;
+use lifecycle::ErrorName;
+use memory_aws::{GATEWAY_TIMEOUT, MemoryAws, State, own_tags, revision_arn};
+use serde_json::{Value, json};
+
+const OLD: &str = "test-20251027-122111Z";
+const ID: &str = "test-20251027-122112Z";
+const NEW: &str = "test-20251027-122113Z";
+
+/// An account with the task definitions of three deployments, of which the second has revision 2, and which lists
+/// two entries a page.
+fn aws() -> MemoryAws {
+    let aws = MemoryAws::default();
+    aws.with(|state| {
+        state.page_size = 2;
+        for id in [OLD, ID, NEW] {
+            state.add_task_definition(own_tags(id));
+            let definition = state.task_definitions.last_mut().unwrap();
+            definition["networkMode"] = "awsvpc".into();
+            definition["newMember"] = json!({"unknown": "to us"});
+            definition["containerDefinitions"] = json!([
+                {"name": "proxy", "image": "proxy:1", "portMappings": [{"containerPort": 9000}]},
+                {
+                    "name": "app", "image": "app@sha256:aa", "entryPoint": ["/entry"], "command": ["serve"],
+                    "portMappings": [{"containerPort": 8000}],
+                },
+            ]);
+        }
+    });
+    aws
+}
+
+fn definition_of(id: &str) -> String {
+    let ids = [OLD, ID, NEW];
+    revision_arn(ids.iter().position(|it| *it == id).unwrap() + 1)
+}
+
+async fn step_of(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
+    let config = aws.config();
+    let clients = Clients {
+        ecs: Client::new(&config),
+        logs: aws_sdk_cloudwatchlogs::Client::new(&config),
+    };
+    let input = json!({
+        "deploymentId": id, "taskDefinitionArn": definition_of(id), "command": ["migrate", "--all"],
+        "timeoutSeconds": 600, "fromALaterVersion": true,
+    });
+    let clock = || aws.time();
+    let input = serde_json::from_value(input).unwrap();
+    run(&clients, &Baseline::for_tests(), &clock, input).await
+}
+
+async fn step(aws: &MemoryAws) -> Result<Output, StepError> {
+    step_of(aws, ID).await
+}
+
+async fn verdict_of(aws: &MemoryAws, id: &str) -> Verdict {
+    step_of(aws, id).await.unwrap().verdict
+}
+
+fn pass(aws: &MemoryAws, seconds: i64) {
+    aws.with(|state| state.now += seconds);
+}
+
+/// AWS does not show tasks for longer than an hour, and forgets their tokens.
+fn forget(state: &mut State) {
+    state.tasks.clear();
+    state.run_requests.clear();
+    state.now += 2 * 3600;
+}
+
+#[tokio::test]
+async fn it_runs_the_command_in_a_copy_of_the_deployments_definition_without_ports() {
+    let aws = aws();
+    assert_eq!(step(&aws).await.unwrap().verdict, Verdict::Running);
+    assert_eq!(
+        aws.calls_to("RegisterTaskDefinition"),
+        [json!({
+            "family": "test-release", "networkMode": "awsvpc", "newMember": {"unknown": "to us"},
+            "containerDefinitions": [
+                {"name": "proxy", "image": "proxy:1"},
+                {
+                    "name": "app", "image": "app@sha256:aa", "entryPoint": ["/entry"], "command": ["migrate", "--all"],
+                    "essential": true,
+                },
+            ],
+            "tags": [
+                {"key": "pulse:deployment-id", "value": ID},
+                {"key": "pulse:environment", "value": "test"},
+                {"key": "pulse:copy-of", "value": "test-app:2"},
+            ],
+        })]
+    );
+    assert_eq!(
+        aws.calls_to("RunTask"),
+        [json!({
+            "cluster": "test", "taskDefinition": revision_arn(4), "clientToken": "release-after-none",
+            "launchType": "FARGATE", "count": 1, "startedBy": ID,
+            "networkConfiguration": {"awsvpcConfiguration": {
+                "subnets": ["subnet-1", "subnet-2"], "securityGroups": ["sg-1"], "assignPublicIp": "DISABLED",
+            }},
+            "tags": [
+                {"key": "pulse:deployment-id", "value": ID},
+                {"key": "pulse:environment", "value": "test"},
+            ],
+        })]
+    );
+}
+
+#[tokio::test]
+async fn it_runs_once_and_is_watched_until_it_ends() {
+    let aws = aws();
+    for _ in 0..3 {
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+        pass(&aws, 10);
+    }
+    aws.with(|state| _ = state.end_task(0));
+    for _ in 0..2 {
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+    }
+    assert_eq!(aws.count("RunTask"), 1);
+    assert_eq!(aws.count("RegisterTaskDefinition"), 1);
+}
+
+#[tokio::test]
+async fn an_end_with_code_zero_is_recorded_so_that_it_never_runs_again() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| _ = state.end_task(0));
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+    aws.with(forget);
+    let output = step(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Succeeded, "{output:?}");
+    assert_eq!(aws.count("RunTask"), 1);
+}
+
+#[tokio::test]
+async fn an_end_that_is_not_recorded_is_not_reported() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| _ = state.end_task(0));
+    aws.on("TagResource").once().fails("ServerException");
+    assert_eq!(step(&aws).await.unwrap_err().name, ErrorName::Transient);
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+}
+
+#[tokio::test]
+async fn one_that_aws_has_forgotten_without_a_record_is_not_run_again_and_not_taken_for_a_success()
+{
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(forget);
+    let output = step(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Failed);
+    assert!(output.reason.contains("cannot be told"), "{output:?}");
+    assert_eq!(aws.count("RunTask"), 1);
+}
+
+#[tokio::test]
+async fn a_step_that_dies_anywhere_starts_nothing_twice() {
+    for operation in ["RegisterTaskDefinition", "TagResource", "RunTask"] {
+        let aws = aws();
+        aws.on(operation).once().loses_the_answer(GATEWAY_TIMEOUT);
+        let error = step(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::Transient, "{operation}");
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+        aws.with(|state| {
+            assert_eq!(state.tasks.len(), 1, "{operation}");
+            assert_eq!(state.active_revisions(), 4, "{operation}");
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_task_that_the_list_does_not_show_yet_is_not_started_again() {
+    let aws = aws();
+    let before = aws.with(|state| state.clone());
+    step(&aws).await.unwrap();
+    aws.on("ListTasks").shows(before);
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    assert_eq!(aws.count("RunTask"), 2);
+    aws.with(|state| assert_eq!(state.tasks.len(), 1));
+}
+
+#[tokio::test]
+async fn another_exit_code_fails_with_the_last_log_lines() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| {
+        state.end_task(1);
+        let lines = vec!["relation exists".to_owned(), "giving up".to_owned()];
+        state.logs.insert(format!("{ID}/app/t1"), lines);
+    });
+    let output = step(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Failed);
+    for words in ["exit code 1", "relation exists | giving up"] {
+        assert!(output.reason.contains(words), "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_ended_without_an_exit_code_of_the_application_failed() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| {
+        let task = state.end_task(0);
+        task["containers"] = json!([
+            {"name": "proxy", "exitCode": 0}, {"name": "app", "reason": "CannotPullContainerError"},
+        ]);
+    });
+    let output = step(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Failed);
+    assert!(output.reason.contains("CannotPull"), "{output:?}");
+}
+
+#[tokio::test]
+async fn one_that_is_out_of_time_is_stopped_and_failed_even_if_it_ends_with_code_zero() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    pass(&aws, 599);
+    step(&aws).await.unwrap();
+    assert_eq!(aws.count("StopTask"), 0);
+    pass(&aws, 1);
+    for _ in 0..2 {
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    }
+    assert_eq!(aws.count("StopTask"), 1);
+    aws.with(|state| _ = state.end_task(0));
+    let output = step(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Failed);
+    assert!(output.reason.contains("it had 600 s"), "{output:?}");
+}
+
+#[tokio::test]
+async fn two_never_run_at_once_and_each_runs_after_the_other() {
+    let aws = aws();
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    let output = step_of(&aws, NEW).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Waiting);
+    assert!(output.reason.contains(ID), "{output:?}");
+    // One that is stopping still runs.
+    aws.with(|state| state.tasks[0]["desiredStatus"] = "STOPPED".into());
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    aws.with(|state| _ = state.end_task(1));
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+    let token = aws.calls_to("RunTask")[1]["clientToken"].clone();
+    assert_eq!(token, "release-after-t1");
+}
+
+#[tokio::test]
+async fn one_that_nobody_has_stopped_in_time_is_stopped_by_the_next() {
+    for (seconds, tagged, stops) in [(4199, true, 0), (4200, true, 1), (4200, false, 0)] {
+        let aws = aws();
+        step(&aws).await.unwrap();
+        aws.with(|state| {
+            state.now += seconds;
+            if !tagged {
+                state.tasks[0]["tags"] = json!([]);
+            }
+        });
+        for _ in 0..2 {
+            assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+        }
+        assert_eq!(aws.count("StopTask"), stops, "{seconds} {tagged}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_that_see_nothing_running_one_starts() {
+    let aws = aws();
+    let before = aws.with(|state| state.clone());
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    aws.on("ListTasks").nth(1).shows(before.clone());
+    aws.on("ListTasks").nth(2).shows(before);
+    let output = step_of(&aws, NEW).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Waiting, "{output:?}");
+    aws.with(|state| assert_eq!(state.tasks.len(), 1));
+    // That it was refused says that nothing was started, however long it has to wait.
+    pass(&aws, 3600);
+    aws.with(|state| _ = state.end_task(0));
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+}
+
+#[tokio::test]
+async fn an_older_one_does_not_start_once_a_newer_one_has() {
+    for ends in [None, Some(0), Some(1)] {
+        let aws = aws();
+        step_of(&aws, NEW).await.unwrap();
+        if let Some(code) = ends {
+            aws.with(|state| _ = state.end_task(code));
+            step_of(&aws, NEW).await.unwrap();
+        }
+        let output = step(&aws).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Superseded, "{ends:?}");
+        assert!(output.reason.contains(NEW), "{output:?}");
+        if ends == Some(0) {
+            aws.with(forget);
+            assert_eq!(verdict_of(&aws, ID).await, Verdict::Superseded);
+        }
+        assert_eq!(aws.count("RunTask"), 1);
+    }
+}
+
+#[tokio::test]
+async fn one_that_has_begun_is_seen_to_its_end_although_a_newer_one_began() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| _ = state.end_task(0));
+    step_of(&aws, NEW).await.unwrap();
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+}
+
+#[tokio::test]
+async fn a_newer_one_whose_task_never_ran_does_not_count_as_begun() {
+    let aws = aws();
+    step_of(&aws, NEW).await.unwrap();
+    aws.with(|state| state.end_task(0)["startedAt"] = Value::Null);
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+}
+
+#[tokio::test]
+async fn no_room_on_fargate_is_tried_again() {
+    for (reason, name) in [
+        (
+            "Capacity is unavailable at this time. Please try again later",
+            ErrorName::Transient,
+        ),
+        (
+            "You've reached the limit on the number of vCPUs you can run concurrently",
+            ErrorName::Transient,
+        ),
+        ("ATTRIBUTE", ErrorName::Unexpected),
+    ] {
+        let aws = aws();
+        aws.with(|state| state.run_failures.push(reason.to_owned()));
+        let error = step(&aws).await.unwrap_err();
+        assert_eq!(error.name, name);
+        assert!(error.message.contains(reason), "{error}");
+        pass(&aws, 2 * 3600);
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    }
+}
+
+#[tokio::test]
+async fn a_deployment_without_its_task_definition_is_named() {
+    let aws = aws();
+    aws.with(|state| state.task_definitions.clear());
+    let error = step(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ResourceConflict);
+    assert!(error.message.contains(ID), "{error}");
+}
+
+async fn undo_step(aws: &MemoryAws) -> Undone {
+    let ecs = Client::new(&aws.config());
+    let id = ID.parse().unwrap();
+    undo(&ecs, &Baseline::for_tests(), &id).await.unwrap()
+}
+
+#[tokio::test]
+async fn undo_stops_what_runs_and_then_deregisters_its_definition_and_no_other() {
+    let aws = aws();
+    assert_eq!(undo_step(&aws).await, Undone::Gone(0));
+    step(&aws).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(undo_step(&aws).await, Undone::Stopping);
+    }
+    assert_eq!(aws.count("StopTask"), 1);
+    aws.with(|state| _ = state.end_task(143));
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+    assert_eq!(undo_step(&aws).await, Undone::Gone(1));
+    assert_eq!(undo_step(&aws).await, Undone::Gone(0));
+    aws.with(|state| {
+        assert_eq!(state.tasks[1]["desiredStatus"], "RUNNING");
+        assert_eq!(state.active_revisions(), 4);
+    });
+}
+
+#[tokio::test]
+async fn undo_treats_a_task_that_is_gone_as_stopped() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.on("StopTask").before(|state, _| state.tasks.clear());
+    assert_eq!(undo_step(&aws).await, Undone::Stopping);
+    assert_eq!(undo_step(&aws).await, Undone::Gone(1));
+}
+
+#[tokio::test]
+async fn a_release_of_an_undone_deployment_that_is_started_again_runs_again() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| _ = state.end_task(0));
+    step(&aws).await.unwrap();
+    undo_step(&aws).await;
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    assert_eq!(aws.count("RunTask"), 2);
+}

@@ -1,0 +1,44 @@
+//! The task definition that a deployment copies, as it is now: the deployment keeps this revision.
+
+use aws_sdk_ecs::Client;
+use lifecycle::{Baseline, StepError, raw_task_definition, task_definition};
+use serde_json::Value;
+use settings::{Document, Input, base_of};
+
+/// The newest active revision of the family that the input or the settings name, as AWS describes it. `None` when
+/// they name none.
+///
+/// # Errors
+/// `InvalidInput` or `InvalidSettings` when there is no such family, or it is that of the deployments themselves; else
+/// as [`lifecycle::aws_error::CODES`] say.
+pub async fn read(
+    ecs: &Client,
+    baseline: &Baseline,
+    input: &Input,
+    settings: Option<&Document>,
+) -> Result<Option<Value>, StepError> {
+    let Some((family, source)) = base_of(input, settings) else {
+        return Ok(None);
+    };
+    let refused = |why| source.refused("base", why);
+    let own = [
+        task_definition::family(baseline),
+        task_definition::release_family(baseline),
+    ];
+    if own.iter().any(|own| own == family) {
+        return Err(refused(format!(
+            "{family} is a family of the deployments themselves"
+        )));
+    }
+    match raw_task_definition::read(ecs, family).await? {
+        Some(definition) => Ok(Some(definition)),
+        None => Err(refused(format!(
+            "there is no active task definition of the family {family}; register one, or correct the name"
+        ))),
+    }
+}
+
+/// The processor that the tasks have, if the base says so: what the image has to be built for.
+pub fn architecture(definition: &Value) -> Option<&str> {
+    definition["runtimePlatform"]["cpuArchitecture"].as_str()
+}

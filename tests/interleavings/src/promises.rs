@@ -91,8 +91,9 @@ impl Exploration<'_> {
         if group.marks & RESTORING != 0 {
             return Err(format!("{own} is kept for a rollback that has ended"));
         }
-        let is_active = state.world.default == Some(own);
-        if rollback.was_rolled_back && group.exists && !is_active && group.marks & ROLLED_BACK == 0
+        // It may have been live in the meantime.
+        let has_moved = state.world.default != rollback.active;
+        if rollback.was_rolled_back && group.exists && !has_moved && group.marks & ROLLED_BACK == 0
         {
             return Err(format!(
                 "{own} was taken back before, and the rollback to it that failed has not marked it again"

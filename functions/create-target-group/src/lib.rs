@@ -27,6 +27,9 @@ pub struct Input {
     /// Seconds that ECS leaves its tasks alone when they fail their health checks. A tag keeps what is unusual.
     #[serde(default)]
     pub grace_seconds: Option<u32>,
+    /// How many tasks the settings or the input ask for. A tag keeps it. A machine of an earlier version does not send it.
+    #[serde(default)]
+    pub wanted_count: Option<u32>,
     /// Seconds for which a visitor stays on the same task; none means that each request goes to any task.
     #[serde(default)]
     pub stickiness: Option<u32>,
@@ -62,7 +65,10 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
             return Err(being_deleted(deployment));
         }
     }
-    // Also on a group that was found: the run that created it may have died before this call.
+    // Also on a group that was found: the run that created it may have died before this call, or asked for another number.
+    if let (Some(count), Origin::Adopted) = (input.wanted_count, outcome) {
+        target_group::set_tag(elb, &arn, tags::WANTED_COUNT, &count.to_string()).await?;
+    }
     set_attributes(elb, &arn, input.stickiness).await?;
     Ok(Output {
         target_group_arn: arn,
@@ -109,9 +115,14 @@ fn create(elb: &Client, baseline: &Baseline, input: &Input) -> CreateTargetGroup
     let deployment = &input.deployment_id;
     let mut tags = tags::to_elb(deployment);
     let usual = baseline.health_check_grace_seconds();
-    if let Some(seconds) = input.grace_seconds.filter(|seconds| *seconds != usual) {
-        let tag = Tag::builder().key(tags::GRACE_SECONDS);
-        tags.push(tag.value(seconds.to_string()).build());
+    let unusual = input.grace_seconds.filter(|seconds| *seconds != usual);
+    for (key, value) in [
+        (tags::GRACE_SECONDS, unusual),
+        (tags::WANTED_COUNT, input.wanted_count),
+    ] {
+        if let Some(value) = value {
+            tags.push(Tag::builder().key(key).value(value.to_string()).build());
+        }
     }
     elb.create_target_group()
         .name(deployment.as_str())

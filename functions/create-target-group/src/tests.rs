@@ -299,3 +299,22 @@ async fn path_stickiness_and_an_unusual_time_of_grace_are_as_the_input_says() {
         });
     }
 }
+
+async fn run_with_count(aws: &MemoryAws, count: u32) -> Output {
+    let input = json!({"deploymentId": ID, "wantedCount": count});
+    let input = serde_json::from_value(input).unwrap();
+    let elb = Client::new(&aws.config());
+    run(&elb, &Baseline::for_tests(), input).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_tag_keeps_how_many_tasks_were_asked_for_last() {
+    let aws = MemoryAws::default();
+    let tag = || aws.with(|state| state.group(ID).tags.get("pulse:wanted-count").cloned());
+    assert_eq!(run_with_count(&aws, 4).await.outcome, Origin::Created);
+    assert_eq!(tag().as_deref(), Some("4"));
+    assert_eq!(aws.count("AddTags"), 0);
+    // Another execution continues with what the first one left, and has other settings.
+    assert_eq!(run_with_count(&aws, 3).await.outcome, Origin::Adopted);
+    assert_eq!(tag().as_deref(), Some("3"));
+}

@@ -16,6 +16,9 @@ pub struct Deployment {
     pub deployment_id: DeploymentId,
     /// How many tasks to run.
     pub desired_count: u32,
+    /// Whether it gets more tasks than that if the deployment that it replaces was scaled further. Not if the input
+    /// names a number.
+    pub parity: bool,
     /// Fargate CPU units (1024 are one vCPU).
     pub cpu: u32,
     /// MiB.
@@ -97,6 +100,7 @@ impl Deployment {
         Ok(Deployment {
             deployment_id: input.deployment_id,
             desired_count,
+            parity: named.desired_count.is_none(),
             cpu,
             memory,
             environment,
@@ -154,6 +158,19 @@ mod tests {
             (600, 600)
         );
         assert!(deployment.environment.is_empty() && deployment.secrets.is_empty());
+    }
+
+    #[test]
+    fn a_number_of_tasks_in_the_input_is_meant_as_it_is_and_one_in_the_settings_is_the_least() {
+        let settings = Some(json!({"desiredCount": 4}));
+        for (input, count, parity) in [(json!({}), 4, true), (json!({"desiredCount": 3}), 3, false)]
+        {
+            let deployment = merged(input, settings.clone()).unwrap();
+            assert_eq!(
+                (deployment.desired_count, deployment.parity),
+                (count, parity)
+            );
+        }
     }
 
     #[test]

@@ -102,7 +102,9 @@ pub async fn run(
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
     let (image_digest, mut settings_version) = match verdict {
-        Verdict::AlreadyActive => active::compare(&clients.ecs, elb, baseline, &input).await?,
+        Verdict::AlreadyActive => {
+            active::compare(&clients.ecs, elb, baseline, &input, &marks).await?
+        }
         _ => (image::find(&clients.ecr, baseline, &input).await?, None),
     };
     let mut deployment = None;

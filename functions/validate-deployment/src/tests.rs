@@ -113,6 +113,7 @@ fn activate_itself(state: &mut State) {
     service["loadBalancers"] = json!([{"targetGroupArn": group_arn(ID)}]);
     let group = state.target_groups.last_mut().unwrap();
     group.settings["HealthCheckPath"] = "/up".into();
+    group.tags.insert("pulse:wanted-count".into(), "2".into());
     group.attributes.extend(pairs([
         ("stickiness.enabled", "true"),
         ("stickiness.lb_cookie.duration_seconds", "60"),
@@ -127,7 +128,7 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
-            "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {},
+            "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "parity": true, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "command": null, "entryPoint": null, "stickiness": null,
             "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600},
         })
@@ -227,7 +228,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
-            "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "cpu": 512, "memory": 1024,
+            "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "parity": false, "cpu": 512, "memory": 1024,
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "command": ["serve"], "entryPoint": null, "stickiness": 3600,
             "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600},
@@ -304,6 +305,24 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
             assert!(error.message.contains(words), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_active_deployment_started_again_may_have_been_scaled_since() {
+    let aws = with_itself_active();
+    aws.with(|state| state.service(ID)["desiredCount"] = json!(6));
+    let started_with = |count: u32| json!({"deploymentId": ID, "desiredCount": count});
+    let output = validate_input(&aws, started_with(2)).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
+    let error = validate_input(&aws, started_with(6)).await.unwrap_err();
+    assert!(
+        error.message.contains("`desiredCount` is 2, not 6"),
+        "{error}"
+    );
+    // How many tasks one of an earlier version asked for is not known.
+    aws.with(|state| state.group(ID).tags.remove("pulse:wanted-count"));
+    let output = validate_input(&aws, started_with(6)).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
 }
 
 #[tokio::test]

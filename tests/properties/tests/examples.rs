@@ -24,6 +24,9 @@ fn whole_input(step: &str) -> Value {
         "create-listener-rule" | "drain-deployment" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN})
         }
+        "choose-count" => {
+            json!({"deploymentId": ID, "desiredCount": 2, "parity": true, "rollBack": true})
+        }
         "create-service" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN, "taskDefinitionArn": "arn", "desiredCount": 2})
         }

@@ -114,6 +114,13 @@ mistakes! {
             => "\"{% $states.result.Payload %}\"", "[\"SwitchTraffic\",";
     a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
         "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
+    a_candidate_that_is_as_small_as_it_asks_for: expressions::payloads, MACHINE,
+        "\"desiredCount\": \"{% $size.desiredCount %}\",\n          \"graceSeconds\"" => "\"desiredCount\": \"{% $deployment.desiredCount %}\",\n          \"graceSeconds\"",
+        "[\"CreateService\",";
+    a_count_that_forgets_what_the_input_says: expressions::payloads, MACHINE,
+        "\"parity\": \"{% $deployment.parity %}\"" => "\"parity\": true, \"switched\": false", "[\"ChooseCount\",";
+    a_rollback_that_waits_for_size_before_rescue: expressions::payloads, ROLLBACK,
+        ",\n          \"switched\": true" => "", "[\"RaiseAfterSwitch\",";
     a_health_check_that_does_not_say_how_long_it_waited: expressions::payloads, MACHINE,
         "\"waitedSeconds\": \"{% $max([0, $floor($deployment.health.timeoutSeconds - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
         "[\"CheckTargetHealth\",";

@@ -84,6 +84,7 @@ impl Workflow {
                 "register-task-definition",
                 "create-target-group",
                 "create-listener-rule",
+                "choose-count",
                 "create-service",
                 "check-target-health",
                 "switch-traffic",
@@ -93,6 +94,7 @@ impl Workflow {
             Workflow::Rollback | Workflow::Restore => &[
                 "restore-deployment",
                 "check-target-health",
+                "choose-count",
                 "switch-traffic",
             ],
             Workflow::Cleanup => &["find-deployments", "drain-deployment", "delete-deployment"],

@@ -22,6 +22,7 @@ mod origin;
 pub mod policy;
 pub mod printable;
 pub mod routing;
+pub mod scaling;
 pub mod sdk;
 pub mod serve;
 pub mod service;

@@ -67,6 +67,8 @@ pub const EXECUTION: &str = "pulse:execution:";
 pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
 /// How many tasks its settings, or the input of its execution, asked for. What it is scaled to since does not change it.
 pub const WANTED_COUNT: &str = "pulse:wanted-count";
+/// How its number of tasks follows its load, as [`crate::scaling::Scaling::to_tag`] writes it, if its settings say so.
+pub const SCALING: &str = "pulse:scaling";
 /// On the task definition: the version of the environment's settings that the deployment was made with.
 pub const SETTINGS_VERSION: &str = "pulse:settings-version";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its

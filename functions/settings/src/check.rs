@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lifecycle::printable::printable;
+use lifecycle::scaling::Scaling;
 use lifecycle::{StepError, defaults};
 use serde_json::json;
 
@@ -21,6 +22,9 @@ pub(crate) const MAX_STICKINESS_SECONDS: u32 = 604_800;
 const MAX_PATH: usize = 1024;
 /// The most seconds for which a task that is not healthy is left alone: the wait for a candidate, twice.
 pub(crate) const MAX_GRACE_SECONDS: u32 = 2 * defaults::MAX_WAIT_SECONDS;
+
+/// More requests in a minute than any task answers.
+pub(crate) const MAX_REQUESTS_PER_TARGET: u32 = 10_000_000;
 
 type Variables = BTreeMap<String, String>;
 
@@ -76,7 +80,8 @@ impl Fields {
         check_command("command", self.command.as_deref())?;
         check_command("entryPoint", self.entry_point.as_deref())?;
         between("stickiness", self.stickiness, 1, MAX_STICKINESS_SECONDS)?;
-        self.health.as_ref().map_or(Ok(()), check_health)
+        self.health.as_ref().map_or(Ok(()), check_health)?;
+        self.scaling.as_ref().map_or(Ok(()), check_scaling)
     }
 
     fn check_secrets(&self) -> Result<(), Wrong> {
@@ -126,6 +131,28 @@ fn check_health(health: &HealthFields) -> Result<(), Wrong> {
         0,
         MAX_GRACE_SECONDS,
     )
+}
+
+fn check_scaling(scaling: &Scaling) -> Result<(), Wrong> {
+    scaling.target().or_else(|why| wrong("scaling", why))?;
+    between("scaling.max", Some(scaling.max), 1, defaults::MAX_TASKS)?;
+    between("scaling.cpuPercent", scaling.cpu_percent, 1, 100)?;
+    let (field, requests) = ("scaling.requestsPerTarget", scaling.requests_per_target);
+    between(field, requests, 1, MAX_REQUESTS_PER_TARGET)
+}
+
+/// Refuses tasks that would be more than the most from the beginning.
+pub(crate) fn check_scaling_count(scaling: &Scaling, desired_count: u32) -> Result<(), Wrong> {
+    if scaling.max < desired_count {
+        return wrong(
+            "scaling.max",
+            format!(
+                "is {}, and `desiredCount` is {desired_count}, which are the least tasks",
+                scaling.max
+            ),
+        );
+    }
+    Ok(())
 }
 
 fn check_command(field: &str, command: Option<&[String]>) -> Result<(), Wrong> {

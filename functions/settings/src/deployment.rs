@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::scaling::Scaling;
 use lifecycle::{Baseline, DeploymentId, StepError, defaults};
 use serde::Serialize;
 
-use crate::check::{check_both, check_environment_size, check_secrets_size};
+use crate::check::{check_both, check_environment_size, check_scaling_count, check_secrets_size};
 use crate::{Document, Fields, Input, Source, fargate};
 
 /// What a deployment runs with: the input, in its place the settings, and in theirs the defaults.
@@ -35,6 +36,8 @@ pub struct Deployment {
     pub stickiness: Option<u32>,
     /// How its health is judged.
     pub health: Health,
+    /// How its number of tasks follows its load.
+    pub scaling: Option<Scaling>,
 }
 
 /// How the health of a deployment is judged.
@@ -86,6 +89,12 @@ impl Deployment {
         check_secrets_size(&secrets)
             .map_err(|(field, why)| source(named.secrets.is_some()).refused(&field, why))?;
         let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
+        if let Some(scaling) = &fields.scaling {
+            check_scaling_count(scaling, desired_count).map_err(|(field, why)| {
+                source(named.scaling.is_some() || named.desired_count.is_some())
+                    .refused(&field, why)
+            })?;
+        }
         let cpu = fields.cpu.unwrap_or(defaults::CPU);
         // With a given CPU size, the least memory that Fargate offers with it.
         let least = || fargate::least_memory(cpu).unwrap_or(defaults::MEMORY);
@@ -117,6 +126,7 @@ impl Deployment {
                     .unwrap_or_else(|| defaults::grace_seconds(timeout_seconds)),
                 timeout_seconds,
             },
+            scaling: fields.scaling,
         })
     }
 }
@@ -170,6 +180,41 @@ mod tests {
                 (deployment.desired_count, deployment.parity),
                 (count, parity)
             );
+        }
+    }
+
+    #[test]
+    fn the_scaling_of_the_input_replaces_that_of_the_settings_and_fits_the_number_of_tasks() {
+        let settings = || Some(json!({"desiredCount": 4, "scaling": {"max": 8, "cpuPercent": 60}}));
+        let deployment = merged(json!({}), settings()).unwrap();
+        assert_eq!(deployment.scaling.unwrap().to_tag(), "max=8 cpuPercent=60");
+        let other = json!({"scaling": {"max": 5, "requestsPerTarget": 500}});
+        let deployment = merged(other, settings()).unwrap();
+        assert_eq!(
+            deployment.scaling.unwrap().to_tag(),
+            "max=5 requestsPerTarget=500"
+        );
+        for (input, settings, name) in [
+            (
+                json!({"desiredCount": 9}),
+                settings(),
+                ErrorName::InvalidInput,
+            ),
+            (
+                json!({"scaling": {"max": 3, "cpuPercent": 60}}),
+                settings(),
+                ErrorName::InvalidInput,
+            ),
+            // Two tasks are the default.
+            (
+                json!({}),
+                Some(json!({"scaling": {"max": 1, "cpuPercent": 60}})),
+                ErrorName::InvalidSettings,
+            ),
+        ] {
+            let error = merged(input, settings).unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert!(error.message.contains("`scaling.max`"), "{error}");
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::scaling::Scaling;
 use serde::Deserialize;
 
 /// What a deployment runs with, as far as one source says.
@@ -29,6 +30,8 @@ pub struct Fields {
     pub stickiness: Option<u32>,
     /// How the load balancer and ECS find out that a task is well.
     pub health: Option<HealthFields>,
+    /// How the number of tasks follows the load, between `desiredCount` and `max`.
+    pub scaling: Option<Scaling>,
 }
 
 /// How the load balancer and ECS find out that a task is well.
@@ -65,6 +68,8 @@ impl Fields {
                 }),
                 (own, defaults) => own.or(defaults),
             },
+            // As a whole: what is kept is one or the other.
+            scaling: self.scaling.or(defaults.scaling),
         }
     }
 }

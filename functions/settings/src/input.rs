@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::scaling::Scaling;
 use lifecycle::{Baseline, DeploymentId, StepError, defaults, input, is_image_digest};
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,6 +41,7 @@ pub(crate) struct Flat {
     entry_point: Option<Vec<String>>,
     stickiness: Option<u32>,
     health: Option<HealthFields>,
+    scaling: Option<Scaling>,
 }
 
 impl From<Flat> for Input {
@@ -57,6 +59,7 @@ impl From<Flat> for Input {
                 entry_point: flat.entry_point,
                 stickiness: flat.stickiness,
                 health: flat.health,
+                scaling: flat.scaling,
             },
         }
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use aws_sdk_ecs::types::{ContainerDefinition, Service, TaskDefinition};
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 use lifecycle::aws_error::failed;
+use lifecycle::scaling::Scaling;
 use lifecycle::tags::Tags;
 use lifecycle::{Baseline, ErrorName, StepError, defaults, service, tags, task_definition};
 use settings::{Fields, Input};
@@ -44,7 +45,7 @@ pub async fn compare(
         .map_or("", |(_, digest)| digest);
     let mut differences = Differences::default();
     differences.number_or_text("imageDigest", input.image_digest.as_ref(), digest);
-    differences.of_count(input.fields.desired_count, marks);
+    differences.of_size(&input.fields, marks);
     differences.of_tasks(&input.fields, &service, &definition, container);
     differences.of_routing(elb, &input.fields, &service).await?;
     if differences.0.is_empty() {
@@ -103,10 +104,13 @@ impl Differences {
     }
 
     /// By the number that it was started with. How many tasks it has been scaled to since is the operator's affair.
-    fn of_count(&mut self, asked: Option<u32>, marks: &Tags) {
+    fn of_size(&mut self, asked: &Fields, marks: &Tags) {
         if let Some(wanted) = tags::wanted_count(marks) {
-            self.number_or_text("desiredCount", asked, wanted);
+            self.number_or_text("desiredCount", asked.desired_count, wanted);
         }
+        let running = marks.get(tags::SCALING).map_or("off", String::as_str);
+        let asked = asked.scaling.as_ref().map(Scaling::to_tag);
+        self.number_or_text("scaling", asked, running);
     }
 
     fn of_tasks(

@@ -113,7 +113,10 @@ fn activate_itself(state: &mut State) {
     service["loadBalancers"] = json!([{"targetGroupArn": group_arn(ID)}]);
     let group = state.target_groups.last_mut().unwrap();
     group.settings["HealthCheckPath"] = "/up".into();
-    group.tags.insert("pulse:wanted-count".into(), "2".into());
+    group.tags.extend(pairs([
+        ("pulse:wanted-count", "2"),
+        ("pulse:scaling", "max=8 cpuPercent=60"),
+    ]));
     group.attributes.extend(pairs([
         ("stickiness.enabled", "true"),
         ("stickiness.lb_cookie.duration_seconds", "60"),
@@ -130,7 +133,7 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
             "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "parity": true, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "command": null, "entryPoint": null, "stickiness": null,
-            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600},
+            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "scaling": null,
         })
     );
 }
@@ -178,6 +181,7 @@ async fn the_active_deployment_started_again_as_it_runs_gives_the_digest_that_ru
         "environment": {"LOG_LEVEL": "debug"}, "secrets": {"API_KEY": "/pulse/test/API_KEY"},
         "command": ["serve"], "entryPoint": ["/app"], "stickiness": 60,
         "health": {"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300},
+        "scaling": {"max": 8, "cpuPercent": 60},
     });
     let output = validate_input(&aws, same).await.unwrap();
     assert_eq!(output.verdict, Verdict::AlreadyActive);
@@ -219,7 +223,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
     let settings = json!({
         "cpu": 512, "desiredCount": 4, "environment": {"A": "settings", "B": "settings"},
         "secrets": {"KEY": "/pulse/test/KEY"}, "command": ["serve"], "stickiness": 3600,
-        "health": {"path": "/up"},
+        "health": {"path": "/up"}, "scaling": {"max": 8, "cpuPercent": 60},
     });
     put_settings(&aws, &settings.to_string());
     let input = json!({"deploymentId": ID, "desiredCount": 3, "environment": {"B": "input"}});
@@ -232,6 +236,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "command": ["serve"], "entryPoint": null, "stickiness": 3600,
             "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600},
+            "scaling": {"max": 8, "cpuPercent": 60},
         })
     );
     assert_eq!(
@@ -291,6 +296,8 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
         ("stickiness", json!(61)),
         ("health.path", json!("/_health")),
         ("health.graceSeconds", json!(91)),
+        ("scaling", json!({"max": 9, "cpuPercent": 60})),
+        ("scaling", json!({"max": 8, "requestsPerTarget": 60})),
     ] {
         let aws = with_itself_active();
         aws.with(|state| state.images.push((OLD.into(), other.clone())));

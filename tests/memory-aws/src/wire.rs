@@ -130,6 +130,7 @@ impl fmt::Display for Call {
             "serviceName",
             "service",
             "taskDefinition",
+            "ResourceId",
         ] {
             words.extend(params[field].as_str().map(name_in));
         }

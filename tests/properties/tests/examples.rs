@@ -37,6 +37,7 @@ fn whole_input(step: &str) -> Value {
             json!({"deploymentId": ID, "onlyIfNeverLive": true, "onlyIfDraining": true, "force": true})
         }
         "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
+        "register-scaling" => json!({"deploymentId": ID, "onlyIfMissing": true}),
         "register-task-definition" => {
             json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}})
         }

@@ -127,6 +127,7 @@ pub fn untied(template: &Template) -> Vec<String> {
     problems
 }
 
+const SCALING_OF_ECS: &str = "ecs.application-autoscaling.amazonaws.com";
 const SECRETS: &str =
     "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret";
 
@@ -142,6 +143,7 @@ fn narrow() -> Value {
         json!({"Fn::Sub": format!("{SECRETS}:${{Environment}}/oidc-client-secret{suffix}")})
     }));
     json!({
+        "iam:CreateServiceLinkedRole": {"RegisterScalingRole": {"Fn::Sub": format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:role/aws-service-role/{SCALING_OF_ECS}/AWSServiceRoleForApplicationAutoScaling_ECSService")}},
         "elasticloadbalancing:ModifyListener": {"SwitchTrafficRole": listener},
         "elasticloadbalancing:CreateRule": {"CreateListenerRuleRole": listener},
         "iam:PassRole": {

@@ -88,6 +88,7 @@ impl Workflow {
                 "create-service",
                 "check-target-health",
                 "switch-traffic",
+                "register-scaling",
             ],
             Workflow::Undo => &["delete-deployment"],
             Workflow::Push => &["start-deployment"],

@@ -55,8 +55,8 @@ pub enum Undone {
 
 /// Adopts the deployment's service if it matches the input, else creates it.
 ///
-/// A service of the deployment that runs something else, because an earlier run was started with other
-/// sizes, is a conflict. To continue would make live what this run did not ask for, and to change the
+/// A service of the deployment that runs something else, because an earlier run was started with another input, is a
+/// conflict. However many tasks it has, it is not. To continue would make live what this run did not ask for, and to change the
 /// service would replace tasks that may have visitors. So nothing is changed. If it was never live, the undo
 /// deletes it, and the next start creates it again.
 ///
@@ -190,7 +190,8 @@ fn adopt(found: Found, input: &Input) -> Result<Option<String>, StepError> {
     }
 }
 
-/// How the service differs from the input.
+/// How the service differs from the input. Not by its number of tasks: an operator may have scaled it since, and
+/// a retry must not take that back.
 fn differences(service: &Service, input: &Input) -> Vec<String> {
     let mut differences = Vec::new();
     let running = service.task_definition().unwrap_or_default();
@@ -198,13 +199,6 @@ fn differences(service: &Service, input: &Input) -> Vec<String> {
         differences.push(format!(
             "it runs task definition {running}, not {}",
             input.task_definition_arn
-        ));
-    }
-    if i64::from(service.desired_count()) != i64::from(input.desired_count) {
-        differences.push(format!(
-            "it runs {} tasks, not {}",
-            service.desired_count(),
-            input.desired_count
         ));
     }
     let attached = service

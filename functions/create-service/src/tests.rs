@@ -146,7 +146,6 @@ async fn a_service_that_runs_something_else_is_neither_changed_nor_adopted() {
             json!({"taskDefinitionArn": "task-definition:2"}),
             "it runs task definition task-definition:1, not task-definition:2",
         ),
-        (json!({"desiredCount": 3}), "it runs 2 tasks, not 3"),
         (
             json!({"targetGroupArn": "another"}),
             "it does not register its tasks in another",
@@ -239,14 +238,23 @@ async fn a_race_lost_to_another_run_of_the_step_ends_with_its_service() {
 }
 
 #[tokio::test]
-async fn a_race_lost_to_another_program_or_to_other_sizes_is_a_conflict() {
+async fn a_race_lost_to_another_program_or_to_another_revision_is_a_conflict() {
     let error = run_step(&with_race(pairs([]))).await.unwrap_err();
     assert_eq!(error.name, ErrorName::ResourceConflict);
 
-    let error = run_with(&with_race(own_tags(ID)), json!({"desiredCount": 4}))
-        .await
-        .unwrap_err();
-    assert_eq!(error.name, ErrorName::ResourceConflict);
+    let another = json!({"taskDefinitionArn": "task-definition:2"});
+    let error = run_with(&with_race(own_tags(ID)), another).await;
+    assert_eq!(error.unwrap_err().name, ErrorName::ResourceConflict);
+}
+
+#[tokio::test]
+async fn however_many_tasks_it_has_a_service_is_adopted_and_keeps_them() {
+    for scaled_to in [0, 1, 6] {
+        let aws = with_service("ACTIVE", own_tags(ID));
+        aws.with(|state| state.service(ID)["desiredCount"] = json!(scaled_to));
+        assert_ends_with_the_service(&aws).await;
+        assert!(aws.changes().is_empty(), "{aws:?}");
+    }
 }
 
 #[tokio::test]

@@ -6,6 +6,7 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Matcher, ProtocolEnum, Rule, Tag, TargetGroupAttribute, TargetTypeEnum,
 };
 use lifecycle::aws_error::{created_arn, failed};
+use lifecycle::scaling::Scaling;
 use lifecycle::target_group::{self, Found};
 use lifecycle::{
     Baseline, DeploymentId, ErrorName, Origin, StepError, defaults, executions, routing, tags,
@@ -27,6 +28,12 @@ pub struct Input {
     /// Seconds that ECS leaves its tasks alone when they fail their health checks. A tag keeps what is unusual.
     #[serde(default)]
     pub grace_seconds: Option<u32>,
+    /// How many tasks the settings or the input ask for. A tag keeps it. A machine of an earlier version does not send it.
+    #[serde(default)]
+    pub wanted_count: Option<u32>,
+    /// How the number of tasks follows the load. A tag keeps it.
+    #[serde(default)]
+    pub scaling: Option<Scaling>,
     /// Seconds for which a visitor stays on the same task; none means that each request goes to any task.
     #[serde(default)]
     pub stickiness: Option<u32>,
@@ -60,6 +67,16 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
         // An undo tags the group before it reads this tag, so at least one of the two sees the other.
         if adopt(target_group::look_up(elb, deployment).await?, deployment)?.is_none() {
             return Err(being_deleted(deployment));
+        }
+    }
+    // The run that created a group that was found may have had another input.
+    if let (Some(count), Origin::Adopted) = (input.wanted_count, outcome) {
+        target_group::set_tag(elb, &arn, tags::WANTED_COUNT, &count.to_string()).await?;
+        match &input.scaling {
+            Some(scaling) => {
+                target_group::set_tag(elb, &arn, tags::SCALING, &scaling.to_tag()).await?;
+            }
+            None => target_group::untag(elb, &arn, &[tags::SCALING]).await?,
         }
     }
     // Also on a group that was found: the run that created it may have died before this call.
@@ -109,9 +126,14 @@ fn create(elb: &Client, baseline: &Baseline, input: &Input) -> CreateTargetGroup
     let deployment = &input.deployment_id;
     let mut tags = tags::to_elb(deployment);
     let usual = baseline.health_check_grace_seconds();
-    if let Some(seconds) = input.grace_seconds.filter(|seconds| *seconds != usual) {
-        let tag = Tag::builder().key(tags::GRACE_SECONDS);
-        tags.push(tag.value(seconds.to_string()).build());
+    let unusual = input.grace_seconds.filter(|seconds| *seconds != usual);
+    let number = |number: Option<u32>| number.map(|number| number.to_string());
+    for (key, value) in [
+        (tags::GRACE_SECONDS, number(unusual)),
+        (tags::WANTED_COUNT, number(input.wanted_count)),
+        (tags::SCALING, input.scaling.as_ref().map(Scaling::to_tag)),
+    ] {
+        tags.extend(value.map(|value| Tag::builder().key(key).value(value).build()));
     }
     elb.create_target_group()
         .name(deployment.as_str())

@@ -2,7 +2,7 @@ use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{Baseline, ErrorName, StepError};
 use memory_aws::{MemoryAws, Tags, group_arn, own_tags, tags as pairs};
-use serde_json::json;
+use serde_json::{Value, json};
 
 const ID: &str = "test-20251027-122112Z";
 
@@ -298,4 +298,31 @@ async fn path_stickiness_and_an_unusual_time_of_grace_are_as_the_input_says() {
             assert_eq!(group.attributes, stickiness);
         });
     }
+}
+
+async fn run_with_count(aws: &MemoryAws, count: u32, scaling: Value) -> Output {
+    let input = json!({"deploymentId": ID, "wantedCount": count, "scaling": scaling});
+    let input = serde_json::from_value(input).unwrap();
+    let elb = Client::new(&aws.config());
+    run(&elb, &Baseline::for_tests(), input).await.unwrap()
+}
+
+#[tokio::test]
+async fn tags_keep_what_was_asked_for_last() {
+    let aws = MemoryAws::default();
+    let kept = || {
+        let tag = |key: &str| aws.with(|state| state.group(ID).tags.get(key).cloned());
+        [tag("pulse:wanted-count"), tag("pulse:scaling")].map(Option::unwrap_or_default)
+    };
+    let scaling = json!({"max": 10, "cpuPercent": 60});
+    let created = run_with_count(&aws, 4, scaling.clone()).await;
+    assert_eq!(created.outcome, Origin::Created);
+    assert_eq!(kept(), ["4", "max=10 cpuPercent=60"]);
+    assert_eq!(aws.count("AddTags"), 0);
+    // Another execution continues with what the first one left, and has other settings.
+    let adopted = run_with_count(&aws, 3, Value::Null).await;
+    assert_eq!(adopted.outcome, Origin::Adopted);
+    assert_eq!(kept(), ["3", ""]);
+    run_with_count(&aws, 3, scaling).await;
+    assert_eq!(kept(), ["3", "max=10 cpuPercent=60"]);
 }

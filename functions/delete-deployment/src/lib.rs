@@ -9,7 +9,7 @@ mod unroute;
 use create_service::Undone;
 use lifecycle::guard::Intent;
 use lifecycle::routing::{self, DefaultAction};
-use lifecycle::sdk::Clients;
+use lifecycle::sdk;
 use lifecycle::tags::{self, Tags};
 use lifecycle::target_group::{self, TargetGroup};
 use lifecycle::{Clock, DeploymentId, ErrorName, StepError, defaults, executions, variables};
@@ -45,6 +45,15 @@ pub struct Input {
     /// stopped, so that the visitors do not all reconnect to the active deployment at once.
     #[serde(default)]
     pub force: bool,
+}
+
+/// The clients that the step works with.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// For what is deleted, and what is active.
+    pub shared: sdk::Clients,
+    /// For the scaler, which would bring back the tasks that are stopped.
+    pub autoscaling: aws_sdk_applicationautoscaling::Client,
 }
 
 /// Whether anything is left.
@@ -105,7 +114,8 @@ pub async fn run(
     input: Input,
 ) -> Result<Output, StepError> {
     let delete = Delete {
-        clients,
+        clients: &clients.shared,
+        autoscaling: &clients.autoscaling,
         baseline: &config.baseline,
         settle: config.settle,
         clock,
@@ -118,7 +128,8 @@ pub async fn run(
 }
 
 struct Delete<'a> {
-    clients: &'a Clients,
+    clients: &'a sdk::Clients,
+    autoscaling: &'a aws_sdk_applicationautoscaling::Client,
     baseline: &'a lifecycle::Baseline,
     settle: Duration,
     clock: Clock<'a>,
@@ -167,7 +178,8 @@ impl Delete<'_> {
         }
     }
 
-    /// Deletes the service, after its tasks have been stopped one by one if visitors may be on them.
+    /// Deletes the service, after it was taken from the scaler and its tasks have been stopped one by one if visitors
+    /// may be on them.
     /// Returns what to wait for.
     async fn delete_service(
         &self,
@@ -175,13 +187,14 @@ impl Delete<'_> {
         input: &Input,
     ) -> Result<Option<Output>, StepError> {
         self.refuse_if_named(group).await?;
+        let ecs = &self.clients.ecs;
+        autoscaling::take_off(self.autoscaling, ecs, self.baseline, self.id).await?;
         if input.force
             && let Some(group) = was_live(group)
             && let Some(what) = self.stop_next_task(group).await?
         {
             return Ok(Some(waiting_for(&what)));
         }
-        let ecs = &self.clients.ecs;
         Ok(
             match create_service::undo(ecs, self.baseline, self.id).await? {
                 Undone::Draining => Some(waiting_for("ECS to stop the tasks")),
@@ -193,7 +206,7 @@ impl Delete<'_> {
     /// Stops the release, and deletes the target group and the task definitions. That of the deployment itself comes
     /// last: a cleanup finds by it what is left.
     async fn delete_the_rest(&self) -> Result<Output, StepError> {
-        let Clients { ecs, elb, .. } = self.clients;
+        let sdk::Clients { ecs, elb, .. } = self.clients;
         let of_release = match run_release::undo(ecs, self.baseline, self.id).await? {
             run_release::Undone::Stopping => return Ok(waiting_for("its release to stop")),
             run_release::Undone::Gone(revisions) => revisions,

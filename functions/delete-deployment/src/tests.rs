@@ -38,7 +38,11 @@ async fn call(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
     for (key, value) in more.as_object().unwrap() {
         input[key] = value.clone();
     }
-    let clients = Clients::new(&aws.config());
+    let sdk_config = aws.config();
+    let clients = Clients {
+        shared: sdk::Clients::new(&sdk_config),
+        autoscaling: aws_sdk_applicationautoscaling::Client::new(&sdk_config),
+    };
     let config = Config {
         baseline: lifecycle::Baseline::for_tests(),
         settle: SETTLE,
@@ -64,10 +68,11 @@ async fn assert_deleting(output: impl Future<Output = Result<Output, StepError>>
     assert_eq!(output.await.unwrap().verdict, Verdict::Deleting);
 }
 
-/// What the last call changed, without the name of the deployment.
+/// What the last call changed, without the name of the deployment. Without what ends a registration that is not there.
 fn done(aws: &MemoryAws) -> Vec<String> {
     let changes = aws.changes().into_iter();
     changes
+        .filter(|it| !it.starts_with("DeregisterScalableTarget"))
         .map(|it| it.replace(&format!(" {ID}"), ""))
         .collect()
 }
@@ -772,4 +777,37 @@ async fn a_release_stops_before_the_definition_that_a_cleanup_finds_it_by_is_der
     aws.with(|state| _ = state.end_task(143));
     assert_eq!(undo(&aws).await.unwrap().verdict, Verdict::Deleted);
     aws.with(|state| assert_eq!(state.active_revisions(), 0));
+}
+
+/// Lets the service follow its load, from 2 tasks on.
+fn register(aws: &MemoryAws) {
+    aws.with(|state| {
+        let target = json!({"MinCapacity": 2, "MaxCapacity": 10, "policies": []});
+        let resource = format!("service/test/{ID}");
+        state.scalable_targets.insert(resource, target);
+    });
+}
+
+#[tokio::test]
+async fn the_scaler_is_gone_before_a_task_is_taken_from_it() {
+    for (input, lowers) in [
+        (json!({"force": true}), "UpdateService"),
+        (json!({}), "DeleteService"),
+    ] {
+        let aws = without_rules();
+        register(&aws);
+        aws.on(lowers)
+            .before(|state, _| assert!(state.scalable_targets.is_empty()));
+        call(&aws, input.clone()).await.unwrap();
+        assert_eq!(aws.count(lowers), 1, "{aws:?}");
+        // As long as it is there, nothing is lowered.
+        for operation in ["DeregisterScalableTarget", "DescribeScalableTargets"] {
+            let aws = without_rules();
+            register(&aws);
+            aws.on(operation).fails("InternalServiceException");
+            let error = call(&aws, input.clone()).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Transient);
+            assert_eq!(aws.count(lowers), 0, "{aws:?}");
+        }
+    }
 }

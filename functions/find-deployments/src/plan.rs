@@ -42,6 +42,9 @@ pub struct Plan {
     pub unhealthy_targets: usize,
     /// Whether new visitors reach nothing, or did at this sweep and the one before.
     pub is_down: bool,
+    /// Whether the settings of the active deployment let its number of tasks follow its load, so that a registration
+    /// that is missing is made.
+    pub is_scaled: bool,
     /// All deployments, newest first, at most [`defaults::MAX_PLANNED`].
     pub deployments: Vec<Planned>,
     /// How many more there are, which are left to later runs.
@@ -157,6 +160,7 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
         problems,
         unhealthy_targets: planner.unhealthy_targets(),
         is_down: planner.is_down(),
+        is_scaled: planner.is_scaled(),
         deployments,
         left_out,
     }

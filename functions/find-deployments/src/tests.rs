@@ -66,6 +66,7 @@ fn the_output_is_as_the_state_machine_reads_it() {
             problems: vec!["trouble".into()],
             unhealthy_targets: 1,
             is_down: true,
+            is_scaled: true,
             deployments: vec![Planned {
                 deployment_id: "test-20251027-122112Z".parse().unwrap(),
                 state: State::RolledBack,
@@ -90,6 +91,7 @@ fn the_output_is_as_the_state_machine_reads_it() {
         "problems": ["trouble"],
         "unhealthyTargets": 1,
         "isDown": true,
+        "isScaled": true,
         "deployments": [{
             "deploymentId": "test-20251027-122112Z",
             "state": "rolledBack",

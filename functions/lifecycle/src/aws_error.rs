@@ -19,9 +19,11 @@ pub const CODES: &[(ErrorName, &str)] = &[
     // Failures inside AWS.
     (
         ErrorName::Transient,
-        "InternalFailure InternalError InternalServiceError ServerException ServiceUnavailable \
+        "InternalFailure InternalError InternalServiceError InternalServiceException ServerException ServiceUnavailable \
          ServiceUnavailableException HealthUnavailable RequestTimeout RequestTimeoutException",
     ),
+    // Two changes of one scalable target at once.
+    (ErrorName::Transient, "ConcurrentUpdateException"),
     (
         ErrorName::AccessDenied,
         "AccessDenied AccessDeniedException UnauthorizedOperation UnrecognizedClientException \

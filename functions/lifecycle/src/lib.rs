@@ -23,6 +23,7 @@ pub mod policy;
 pub mod printable;
 pub mod raw_task_definition;
 pub mod routing;
+pub mod scaling;
 pub mod sdk;
 pub mod serve;
 pub mod service;

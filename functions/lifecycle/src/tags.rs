@@ -65,6 +65,10 @@ pub const RESTORING_SINCE: &str = "pulse:restoring-since";
 pub const EXECUTION: &str = "pulse:execution:";
 /// Seconds during which ECS leaves its tasks alone when they fail their health checks, if its settings say so.
 pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
+/// How many tasks its settings, or the input of its execution, asked for. What it is scaled to since does not change it.
+pub const WANTED_COUNT: &str = "pulse:wanted-count";
+/// How its number of tasks follows its load, as [`crate::scaling::Scaling::to_tag`] writes it, if its settings say so.
+pub const SCALING: &str = "pulse:scaling";
 /// On the task definition: the version of the environment's settings that the deployment was made with.
 pub const SETTINGS_VERSION: &str = "pulse:settings-version";
 /// On a task definition that is a copy: the family and the number of the revision that was copied.
@@ -189,6 +193,13 @@ pub fn belong_to(tags: &Tags, deployment: &DeploymentId) -> bool {
 pub fn deployment(tags: &Tags, environment: &Environment) -> Option<DeploymentId> {
     let id: DeploymentId = tags.get(DEPLOYMENT_ID)?.parse().ok()?;
     (id.environment() == environment && belong_to(tags, &id)).then_some(id)
+}
+
+/// How many tasks the deployment with these tags asked for. `None` for one of an earlier version, and for a value that
+/// is not a number of tasks.
+pub fn wanted_count(tags: &Tags) -> Option<u32> {
+    let count = tags.get(WANTED_COUNT)?.parse().ok()?;
+    (1..=defaults::MAX_TASKS).contains(&count).then_some(count)
 }
 
 /// A point in time as a tag's value: RFC 3339, UTC, to the second.

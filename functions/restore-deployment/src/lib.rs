@@ -173,7 +173,7 @@ impl Restore<'_> {
         let id = &self.group.deployment;
         let tags = self.tags_after_ours().await?;
         let desired_count = match u32::try_from(service.desired_count()) {
-            Ok(0) | Err(_) => defaults::DESIRED_COUNT,
+            Ok(0) | Err(_) => tags::wanted_count(&tags).unwrap_or(defaults::DESIRED_COUNT),
             Ok(count) => count,
         };
         let tasks = self

@@ -280,7 +280,24 @@ async fn fresh_tasks_that_failed_are_replaced_by_the_next_rollback() {
 }
 
 #[tokio::test]
-async fn one_without_tasks_gets_as_many_as_a_new_deployment() {
+async fn one_without_tasks_gets_as_many_as_it_asked_for() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state.service(OLD)["desiredCount"] = json!(0);
+        state.tag(OLD, tags::WANTED_COUNT, "5");
+    });
+    let output = to_previous(&aws).await.unwrap();
+    assert!(output.restored);
+    assert_eq!(output.desired_count, 5);
+    assert_eq!(done(&aws)[1], RESTART.replace('3', "5"));
+    // One that has tasks keeps its number.
+    let aws = draining();
+    aws.with(|state| state.tag(OLD, tags::WANTED_COUNT, "5"));
+    assert_eq!(to_previous(&aws).await.unwrap().desired_count, 3);
+}
+
+#[tokio::test]
+async fn one_of_an_earlier_version_without_tasks_gets_as_many_as_a_new_deployment() {
     let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
     aws.with(|state| state.service(OLD)["desiredCount"] = json!(0));
     let output = to_previous(&aws).await.unwrap();

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use lifecycle::printable::printable;
+use lifecycle::scaling::Scaling;
 use lifecycle::{StepError, defaults};
 use serde_json::json;
 
@@ -23,6 +24,9 @@ const MAX_FAMILY: usize = 240;
 const MAX_PATH: usize = 1024;
 /// The most seconds for which a task that is not healthy is left alone: the wait for a candidate, twice.
 pub(crate) const MAX_GRACE_SECONDS: u32 = 2 * defaults::MAX_WAIT_SECONDS;
+
+/// More requests in a minute than any task answers.
+pub(crate) const MAX_REQUESTS_PER_TARGET: u32 = 10_000_000;
 
 type Variables = BTreeMap<String, String>;
 
@@ -80,12 +84,12 @@ impl Fields {
         check_command("entryPoint", self.entry_point.as_deref())?;
         between("stickiness", self.stickiness, 1, MAX_STICKINESS_SECONDS)?;
         self.health.as_ref().map_or(Ok(()), check_health)?;
-        let Some(release) = &self.release else {
-            return Ok(());
-        };
-        check_command("release.command", release.command.as_deref())?;
-        let most = defaults::MAX_WAIT_SECONDS;
-        between("release.timeoutSeconds", release.timeout_seconds, 1, most)
+        if let Some(release) = &self.release {
+            check_command("release.command", release.command.as_deref())?;
+            let most = defaults::MAX_WAIT_SECONDS;
+            between("release.timeoutSeconds", release.timeout_seconds, 1, most)?;
+        }
+        self.scaling.as_ref().map_or(Ok(()), check_scaling)
     }
 
     fn check_secrets(&self) -> Result<(), Wrong> {
@@ -149,6 +153,28 @@ fn check_family(field: &str, family: Option<&str>) -> Result<(), Wrong> {
             format!(
                 "must be the family of a task definition, without a revision: up to {MAX_FAMILY} letters, digits, hyphens \
                  and underscores"
+            ),
+        );
+    }
+    Ok(())
+}
+
+fn check_scaling(scaling: &Scaling) -> Result<(), Wrong> {
+    scaling.target().or_else(|why| wrong("scaling", why))?;
+    between("scaling.max", Some(scaling.max), 1, defaults::MAX_TASKS)?;
+    between("scaling.cpuPercent", scaling.cpu_percent, 1, 100)?;
+    let (field, requests) = ("scaling.requestsPerTarget", scaling.requests_per_target);
+    between(field, requests, 1, MAX_REQUESTS_PER_TARGET)
+}
+
+/// Refuses tasks that would be more than the most from the beginning.
+pub(crate) fn check_scaling_count(scaling: &Scaling, desired_count: u32) -> Result<(), Wrong> {
+    if scaling.max < desired_count {
+        return wrong(
+            "scaling.max",
+            format!(
+                "is {}, and `desiredCount` is {desired_count}, which are the least tasks",
+                scaling.max
             ),
         );
     }

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use lifecycle::printable::printable;
+use lifecycle::scaling::Scaling;
 use lifecycle::{Baseline, DeploymentId, StepError, defaults};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::base::Base;
-use crate::check::{check_both, check_environment_size, check_secrets_size};
+use crate::check::{check_both, check_environment_size, check_scaling_count, check_secrets_size};
 use crate::{Document, Fields, Input, Source, fargate};
 
 /// The most bytes that a task definition may have:
@@ -23,6 +24,9 @@ pub struct Deployment {
     pub deployment_id: DeploymentId,
     /// How many tasks to run.
     pub desired_count: u32,
+    /// Whether it gets more tasks than that if the deployment that it replaces was scaled further. Not if the input
+    /// names a number.
+    pub parity: bool,
     /// Fargate CPU units (1024 are one vCPU); none for those of the base.
     pub cpu: Option<u32>,
     /// MiB; none for those of the base.
@@ -41,6 +45,8 @@ pub struct Deployment {
     pub stickiness: Option<u32>,
     /// How its health is judged.
     pub health: Health,
+    /// How its number of tasks follows its load.
+    pub scaling: Option<Scaling>,
     /// What runs once before it is made.
     pub release: Option<Release>,
 }
@@ -131,6 +137,12 @@ impl Deployment {
             }
         }
         let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
+        if let Some(scaling) = &fields.scaling {
+            check_scaling_count(scaling, desired_count).map_err(|(field, why)| {
+                source(named.scaling.is_some() || named.desired_count.is_some())
+                    .refused(&field, why)
+            })?;
+        }
         let (cpu, memory) = match &fields.base {
             // What is absent is as the base says.
             Some(_) => (fields.cpu, fields.memory),
@@ -163,6 +175,7 @@ impl Deployment {
         Ok(Deployment {
             deployment_id: input.deployment_id,
             desired_count,
+            parity: named.desired_count.is_none(),
             cpu,
             memory,
             environment,
@@ -181,6 +194,7 @@ impl Deployment {
                 timeout_seconds,
             },
             release,
+            scaling: fields.scaling,
         })
     }
 }
@@ -264,6 +278,54 @@ mod tests {
             (600, 600)
         );
         assert!(deployment.environment.is_empty() && deployment.secrets.is_empty());
+    }
+
+    #[test]
+    fn a_number_of_tasks_in_the_input_is_meant_as_it_is_and_one_in_the_settings_is_the_least() {
+        let settings = Some(json!({"desiredCount": 4}));
+        for (input, count, parity) in [(json!({}), 4, true), (json!({"desiredCount": 3}), 3, false)]
+        {
+            let deployment = merged(input, settings.clone()).unwrap();
+            assert_eq!(
+                (deployment.desired_count, deployment.parity),
+                (count, parity)
+            );
+        }
+    }
+
+    #[test]
+    fn the_scaling_of_the_input_replaces_that_of_the_settings_and_fits_the_number_of_tasks() {
+        let settings = || Some(json!({"desiredCount": 4, "scaling": {"max": 8, "cpuPercent": 60}}));
+        let deployment = merged(json!({}), settings()).unwrap();
+        assert_eq!(deployment.scaling.unwrap().to_tag(), "max=8 cpuPercent=60");
+        let other = json!({"scaling": {"max": 5, "requestsPerTarget": 500}});
+        let deployment = merged(other, settings()).unwrap();
+        assert_eq!(
+            deployment.scaling.unwrap().to_tag(),
+            "max=5 requestsPerTarget=500"
+        );
+        for (input, settings, name) in [
+            (
+                json!({"desiredCount": 9}),
+                settings(),
+                ErrorName::InvalidInput,
+            ),
+            (
+                json!({"scaling": {"max": 3, "cpuPercent": 60}}),
+                settings(),
+                ErrorName::InvalidInput,
+            ),
+            // Two tasks are the default.
+            (
+                json!({}),
+                Some(json!({"scaling": {"max": 1, "cpuPercent": 60}})),
+                ErrorName::InvalidSettings,
+            ),
+        ] {
+            let error = merged(input, settings).unwrap_err();
+            assert_eq!(error.name, name, "{error}");
+            assert!(error.message.contains("`scaling.max`"), "{error}");
+        }
     }
 
     #[test]

@@ -207,6 +207,41 @@ mod tests {
                 "between 60",
             ),
             (
+                r#"{"scaling": {"cpuPercent": 60}}"#,
+                "`scaling`",
+                "missing field `max`",
+            ),
+            (
+                r#"{"scaling": {"max": 8}}"#,
+                "`scaling`",
+                "needs `cpuPercent` or",
+            ),
+            (
+                r#"{"scaling": {"max": 8, "cpuPercent": 60, "requestsPerTarget": 500}}"#,
+                "`scaling`",
+                "not both",
+            ),
+            (
+                r#"{"scaling": {"max": 1001, "cpuPercent": 60}}"#,
+                "`scaling.max`",
+                "between 1 and 1000",
+            ),
+            (
+                r#"{"scaling": {"max": 8, "cpuPercent": 0}}"#,
+                "`scaling.cpuPercent`",
+                "between 1 and 100",
+            ),
+            (
+                r#"{"scaling": {"max": 8, "requestsPerTarget": 0}}"#,
+                "`scaling.requestsPerTarget`",
+                "between 1 and",
+            ),
+            (
+                r#"{"scaling": {"max": 8, "memoryPercent": 60}}"#,
+                "`memoryPercent`",
+                "unknown field",
+            ),
+            (
                 r#"{"health": {"graceSeconds": 7201}}"#,
                 "`health.graceSeconds`",
                 "between 0",

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::scaling::Scaling;
 use serde::Deserialize;
 
 use crate::object;
@@ -35,6 +36,8 @@ pub struct Fields {
     /// How the load balancer and ECS find out that a task is well.
     #[serde(default, deserialize_with = "object::optional")]
     pub health: Option<HealthFields>,
+    /// How the number of tasks follows the load, between `desiredCount` and `max`.
+    pub scaling: Option<Scaling>,
     /// What runs once, in the new image, before a deployment is made.
     #[serde(default, deserialize_with = "object::optional")]
     pub release: Option<ReleaseFields>,
@@ -93,6 +96,8 @@ impl Fields {
                 }),
                 (own, defaults) => own.or(defaults),
             },
+            // As a whole: what is kept is one or the other.
+            scaling: self.scaling.or(defaults.scaling),
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lifecycle::scaling::Scaling;
 use lifecycle::{Baseline, DeploymentId, StepError, defaults, input, is_image_digest};
 use serde::Deserialize;
 use serde_json::Value;
@@ -44,6 +45,7 @@ pub(crate) struct Flat {
     health: Option<HealthFields>,
     #[serde(default, deserialize_with = "object::optional")]
     release: Option<ReleaseFields>,
+    scaling: Option<Scaling>,
 }
 
 impl From<Flat> for Input {
@@ -63,6 +65,7 @@ impl From<Flat> for Input {
                 stickiness: flat.stickiness,
                 health: flat.health,
                 release: flat.release,
+                scaling: flat.scaling,
             },
         }
     }

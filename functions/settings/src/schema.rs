@@ -61,6 +61,19 @@ fn of<T: JsonSchema>(title: &str) -> Value {
         1,
         lifecycle::defaults::MAX_WAIT_SECONDS,
     );
+    let scaling = &mut fields["scaling"]["properties"];
+    between(&mut scaling["max"], 1, lifecycle::defaults::MAX_TASKS);
+    between(&mut scaling["cpuPercent"], 1, 100);
+    between(
+        &mut scaling["requestsPerTarget"],
+        1,
+        crate::check::MAX_REQUESTS_PER_TARGET,
+    );
+    fields["scaling"]["oneOf"] = json!([
+        {"type": "null"},
+        {"required": ["cpuPercent"]},
+        {"required": ["requestsPerTarget"]},
+    ]);
     let health = &mut fields["health"]["properties"];
     health["path"]["pattern"] = "^/".into();
     let most = lifecycle::defaults::MAX_WAIT_SECONDS;

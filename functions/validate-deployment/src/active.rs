@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use aws_sdk_ecs::types::{ContainerDefinition, Service, TaskDefinition};
 use aws_sdk_elasticloadbalancingv2::types::TargetGroup;
 use lifecycle::aws_error::failed;
+use lifecycle::scaling::Scaling;
+use lifecycle::tags::Tags;
 use lifecycle::{Baseline, ErrorName, StepError, defaults, service, tags, task_definition};
 use settings::{Fields, Input};
 
-/// Compares every field that the input names with the service of the active deployment, and gives the digest of
+/// Compares every field that the input names with the service of the active deployment, whose target group has the tags
+/// `marks`, and gives the digest of
 /// the image that runs and the version of the settings that it was made with. A start changes nothing of a deployment that is live.
 ///
 /// # Errors
@@ -18,6 +21,7 @@ pub async fn compare(
     elb: &aws_sdk_elasticloadbalancingv2::Client,
     baseline: &Baseline,
     input: &Input,
+    marks: &Tags,
 ) -> Result<(String, Option<i64>), StepError> {
     let id = &input.deployment_id;
     let gone = || {
@@ -41,6 +45,7 @@ pub async fn compare(
         .map_or("", |(_, digest)| digest);
     let mut differences = Differences::default();
     differences.number_or_text("imageDigest", input.image_digest.as_ref(), digest);
+    differences.of_size(&input.fields, marks);
     differences.of_tasks(&input.fields, &service, &definition, container);
     let copied = tags.get(tags::COPY_OF).map(String::as_str);
     let family = copied.and_then(|it| it.rsplit_once(':'));
@@ -102,6 +107,16 @@ impl Differences {
         }
     }
 
+    /// By the number that it was started with. How many tasks it has been scaled to since is the operator's affair.
+    fn of_size(&mut self, asked: &Fields, marks: &Tags) {
+        if let Some(wanted) = tags::wanted_count(marks) {
+            self.number_or_text("desiredCount", asked.desired_count, wanted);
+        }
+        let running = marks.get(tags::SCALING).map_or("off", String::as_str);
+        let asked = asked.scaling.as_ref().map(Scaling::to_tag);
+        self.number_or_text("scaling", asked, running);
+    }
+
     fn of_tasks(
         &mut self,
         asked: &Fields,
@@ -109,7 +124,6 @@ impl Differences {
         definition: &TaskDefinition,
         container: &ContainerDefinition,
     ) {
-        self.number_or_text("desiredCount", asked.desired_count, service.desired_count());
         self.number_or_text("cpu", asked.cpu, definition.cpu().unwrap_or_default());
         let memory = definition.memory().unwrap_or_default();
         self.number_or_text("memory", asked.memory, memory);

@@ -120,7 +120,8 @@ pub async fn run(
         deployment = Some(own);
     }
     let image_digest = if verdict == Verdict::AlreadyActive {
-        let (digest, version) = active::compare(&clients.ecs, elb, baseline, &input).await?;
+        let (digest, version) =
+            active::compare(&clients.ecs, elb, baseline, &input, &marks).await?;
         settings_version = version;
         digest
     } else {

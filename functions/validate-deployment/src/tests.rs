@@ -118,6 +118,10 @@ fn activate_itself(state: &mut State) {
     service["loadBalancers"] = json!([{"targetGroupArn": group_arn(ID)}]);
     let group = state.target_groups.last_mut().unwrap();
     group.settings["HealthCheckPath"] = "/up".into();
+    group.tags.extend(pairs([
+        ("pulse:wanted-count", "2"),
+        ("pulse:scaling", "max=8 cpuPercent=60"),
+    ]));
     group.attributes.extend(pairs([
         ("stickiness.enabled", "true"),
         ("stickiness.lb_cookie.duration_seconds", "60"),
@@ -132,9 +136,9 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
-            "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "cpu": 256, "memory": 512, "environment": {},
+            "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "parity": true, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "base": null, "command": null, "entryPoint": null, "stickiness": null,
-            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
+            "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null, "scaling": null,
         })
     );
 }
@@ -182,6 +186,7 @@ async fn the_active_deployment_started_again_as_it_runs_gives_the_digest_that_ru
         "environment": {"LOG_LEVEL": "debug"}, "secrets": {"API_KEY": "/pulse/test/API_KEY"},
         "command": ["serve"], "entryPoint": ["/app"], "stickiness": 60,
         "health": {"path": "/up", "graceSeconds": 90, "timeoutSeconds": 300},
+        "scaling": {"max": 8, "cpuPercent": 60},
     });
     let output = validate_input(&aws, same).await.unwrap();
     assert_eq!(output.verdict, Verdict::AlreadyActive);
@@ -223,7 +228,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
     let settings = json!({
         "cpu": 512, "desiredCount": 4, "environment": {"A": "settings", "B": "settings"},
         "secrets": {"KEY": "/pulse/test/KEY"}, "command": ["serve"], "stickiness": 3600,
-        "health": {"path": "/up"},
+        "health": {"path": "/up"}, "scaling": {"max": 8, "cpuPercent": 60},
     });
     put_settings(&aws, &settings.to_string());
     let input = json!({"deploymentId": ID, "desiredCount": 3, "environment": {"B": "input"}});
@@ -232,10 +237,11 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
         serde_json::to_value(&output).unwrap(),
         json!({
             "verdict": "proceed", "reason": format!("{OLD} is active and older"), "imageDigest": DIGEST, "warnings": [],
-            "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "cpu": 512, "memory": 1024,
+            "deploymentId": ID, "settingsVersion": 7, "desiredCount": 3, "parity": false, "cpu": 512, "memory": 1024,
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "base": null, "command": ["serve"], "entryPoint": null, "stickiness": 3600,
             "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
+            "scaling": {"max": 8, "cpuPercent": 60},
         })
     );
     assert_eq!(
@@ -296,6 +302,8 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
         ("stickiness", json!(61)),
         ("health.path", json!("/_health")),
         ("health.graceSeconds", json!(91)),
+        ("scaling", json!({"max": 9, "cpuPercent": 60})),
+        ("scaling", json!({"max": 8, "requestsPerTarget": 60})),
     ] {
         let aws = with_itself_active();
         aws.with(|state| state.images.push((OLD.into(), other.clone())));
@@ -310,6 +318,24 @@ async fn the_active_deployment_started_again_with_anything_else_is_refused() {
             assert!(error.message.contains(words), "{error}");
         }
     }
+}
+
+#[tokio::test]
+async fn the_active_deployment_started_again_may_have_been_scaled_since() {
+    let aws = with_itself_active();
+    aws.with(|state| state.service(ID)["desiredCount"] = json!(6));
+    let started_with = |count: u32| json!({"deploymentId": ID, "desiredCount": count});
+    let output = validate_input(&aws, started_with(2)).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
+    let error = validate_input(&aws, started_with(6)).await.unwrap_err();
+    assert!(
+        error.message.contains("`desiredCount` is 2, not 6"),
+        "{error}"
+    );
+    // How many tasks one of an earlier version asked for is not known.
+    aws.with(|state| state.group(ID).tags.remove("pulse:wanted-count"));
+    let output = validate_input(&aws, started_with(6)).await.unwrap();
+    assert_eq!(output.verdict, Verdict::AlreadyActive);
 }
 
 #[tokio::test]

@@ -28,7 +28,8 @@ struct Function {
 }
 
 /// What clients are called in the functions, and how actions on their services begin.
-const CLIENTS: [(&str, &str); 7] = [
+const CLIENTS: [(&str, &str); 8] = [
+    ("autoscaling", "application-autoscaling"),
     ("ecr", "ecr"),
     ("ecs", "ecs"),
     ("elb", "elasticloadbalancing"),

@@ -14,7 +14,7 @@ use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
 use lifecycle::sdk::Clients;
 use lifecycle::{Baseline, DeploymentId, StepError, tags};
-use memory_aws::RetryConfig;
+use memory_aws::{MemoryAws, RetryConfig};
 use switch_traffic::Outcome;
 use time::Duration;
 
@@ -239,6 +239,13 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             let config = delete_deployment::Config {
                 baseline,
                 settle: Duration::ZERO,
+            };
+            let clients = delete_deployment::Clients {
+                shared: clients,
+                // Nothing is registered in this world, so these calls are none of it.
+                autoscaling: aws_sdk_applicationautoscaling::Client::new(
+                    &MemoryAws::default().config(),
+                ),
             };
             match delete_deployment::run(&clients, &config, &|| now, input).await {
                 Ok(output) => match output.verdict {

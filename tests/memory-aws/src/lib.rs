@@ -5,6 +5,7 @@
 //! part of what is tested. Every call is recorded, and a test can make AWS misbehave with
 //! [`MemoryAws::on`].
 
+mod autoscaling;
 mod ecs;
 mod elb;
 mod other;

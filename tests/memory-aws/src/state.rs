@@ -180,6 +180,8 @@ pub struct State {
     pub target_groups: Vec<TargetGroup>,
     /// The services, with `tags`, whatever their status.
     pub services: Vec<Value>,
+    /// What is registered with Application Auto Scaling, by its resource id, with its `policies`.
+    pub scalable_targets: BTreeMap<String, Value>,
     /// The tasks, with the name of their service or family in `group`.
     pub tasks: Vec<Value>,
     /// The first call of RunTask with each client token, and the ARN of the task that it started.
@@ -223,6 +225,7 @@ impl Default for State {
             limits: limits.map(|(name, max)| (name.to_owned(), max)).into(),
             target_groups: Vec::new(),
             services: Vec::new(),
+            scalable_targets: BTreeMap::new(),
             tasks: Vec::new(),
             run_requests: BTreeMap::new(),
             run_failures: Vec::new(),
@@ -457,6 +460,7 @@ impl State {
         let operation = call.operation.as_str();
         let answer = crate::elb::answer(self, operation, params)
             .or_else(|| crate::ecs::answer(self, operation, params))
+            .or_else(|| crate::autoscaling::answer(self, operation, params))
             .or_else(|| crate::other::answer(self, operation, params));
         answer.unwrap_or_else(|| panic!("memory-aws does not know {operation}"))
     }

@@ -135,6 +135,7 @@ impl fmt::Display for Call {
             "taskDefinition",
             "task",
             "resourceArn",
+            "ResourceId",
         ] {
             words.extend(params[field].as_str().map(name_in));
         }

@@ -15,8 +15,9 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 13] = [
+pub const STEPS: [(&str, Decode); 15] = [
     ("check-target-health", decode::<check_target_health::Input>),
+    ("choose-count", decode::<choose_count::Input>),
     (
         "create-listener-rule",
         decode::<create_listener_rule::Input>,
@@ -26,6 +27,7 @@ pub const STEPS: [(&str, Decode); 13] = [
     ("delete-deployment", decode::<delete_deployment::Input>),
     ("drain-deployment", decode::<drain_deployment::Input>),
     ("find-deployments", decode::<find_deployments::Input>),
+    ("register-scaling", decode::<register_scaling::Input>),
     (
         "register-task-definition",
         decode::<register_task_definition::Input>,

@@ -24,6 +24,9 @@ fn whole_input(step: &str) -> Value {
         "create-listener-rule" | "drain-deployment" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN})
         }
+        "choose-count" => {
+            json!({"deploymentId": ID, "desiredCount": 2, "parity": true, "rollBack": true})
+        }
         "create-service" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN, "taskDefinitionArn": "arn", "desiredCount": 2})
         }
@@ -34,6 +37,7 @@ fn whole_input(step: &str) -> Value {
             json!({"deploymentId": ID, "onlyIfNeverLive": true, "onlyIfDraining": true, "force": true})
         }
         "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
+        "register-scaling" => json!({"deploymentId": ID, "onlyIfMissing": true}),
         "register-task-definition" => {
             json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}, "base": "arn"})
         }

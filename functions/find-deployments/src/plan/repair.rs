@@ -172,6 +172,15 @@ impl Planner<'_> {
         self.down_active().is_some() || self.is_default_action_lost() && self.was_any_live()
     }
 
+    /// Whether the active deployment carries the tag of scaling.
+    pub(super) fn is_scaled(&self) -> bool {
+        let active = self.facts.deployments.iter();
+        active
+            .filter(|it| self.active == Some(&it.id))
+            .filter_map(Deployment::marks)
+            .any(|marks| marks.contains_key(tags::SCALING))
+    }
+
     fn was_any_live(&self) -> bool {
         self.facts.deployments.iter().any(Deployment::was_live)
     }

@@ -1039,6 +1039,21 @@ fn a_lost_default_action_that_nothing_can_take_over_is_a_problem() {
 }
 
 #[test]
+fn whether_a_registration_may_be_missing_is_known_from_the_tag_of_the_active_one() {
+    let scaled = || live(2, 9, &[(tags::SCALING, 0)]);
+    for (active, deployments, is_scaled) in [
+        (Some(2), [scaled(), live(1, 90, &[])], true),
+        (Some(1), [scaled(), live(1, 90, &[])], false),
+        (None, [scaled(), live(1, 90, &[])], false),
+    ] {
+        assert_eq!(
+            planned_with(&facts(active, deployments)).is_scaled,
+            is_scaled
+        );
+    }
+}
+
+#[test]
 fn a_failed_rollout_of_the_active_deployment_is_started_again_while_tasks_are_missing() {
     let active = |running, has_failed| {
         let service = Some(Service {

@@ -72,10 +72,14 @@ fn waits_for_a_late_switch(state: &str, retry: &Value) -> bool {
 const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
 
 /// States that run a function of another name. An undo is a deletion with a guard that refuses a
-/// deployment that was live, marks belong to the switch, a restore starts the tasks, and a waiting rule is a rule; in the console the state's name should say why it
+/// deployment that was live, marks belong to the switch, a restore starts the tasks, a waiting rule is a rule, whoever chooses a number raises to it, and a registration ends where it was made; in the console the state's name should say why it
 /// runs.
-const OTHER_NAME: [(&str, &str); 4] = [
+const OTHER_NAME: [(&str, &str); 8] = [
+    ("CheckRaisedTasks", "CheckTargetHealth"),
     ("CreateWaitingRule", "CreateListenerRule"),
+    ("DeregisterScaling", "RegisterScaling"),
+    ("RaiseAfterSwitch", "ChooseCount"),
+    ("RaiseCount", "ChooseCount"),
     ("StartFreshTasks", "RestoreDeployment"),
     ("UndoDeployment", "DeleteDeployment"),
     ("TakeMarksBack", "SwitchTraffic"),

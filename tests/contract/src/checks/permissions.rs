@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::Repository;
 use crate::calls::{self, Called};
@@ -18,7 +18,10 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 26] = [
+const TIED_TO_NO_RESOURCE: [&str; 29] = [
+    "application-autoscaling:DescribeScalableTargets",
+    "application-autoscaling:DescribeScalingPolicies",
+    "cloudwatch:DescribeAlarms",
     "cloudwatch:PutMetricData",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
@@ -51,14 +54,32 @@ const TIED_TO_NO_RESOURCE: [&str; 26] = [
 /// tags of the request restrict them instead.
 const TIED_TO_TAGS: [&str; 1] = ["ecs:RegisterTaskDefinition"];
 
+/// Actions on the registration of a service, whose id is unknown before it exists. The service's kind restricts them.
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsapplicationautoscaling.html>
+const TIED_TO_A_DIMENSION: [&str; 3] = [
+    "application-autoscaling:DeregisterScalableTarget",
+    "application-autoscaling:PutScalingPolicy",
+    "application-autoscaling:RegisterScalableTarget",
+];
+/// The condition on these.
+fn of_services() -> Value {
+    json!({"StringEquals": {
+        "application-autoscaling:service-namespace": "ecs",
+        "application-autoscaling:scalable-dimension": "ecs:service:DesiredCount",
+    }})
+}
+
 /// Actions without a resource that a condition can restrict to a cluster.
 const TIED_TO_A_CLUSTER: [&str; 2] = ["ecs:ListServices", "ecs:ListTasks"];
 
 /// Actions that a function needs although its code does not call them: for its log, for the dead-letter
-/// queue of asynchronous invocations, for its role and for passing another, for its network interfaces,
+/// queue of asynchronous invocations, for the alarms and the role of Application Auto Scaling, for its role and for passing another, for its network interfaces,
 /// which Lambda manages, and for the network and the user pool that Elastic Load Balancing reads.
 /// <https://docs.aws.amazon.com/lambda/latest/dg/configuration-vpc.html#configuration-vpc-permissions>
-const NOT_CALLED: [&str; 14] = [
+const NOT_CALLED: [&str; 18] = [
+    "cloudwatch:DeleteAlarms",
+    "cloudwatch:DescribeAlarms",
+    "cloudwatch:PutMetricAlarm",
     "cognito-idp:DescribeUserPoolClient",
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -71,6 +92,7 @@ const NOT_CALLED: [&str; 14] = [
     "logs:CreateLogStream",
     "logs:PutLogEvents",
     "sqs:SendMessage",
+    "iam:CreateServiceLinkedRole",
     "iam:PassRole",
     "sts:AssumeRole",
 ];
@@ -153,7 +175,9 @@ pub fn resources(repository: &Repository) -> Result<Vec<String>> {
                     .to_string()
                     .contains("aws:RequestTag/");
             let by_denial = FOR_THE_VPC.contains(&action);
-            if !by_tags && !by_denial && !TIED_TO_NO_RESOURCE.contains(&action) {
+            let by_dimension = TIED_TO_A_DIMENSION.contains(&action)
+                && statement.value["Condition"] == of_services();
+            if !by_tags && !by_denial && !by_dimension && !TIED_TO_NO_RESOURCE.contains(&action) {
                 problems.push(format!(
                     "{place} allows {action} on every resource, and AWS supports a narrower one"
                 ));
@@ -227,8 +251,13 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
             // It allows the tags of a creation, and the creation is the call.
             let with_creation = is_with_creation(statement);
             let actions = statement.actions().into_iter();
-            allowed
-                .extend(actions.filter(|it| !with_creation && !NOT_CALLED.contains(&it.as_str())));
+            // AWS needs it of the caller of another action.
+            let is_with_a_call = |action: &str| {
+                !called.contains(action) && with_calls(called).any(|it| it == action)
+            };
+            allowed.extend(actions.filter(|it| {
+                !with_creation && !NOT_CALLED.contains(&it.as_str()) && !is_with_a_call(it)
+            }));
         }
         problems.extend(super::differences(
             &format!("{}: the operation", step.name),
@@ -258,14 +287,31 @@ fn created_by(statement: &Statement) -> Option<&str> {
 /// The actions that set tags, of every service.
 const TAGGING: [&str; 2] = [":AddTags", ":TagResource"];
 
-/// The further actions that a call needs when it sets tags, passes roles, names a network or authenticates by
-/// Cognito.
+/// The further actions that a call needs when it sets tags, passes roles, names a network, authenticates by
+/// Cognito or scales a service.
+/// <https://docs.aws.amazon.com/autoscaling/application/userguide/security_iam_id-based-policy-examples.html>,
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/supported-iam-actions-tagging.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerservice.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/tagging-resources-during-creation.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/userguide/elb-api-permissions.html>,
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/application/listener-authenticate-users.html>
-const WITH_A_CALL: [(&str, &[&str]); 7] = [
+const WITH_A_CALL: [(&str, &[&str]); 10] = [
+    (
+        "application-autoscaling:RegisterScalableTarget",
+        &[
+            "ecs:DescribeServices",
+            "ecs:UpdateService",
+            "iam:CreateServiceLinkedRole",
+        ],
+    ),
+    (
+        "application-autoscaling:PutScalingPolicy",
+        &["cloudwatch:DescribeAlarms", "cloudwatch:PutMetricAlarm"],
+    ),
+    (
+        "application-autoscaling:DeregisterScalableTarget",
+        &["cloudwatch:DeleteAlarms", "cloudwatch:DescribeAlarms"],
+    ),
     (
         "ecs:RegisterTaskDefinition",
         &["ecs:TagResource", "iam:PassRole"],
@@ -296,6 +342,14 @@ const WITH_A_CALL: [(&str, &[&str]); 7] = [
         &["cognito-idp:DescribeUserPoolClient"],
     ),
 ];
+/// The further actions that these calls need.
+fn with_calls(called: &BTreeSet<String>) -> impl Iterator<Item = &'static str> {
+    WITH_A_CALL
+        .iter()
+        .filter(|(call, _)| called.contains(*call))
+        .flat_map(|(_, actions)| actions.iter().copied())
+}
+
 /// The resources that AWS may check for the tags of a creation: the new one, and its parent; without one, its name
 /// without a revision.
 /// <https://github.com/kubernetes-sigs/aws-load-balancer-controller/pull/3086>

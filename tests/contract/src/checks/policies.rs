@@ -130,6 +130,7 @@ pub fn untied(template: &Template) -> Vec<String> {
     problems
 }
 
+const SCALING_OF_ECS: &str = "ecs.application-autoscaling.amazonaws.com";
 const SECRETS: &str =
     "arn:${AWS::Partition}:secretsmanager:${AWS::Region}:${AWS::AccountId}:secret";
 
@@ -147,6 +148,7 @@ fn narrow() -> Value {
     let of_releases = "arn:${AWS::Partition}:ecs:${AWS::Region}:${AWS::AccountId}:task-definition/${Environment}-release:*";
     json!({
         "ecs:RunTask": {"RunReleaseRole": {"Fn::Sub": of_releases}},
+        "iam:CreateServiceLinkedRole": {"RegisterScalingRole": {"Fn::Sub": format!("arn:${{AWS::Partition}}:iam::${{AWS::AccountId}}:role/aws-service-role/{SCALING_OF_ECS}/AWSServiceRoleForApplicationAutoScaling_ECSService")}},
         "elasticloadbalancing:ModifyListener": {"SwitchTrafficRole": listener},
         "elasticloadbalancing:CreateRule": {"CreateListenerRuleRole": listener},
         "iam:PassRole": {

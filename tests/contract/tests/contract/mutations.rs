@@ -118,6 +118,25 @@ mistakes! {
             => "\"{% $states.result.Payload %}\"", "[\"SwitchTraffic\",";
     a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
         "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
+    a_version_that_drains_under_its_scaler: expressions::payloads, CLEANUP,
+        ", \"deregister\": true" => "", "[\"DeregisterScaling\",";
+    a_cleanup_that_registers_again_and_again: expressions::payloads, CLEANUP,
+        "{\"onlyIfMissing\": true}" => "{\"onlyIfMissing\": false}", "[\"RegisterScaling\",";
+    a_target_group_that_forgets_how_it_is_scaled: expressions::payloads, MACHINE,
+        "\"scaling\": \"{% $deployment.scaling %}\"" => "\"scaling\": null", "[\"CreateTargetGroup\",";
+    a_role_that_scales_more_than_services_of_ecs: permissions::resources, PIPELINE,
+        "                    \"application-autoscaling:scalable-dimension\": ecs:service:DesiredCount\n" => "",
+        "allows application-autoscaling:RegisterScalableTarget on every resource";
+    a_role_that_makes_other_roles_of_services: policies::exact, PIPELINE,
+        "role/aws-service-role/ecs.application-autoscaling.amazonaws.com/AWSServiceRoleForApplicationAutoScaling_ECSService" => "role/aws-service-role/*",
+        "allows iam:CreateServiceLinkedRole";
+    a_candidate_that_is_as_small_as_it_asks_for: expressions::payloads, MACHINE,
+        "\"desiredCount\": \"{% $size.desiredCount %}\",\n          \"graceSeconds\"" => "\"desiredCount\": \"{% $deployment.desiredCount %}\",\n          \"graceSeconds\"",
+        "[\"CreateService\",";
+    a_count_that_forgets_what_the_input_says: expressions::payloads, MACHINE,
+        "\"parity\": \"{% $deployment.parity %}\"" => "\"parity\": true, \"switched\": false", "[\"ChooseCount\",";
+    a_rollback_that_waits_for_size_before_rescue: expressions::payloads, ROLLBACK,
+        ",\n          \"switched\": true" => "", "[\"RaiseAfterSwitch\",";
     a_health_check_that_does_not_say_how_long_it_waited: expressions::payloads, MACHINE,
         "\"waitedSeconds\": \"{% $max([0, $floor($deployment.health.timeoutSeconds - ($healthDeadline - $millis()) / 1000)]) %}\"" => "\"waitedSeconds\": 0",
         "[\"CheckTargetHealth\",";

@@ -36,6 +36,7 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
             "elasticloadbalancing:CreateRule",
             "Failed",
         ),
+        ("ChooseCountRole", "ecs:DescribeServices", "Failed"),
         ("CreateServiceRole", "ecs:CreateService", "Failed"),
         (
             "CheckTargetHealthRole",

@@ -153,6 +153,8 @@ pub enum Call {
     ListTasks(Deployment),
     /// ListTasks of the stopped ones.
     ListStoppedTasks(Deployment),
+    /// ListTasks of the releases, of which none runs here.
+    ListReleases,
     DescribeTasks(Vec<String>),
     GetSecretValue,
     ListTaskDefinitions,
@@ -219,6 +221,7 @@ impl Call {
                     params["healthCheckGracePeriodSeconds"] == DRAINING_GRACE_PERIOD_SECONDS,
                 ),
             },
+            "ListTasks" if params["family"].is_string() => Call::ListReleases,
             "ListTasks" if params["desiredStatus"] == "STOPPED" => {
                 Call::ListStoppedTasks(named("serviceName"))
             }
@@ -255,6 +258,7 @@ impl Call {
             | Call::DescribeServices(_)
             | Call::ListTasks(_)
             | Call::ListStoppedTasks(_)
+            | Call::ListReleases
             | Call::DescribeTasks(_)
             | Call::GetSecretValue
             | Call::ListTaskDefinitions => false,
@@ -355,7 +359,9 @@ impl Answer {
                 return Err(Error::new("InvalidParameterException", why));
             }
             (Answer::Done, Call::ListTaskDefinitions) => json!({"taskDefinitionArns": []}),
-            (Answer::Done, Call::ListStoppedTasks(_)) => json!({"taskArns": []}),
+            (Answer::Done, Call::ListStoppedTasks(_) | Call::ListReleases) => {
+                json!({"taskArns": []})
+            }
             (Answer::Done, Call::GetSecretValue) => json!({"SecretString": "secret"}),
             (Answer::Running(generations), Call::ListTasks(deployment)) => {
                 let running = (0..8).filter(|generation| generations & (1 << generation) != 0);

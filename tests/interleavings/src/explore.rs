@@ -272,6 +272,7 @@ impl Exploration<'_> {
         };
         match call {
             Call::ListTaskDefinitions
+            | Call::ListReleases
             | Call::DescribeTasks(_)
             | Call::ListStoppedTasks(_)
             | Call::GetSecretValue => true,

@@ -250,6 +250,7 @@ impl World {
             }),
             Call::DescribeTasks(_)
             | Call::ListStoppedTasks(_)
+            | Call::ListReleases
             | Call::GetSecretValue
             | Call::ListTaskDefinitions => Answer::Done,
         }

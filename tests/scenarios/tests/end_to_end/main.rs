@@ -18,6 +18,7 @@ mod limits;
 mod races;
 mod roles;
 mod rollback;
+mod scaling;
 mod security;
 mod settings;
 mod survival;

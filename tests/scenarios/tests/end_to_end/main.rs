@@ -19,6 +19,7 @@ mod races;
 mod release;
 mod roles;
 mod rollback;
+mod scaling;
 mod security;
 mod settings;
 mod survival;

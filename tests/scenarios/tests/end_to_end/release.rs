@@ -34,6 +34,7 @@ async fn with_a_base_and_a_release(env: &TestEnvironment, live: &str) -> Result<
     let base = json!({
         "family": "web", "requiresCompatibilities": ["FARGATE"], "networkMode": "awsvpc",
         "cpu": "1024", "memory": "2048", "volumes": [{"name": "shared"}],
+        "executionRoleArn": of_live["taskDefinition"]["executionRoleArn"],
         "containerDefinitions": [
             {
                 "name": "app", "image": "any", "mountPoints": mount,

@@ -181,7 +181,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
             }
         }
         Invocation::Restore { deployment } => {
-            let input = serde_json::json!({"input": {"deploymentId": id(deployment)}});
+            let input = serde_json::json!({"deploymentId": id(deployment)});
             match restore_deployment::run(&clients, &baseline, &|| RESTORED_AT, input).await {
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,

@@ -149,7 +149,8 @@ impl Choose<'_> {
                     "because {replaced}, which it replaces, was not scaled beyond the {wanted} that it asked for"
                 )
             }
-            _ => format!("because {replaced}, which it replaces, has {running}"),
+            _ if running > least => format!("because {replaced}, which it replaces, has {running}"),
+            _ => format!("and {replaced}, which it replaces, has {running}"),
         };
         let is_scaled = wanted.is_none_or(|wanted| running > wanted);
         let count = if is_scaled { least.max(running) } else { least };

@@ -87,6 +87,9 @@ async fn an_active_one_that_was_scaled_down_or_less_makes_nothing_smaller() {
         let output = choose_at_first(&aws, json!({"desiredCount": 4})).await;
         assert_eq!((output.verdict, output.desired_count), (Verdict::Enough, 4));
     }
+    let output = choose_at_first(&scaled(3), json!({"desiredCount": 4})).await;
+    let reason = format!("4 tasks, and {OLD}, which it replaces, has 3");
+    assert_eq!(output.reason, reason);
 }
 
 #[tokio::test]

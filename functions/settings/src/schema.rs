@@ -71,8 +71,8 @@ fn of<T: JsonSchema>(title: &str) -> Value {
     );
     fields["scaling"]["oneOf"] = json!([
         {"type": "null"},
-        {"required": ["cpuPercent"]},
-        {"required": ["requestsPerTarget"]},
+        {"type": "object", "required": ["cpuPercent"]},
+        {"type": "object", "required": ["requestsPerTarget"]},
     ]);
     let health = &mut fields["health"]["properties"];
     health["path"]["pattern"] = "^/".into();

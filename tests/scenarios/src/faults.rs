@@ -54,6 +54,12 @@ impl FaultRunner {
         // Only the runner starts cleanups.
         let parameters = format!("SettleSeconds={} CleanupState=DISABLED", SETTLE.as_secs());
         let env = TestEnvironment::deploy_with_parameters(&parameters).await?;
+        // So that the calls of the scaler are among those that fail. It has nothing to do.
+        let name = format!("/pulse/{}/settings", env.name);
+        let scaling = r#"{"scaling": {"max": 4, "requestsPerTarget": 1000000}}"#;
+        let mut put = vec!["ssm", "put-parameter", "--type", "String"];
+        put.extend(["--name", &name, "--value", scaling]);
+        env.aws(&put).await?;
         let active = env.deploy_live(&[]).await?.name;
         Ok(FaultRunner {
             foreign: Foreign::make(&env, &active).await?,

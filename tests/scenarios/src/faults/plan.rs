@@ -98,8 +98,14 @@ impl Workflow {
                 "check-target-health",
                 "choose-count",
                 "switch-traffic",
+                "register-scaling",
             ],
-            Workflow::Cleanup => &["find-deployments", "drain-deployment", "delete-deployment"],
+            Workflow::Cleanup => &[
+                "find-deployments",
+                "register-scaling",
+                "drain-deployment",
+                "delete-deployment",
+            ],
         }
     }
 

@@ -647,3 +647,58 @@ async fn a_warm_deployment_needs_as_many_as_the_active_one_has_or_three_quarters
         }
     }
 }
+
+#[tokio::test]
+async fn a_stopped_task_says_what_its_container_says_once_and_whether_it_logged() {
+    let ended = |detail: &str| {
+        let mut task = stopped(
+            "EssentialContainerExited",
+            "Essential container in task exited",
+            Some(137),
+        );
+        task["containers"][0]["reason"] = detail.into();
+        task
+    };
+    let failed = json!({
+        "status": "ACTIVE",
+        "deployments": [{"id": ROLLOUT, "status": "PRIMARY", "rolloutState": "FAILED"}],
+    });
+    for (detail, shown) in [
+        (
+            "OutOfMemoryError: killed",
+            "exited (exit code 137, OutOfMemoryError: killed)",
+        ),
+        (
+            "Essential container in task exited",
+            "exited (exit code 137)",
+        ),
+    ] {
+        let output = check(Shown {
+            service: Some(failed.clone()),
+            stopped: vec![ended(detail)],
+            ..Shown::default()
+        })
+        .await;
+        let reason = output.reason;
+        let whole =
+            format!("; a task stopped: Essential container in task {shown}; it logged nothing");
+        assert!(reason.ends_with(&whole), "{reason}");
+    }
+}
+
+#[tokio::test]
+async fn healthy_targets_that_wait_for_a_rollout_say_how_far_it_is() {
+    let rollout =
+        |id: &str, status: &str| json!({"id": id, "status": status, "rolloutState": "IN_PROGRESS"});
+    let output = check(Shown {
+        targets: vec![json!({"State": "healthy"}); 2],
+        service: Some(json!({
+            "status": "ACTIVE",
+            "deployments": [rollout(ROLLOUT, "PRIMARY"), rollout("ecs-svc/0", "ACTIVE")],
+        })),
+        ..Shown::default()
+    })
+    .await;
+    let shown = "the newest rollout is IN_PROGRESS, 1 earlier rollouts are left";
+    assert!(output.reason.contains(shown), "{}", output.reason);
+}

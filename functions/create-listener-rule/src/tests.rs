@@ -493,3 +493,33 @@ async fn a_waiting_rule_that_another_run_deletes_or_whose_deletion_lost_its_answ
         assert_eq!(aws.with(|state| state.rules.len()), 2);
     }
 }
+
+#[tokio::test]
+async fn a_rule_that_cannot_be_created_is_named_and_no_quota_is_blamed() {
+    for (waiting, kind) in [(false, "header"), (true, "waiting")] {
+        let aws = aws();
+        // One that lacks a rule, as those do that compete for the last ones.
+        aws.with(|state| state.add_rule(101, OLDER, pairs([])).conditions = by_header(OLDER));
+        aws.on("CreateRule").fails("AccessDenied");
+        let error = run_with(&aws, ID, json!({"waiting": waiting}))
+            .await
+            .unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        let attempt = format!("create the {kind} rule of {ID} with priority 100");
+        assert!(error.message.contains(&attempt), "{error}");
+    }
+    let aws = aws();
+    aws.on("CreateRule")
+        .containing("Cookie")
+        .fails("AccessDenied");
+    let error = run_step(&aws).await.unwrap_err();
+    let attempt = format!("create the cookie rule of {ID} with priority 20100");
+    assert!(error.message.contains(&attempt), "{error}");
+}
+
+#[tokio::test]
+async fn a_rule_with_the_pin_of_another_deployment_is_not_adopted() {
+    let aws = aws();
+    aws.with(|state| state.add_rule(100, ID, own_tags(ID)).conditions = by_header(OLDER));
+    assert_eq!(priorities(&run_step(&aws).await.unwrap()), (101, 20_100));
+}

@@ -1350,3 +1350,66 @@ async fn a_target_group_of_others_keeps_its_share_of_the_new_visitors() {
         "only the deployment's share moves"
     );
 }
+
+#[tokio::test]
+async fn a_refusal_of_what_drains_speaks_of_another_rollback_only_if_there_is_one() {
+    let words = "another rollback to it has begun";
+    for (restoring, roll_back, speaks) in [
+        (true, true, true),
+        (true, false, false),
+        (false, true, false),
+    ] {
+        let aws = with_active(NEW, &[(OLD, DRAINING), (NEW, LIVE)]);
+        if restoring {
+            aws.with(|state| {
+                state.tag(OLD, tags::RESTORING_SINCE, "2025-10-27T12:29:00Z by other")
+            });
+        }
+        let own = json!({"rollBack": roll_back, "restoringSince": "2025-10-27T12:28:00Z by own"});
+        let error = call(&aws, OLD, own).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentDraining);
+        assert_eq!(error.message.contains(words), speaks, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_read_before_rules_or_marks_change_is_read_again() {
+    // A rule gets the login of the default action, and meanwhile the deployment is being deleted.
+    let aws = with_policy(validate_jwt("https://login.example.com"));
+    aws.on("ModifyRule")
+        .once()
+        .after(|state, _| state.tag(NEW, tags::DELETING_SINCE, MARKED));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Unhealthy);
+    assert!(switches(&aws).is_empty());
+
+    // A mark is set again, and meanwhile traffic goes to another one.
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    aws.on("ModifyListener").once().after(|state, _| {
+        state.group(NEW).tags.remove(tags::ROLLED_BACK_AT);
+    });
+    aws.on("AddTags")
+        .containing(tags::ROLLED_BACK_AT)
+        .after(|state, _| {
+            if state.active() == [OLD] {
+                state.activate(NEWEST);
+            }
+        });
+    let output = roll_back(&aws, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [OLD]);
+    assert_eq!(switches(&aws), [OLD, OLD]);
+}
+
+#[tokio::test]
+async fn a_mark_that_is_half_over_is_written_again() {
+    let half = defaults::SWITCHED_WITHIN.whole_seconds() / 2;
+    for (age, is_written) in [(half, true), (half - 1, false)] {
+        let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+        let at = aws.time() - time::Duration::seconds(age);
+        aws.with(|state| state.tag(NEW, tags::ROLLED_BACK_AT, &tags::timestamp(at)));
+        roll_back(&aws, OLD).await.unwrap();
+        let written = format!("AddTags {NEW} {}", tags::ROLLED_BACK_AT);
+        assert_eq!(aws.changes().contains(&written), is_written, "{age}");
+    }
+}

@@ -24,6 +24,9 @@ pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOS
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
 
+/// How long after RunTask ECS shows the task to everybody, with a margin.
+pub const RELEASE_IS_SHOWN_WITHIN: time::Duration = time::Duration::minutes(2);
+
 /// Seconds that a release may take, unless the settings say otherwise.
 pub const RELEASE_TIMEOUT_SECONDS: u32 = 600;
 /// How long after its time a release has stopped, unless nobody has asked ECS to stop it: the stop timeout, a poll of

@@ -17,9 +17,10 @@ pub(crate) fn wanted(baseline: &Baseline, input: &Input, deployed: Value) -> Val
         if let Some(members) = container.as_object_mut() {
             members.shift_remove("portMappings");
         }
-        // Its end ends the task, whatever else runs beside it.
-        if container["name"] == defaults::CONTAINER {
-            container["essential"] = true.into();
+        // Its end ends the task, and nothing else does: one that another container's end interrupts could end well.
+        let is_app = container["name"] == defaults::CONTAINER;
+        container["essential"] = is_app.into();
+        if is_app {
             container["command"] = json!(input.command);
         }
     }

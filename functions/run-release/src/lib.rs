@@ -13,6 +13,7 @@ mod lock;
 use aws_sdk_ecs::error::ProvideErrorMetadata;
 use aws_sdk_ecs::types::{LaunchType, Tag, Task, TaskDefinition, TaskStopCode};
 use lifecycle::aws_error::{code, failed};
+use lifecycle::routing::DefaultAction;
 use lifecycle::stopped_task::{self, container};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{
@@ -34,6 +35,8 @@ pub struct Input {
     pub command: Vec<String>,
     /// Seconds after which it is stopped.
     pub timeout_seconds: u32,
+    /// Seconds that the execution has left for it. It does not begin if that is less than it may take.
+    pub remaining_seconds: i64,
 }
 
 /// What the state machine decides by.
@@ -48,7 +51,7 @@ pub enum Verdict {
     Succeeded,
     /// It has ended otherwise, or it cannot be told how.
     Failed,
-    /// That of a newer deployment has begun, so this one does not.
+    /// That of a newer deployment has begun, or a newer deployment is active, so this one does not begin.
     Superseded,
 }
 
@@ -67,6 +70,8 @@ pub struct Output {
 pub struct Clients {
     /// For tasks and their definitions.
     pub ecs: aws_sdk_ecs::Client,
+    /// For what is active.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
     /// For the last log lines of a release that failed.
     pub logs: aws_sdk_cloudwatchlogs::Client,
 }
@@ -134,6 +139,9 @@ impl Release<'_> {
             return judged(Verdict::Superseded, reason);
         }
         if let Some(other) = lock::holder(&tasks) {
+            for (refused, tags) in &own {
+                self.note_again(refused, tags).await?;
+            }
             return self.wait_for(other).await;
         }
         if let Some(at) = own.iter().find_map(|(_, tags)| self.forgotten(tags)) {
@@ -154,7 +162,33 @@ impl Release<'_> {
             Some(arn) => arn.to_owned(),
             None => self.register().await?,
         };
+        if self.input.remaining_seconds < self.input.timeout_seconds.into() {
+            let reason = format!(
+                "the release waited for others, and the execution has no time left for the {} s that it may take",
+                self.input.timeout_seconds
+            );
+            return judged(Verdict::Failed, reason);
+        }
+        // One without a release may have gone live while this one waited, and an older schema would be none of its own.
+        let default_action = DefaultAction::read(&self.clients.elb, self.baseline).await?;
+        if let Some(active) = default_action.active().filter(|active| *active > self.id) {
+            return judged(Verdict::Superseded, active.supersedes((self.clock)()));
+        }
         self.start(&arn, lock::token(&tasks)).await
+    }
+
+    /// Notes that an attempt has started nothing, if the call that found that out could not: AWS would show its task by
+    /// now, and another release runs.
+    async fn note_again(&self, own: &TaskDefinition, tags: &Tags) -> Result<(), StepError> {
+        let now = (self.clock)();
+        let attempt = tags::time(tags, tags::RELEASE_ATTEMPT, now);
+        let is_shown = |at| now - at >= defaults::RELEASE_IS_SHOWN_WITHIN;
+        match own.task_definition_arn() {
+            Some(arn) if attempt.is_some_and(is_shown) && self.forgotten(tags).is_none() => {
+                self.was_refused(arn).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Waits for another release. One that is past the longest time that any may have is stopped: whatever should have
@@ -192,6 +226,8 @@ impl Release<'_> {
         let ecs = &self.clients.ecs;
         let of_deployment = &self.input.task_definition_arn;
         let deployed = raw_task_definition::read(ecs, of_deployment).await?;
+        // That of a deployment that was undone is described for a long time after.
+        let deployed = deployed.filter(|deployed| deployed["status"] != "INACTIVE");
         let deployed = deployed.ok_or_else(|| {
             StepError::new(
                 ErrorName::ResourceConflict,
@@ -272,9 +308,9 @@ impl Release<'_> {
             return self.watch(task).await;
         }
         let exit_code = container(task).and_then(|container| container.exit_code());
-        // One that was stopped may end with 0 all the same.
-        let was_stopped = task.stop_code() == Some(&TaskStopCode::UserInitiated);
-        if exit_code == Some(0) && !was_stopped {
+        // One that was stopped, by whom or what ever, may end with 0 all the same.
+        let ended_by_itself = task.stop_code() == Some(&TaskStopCode::EssentialContainerExited);
+        if exit_code == Some(0) && ended_by_itself {
             let definition = task.task_definition_arn().unwrap_or_default();
             let now = tags::timestamp((self.clock)());
             self.tag(definition, tags::RELEASED_AT, &now).await?;

@@ -6,6 +6,7 @@
 use std::cmp::Reverse;
 
 use aws_sdk_ecs::types::Task;
+use lifecycle::stopped_task;
 use lifecycle::tags::{self, Tags};
 use lifecycle::{DeploymentId, Environment};
 
@@ -37,10 +38,14 @@ pub(crate) fn newest_begun<'a>(
     tasks: &[Task],
     definitions: impl Iterator<Item = &'a Tags>,
 ) -> Option<DeploymentId> {
-    let never_ran = |task: &&Task| has_ended(task) && task.started_at().is_none();
+    // One that waits for its image or a secret may never run. Until then everybody waits for it.
+    let has_run = |task: &&Task| {
+        task.started_at().is_some()
+            || stopped_task::container(task).is_some_and(|app| app.exit_code().is_some())
+    };
     let by_task = tasks
         .iter()
-        .filter(|task| !never_ran(task))
+        .filter(has_run)
         // Tags vanish when a task stops.
         .filter_map(|task| task.started_by()?.parse::<DeploymentId>().ok())
         .filter(|id| id.environment() == environment);

@@ -10,6 +10,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let config = sdk::config().await;
     let clients = Clients {
         ecs: aws_sdk_ecs::Client::new(&config),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     };
     serve(async |input| run_release::run(&clients, &baseline, &UtcDateTime::now, input).await).await

@@ -37,14 +37,20 @@ fn definition_of(id: &str) -> String {
 }
 
 async fn step_of(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
+    step_with(aws, id, 7200).await
+}
+
+/// The step when the execution has so many seconds left for the release.
+async fn step_with(aws: &MemoryAws, id: &str, remaining: i64) -> Result<Output, StepError> {
     let config = aws.config();
     let clients = Clients {
         ecs: Client::new(&config),
+        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     };
     let input = json!({
         "deploymentId": id, "taskDefinitionArn": definition_of(id), "command": ["migrate", "--all"],
-        "timeoutSeconds": 600, "fromALaterVersion": true,
+        "timeoutSeconds": 600, "remainingSeconds": remaining, "fromALaterVersion": true,
     });
     let clock = || aws.time();
     let input = serde_json::from_value(input).unwrap();
@@ -79,7 +85,7 @@ async fn it_runs_the_command_in_a_copy_of_the_deployments_definition_without_por
         [json!({
             "family": "test-release", "networkMode": "awsvpc", "newMember": {"unknown": "to us"},
             "containerDefinitions": [
-                {"name": "proxy", "image": "proxy:1"},
+                {"name": "proxy", "image": "proxy:1", "essential": false},
                 {
                     "name": "app", "image": "app@sha256:aa", "entryPoint": ["/entry"], "command": ["migrate", "--all"],
                     "essential": true,
@@ -287,6 +293,7 @@ async fn an_older_one_does_not_start_once_a_newer_one_has() {
     for ends in [None, Some(0), Some(1)] {
         let aws = aws();
         step_of(&aws, NEW).await.unwrap();
+        aws.with(|state| state.tasks[0]["startedAt"] = state.now.into());
         if let Some(code) = ends {
             aws.with(|state| _ = state.end_task(code));
             step_of(&aws, NEW).await.unwrap();
@@ -315,7 +322,11 @@ async fn one_that_has_begun_is_seen_to_its_end_although_a_newer_one_began() {
 async fn a_newer_one_whose_task_never_ran_does_not_count_as_begun() {
     let aws = aws();
     step_of(&aws, NEW).await.unwrap();
-    aws.with(|state| state.end_task(0)["startedAt"] = Value::Null);
+    aws.with(|state| {
+        let task = state.end_task(0);
+        task["startedAt"] = Value::Null;
+        task["containers"] = json!([{"name": "app", "reason": "CannotPullContainerError"}]);
+    });
     assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
 }
 
@@ -394,4 +405,89 @@ async fn a_release_of_an_undone_deployment_that_is_started_again_runs_again() {
     undo_step(&aws).await;
     assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
     assert_eq!(aws.count("RunTask"), 2);
+}
+
+#[tokio::test]
+async fn while_a_newer_one_has_not_begun_an_older_one_waits_for_it() {
+    let aws = aws();
+    step_of(&aws, NEW).await.unwrap();
+    // It may never run, as without a secret.
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Waiting);
+    // It ran, although AWS shows no start of it.
+    aws.with(|state| {
+        let task = state.end_task(1);
+        task["startedAt"] = Value::Null;
+    });
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Superseded);
+}
+
+#[tokio::test]
+async fn one_does_not_begin_when_a_newer_deployment_is_active() {
+    for (active, verdict) in [(NEW, Verdict::Superseded), (OLD, Verdict::Running)] {
+        let aws = aws();
+        aws.with(|state| {
+            state.add_target_group(active, own_tags(active));
+            state.activate(active);
+        });
+        assert_eq!(verdict_of(&aws, ID).await, verdict, "{active}");
+    }
+}
+
+#[tokio::test]
+async fn one_does_not_begin_without_the_time_that_it_may_take_and_one_that_runs_goes_on() {
+    let aws = aws();
+    let output = step_with(&aws, ID, 599).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Failed);
+    assert!(output.reason.contains("no time left"), "{output:?}");
+    assert_eq!(aws.count("RunTask"), 0);
+    assert_eq!(
+        step_with(&aws, ID, 600).await.unwrap().verdict,
+        Verdict::Running
+    );
+    assert_eq!(
+        step_with(&aws, ID, 1).await.unwrap().verdict,
+        Verdict::Running
+    );
+}
+
+#[tokio::test]
+async fn one_whose_deployment_was_undone_does_not_begin() {
+    let aws = aws();
+    aws.with(|state| state.task_definitions[1]["status"] = "INACTIVE".into());
+    let error = step(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::ResourceConflict);
+    assert_eq!(aws.count("RunTask"), 0);
+}
+
+#[tokio::test]
+async fn one_that_was_interrupted_failed_even_if_it_ends_with_code_zero() {
+    for code in [
+        "TerminationNotice",
+        "InfrastructureHealth",
+        "ServiceSchedulerInitiated",
+    ] {
+        let aws = aws();
+        step(&aws).await.unwrap();
+        aws.with(|state| state.end_task(0)["stopCode"] = code.into());
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Failed, "{code}");
+    }
+}
+
+#[tokio::test]
+async fn that_nothing_was_started_is_noted_by_a_later_call_if_the_first_could_not() {
+    let aws = aws();
+    let before = aws.with(|state| state.clone());
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    aws.on("ListTasks").nth(1).shows(before.clone());
+    aws.on("ListTasks").nth(2).shows(before);
+    aws.on("TagResource")
+        .containing("refused")
+        .once()
+        .fails("ServerException");
+    step_of(&aws, NEW).await.unwrap_err();
+    pass(&aws, 130);
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    pass(&aws, 3600);
+    aws.with(|state| _ = state.end_task(0));
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
 }

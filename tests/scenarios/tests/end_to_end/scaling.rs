@@ -132,7 +132,8 @@ async fn tasks_follow_the_load_until_a_version_drains_or_is_deleted() -> Result<
     // What drains is not scaled any more.
     let third = env.deploy_live(&[]).await?.name;
     env.deploy_live(&[]).await?;
-    let cleanup = env.clean_up().await?;
+    env.clean_up().await?;
+    let cleanup = env.clean_up_later().await?;
     assert!(
         cleanup.entered("DeregisterScaling").is_some(),
         "{:?}",

@@ -3,7 +3,8 @@
 //!
 //! A deployment that replaces another one is made as large as that was *scaled to*: its number of tasks counts only where
 //! it exceeds what it asked for itself. Otherwise a number in the settings could never be lowered. A rollback takes the
-//! whole number of what it replaces, because it goes back to other settings.
+//! whole number of what it replaces, because it goes back to other settings. It notes on its target how many of them
+//! those settings asked for, so that they do not count as scaled when the next deployment replaces the target.
 //!
 //! Numbers only go up here. The machine keeps the number that was chosen, so that a retry compares with that and
 //! not with what the service has by then.
@@ -139,20 +140,20 @@ impl Choose<'_> {
             return Ok((least, number_of_tasks(least, &reason)));
         };
         let running = u32::try_from(service.desired_count()).unwrap_or_default();
-        let wanted = match self.input.roll_back {
+        let asked_for = match self.input.roll_back {
             true => None,
-            false => self.wanted_count(&replaced).await?,
+            false => self.asked_for(&replaced).await?,
         };
-        let reason = match wanted {
-            Some(wanted) if running <= wanted => {
+        let reason = match &asked_for {
+            Some(AskedFor { count, by }) if running <= *count => {
                 format!(
-                    "because {replaced}, which it replaces, was not scaled beyond the {wanted} that it asked for"
+                    "because {replaced}, which it replaces, was not scaled beyond the {count} that {by}"
                 )
             }
             _ if running > least => format!("because {replaced}, which it replaces, has {running}"),
             _ => format!("and {replaced}, which it replaces, has {running}"),
         };
-        let is_scaled = wanted.is_none_or(|wanted| running > wanted);
+        let is_scaled = asked_for.is_none_or(|it| running > it.count);
         let count = if is_scaled { least.max(running) } else { least };
         Ok((count, number_of_tasks(count, &reason)))
     }
@@ -168,10 +169,28 @@ impl Choose<'_> {
         Ok(replaced.filter(|it| *it != self.input.deployment_id))
     }
 
-    /// How many tasks a deployment asked for itself. Not known of one of an earlier version.
-    async fn wanted_count(&self, id: &DeploymentId) -> Result<Option<u32>, StepError> {
+    /// How many tasks of a deployment settings asked for. Not known of one of an earlier version.
+    async fn asked_for(&self, id: &DeploymentId) -> Result<Option<AskedFor>, StepError> {
         let group = target_group::find(&self.clients.elb, id).await?;
-        Ok(group.and_then(|group| tags::wanted_count(&group.tags)))
+        Ok(group.and_then(|group| AskedFor::of(&group)))
+    }
+
+    /// Notes on the target of a rollback how many of the tasks that it is about to get settings asked for. What the replaced
+    /// deployment was scaled to beyond that is needed for the load, and still counts when the target is replaced.
+    async fn note(&self, desired_count: u32) -> Result<(), StepError> {
+        let elb = &self.clients.elb;
+        let Some(replaced) = self.replaced().await? else {
+            return Ok(());
+        };
+        let Some(asked_for) = self.asked_for(&replaced).await? else {
+            return Ok(());
+        };
+        let Some(group) = target_group::find(elb, &self.input.deployment_id).await? else {
+            return Ok(());
+        };
+        let count = asked_for.count.min(desired_count).to_string();
+        let noted = target_group::set_tag(elb, &group.arn, tags::RAISED_COUNT, &count).await;
+        target_group::unless_gone(elb, &group.arn, noted).await
     }
 
     /// Whether the rollback comes to the rescue: what it replaces has fewer healthy targets than its own target.
@@ -212,6 +231,9 @@ impl Choose<'_> {
         if service.desired_count() >= count {
             return Ok(false);
         }
+        if self.input.roll_back {
+            self.note(desired_count).await?;
+        }
         let request = self
             .clients
             .ecs
@@ -239,6 +261,30 @@ impl Choose<'_> {
                  under a new deployment id"
             ),
         )
+    }
+}
+
+/// How many tasks of a deployment settings asked for, and whose.
+struct AskedFor {
+    count: u32,
+    by: &'static str,
+}
+
+impl AskedFor {
+    fn of(group: &TargetGroup) -> Option<AskedFor> {
+        let wanted = tags::wanted_count(&group.tags)?;
+        // What follows its load soon has as many as that needs, whatever a rollback gave it.
+        let raised = tags::raised_count(&group.tags).filter(|_| !group.has(tags::SCALING));
+        Some(match raised {
+            Some(count) if count > wanted => AskedFor {
+                count,
+                by: "a rollback gave it",
+            },
+            _ => AskedFor {
+                count: wanted,
+                by: "it asked for",
+            },
+        })
     }
 }
 

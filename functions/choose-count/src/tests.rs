@@ -196,7 +196,10 @@ async fn a_rollback_raises_its_target_to_all_that_it_replaces() {
     assert_eq!((output.verdict, output.desired_count), (Verdict::Raised, 6));
     assert_eq!(
         aws.changes(),
-        [format!("UpdateService {OLD} desiredCount=6")]
+        [
+            format!("AddTags {OLD} pulse:raised-count"),
+            format!("UpdateService {OLD} desiredCount=6"),
+        ]
     );
     let output = roll_back(&aws, json!({})).await.unwrap();
     assert_eq!(output.verdict, Verdict::Raised, "an answer was lost");
@@ -214,6 +217,81 @@ async fn a_rollback_to_something_larger_or_from_nothing_changes_nothing() {
     for aws in [smaller, nothing] {
         assert!(aws.changes().is_empty(), "{aws:?}");
     }
+}
+
+/// The tag that says how many tasks a rollback gave because of settings.
+fn raised_tag(aws: &MemoryAws, id: &str) -> Option<String> {
+    aws.with(|state| state.group(id).tags.get(tags::RAISED_COUNT).cloned())
+}
+
+const NEXT: &str = "test-20251027-122114Z";
+
+/// What replaces the older one after a rollback to it.
+async fn replace_old(aws: &MemoryAws) -> Output {
+    aws.with(|state| state.activate(OLD));
+    choose(aws, json!({"deploymentId": NEXT})).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_a_rollback_gave_because_of_other_settings_does_not_enter() {
+    let aws = live_with(6, 6);
+    // Its answer is lost, or it dies: the tag is there before the tasks.
+    aws.on("UpdateService").once().fails("ServerException");
+    roll_back(&aws, json!({})).await.unwrap_err();
+    assert_eq!(raised_tag(&aws, OLD).as_deref(), Some("6"));
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(count_of(&aws, OLD), 6);
+    let output = replace_old(&aws).await;
+    assert_eq!(output.desired_count, 2);
+    let reason = "was not scaled beyond the 6 that a rollback gave it";
+    assert!(output.reason.contains(reason), "{output:?}");
+    // Scaled further by hand.
+    aws.with(|state| state.service(OLD)["desiredCount"] = json!(7));
+    assert_eq!(replace_old(&aws).await.desired_count, 7);
+}
+
+#[tokio::test]
+async fn what_the_replaced_one_was_scaled_to_still_counts_after_a_rollback() {
+    let aws = live_with(6, 6);
+    aws.with(|state| state.tag(NEW, tags::WANTED_COUNT, "3"));
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(raised_tag(&aws, OLD).as_deref(), Some("3"));
+    assert_eq!(replace_old(&aws).await.desired_count, 6);
+
+    // Scaled below what it asked for.
+    let aws = live_with(6, 6);
+    aws.with(|state| state.tag(NEW, tags::WANTED_COUNT, "9"));
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(raised_tag(&aws, OLD).as_deref(), Some("6"));
+
+    // Not known of what it replaced.
+    let aws = live_with(6, 6);
+    aws.with(|state| state.group(NEW).tags.remove(tags::WANTED_COUNT));
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(raised_tag(&aws, OLD), None);
+    assert_eq!(replace_old(&aws).await.desired_count, 6);
+}
+
+#[tokio::test]
+async fn what_one_rollback_gave_is_noted_by_the_next() {
+    let aws = live_with(6, 6);
+    aws.with(|state| {
+        state.tag(NEW, tags::WANTED_COUNT, "2");
+        state.tag(NEW, tags::RAISED_COUNT, "6");
+    });
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(replace_old(&aws).await.desired_count, 2);
+}
+
+#[tokio::test]
+async fn of_what_follows_its_load_every_task_beyond_its_own_counts() {
+    let aws = live_with(6, 6);
+    roll_back(&aws, json!({})).await.unwrap();
+    aws.with(|state| {
+        state.tag(OLD, tags::SCALING, "max=10 cpuPercent=60");
+        state.service(OLD)["desiredCount"] = json!(5);
+    });
+    assert_eq!(replace_old(&aws).await.desired_count, 5);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::create_target_group::builders::CreateTargetGroupFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::{
-    Matcher, ProtocolEnum, Rule, Tag, TargetGroupAttribute, TargetTypeEnum,
+    Matcher, ProtocolEnum, Rule, Tag, TargetGroup, TargetGroupAttribute, TargetTypeEnum,
 };
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::scaling::Scaling;
@@ -53,7 +53,7 @@ pub struct Output {
     pub outcome: Origin,
 }
 
-/// Adopts the deployment's target group when there is one, else creates it.
+/// Adopts the deployment's target group when there is one, and makes it as the input says, else creates it.
 ///
 /// # Errors
 /// `ResourceConflict` when the name is taken by a group that is not ours, `Transient` while an earlier group is
@@ -69,15 +69,8 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
             return Err(being_deleted(deployment));
         }
     }
-    // The run that created a group that was found may have had another input.
-    if let (Some(count), Origin::Adopted) = (input.wanted_count, outcome) {
-        target_group::set_tag(elb, &arn, tags::WANTED_COUNT, &count.to_string()).await?;
-        match &input.scaling {
-            Some(scaling) => {
-                target_group::set_tag(elb, &arn, tags::SCALING, &scaling.to_tag()).await?;
-            }
-            None => target_group::untag(elb, &arn, &[tags::SCALING]).await?,
-        }
+    if outcome == Origin::Adopted {
+        correct(elb, baseline, &arn, &input).await?;
     }
     // Also on a group that was found: the run that created it may have died before this call.
     set_attributes(elb, &arn, input.stickiness).await?;
@@ -85,6 +78,59 @@ pub async fn run(elb: &Client, baseline: &Baseline, input: Input) -> Result<Outp
         target_group_arn: arn,
         outcome,
     })
+}
+
+/// Makes a group that was found as the input says: the run that created it may have had another input.
+async fn correct(
+    elb: &Client,
+    baseline: &Baseline,
+    arn: &str,
+    input: &Input,
+) -> Result<(), StepError> {
+    correct_path(elb, arn, &input.health_check_path).await?;
+    if input.wanted_count.is_none() {
+        return Ok(());
+    }
+    for (key, value) in input_tags(baseline, input) {
+        match value {
+            Some(value) => target_group::set_tag(elb, arn, key, &value).await?,
+            None => target_group::untag(elb, arn, &[key]).await?,
+        }
+    }
+    Ok(())
+}
+
+/// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_ModifyTargetGroup.html>
+async fn correct_path(elb: &Client, arn: &str, path: &str) -> Result<(), StepError> {
+    let answer = elb.describe_target_groups().target_group_arns(arn).send();
+    let answer = answer
+        .await
+        .map_err(|error| failed(format_args!("read the health check of {arn}"), error))?;
+    let is_right = |group: &TargetGroup| group.health_check_path() == Some(path);
+    if answer.target_groups().iter().any(is_right) {
+        return Ok(());
+    }
+    let request = elb.modify_target_group().target_group_arn(arn);
+    request
+        .health_check_path(path)
+        .send()
+        .await
+        .map(drop)
+        .map_err(|error| failed(format_args!("set the health check path of {arn}"), error))
+}
+
+/// The tags that keep what the input says, without a value where it says nothing unusual.
+fn input_tags(baseline: &Baseline, input: &Input) -> [(&'static str, Option<String>); 3] {
+    let usual = baseline.health_check_grace_seconds();
+    let unusual = input.grace_seconds.filter(|seconds| *seconds != usual);
+    [
+        (tags::GRACE_SECONDS, unusual.map(|it| it.to_string())),
+        (
+            tags::WANTED_COUNT,
+            input.wanted_count.map(|it| it.to_string()),
+        ),
+        (tags::SCALING, input.scaling.as_ref().map(Scaling::to_tag)),
+    ]
 }
 
 async fn adopt_or_create(
@@ -125,14 +171,7 @@ async fn adopt_or_create(
 fn create(elb: &Client, baseline: &Baseline, input: &Input) -> CreateTargetGroupFluentBuilder {
     let deployment = &input.deployment_id;
     let mut tags = tags::to_elb(deployment);
-    let usual = baseline.health_check_grace_seconds();
-    let unusual = input.grace_seconds.filter(|seconds| *seconds != usual);
-    let number = |number: Option<u32>| number.map(|number| number.to_string());
-    for (key, value) in [
-        (tags::GRACE_SECONDS, number(unusual)),
-        (tags::WANTED_COUNT, number(input.wanted_count)),
-        (tags::SCALING, input.scaling.as_ref().map(Scaling::to_tag)),
-    ] {
+    for (key, value) in input_tags(baseline, input) {
         tags.extend(value.map(|value| Tag::builder().key(key).value(value).build()));
     }
     elb.create_target_group()
@@ -160,10 +199,12 @@ async fn set_attributes(elb: &Client, arn: &str, stickiness: Option<u32>) -> Res
         attribute.value(value).build()
     };
     let delay = defaults::DEREGISTRATION_DELAY_SECONDS.to_string();
-    let mut attributes = vec![attribute("deregistration_delay.timeout_seconds", delay)];
+    let mut attributes = vec![
+        attribute("deregistration_delay.timeout_seconds", delay),
+        attribute("stickiness.enabled", stickiness.is_some().to_string()),
+    ];
     if let Some(seconds) = stickiness {
         attributes.extend([
-            attribute("stickiness.enabled", "true".to_owned()),
             attribute("stickiness.type", "lb_cookie".to_owned()),
             attribute("stickiness.lb_cookie.duration_seconds", seconds.to_string()),
         ]);

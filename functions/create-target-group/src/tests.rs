@@ -326,3 +326,43 @@ async fn tags_keep_what_was_asked_for_last() {
     run_with_count(&aws, 3, scaling).await;
     assert_eq!(kept(), ["3", "max=10 cpuPercent=60"]);
 }
+
+#[tokio::test]
+async fn a_group_that_another_input_made_is_corrected_when_it_is_adopted() {
+    let aws = MemoryAws::default();
+    let run_with = async |more: Value| {
+        let mut input = json!({"deploymentId": ID, "wantedCount": 2});
+        input
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let input = serde_json::from_value(input).unwrap();
+        let elb = Client::new(&aws.config());
+        run(&elb, &Baseline::for_tests(), input).await.unwrap()
+    };
+    let shown = || {
+        aws.with(|state| {
+            let group = state.group(ID);
+            [
+                group.settings["HealthCheckPath"]
+                    .as_str()
+                    .map(str::to_owned),
+                group.tags.get("pulse:grace-seconds").cloned(),
+                group.attributes.get("stickiness.enabled").cloned(),
+            ]
+            .map(Option::unwrap_or_default)
+        })
+    };
+    let wrong = json!({"healthCheckPath": "/wrong", "graceSeconds": 90, "stickiness": 3600});
+    run_with(wrong).await;
+    assert_eq!(shown(), ["/wrong", "90", "true"]);
+    let right = json!({"healthCheckPath": "/up", "graceSeconds": 600});
+    let output = run_with(right.clone()).await;
+    assert_eq!(output.outcome, Origin::Adopted);
+    assert_eq!(shown(), ["/up", "", "false"]);
+    run_with(right).await;
+    assert_eq!(aws.count("ModifyTargetGroup"), 1, "it is right already");
+    let other = json!({"healthCheckPath": "/up", "graceSeconds": 120, "stickiness": 60});
+    run_with(other).await;
+    assert_eq!(shown(), ["/up", "120", "true"]);
+}

@@ -67,6 +67,9 @@ pub const EXECUTION: &str = "pulse:execution:";
 pub const GRACE_SECONDS: &str = "pulse:grace-seconds";
 /// How many tasks its settings, or the input of its execution, asked for. What it is scaled to since does not change it.
 pub const WANTED_COUNT: &str = "pulse:wanted-count";
+/// How many of its tasks it has because the settings of what a rollback to it replaced asked for as many. Written before
+/// the rollback raises its number of tasks.
+pub const RAISED_COUNT: &str = "pulse:raised-count";
 /// How its number of tasks follows its load, as [`crate::scaling::Scaling::to_tag`] writes it, if its settings say so.
 pub const SCALING: &str = "pulse:scaling";
 /// On the task definition: the version of the environment's settings that the deployment was made with.
@@ -198,7 +201,16 @@ pub fn deployment(tags: &Tags, environment: &Environment) -> Option<DeploymentId
 /// How many tasks the deployment with these tags asked for. `None` for one of an earlier version, and for a value that
 /// is not a number of tasks.
 pub fn wanted_count(tags: &Tags) -> Option<u32> {
-    let count = tags.get(WANTED_COUNT)?.parse().ok()?;
+    count(tags, WANTED_COUNT)
+}
+
+/// How many tasks a rollback gave the deployment with these tags because other settings asked for them, if one did.
+pub fn raised_count(tags: &Tags) -> Option<u32> {
+    count(tags, RAISED_COUNT)
+}
+
+fn count(tags: &Tags, key: &str) -> Option<u32> {
+    let count = tags.get(key)?.parse().ok()?;
     (1..=defaults::MAX_TASKS).contains(&count).then_some(count)
 }
 

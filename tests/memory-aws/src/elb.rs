@@ -23,6 +23,7 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "AddTags" => add_tags,
         "RemoveTags" => remove_tags,
         "CreateTargetGroup" => create_target_group,
+        "ModifyTargetGroup" => modify_target_group,
         "ModifyTargetGroupAttributes" => modify_attributes,
         "DescribeTargetGroupAttributes" => describe_attributes,
         "DeleteTargetGroup" => delete_target_group,
@@ -308,6 +309,12 @@ fn create_target_group(state: &mut State, params: &Value) -> Answer {
     let group = state.add_target_group(name, read_tags(&params["Tags"]));
     group.settings = params.clone();
     group.health.clear();
+    Ok(json!({"TargetGroups": [shown_group(group)]}))
+}
+
+fn modify_target_group(state: &mut State, params: &Value) -> Answer {
+    let group = state.target_group(text(&params["TargetGroupArn"]))?;
+    group.settings["HealthCheckPath"] = params["HealthCheckPath"].clone();
     Ok(json!({"TargetGroups": [shown_group(group)]}))
 }
 

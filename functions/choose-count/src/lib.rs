@@ -69,6 +69,8 @@ pub struct Output {
 /// The clients that the step works with.
 #[derive(Debug, Clone)]
 pub struct Clients {
+    /// For the registration of a rollback's target.
+    pub autoscaling: aws_sdk_applicationautoscaling::Client,
     /// For the services.
     pub ecs: aws_sdk_ecs::Client,
     /// For the listener, and the tags and the health of target groups.
@@ -233,6 +235,12 @@ impl Choose<'_> {
         }
         if self.input.roll_back {
             self.note(desired_count).await?;
+            // What was replaced stays registered within its own bounds, and the scaler brings a service back into those. The
+            // machine registers it again after the switch.
+            let Clients {
+                autoscaling, ecs, ..
+            } = self.clients;
+            autoscaling::take_off(autoscaling, ecs, self.baseline, id).await?;
         }
         let request = self
             .clients

@@ -34,6 +34,7 @@ async fn choose(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
     }
     let config = aws.config();
     let clients = Clients {
+        autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
     };
@@ -198,6 +199,7 @@ async fn a_rollback_raises_its_target_to_all_that_it_replaces() {
         aws.changes(),
         [
             format!("AddTags {OLD} pulse:raised-count"),
+            format!("DeregisterScalableTarget {OLD}"),
             format!("UpdateService {OLD} desiredCount=6"),
         ]
     );
@@ -222,6 +224,57 @@ async fn a_rollback_to_something_larger_or_from_nothing_changes_nothing() {
 /// The tag that says how many tasks a rollback gave because of settings.
 fn raised_tag(aws: &MemoryAws, id: &str) -> Option<String> {
     aws.with(|state| state.group(id).tags.get(tags::RAISED_COUNT).cloned())
+}
+
+/// The older one is kept warm between its own bounds.
+fn register_old(aws: &MemoryAws) {
+    aws.with(|state| {
+        let bounds = json!({"MinCapacity": 2, "MaxCapacity": 4});
+        let resource = format!("service/test/{OLD}");
+        state.scalable_targets.insert(resource, bounds);
+    });
+}
+
+fn is_registered(aws: &MemoryAws) -> bool {
+    aws.with(|state| !state.scalable_targets.is_empty())
+}
+
+#[tokio::test]
+async fn a_rollback_takes_its_target_from_the_scaler_before_it_raises_it() {
+    let aws = live_with(6, 6);
+    register_old(&aws);
+    aws.on("UpdateService").before(|state, _| {
+        assert!(state.scalable_targets.is_empty(), "{state:?}");
+    });
+    roll_back(&aws, json!({})).await.unwrap();
+    assert_eq!(count_of(&aws, OLD), 6);
+    assert!(!is_registered(&aws));
+
+    // Another execution registers it in this moment.
+    let aws = live_with(6, 6);
+    register_old(&aws);
+    aws.on("DeregisterScalableTarget").after(|state, _| {
+        let resource = format!("service/test/{OLD}");
+        state.scalable_targets.insert(resource, json!({}));
+    });
+    let error = roll_back(&aws, json!({})).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert_eq!(count_of(&aws, OLD), 2);
+}
+
+#[tokio::test]
+async fn what_gets_no_more_tasks_or_is_deployed_stays_registered() {
+    // As large as what it replaces; rescued before it is raised.
+    for aws in [live_with(2, 2), live_with(6, 1)] {
+        register_old(&aws);
+        roll_back(&aws, json!({})).await.unwrap();
+        assert!(is_registered(&aws), "{aws:?}");
+    }
+    let aws = scaled(6);
+    register_old(&aws);
+    choose(&aws, json!({})).await.unwrap();
+    assert!(is_registered(&aws), "{aws:?}");
+    assert_eq!(aws.count("DeregisterScalableTarget"), 0);
 }
 
 const NEXT: &str = "test-20251027-122114Z";

@@ -20,6 +20,9 @@ pub struct Input {
     /// The deployment. Without it, the active one.
     #[serde(default)]
     pub deployment_id: Option<DeploymentId>,
+    /// How many tasks a rollback chose for it: its most is not less. A deployment does not send it.
+    #[serde(default)]
+    pub desired_count: Option<u32>,
     /// Leave a registration as it is, and make one that is missing.
     #[serde(default)]
     pub only_if_missing: bool,
@@ -86,7 +89,7 @@ pub async fn run(
     if let Some(id) = input.deployment_id.as_ref().filter(|id| *id != active) {
         return kept(format!("{id} is not active any more; {active} is"));
     }
-    register(clients, baseline, active, input.only_if_missing)
+    register(clients, baseline, active, &input)
         .await
         .map_err(|error| error.with_deployment(active))
 }
@@ -95,7 +98,7 @@ async fn register(
     clients: &Clients,
     baseline: &Baseline,
     active: &DeploymentId,
-    only_if_missing: bool,
+    input: &Input,
 ) -> Result<Output, StepError> {
     let Clients {
         autoscaling,
@@ -109,7 +112,7 @@ async fn register(
         return kept(format!("the settings of {active} have no `scaling`"));
     };
     let scaling = scaling.map_err(|why| StepError::new(ErrorName::Configuration, why))?;
-    if only_if_missing && autoscaling::is_registered(autoscaling, baseline, active).await? {
+    if input.only_if_missing && autoscaling::is_registered(autoscaling, baseline, active).await? {
         return kept(format!("{active} follows its load"));
     }
     let Some(service) = service::find(ecs, baseline, active).await? else {
@@ -118,7 +121,8 @@ async fn register(
     // A registration moves the number of tasks into its bounds, and the switch has just brought the load for all
     // of these tasks.
     let running = u32::try_from(service.desired_count()).unwrap_or_default();
-    let most = scaling.max.max(running);
+    let chosen = input.desired_count.unwrap_or_default();
+    let most = scaling.max.max(running).max(chosen);
     let least = least(&group).min(most);
     autoscaling::register(
         autoscaling,

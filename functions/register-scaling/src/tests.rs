@@ -78,6 +78,16 @@ async fn a_registration_takes_no_task_away() {
 }
 
 #[tokio::test]
+async fn the_most_is_not_less_than_what_a_rollback_chose() {
+    for (chosen, most) in [(12, 12), (3, 10)] {
+        let aws = with(|_| ());
+        let input = json!({"deploymentId": NEW, "desiredCount": chosen});
+        call(&aws, input).await.unwrap();
+        assert_eq!(bounds(&aws, NEW), Some((json!(2), json!(most))));
+    }
+}
+
+#[tokio::test]
 async fn what_asked_for_more_than_its_most_is_not_registered_with_bounds_that_aws_refuses() {
     let aws = with(|state| state.tag(NEW, tags::WANTED_COUNT, "20"));
     register(&aws).await.unwrap();

@@ -125,7 +125,8 @@ mistakes! {
     a_target_group_that_forgets_how_it_is_scaled: expressions::payloads, MACHINE,
         "\"scaling\": \"{% $deployment.scaling %}\"" => "\"scaling\": null", "[\"CreateTargetGroup\",";
     a_role_that_scales_more_than_services_of_ecs: permissions::resources, PIPELINE,
-        "                    \"application-autoscaling:scalable-dimension\": ecs:service:DesiredCount\n" => "",
+        "application-autoscaling:RegisterScalableTarget\n                Resource: \"*\"\n                Condition:\n                  StringEquals:\n                    \"application-autoscaling:service-namespace\": ecs\n                    \"application-autoscaling:scalable-dimension\": ecs:service:DesiredCount\n"
+            => "application-autoscaling:RegisterScalableTarget\n                Resource: \"*\"\n                Condition:\n                  StringEquals:\n                    \"application-autoscaling:service-namespace\": ecs\n",
         "allows application-autoscaling:RegisterScalableTarget on every resource";
     a_role_that_makes_other_roles_of_services: policies::exact, PIPELINE,
         "role/aws-service-role/ecs.application-autoscaling.amazonaws.com/AWSServiceRoleForApplicationAutoScaling_ECSService" => "role/aws-service-role/*",

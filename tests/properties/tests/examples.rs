@@ -42,7 +42,7 @@ fn whole_input(step: &str) -> Value {
             json!({"deploymentId": ID, "imageDigest": DIGEST, "cpu": 256, "memory": 512, "environment": {"A": "b"}, "base": "arn"})
         }
         "run-release" => {
-            json!({"deploymentId": ID, "taskDefinitionArn": "arn", "command": ["migrate"], "timeoutSeconds": 60})
+            json!({"deploymentId": ID, "taskDefinitionArn": "arn", "command": ["migrate"], "timeoutSeconds": 60, "remainingSeconds": 60})
         }
         "switch-traffic" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN, "rollBack": true})

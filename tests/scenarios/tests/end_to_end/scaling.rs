@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use scenarios::machines::outcome;
 use scenarios::visitors::Pin;
 use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::{Value, json};
@@ -134,11 +135,7 @@ async fn tasks_follow_the_load_until_a_version_drains_or_is_deleted() -> Result<
     env.deploy_live(&[]).await?;
     env.clean_up().await?;
     let cleanup = env.clean_up_later().await?;
-    assert!(
-        cleanup.entered("DeregisterScaling").is_some(),
-        "{:?}",
-        cleanup.path()
-    );
+    assert_eq!(outcome(&cleanup, &second)?.0, "draining");
     assert_eq!(bounds(&env, &second).await?, None);
     assert!(
         bounds(&env, &third).await?.is_some(),

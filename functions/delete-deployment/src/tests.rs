@@ -775,7 +775,12 @@ async fn a_release_stops_before_the_definition_that_a_cleanup_finds_it_by_is_der
         aws.with(|state| assert_eq!(state.active_revisions(), 2));
     }
     aws.with(|state| _ = state.end_task(143));
-    assert_eq!(undo(&aws).await.unwrap().verdict, Verdict::Deleted);
+    let output = undo(&aws).await.unwrap();
+    assert_eq!(output.verdict, Verdict::Deleted);
+    assert!(
+        output.reason.ends_with("task definitions (2)"),
+        "{output:?}"
+    );
     aws.with(|state| assert_eq!(state.active_revisions(), 0));
 }
 
@@ -809,5 +814,69 @@ async fn the_scaler_is_gone_before_a_task_is_taken_from_it() {
             assert_eq!(error.name, ErrorName::Transient);
             assert_eq!(aws.count(lowers), 0, "{aws:?}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_target_group_that_cannot_be_deleted_is_reported_unless_its_rules_were_not_seen() {
+    let own = memory_aws::own_tags(ID);
+    for (code, rule, name) in [
+        ("ResourceInUse", None, Some(ErrorName::Transient)),
+        (
+            "ResourceInUse",
+            Some(Tags::new()),
+            Some(ErrorName::ResourceConflict),
+        ),
+        ("ResourceInUse", Some(own.clone()), None),
+        ("AccessDenied", Some(own), Some(ErrorName::AccessDenied)),
+    ] {
+        let aws = MemoryAws::default();
+        aws.with(|state| {
+            state.add_target_group(ID, memory_aws::own_tags(ID));
+            state.add_target_group(OTHER, memory_aws::own_tags(OTHER));
+            state.activate(OTHER);
+        });
+        // A list that lags has hidden it from the step that deletes rules.
+        let hidden = rule.clone();
+        aws.on("DescribeServices").once().before(move |state, _| {
+            if let Some(tags) = &hidden {
+                state.add_rule(100, ID, tags.clone());
+            }
+        });
+        aws.on("DeleteTargetGroup").fails(code);
+        let outcome = undo(&aws).await;
+        assert_eq!(
+            outcome.as_ref().err().map(|error| error.name),
+            name,
+            "{code} {rule:?}"
+        );
+        if let Ok(output) = outcome {
+            assert_eq!(output.verdict, Verdict::Deleting);
+        }
+        assert_eq!(
+            aws.count("DeleteRule"),
+            usize::from(name.is_none()),
+            "{code} {rule:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_never_live_is_left_to_a_running_execution_and_what_drains_is_not() {
+    let planned = json!({"stateMachine": memory_aws::DEPLOY_MACHINE_ARN});
+    for (marks, is_kept) in [
+        (&[tags::READY_AT][..], true),
+        (
+            &[tags::READY_AT, tags::LIVE_SINCE, tags::DRAINING_SINCE],
+            false,
+        ),
+    ] {
+        let aws = marked(marks);
+        aws.with(|state| {
+            state.add_execution(ID, &json!({"deploymentId": ID}).to_string());
+        });
+        let outcome = call(&aws, planned.clone()).await;
+        let kept = outcome.is_err_and(|error| error.name == ErrorName::DeploymentKept);
+        assert_eq!(kept, is_kept, "{marks:?}");
     }
 }

@@ -478,3 +478,35 @@ async fn a_failed_rollout_and_the_number_of_tasks_are_read_with_the_services() {
     let plan = run_step(&aws).await;
     assert_eq!(plan.deployments[0].action, Due::Restart);
 }
+
+#[tokio::test]
+async fn any_part_with_its_tags_makes_a_deployment_ours() {
+    let only = |keeps: &'static str| {
+        idle_with(2, move |state| {
+            let of_it = |name: &str| name == id(0);
+            if keeps != "group" {
+                state.target_groups.retain(|group| !of_it(&group.name));
+                state
+                    .rules
+                    .retain(|rule| !of_it(&rule.tags[tags::DEPLOYMENT_ID]));
+            }
+            if keeps != "service" {
+                state
+                    .services
+                    .retain(|it| !of_it(it["serviceName"].as_str().unwrap()));
+            }
+            if keeps != "definition" {
+                state.task_definitions[0]["status"] = "INACTIVE".into();
+            }
+        })
+    };
+    for keeps in ["group", "service", "definition"] {
+        let facts = facts_of(&only(keeps)).await;
+        let found: Vec<_> = facts
+            .deployments
+            .iter()
+            .map(|it| it.id.to_string())
+            .collect();
+        assert_eq!(found, [id(1), id(0)], "{keeps}");
+    }
+}

@@ -880,3 +880,24 @@ async fn what_was_never_live_is_left_to_a_running_execution_and_what_drains_is_n
         assert_eq!(kept, is_kept, "{marks:?}");
     }
 }
+
+#[tokio::test]
+async fn a_task_that_is_still_to_start_is_waited_for_before_the_next_one_stops() {
+    let aws = without_rules();
+    aws.with(|state| {
+        let service = state.service(ID);
+        service["desiredCount"] = json!(2);
+        service["runningCount"] = json!(2);
+        service["pendingCount"] = json!(1);
+    });
+    assert_deleting(force(&aws)).await;
+    assert_eq!(aws.count("UpdateService"), 0);
+}
+
+#[tokio::test]
+async fn a_service_that_another_run_deletes_before_its_count_is_lowered_is_done() {
+    let aws = without_rules();
+    aws.on("UpdateService").fails("ServiceNotActiveException");
+    let output = force(&aws).await.unwrap();
+    assert_ne!(output.reason, "waiting for ECS to stop a task; 1 are left");
+}

@@ -6,6 +6,7 @@
 
 use std::ops::RangeInclusive;
 
+use aws_config::SdkConfig;
 use aws_sdk_applicationautoscaling::Client;
 use aws_sdk_applicationautoscaling::operation::deregister_scalable_target::DeregisterScalableTargetError;
 use aws_sdk_applicationautoscaling::types::{
@@ -18,6 +19,28 @@ use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, service};
 
 /// The name of the one policy of a service.
 const POLICY: &str = "pulse";
+
+/// The clients of a step that changes what a service is scaled to.
+#[derive(Debug, Clone)]
+pub struct Clients {
+    /// For the registration.
+    pub autoscaling: Client,
+    /// For the service.
+    pub ecs: aws_sdk_ecs::Client,
+    /// For the listener, and the tags and the health of target groups.
+    pub elb: aws_sdk_elasticloadbalancingv2::Client,
+}
+
+impl Clients {
+    /// The clients with this configuration.
+    pub fn new(config: &SdkConfig) -> Self {
+        Clients {
+            autoscaling: Client::new(config),
+            ecs: aws_sdk_ecs::Client::new(config),
+            elb: aws_sdk_elasticloadbalancingv2::Client::new(config),
+        }
+    }
+}
 
 /// The service as Application Auto Scaling calls it.
 fn resource(baseline: &Baseline, deployment: &DeploymentId) -> String {

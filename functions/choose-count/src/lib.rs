@@ -9,6 +9,7 @@
 //! Numbers only go up here. The machine keeps the number that was chosen, so that a retry compares with that and
 //! not with what the service has by then.
 
+use autoscaling::Clients;
 use aws_sdk_ecs::types::Service;
 use lifecycle::aws_error::found;
 use lifecycle::routing::DefaultAction;
@@ -66,17 +67,6 @@ pub struct Output {
     pub reason: String,
 }
 
-/// The clients that the step works with.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For the registration of a rollback's target.
-    pub autoscaling: aws_sdk_applicationautoscaling::Client,
-    /// For the services.
-    pub ecs: aws_sdk_ecs::Client,
-    /// For the listener, and the tags and the health of target groups.
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
-}
-
 /// Chooses the number, and raises the deployment's service if there is one with fewer tasks.
 ///
 /// # Errors
@@ -126,8 +116,7 @@ impl Choose<'_> {
     async fn choose(&self) -> Result<(u32, String), StepError> {
         let least = self.input.desired_count;
         if !self.input.parity {
-            let reason =
-                "as the input of the execution says, whatever the active deployment was scaled to";
+            let reason = "as the input of the execution says, even if the active deployment was scaled further";
             return Ok((least, number_of_tasks(least, reason)));
         }
         let Some(replaced) = self.replaced().await? else {
@@ -281,7 +270,7 @@ struct AskedFor {
 impl AskedFor {
     fn of(group: &TargetGroup) -> Option<AskedFor> {
         let wanted = tags::wanted_count(&group.tags)?;
-        // What follows its load soon has as many as that needs, whatever a rollback gave it.
+        // What follows its load soon has as many as its load needs, also after a rollback gave it more.
         let raised = tags::raised_count(&group.tags).filter(|_| !group.has(tags::SCALING));
         Some(match raised {
             Some(count) if count > wanted => AskedFor {

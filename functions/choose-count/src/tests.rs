@@ -32,12 +32,7 @@ async fn choose(aws: &MemoryAws, more: Value) -> Result<Output, StepError> {
     for (key, value) in more.as_object().unwrap() {
         input[key] = value.clone();
     }
-    let config = aws.config();
-    let clients = Clients {
-        autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
-        ecs: aws_sdk_ecs::Client::new(&config),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    };
+    let clients = Clients::new(&aws.config());
     let input = serde_json::from_value(input).unwrap();
     run(&clients, &Baseline::for_tests(), input).await
 }

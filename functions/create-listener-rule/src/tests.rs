@@ -456,8 +456,9 @@ async fn a_deployment_that_waits_for_its_tasks_has_a_rule_that_no_request_matche
         assert_eq!((output.header_rule, output.cookie_rule), (None, None));
     }
     let conditions = aws.with(|state| state.rules[0].conditions.clone());
-    let nobody = json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
-    assert_eq!(conditions, nobody);
+    let no_request =
+        json!([{"Field": "source-ip", "SourceIpConfig": {"Values": ["192.0.2.0/32"]}}]);
+    assert_eq!(conditions, no_request);
     assert_eq!(aws.with(|state| state.rules.len()), 1);
 
     // Its tasks are there: the rules that pin take its place, and at no moment it needs a third one.

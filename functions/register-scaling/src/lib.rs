@@ -4,6 +4,7 @@
 //! It comes after the switch: a candidate has no load, so it would be made smaller before it gets traffic. Whatever drains
 //! or deletes a deployment takes its service from the scaler first, which otherwise fights it.
 
+use autoscaling::Clients;
 use lifecycle::guard::Intent;
 use lifecycle::routing::DefaultAction;
 use lifecycle::scaling::Scaling;
@@ -53,22 +54,11 @@ pub struct Output {
     pub reason: String,
 }
 
-/// The clients that the step works with.
-#[derive(Debug, Clone)]
-pub struct Clients {
-    /// For the registration.
-    pub autoscaling: aws_sdk_applicationautoscaling::Client,
-    /// For the service.
-    pub ecs: aws_sdk_ecs::Client,
-    /// For the listener and the tags.
-    pub elb: aws_sdk_elasticloadbalancingv2::Client,
-}
-
 /// Registers the service of the deployment if that is active and its settings say so, or ends the registration of one
 /// that is not.
 ///
 /// # Errors
-/// `Configuration` when the tag has been changed into something else; when it is to end, `DeploymentActive` for the
+/// `InvalidInput` without the deployment whose registration is to end; `Configuration` when the tag has been changed into something else; when it is to end, `DeploymentActive` for the
 /// active deployment and `DeploymentKept` for one that is protected or being rolled back to; else as
 /// [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
@@ -78,10 +68,13 @@ pub async fn run(
     input: Input,
 ) -> Result<Output, StepError> {
     let default_action = DefaultAction::read(&clients.elb, baseline).await?;
-    if input.deregister
-        && let Some(id) = &input.deployment_id
-    {
-        return deregister(clients, baseline, clock, &default_action, id).await;
+    if input.deregister {
+        // The registration of the active one must not end by a field that was left out.
+        let id = input.deployment_id.ok_or_else(|| {
+            let why = "invalid input: field `deploymentId` is needed to end a registration";
+            StepError::new(ErrorName::InvalidInput, why)
+        })?;
+        return deregister(clients, baseline, clock, &default_action, &id).await;
     }
     let Some(active) = default_action.active() else {
         return kept("no deployment is active".to_owned());

@@ -22,12 +22,7 @@ fn with(change: impl FnOnce(&mut State)) -> MemoryAws {
 }
 
 async fn call(aws: &MemoryAws, input: Value) -> Result<Output, StepError> {
-    let config = aws.config();
-    let clients = Clients {
-        autoscaling: aws_sdk_applicationautoscaling::Client::new(&config),
-        ecs: aws_sdk_ecs::Client::new(&config),
-        elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
-    };
+    let clients = Clients::new(&aws.config());
     let input = serde_json::from_value(input).unwrap();
     run(&clients, &Baseline::for_tests(), &|| aws.time(), input).await
 }
@@ -182,4 +177,12 @@ fn the_answer_is_as_documented() {
     };
     let answer = json!({"verdict": "deregistered", "reason": "it drains"});
     assert_eq!(serde_json::to_value(output).unwrap(), answer);
+}
+
+#[tokio::test]
+async fn a_registration_ends_only_by_the_name_of_its_deployment() {
+    let aws = with(|_| {});
+    let error = call(&aws, json!({"deregister": true})).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput);
+    assert!(aws.changes().is_empty(), "{aws:?}");
 }

@@ -206,9 +206,10 @@ impl Restore<'_> {
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
             // Not that of a rollback which has begun since.
-            restoring_since: Some(&tags)
-                .filter(|tags| self.is_own(tags))
-                .and_then(|tags| tags.get(tags::RESTORING_SINCE).cloned()),
+            restoring_since: tags
+                .get(tags::RESTORING_SINCE)
+                .filter(|_| self.is_own(&tags))
+                .cloned(),
             reason,
         })
     }

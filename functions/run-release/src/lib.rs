@@ -5,7 +5,7 @@
 //!
 //! What keeps it from running twice: its own task is looked for first, by its task definition. While AWS shows the
 //! task, that is enough. Before the task is started, its task definition is tagged with the time; when it has ended
-//! well, with that. So a call that comes after AWS has forgotten the task knows that it ran, or that it cannot tell.
+//! well, with that. So a call that comes after AWS has forgotten the task knows that it ran, or that its end is not known.
 
 mod definition;
 mod lock;
@@ -49,7 +49,7 @@ pub enum Verdict {
     Running,
     /// It has ended well, now or earlier.
     Succeeded,
-    /// It has ended otherwise, or it cannot be told how.
+    /// It has ended otherwise, or it is not known how.
     Failed,
     /// That of a newer deployment has begun, or a newer deployment is active, so this one does not begin.
     Superseded,
@@ -150,10 +150,22 @@ impl Release<'_> {
                 Verdict::Failed,
                 format!(
                     "the release was started at {at} or soon after, and AWS does not show its task any more, so that it \
-                     cannot be told whether it ended well; it is not run twice. Check what it did, and push the image \
+                     is not known whether it ended well; it is not run twice. Check what it did, and push the image \
                      under a new deployment id"
                 ),
             );
+        }
+        if self.input.remaining_seconds < self.input.timeout_seconds.into() {
+            let reason = format!(
+                "the release waited for others, and the execution has no time left for the {} s that it may take",
+                self.input.timeout_seconds
+            );
+            return judged(Verdict::Failed, reason);
+        }
+        // One without a release may have gone live while this one waited, and its schema must not change to an older one.
+        let default_action = DefaultAction::read(&self.clients.elb, self.baseline).await?;
+        if let Some(active) = default_action.active().filter(|active| *active > self.id) {
+            return judged(Verdict::Superseded, active.supersedes((self.clock)()));
         }
         let found = own
             .first()
@@ -162,18 +174,6 @@ impl Release<'_> {
             Some(arn) => arn.to_owned(),
             None => self.register().await?,
         };
-        if self.input.remaining_seconds < self.input.timeout_seconds.into() {
-            let reason = format!(
-                "the release waited for others, and the execution has no time left for the {} s that it may take",
-                self.input.timeout_seconds
-            );
-            return judged(Verdict::Failed, reason);
-        }
-        // One without a release may have gone live while this one waited, and an older schema would be none of its own.
-        let default_action = DefaultAction::read(&self.clients.elb, self.baseline).await?;
-        if let Some(active) = default_action.active().filter(|active| *active > self.id) {
-            return judged(Verdict::Superseded, active.supersedes((self.clock)()));
-        }
         self.start(&arn, lock::token(&tasks)).await
     }
 
@@ -191,8 +191,8 @@ impl Release<'_> {
         }
     }
 
-    /// Waits for another release. One that is past the longest time that any may have is stopped: whatever should have
-    /// stopped it is gone.
+    /// Waits for another release. One that is past the longest time that any may have is stopped, because the execution
+    /// that should have stopped it has ended.
     async fn wait_for(&self, other: &Task) -> Result<Output, StepError> {
         let whose = other.started_by().unwrap_or("another deployment");
         let is_ours = tags::deployment(&tags::from_ecs(other.tags()), &self.baseline.environment);
@@ -308,7 +308,7 @@ impl Release<'_> {
             return self.watch(task).await;
         }
         let exit_code = container(task).and_then(|container| container.exit_code());
-        // One that was stopped, by whom or what ever, may end with 0 all the same.
+        // One that a person or AWS has stopped may end with 0 all the same.
         let ended_by_itself = task.stop_code() == Some(&TaskStopCode::EssentialContainerExited);
         if exit_code == Some(0) && ended_by_itself {
             let definition = task.task_definition_arn().unwrap_or_default();

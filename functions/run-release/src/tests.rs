@@ -159,7 +159,7 @@ async fn one_that_aws_has_forgotten_without_a_record_is_not_run_again_and_not_ta
     aws.with(forget);
     let output = step(&aws).await.unwrap();
     assert_eq!(output.verdict, Verdict::Failed);
-    assert!(output.reason.contains("cannot be told"), "{output:?}");
+    assert!(output.reason.contains("is not known whether"), "{output:?}");
     assert_eq!(aws.count("RunTask"), 1);
 }
 

@@ -390,7 +390,7 @@ impl Switch<'_> {
     /// Removes the tag of a switch that did not happen, so that the candidate can be undone.
     ///
     /// Another run that had read the tag may have switched to it without setting its own. So the tag stays if the default
-    /// action has changed since it was written, whatever it names now, and is set again if it changes meanwhile.
+    /// action has changed since it was written, and is set again if it changes meanwhile.
     async fn remove_live_mark(&self, marked: &Marked) -> Result<(), StepError> {
         let is_as_before = async || {
             let now = DefaultAction::read(self.elb, self.baseline).await?;

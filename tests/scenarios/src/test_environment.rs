@@ -19,6 +19,7 @@ use time::UtcDateTime;
 use time::macros::format_description;
 use tokio::sync::OnceCell;
 
+use crate::machines::BY_HAND;
 use crate::visitors::Pin;
 use crate::{Execution, Visitor};
 
@@ -36,6 +37,7 @@ pub struct TestEnvironment {
     pub elb: aws_sdk_elasticloadbalancingv2::Client,
     /// A client for Step Functions with an administrator's permissions.
     pub sfn: aws_sdk_sfn::Client,
+    cleanups_by_hand: bool,
     next_id: AtomicI64,
 }
 
@@ -86,7 +88,7 @@ impl TestEnvironment {
     pub async fn prepare(options: Options) -> anyhow::Result<TestEnvironment> {
         let cloud = Self::cloud(options).await?;
         let load_balancer = cloud.load_balancer().clone();
-        Ok(Self::of(cloud, "test", load_balancer).await)
+        Ok(Self::of(cloud, "test", load_balancer, false).await)
     }
 
     /// Deploys a further environment with this name on the same local cloud, with variables for the deploy script.
@@ -113,13 +115,15 @@ impl TestEnvironment {
     ) -> anyhow::Result<TestEnvironment> {
         cloud.deploy_with(name, variables).await?;
         let load_balancer = cloud.load_balancer_of(name).await?;
-        Ok(Self::of(cloud, name, load_balancer).await)
+        let by_hand = variables.iter().any(|(_, it)| it.contains(BY_HAND));
+        Ok(Self::of(cloud, name, load_balancer, by_hand).await)
     }
 
     async fn of(
         cloud: Arc<LocalCloud>,
         name: &str,
         load_balancer: Arc<LoadBalancer>,
+        cleanups_by_hand: bool,
     ) -> TestEnvironment {
         let config = administrator(&cloud.endpoint_url()).await;
         TestEnvironment {
@@ -130,6 +134,7 @@ impl TestEnvironment {
             load_balancer,
             name: name.to_owned(),
             cloud,
+            cleanups_by_hand,
         }
     }
 
@@ -421,13 +426,20 @@ impl TestEnvironment {
     }
 
     /// The operations after the call with this number that change ECS or Elastic Load Balancing, of all environments.
+    ///
+    /// # Panics
+    /// When the schedule may start a cleanup at any time, whose changes would be taken for those of something else.
     pub fn changes_since(&self, number: u64) -> Vec<String> {
         let calls = self.change_calls_since(number);
         calls.into_iter().map(|call| call.operation).collect()
     }
 
     /// As [`TestEnvironment::changes_since`], the whole calls.
+    ///
+    /// # Panics
+    /// As [`TestEnvironment::changes_since`].
     pub fn change_calls_since(&self, number: u64) -> Vec<Call> {
+        assert!(self.cleanups_by_hand, "a cleanup may start at any time");
         let calls = self.cloud.calls().since(number);
         calls
             .into_iter()

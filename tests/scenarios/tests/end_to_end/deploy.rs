@@ -18,7 +18,7 @@ use crate::settings::the_next_deployment_runs_with_the_settings;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id() -> Result<()> {
-    let env = TestEnvironment::deploy().await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     wrong_input_is_refused_and_its_field_is_named(&env).await?;
     let visitor = Visitor::of(&env)?;
 

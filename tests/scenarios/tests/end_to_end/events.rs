@@ -11,7 +11,7 @@ use scenarios::TestEnvironment;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repeated_or_reordered_events_start_one_execution_per_id_and_the_newest_stays_active()
 -> Result<()> {
-    let env = TestEnvironment::deploy().await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let events = env.cloud.push_events().clone();
     let (older, newer) = (env.new_id(), env.new_id());
     let tags = [&older, &newer, &format!("KEEP-{older}")];

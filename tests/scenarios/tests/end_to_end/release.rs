@@ -14,7 +14,7 @@ const LAST_LINE: &str = "ends with 1 as it was asked to";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_runs_once_before_the_deployment_that_copies_a_base() -> Result<()> {
-    let env = TestEnvironment::deploy().await?;
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let live = env.deploy_live(&[]).await?.name;
     with_a_base_and_a_release(&env, &live).await?;
     let live = env.active().await?.context("nothing is live")?;

@@ -14,6 +14,8 @@ pub enum ErrorName {
     InvalidInput,
     /// The environment's settings are wrong, and nothing was changed.
     InvalidSettings,
+    /// The environment's settings forbid deployments for now.
+    Frozen,
     /// The repository does not have the image.
     ImageNotFound,
     /// A rollback took the deployment back before, so no event or retry switches to it again.
@@ -47,9 +49,10 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 16] = [
+    pub const ALL: [ErrorName; 17] = [
         ErrorName::InvalidInput,
         ErrorName::InvalidSettings,
+        ErrorName::Frozen,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
         ErrorName::DeploymentDraining,
@@ -71,6 +74,7 @@ impl ErrorName {
         match self {
             ErrorName::InvalidInput => "InvalidInputError",
             ErrorName::InvalidSettings => "InvalidSettingsError",
+            ErrorName::Frozen => "FrozenError",
             ErrorName::ImageNotFound => "ImageNotFoundError",
             ErrorName::DeploymentRolledBack => "DeploymentRolledBackError",
             ErrorName::DeploymentDraining => "DeploymentDrainingError",

@@ -1,8 +1,9 @@
 //! The settings of an environment: a JSON document in Parameter Store.
 
 use lifecycle::{Environment, StepError, input, printable::printable};
+use serde_json::Value;
 
-use crate::{Fields, Source};
+use crate::{Fields, Freeze, Source};
 
 /// The name of the parameter that holds an environment's settings.
 pub fn parameter_name(environment: &Environment) -> String {
@@ -22,6 +23,8 @@ pub struct Document {
     pub source: Source,
     /// What they say.
     pub fields: Fields,
+    /// Why nothing is deployed for now.
+    pub frozen: Option<Freeze>,
 }
 
 impl Document {
@@ -59,21 +62,50 @@ impl Document {
                 "the document contains `{{`, which Parameter Store takes for a reference to another parameter",
             ));
         }
-        let value = serde_json::from_str(text).map_err(|error| {
-            source.error(format_args!(
-                "it cannot be read as JSON: {}",
-                printable(&error.to_string(), MAX_SHOWN)
-            ))
-        })?;
-        let mut value: serde_json::Value = value;
-        // For editors, and not for deployments.
+        let mut value = parse(&source, text)?;
+        let mut frozen = None;
         if let Some(fields) = value.as_object_mut() {
+            // For editors, and not for deployments.
             fields.shift_remove("$schema");
+            frozen = Freeze::read(&source, fields.shift_remove("frozen"))?;
         }
         let fields: Fields = input::decode_part(value).map_err(|why| source.error(why))?;
         fields.check(&source)?;
-        Ok(Document { source, fields })
+        Ok(Document {
+            source,
+            fields,
+            frozen,
+        })
     }
+
+    /// Reads only whether the settings freeze deployments. A deployment that is under way keeps to what it was
+    /// started with, so it does not matter to it what else may be wrong in a later version.
+    ///
+    /// # Errors
+    /// `InvalidSettings` when that cannot be read.
+    pub fn read_freeze(
+        environment: &Environment,
+        version: Option<i64>,
+        text: &str,
+    ) -> Result<Option<Freeze>, StepError> {
+        let source = Source::Settings {
+            environment: environment.clone(),
+            version,
+        };
+        let mut value = parse(&source, text)?;
+        let fields = value.as_object_mut();
+        let frozen = fields.and_then(|fields| fields.shift_remove("frozen"));
+        Freeze::read(&source, frozen)
+    }
+}
+
+fn parse(source: &Source, text: &str) -> Result<Value, StepError> {
+    serde_json::from_str(text).map_err(|error| {
+        source.error(format_args!(
+            "it cannot be read as JSON: {}",
+            printable(&error.to_string(), MAX_SHOWN)
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -7,8 +7,10 @@ mod deployment;
 mod document;
 pub mod fargate;
 mod fields;
+mod freeze;
 mod input;
 mod object;
+pub mod parameter;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod secret;
@@ -17,5 +19,6 @@ mod source;
 pub use deployment::{Deployment, Health, Release, base_of};
 pub use document::{Document, parameter_name};
 pub use fields::{Fields, HealthFields, ReleaseFields};
+pub use freeze::Freeze;
 pub use input::Input;
 pub use source::Source;

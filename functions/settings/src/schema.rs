@@ -10,6 +10,10 @@ use crate::{Fields, fargate};
 pub fn settings() -> Value {
     let mut schema = of::<Fields>("Settings of pulse-deploy");
     schema["properties"]["$schema"] = json!({"type": "string"});
+    schema["properties"]["frozen"] = json!({
+        "description": "Why nothing is deployed for now.",
+        "type": ["string", "null"], "minLength": 1, "maxLength": crate::freeze::MAX_REASON,
+    });
     schema
 }
 

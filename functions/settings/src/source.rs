@@ -31,16 +31,7 @@ impl Source {
     pub fn is_invalid(&self) -> String {
         match self {
             Source::Input => "invalid input".to_owned(),
-            Source::Settings {
-                environment,
-                version,
-            } => {
-                let name = parameter_name(environment);
-                match version {
-                    Some(version) => format!("invalid settings ({name}, version {version})"),
-                    None => format!("invalid settings ({name})"),
-                }
-            }
+            Source::Settings { .. } => format!("invalid settings ({self})"),
         }
     }
 
@@ -52,5 +43,21 @@ impl Source {
     /// The error that a field of it, by its path, is wrong.
     pub fn refused(&self, field: &str, why: impl std::fmt::Display) -> StepError {
         self.error(format_args!("field `{field}`: {why}"))
+    }
+}
+
+impl std::fmt::Display for Source {
+    /// What a person finds it by.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Source::Input => f.write_str("the execution's input"),
+            Source::Settings {
+                environment,
+                version,
+            } => {
+                f.write_str(&parameter_name(environment))?;
+                version.map_or(Ok(()), |version| write!(f, ", version {version}"))
+            }
+        }
     }
 }

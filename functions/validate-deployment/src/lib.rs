@@ -5,7 +5,6 @@ mod active;
 mod base;
 pub mod execution;
 mod image;
-mod parameter;
 pub mod quota;
 mod shadowed;
 
@@ -14,7 +13,7 @@ use lifecycle::tags::{self, Tags};
 use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, guard, policy, target_group};
 use serde::Serialize;
 use serde_json::Value;
-use settings::{Deployment, Document, Input};
+use settings::{Deployment, Document, Input, parameter};
 use time::UtcDateTime;
 
 use lifecycle::executions::Started;
@@ -74,7 +73,7 @@ pub struct Clients {
 /// revision of a base is the newest, are read here and nowhere else, so that a change of them never affects what runs.
 ///
 /// # Errors
-/// `InvalidInput`, `InvalidSettings`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
+/// `InvalidInput`, `InvalidSettings`, `Frozen`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
 /// rules cannot have the listener's policy; `DefaultActionNotOurs` for a
 /// maintenance page; `ResourceConflict` when another execution goes first or the active deployment differs from
 /// the input; or as [`lifecycle::aws_error::CODES`] say.
@@ -111,6 +110,9 @@ pub async fn run(
         policy::client_secret(&clients.secrets, baseline, &policy).await?;
         quota::check(elb, &usage, id).await?;
         let settings = parameter::read(&clients.ssm, baseline).await?;
+        if let Some(freeze) = settings.as_ref().and_then(|it| it.frozen.as_ref()) {
+            return Err(freeze.refuses(id));
+        }
         settings_version = settings.as_ref().and_then(Document::version);
         let base = base::read(&clients.ecs, baseline, &input, settings.as_ref()).await?;
         if let Some(of_base) = base.as_ref().and_then(base::architecture) {

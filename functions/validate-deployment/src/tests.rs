@@ -273,6 +273,30 @@ async fn settings_that_are_wrong_refuse_every_deployment_by_name() {
 }
 
 #[tokio::test]
+async fn while_deployments_are_frozen_none_begins() {
+    let aws = aws();
+    put_settings(&aws, r#"{"frozen": "the sale runs"}"#);
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Frozen);
+    assert!(error.message.contains("the sale runs"), "{error}");
+    assert!(aws.changes().is_empty());
+    // What is live already, or has lost to what is, needs no deployment.
+    for aws in [with_itself_active(), with_newer_active()] {
+        put_settings(&aws, r#"{"frozen": "the sale runs"}"#);
+        assert!(validate(&aws).await.is_ok());
+    }
+}
+
+fn with_newer_active() -> MemoryAws {
+    let aws = aws();
+    aws.with(|state| {
+        state.deploy(NEW, &[]);
+        state.activate(NEW);
+    });
+    aws
+}
+
+#[tokio::test]
 async fn settings_that_cannot_be_read_stop_the_deployment() {
     let aws = aws();
     aws.on("GetParameter").fails("ThrottlingException");

@@ -15,7 +15,8 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 15] = [
+pub const STEPS: [(&str, Decode); 16] = [
+    ("check-freeze", decode::<check_freeze::Input>),
     ("check-target-health", decode::<check_target_health::Input>),
     ("choose-count", decode::<choose_count::Input>),
     (

@@ -24,6 +24,7 @@ fn whole_input(step: &str) -> Value {
         "create-listener-rule" | "drain-deployment" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN})
         }
+        "check-freeze" => json!({"deploymentId": ID}),
         "choose-count" => {
             json!({"deploymentId": ID, "desiredCount": 2, "parity": true, "rollBack": true})
         }

@@ -88,6 +88,7 @@ impl Workflow {
                 "choose-count",
                 "create-service",
                 "check-target-health",
+                "check-freeze",
                 "switch-traffic",
                 "register-scaling",
             ],

@@ -13,6 +13,7 @@ mod environments;
 mod events;
 mod existing_network;
 mod failures;
+mod freeze;
 mod input;
 mod limits;
 mod races;

@@ -10,6 +10,8 @@ use scenarios::visitors::Pin;
 use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::json;
 
+use crate::freeze::a_freeze_stops_deployments_and_no_rollback;
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_it() -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
@@ -66,6 +68,7 @@ async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_
         .await?;
     assert_eq!(back.ending(), "Succeeded", "{}", back.cause);
     env.reaches_visitors(&second).await?;
+    a_freeze_stops_deployments_and_no_rollback(&env, &first).await?;
     let (tally, _) = traffic.stop().await?;
     assert_eq!(tally.failed, Vec::<String>::new());
     env.tear_down().await;

@@ -170,7 +170,7 @@ impl NewRule<'_> {
     async fn delete_waiting(&self, rules: &[Rule]) -> Result<(), StepError> {
         let waiting = existing(self.elb, &self.input, Affinity::Waiting, rules).await?;
         if let Some(rule) = waiting {
-            delete(self.elb, self.baseline, &self.input.deployment_id, &rule).await?;
+            routing::delete_rule(self.elb, self.baseline, &self.input.deployment_id, &rule).await?;
         }
         Ok(())
     }
@@ -274,34 +274,9 @@ pub async fn undo(
 ) -> Result<usize, StepError> {
     let mut deleted = 0;
     for rule in routing::rules_of(elb, baseline, deployment).await? {
-        deleted += usize::from(delete(elb, baseline, deployment, &rule).await?);
+        deleted += usize::from(routing::delete_rule(elb, baseline, deployment, &rule).await?);
     }
     Ok(deleted)
-}
-
-/// Deletes a rule of the deployment. Returns whether it was there.
-async fn delete(
-    elb: &Client,
-    baseline: &Baseline,
-    deployment: &DeploymentId,
-    rule: &ListenerRule,
-) -> Result<bool, StepError> {
-    let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
-        return Ok(true);
-    };
-    if error
-        .as_service_error()
-        .is_some_and(|error| error.is_rule_not_found_exception())
-    {
-        return Ok(false);
-    }
-    // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
-    // which may delete only by tag, is denied the SDK's next attempt.
-    let left = routing::rules_of(elb, baseline, deployment).await?;
-    match left.iter().any(|still| still.arn == rule.arn) {
-        true => Err(failed(format_args!("delete rule {}", rule.arn), error)),
-        false => Ok(true),
-    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,10 @@ pub struct Input {
     /// Refuse a deployment that does not drain: a rollback may have brought it back since the plan was made.
     #[serde(default)]
     pub only_if_draining: bool,
+    /// Refuse a deployment whose visitors were not taken along by a rollback: another rollback may have made it live and
+    /// replaced it since the plan was made.
+    #[serde(default)]
+    pub only_if_evicted: bool,
     /// Delete only its rules: it serves no visitors and is kept, and visitors who are pinned to it then reach the
     /// active deployment.
     #[serde(default)]
@@ -257,7 +261,8 @@ impl Delete<'_> {
         let refusal = Intent::Delete
             .refuse_restored(self.id, &group.tags, self.now())
             .and_then(|()| self.refuse_if_was_live(group, input))
-            .and_then(|()| self.refuse_unless_draining(group, input));
+            .and_then(|()| self.refuse_unless_draining(group, input))
+            .and_then(|()| self.refuse_unless_evicted(group, input));
         if let Err(refusal) = refusal {
             // A rollback that saw our tag has given way and removed its own. As long as our tag stays, no
             // switch chooses the deployment, and a drain assumes that its deletion has begun.
@@ -386,6 +391,22 @@ impl Delete<'_> {
             format!(
                 "{} was draining when its deletion was planned and is not draining now; visitors may be on it, so \
                  it is drained instead of deleted",
+                self.id
+            ),
+        ))
+    }
+
+    /// Refuses what was made live since the plan was made: it has new visitors, and its tasks have not been asked to
+    /// drain.
+    fn refuse_unless_evicted(&self, group: &TargetGroup, input: &Input) -> Result<(), StepError> {
+        if !input.only_if_evicted || tags::is_evicted(&group.tags, self.now()) {
+            return Ok(());
+        }
+        Err(StepError::new(
+            ErrorName::DeploymentWasLive,
+            format!(
+                "the visitors of {} had been taken along when its deletion was planned, and it was live again since; \
+                 visitors may be on it, so it is drained instead of deleted",
                 self.id
             ),
         ))

@@ -753,6 +753,32 @@ async fn a_deployment_that_serves_is_wanted_or_is_active_keeps_its_rules() {
 }
 
 #[tokio::test]
+async fn what_was_made_live_since_its_visitors_were_taken_along_is_not_deleted() {
+    let evicted = [
+        tags::READY_AT,
+        tags::LIVE_SINCE,
+        tags::ROLLED_BACK_AT,
+        tags::EVICTED_AT,
+    ];
+    let input = json!({"force": true, "onlyIfEvicted": true});
+    let aws = marked_without_rules(&evicted);
+    assert_deleting(call(&aws, input.clone())).await;
+    // Live again and replaced, without a mark or with that of another rollback.
+    type Change = fn(&mut memory_aws::State);
+    let changes: [Change; 2] = [
+        |state| drop(state.group(ID).tags.remove(tags::ROLLED_BACK_AT)),
+        |state| state.tag(ID, tags::READY_AT, &tags::timestamp(NOW)),
+    ];
+    for change in changes {
+        let aws = marked(&evicted);
+        aws.with(change);
+        let error = call(&aws, input.clone()).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentWasLive);
+        assert_eq!(aws.changes(), [""; 0]);
+    }
+}
+
+#[tokio::test]
 async fn a_release_stops_before_the_definition_that_a_cleanup_finds_it_by_is_deregistered() {
     let aws = MemoryAws::default();
     aws.with(|state| {

@@ -101,6 +101,8 @@ pub enum State {
     Deleting,
     /// Taken back by a rollback.
     RolledBack,
+    /// Taken back by a rollback that took its visitors along.
+    Evicted,
     /// Parts without a target group.
     Orphaned,
 }
@@ -301,6 +303,8 @@ impl<'a> Planner<'a> {
             State::Deleting
         } else if has(tags::DRAINING_SINCE) {
             State::Draining
+        } else if tags::is_evicted(marks, self.now) {
+            State::Evicted
         } else if has(tags::ROLLED_BACK_AT) {
             State::RolledBack
         } else {
@@ -373,6 +377,13 @@ impl<'a> Planner<'a> {
             return keep("a rollback is bringing it back");
         }
         let unsettled = self.unsettled(marks);
+        if tags::is_evicted(marks, self.now) {
+            let why = "a rollback took its visitors along";
+            return match unsettled {
+                Some(unsettled) => keep(format!("{why}; not deleted yet: {unsettled}")),
+                None => force(delete(why)),
+            };
+        }
         let deadline = self.deadline(marks);
         // Not at the sweep that first finds it replaced.
         let is_late = self.replaced_at(marks).is_some()

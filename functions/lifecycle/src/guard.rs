@@ -13,6 +13,8 @@ pub enum Intent {
     Drain,
     /// Delete its resources.
     Delete,
+    /// Delete the rules that pin visitors to it.
+    Evict,
 }
 
 impl Intent {
@@ -84,6 +86,7 @@ impl Intent {
         let intent = match self {
             Intent::Drain => "drained",
             Intent::Delete => "deleted",
+            Intent::Evict => "evicted",
         };
         if !is_kept {
             return Ok(());

@@ -308,6 +308,34 @@ pub async fn rules_of(
     with_tags_of(elb, deployment, candidates).await
 }
 
+/// Deletes a rule of the deployment. Returns whether it was there.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say. A rule that is gone already is not an error.
+pub async fn delete_rule(
+    elb: &Client,
+    baseline: &Baseline,
+    deployment: &DeploymentId,
+    rule: &ListenerRule,
+) -> Result<bool, StepError> {
+    let Err(error) = elb.delete_rule().rule_arn(&rule.arn).send().await else {
+        return Ok(true);
+    };
+    if error
+        .as_service_error()
+        .is_some_and(|error| error.is_rule_not_found_exception())
+    {
+        return Ok(false);
+    }
+    // If a call whose answer was lost has deleted the rule, it has no tags any more, and the role,
+    // which may delete only by tag, is denied the SDK's next attempt.
+    let left = rules_of(elb, baseline, deployment).await?;
+    match left.iter().any(|still| still.arn == rule.arn) {
+        true => Err(failed(format_args!("delete rule {}", rule.arn), error)),
+        false => Ok(true),
+    }
+}
+
 /// The ARNs of the load balancer's listeners.
 pub async fn listeners(elb: &Client, baseline: &Baseline) -> Result<Vec<String>, StepError> {
     let listeners = elb

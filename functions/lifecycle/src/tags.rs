@@ -40,6 +40,10 @@ pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 /// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
+/// When a rollback began to take its visitors along, before it deleted the first of its rules. A time before the
+/// deployment was last switched to says nothing.
+pub const EVICTED_AT: &str = "pulse:evicted-at";
+
 /// When its draining began, before any task was asked. It stays until fresh tasks have replaced those that were
 /// asked, so what carries it is not made live.
 pub const DRAINING_SINCE: &str = "pulse:draining-since";
@@ -84,6 +88,16 @@ pub const RELEASED_AT: &str = "pulse:released-at";
 /// Set by an operator, to any value: a cleanup neither drains nor deletes the deployment, unless its
 /// deletion has begun. A candidate that fails is undone even with it.
 pub const PROTECTED: &str = "pulse:protected";
+
+/// A deployment that a rollback has taken back.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RolledBack {
+    /// The deployment.
+    pub deployment_id: DeploymentId,
+    /// The value of its tag [`ROLLED_BACK_AT`].
+    pub rolled_back_at: String,
+}
 
 /// The tags of one resource, by key.
 pub type Tags = HashMap<String, String>;
@@ -280,6 +294,12 @@ pub fn switched_to_at(tags: &Tags, now: UtcDateTime) -> Option<UtcDateTime> {
 pub fn seen_at(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> {
     let seen = time(tags, key, now);
     seen.filter(|seen| switched_to_at(tags, now) <= Some(*seen))
+}
+
+/// Whether a rollback has taken the visitors of the deployment with these tags along, and no traffic was switched to it
+/// since.
+pub fn is_evicted(tags: &Tags, now: UtcDateTime) -> bool {
+    tags.contains_key(ROLLED_BACK_AT) && seen_at(tags, EVICTED_AT, now).is_some()
 }
 
 /// Whether a rollback to the deployment with these tags is under way.

@@ -33,6 +33,9 @@ use time::UtcDateTime;
 pub struct Input {
     /// The deployment to go back to. Without it, the previous one.
     pub deployment_id: Option<DeploymentId>,
+    /// Whether the visitors of what is taken back go along. Otherwise those who are pinned to it stay until they are
+    /// done. They go along by default.
+    pub evict: Option<bool>,
 }
 
 /// What traffic is to be switched to.
@@ -60,6 +63,8 @@ pub struct Output {
     /// becomes ready later was not meant when the rollback was started, and wins. What an earlier rollback took
     /// back is left out, so that this one does not take that mark back if it fails.
     pub replaced: Vec<DeploymentId>,
+    /// Whether the visitors of what the rollback replaces go along.
+    pub evict: bool,
     /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
     /// asked to drain since.
     pub restoring_since: Option<String>,
@@ -113,6 +118,7 @@ pub async fn run(
         group,
         execution: execution.as_ref().map(Execution::name),
         is_unrouted: unrouted.is_some(),
+        evict: input.evict.unwrap_or(true),
     };
     restore
         .run()
@@ -143,6 +149,8 @@ struct Restore<'a> {
     execution: Option<&'a str>,
     /// Whether no rule forwards to it, because a cleanup found no task of it.
     is_unrouted: bool,
+    /// Whether the visitors of what is taken back go along.
+    evict: bool,
 }
 
 impl Restore<'_> {
@@ -201,10 +209,12 @@ impl Restore<'_> {
             desired_count,
             restored,
             unrouted,
-            pinned: self.is_pinned(),
+            // An eviction that sees our tag leaves the rules that it has not deleted.
+            pinned: self.is_pinned() && !tags::is_evicted(&tags, (self.clock)()),
             was_rolled_back: self.group.has(tags::ROLLED_BACK_AT),
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
+            evict: self.evict,
             // Not that of a rollback which has begun since.
             restoring_since: tags
                 .get(tags::RESTORING_SINCE)

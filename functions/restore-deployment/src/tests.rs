@@ -108,6 +108,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 was_rolled_back: false,
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
+                evict: true,
                 restoring_since: Some("2025-10-27T12:30:00Z by rollback-1".into()),
                 reason: format!("{OLD} is warm"),
             }
@@ -563,6 +564,7 @@ fn the_answer_is_as_documented() {
         was_rolled_back: true,
         replaced_deployment_id: None,
         replaced: vec![NEW.parse().unwrap()],
+        evict: true,
         restoring_since: Some("2025-10-27T12:30:00Z".into()),
         reason: "why".into(),
     };
@@ -571,7 +573,7 @@ fn the_answer_is_as_documented() {
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
             "restored": true, "unrouted": false, "pinned": false, "wasRolledBack": true, "replacedDeploymentId": null,
-            "replaced": [NEW],
+            "replaced": [NEW], "evict": true,
             "restoringSince": "2025-10-27T12:30:00Z", "reason": "why"
         })
     );
@@ -724,4 +726,47 @@ async fn the_tag_of_a_rollback_that_began_since_is_no_proof_for_this_one() {
     });
     restore_by(&aws, "first", json!({})).await.unwrap_err();
     assert!(has(&aws, OLD, tags::RESTORING_SINCE));
+}
+
+#[tokio::test]
+async fn visitors_go_along_unless_the_input_says_otherwise() {
+    for (input, evict) in [
+        (json!({}), true),
+        (json!({"evict": true}), true),
+        (json!({"evict": false}), false),
+        (json!({"deploymentId": OLD, "evict": false}), false),
+    ] {
+        let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+        assert_eq!(restore(&aws, input).await.unwrap().evict, evict);
+    }
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    let error = restore(&aws, json!({"evict": "no"})).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput);
+    assert!(error.message.contains("`evict`"), "{error}");
+}
+
+#[tokio::test]
+async fn one_whose_eviction_is_under_way_gets_its_rules_again_before_the_switch() {
+    let marks = [LIVE, &[tags::ROLLED_BACK_AT, tags::EVICTED_AT]].concat();
+    let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert!(!output.pinned);
+    // The eviction wrote its tag after the rules were read, and before it saw this rollback's.
+    let aws = with_active(
+        NEW,
+        &[
+            (OLD, &[LIVE, &[tags::ROLLED_BACK_AT]].concat()),
+            (NEW, LIVE),
+        ],
+    );
+    aws.on("AddTags")
+        .containing(tags::RESTORING_SINCE)
+        .before(|state, _| state.tag(OLD, tags::EVICTED_AT, "2025-10-27T12:30:00Z"));
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert!(!output.pinned);
+    // It was made live since.
+    let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
+    aws.with(|state| state.tag(OLD, tags::READY_AT, "2025-10-27T12:29:00Z"));
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert!(output.pinned);
 }

@@ -79,6 +79,8 @@ impl Switch<'_> {
         let marks: Vec<_> = restoring
             .into_iter()
             .chain(draining.into_iter().filter(|_| gave_way))
+            // Its rules are there again, and visitors may be pinned to it.
+            .chain([tags::EVICTED_AT])
             .filter(|mark| active.has(mark))
             .collect();
         if marks.is_empty() {

@@ -98,6 +98,8 @@ pub struct Output {
     pub active_deployment_id: Option<DeploymentId>,
     /// The deployment that was active before, if this run changed that.
     pub previous_deployment_id: Option<DeploymentId>,
+    /// What this rollback has taken back. Empty unless it is one and its target is active.
+    pub rolled_back: Vec<tags::RolledBack>,
     /// Why, in a sentence.
     pub reason: String,
 }
@@ -240,7 +242,11 @@ impl Switch<'_> {
                 return self.unhealthy().await;
             };
             if routing.default_action.names_only(&choice.deployment) {
-                return self.conclude(own, choice, previous).await;
+                let mut output = self.conclude(own, choice, previous).await?;
+                if output.outcome == Outcome::Switched {
+                    output.rolled_back = rolled_back(&routing, replaced);
+                }
+                return Ok(output);
             }
             if self.is_older_than_asked_for(own, choice) {
                 refuse_if_draining(own)?;
@@ -444,6 +450,7 @@ impl Switch<'_> {
             outcome,
             active_deployment_id: Some(active.clone()),
             previous_deployment_id: previous,
+            rolled_back: Vec::new(),
             reason,
         })
     }
@@ -458,6 +465,7 @@ impl Switch<'_> {
             outcome: Outcome::Unhealthy,
             active_deployment_id: default_action.active().cloned(),
             previous_deployment_id: None,
+            rolled_back: Vec::new(),
             reason: format!(
                 "{} has no healthy target any more; the default action was not changed",
                 self.input.deployment_id
@@ -473,6 +481,19 @@ impl Switch<'_> {
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {
         target_group::tag(self.elb, target_group_arn, key, self.clock).await
     }
+}
+
+/// Those of the target groups that carry the mark of a rollback.
+fn rolled_back(routing: &Routing, replaced: &[String]) -> Vec<tags::RolledBack> {
+    let groups = routing.deployments.iter();
+    let replaced = groups.filter(|group| replaced.contains(&group.arn));
+    let marked = replaced.filter_map(|group| {
+        Some(tags::RolledBack {
+            deployment_id: group.deployment.clone(),
+            rolled_back_at: group.tags.get(tags::ROLLED_BACK_AT)?.clone(),
+        })
+    });
+    marked.collect()
 }
 
 #[cfg(test)]

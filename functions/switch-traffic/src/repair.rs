@@ -33,6 +33,7 @@ impl Switch<'_> {
             outcome: Outcome::NotNeeded,
             active_deployment_id: routing.default_action.active().cloned(),
             previous_deployment_id: None,
+            rolled_back: Vec::new(),
             reason: why,
         }))
     }

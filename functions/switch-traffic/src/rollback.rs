@@ -209,6 +209,7 @@ impl Switch<'_> {
             outcome,
             active_deployment_id: active.cloned(),
             previous_deployment_id: None,
+            rolled_back: Vec::new(),
             reason,
         })
     }

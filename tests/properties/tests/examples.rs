@@ -37,6 +37,9 @@ fn whole_input(step: &str) -> Value {
         "delete-deployment" => {
             json!({"deploymentId": ID, "onlyIfNeverLive": true, "onlyIfDraining": true, "force": true})
         }
+        "evict-visitors" => {
+            json!({"rolledBack": [{"deploymentId": ID, "rolledBackAt": "2025-10-27T12:30:00Z"}]})
+        }
         "find-deployments" => json!({"dryRun": true, "removeEverything": true}),
         "register-scaling" => json!({"deploymentId": ID, "onlyIfMissing": true}),
         "register-task-definition" => {

@@ -165,11 +165,17 @@ async fn operate(
             records.started(started.execution_arn, Started::Again(id));
             Ok(())
         }
-        Operation::Rollback => start(env, "rollback", &json!({}), records).await,
+        Operation::Rollback => start(env, "rollback", &json!({"evict": false}), records).await,
         Operation::RollbackTo => {
             let lived: Vec<_> = records.lived.iter().rev().take(6).cloned().collect();
             let to = &lived[draw.index(lived.len())];
-            start(env, "rollback", &json!({"deploymentId": to}), records).await
+            start(
+                env,
+                "rollback",
+                &json!({"deploymentId": to, "evict": false}),
+                records,
+            )
+            .await
         }
         Operation::CleanUp => start(env, "cleanup", &json!({}), records).await,
     }

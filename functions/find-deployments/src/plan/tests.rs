@@ -3,8 +3,8 @@ use crate::executions::Executions;
 use crate::facts::{Service, Targets};
 use lifecycle::defaults;
 use lifecycle::tags::{
-    DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, PROTECTED, READY_AT,
-    REPLACED_AT, RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
+    DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, EVICTED_AT, IDLE_SINCE, LIVE_SINCE, PROTECTED,
+    READY_AT, REPLACED_AT, RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
 };
 use time::macros::utc_datetime;
 
@@ -353,6 +353,41 @@ fn a_rolled_back_deployment_is_drained_once_the_rollback_has_settled() {
     assert_eq!(due(&plan, 2), (State::RolledBack, Action::Keep));
     let plan = planned_with(&rolled_back(60));
     assert_eq!(due(&plan, 2), (State::RolledBack, Action::Drain));
+}
+
+#[test]
+fn what_lost_its_visitors_is_deleted_task_by_task_once_the_rollback_has_settled() {
+    let evicted = |age, more: &[(&str, i64)]| {
+        let marks = [&[(ROLLED_BACK_AT, age), (EVICTED_AT, age)], more].concat();
+        planned_with(&facts(Some(1), [live(1, 9, &[]), live(2, 2, &marks)]))
+    };
+    assert_eq!(due(&evicted(59, &[]), 2), (State::Evicted, Action::Keep));
+    let plan = evicted(60, &[]);
+    assert_eq!(due(&plan, 2), (State::Evicted, Action::Delete));
+    assert!(
+        plan.deployments
+            .iter()
+            .any(|it| it.deployment_id == id(2) && it.force)
+    );
+    // What its deletion has begun is finished likewise.
+    let plan = evicted(HOUR, &[(DELETING_SINCE, 60)]);
+    assert_eq!(due(&plan, 2), (State::Evicted, Action::Delete));
+    assert!(
+        plan.deployments
+            .iter()
+            .any(|it| it.deployment_id == id(2) && it.force)
+    );
+    // An operator, and a rollback to it, keep it.
+    for mark in [PROTECTED, RESTORING_SINCE] {
+        assert_eq!(
+            due(&evicted(HOUR, &[(mark, 60)]), 2).1,
+            Action::Keep,
+            "{mark}"
+        );
+    }
+    // It was made live since, and taken back again without its visitors.
+    let again = evicted(HOUR, &[(READY_AT, 600), (REPLACED_AT, 300)]);
+    assert_eq!(due(&again, 2), (State::RolledBack, Action::Drain));
 }
 
 #[test]

@@ -410,7 +410,7 @@ fn every_failure_of_a_rollback_is_reported_with_its_message() {
             // It runs after a switch that failed, whose message counts.
             answers["SwitchTraffic"] = failure.clone();
         }
-        let after = ["RaiseAfterSwitch", "RegisterScaling"];
+        let after = ["EvictVisitors", "RaiseAfterSwitch", "RegisterScaling"];
         if ["RaiseCount", "CheckRaisedTasks"].contains(&step) || after.contains(&step) {
             continue;
         }
@@ -421,22 +421,23 @@ fn every_failure_of_a_rollback_is_reported_with_its_message() {
     }
 }
 
-/// Rescue comes before size: what fails there is reported, and the rollback goes on.
+/// Rescue comes before size and before the visitors who are pinned: what fails there is reported, and the rollback goes on.
 #[test]
-fn no_failure_to_get_more_tasks_stops_a_rollback() {
+fn no_failure_to_get_more_tasks_or_to_evict_stops_a_rollback() {
     let machine = machine("rollback");
     for (step, failure, message) in failures(&machine) {
         let verdict = match step {
             "RaiseCount" => json!({step: failure, "RaiseAfterSwitch": failure}),
             "CheckRaisedTasks" => json!({step: failure, "RaiseCount": {"verdict": "raised"}}),
             "RaiseAfterSwitch" => json!({step: failure, "RaiseCount": {"verdict": "later"}}),
-            "RegisterScaling" => json!({step: failure}),
+            "EvictVisitors" | "RegisterScaling" => json!({step: failure}),
             _ => continue,
         };
         let (ending, output, _) = run(&machine, &verdict);
         assert_eq!(ending, "Succeeded", "{step}: {failure}");
         match step {
             "CheckRaisedTasks" => {}
+            "EvictVisitors" => assert_reported(&output["evictionReason"], &message),
             "RegisterScaling" => assert_reported(&output["scaling"], &message),
             _ => assert_reported(&output["countReason"], &message),
         }

@@ -21,7 +21,8 @@ pub async fn run(
     let target = prepare(runner, restoring).await?;
     let env = &runner.env;
     let before = runner.active.clone();
-    let input = json!({"deploymentId": target});
+    // Pinned visitors stay, so that the deployment can be gone back to again and again.
+    let input = json!({"deploymentId": target, "evict": false});
 
     let mut run = Run::begin(runner, case, allowed_answers(&before, &target)).await?;
     run.inject().await?;
@@ -67,7 +68,7 @@ async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<Str
         // Cleanups keep the newest previous deployment warm, and drain what a rollback to an older one replaced.
         let rolled_back = runner
             .env
-            .run("rollback", &json!({"deploymentId": target}))
+            .run("rollback", &json!({"deploymentId": target, "evict": false}))
             .await?;
         ensure!(
             rolled_back.ending() == "Succeeded",

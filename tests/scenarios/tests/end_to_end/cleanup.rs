@@ -218,7 +218,7 @@ async fn every_change_is_published_and_destroy_leaves_nothing() -> Result<()> {
     let queue = subscribe(&env).await?;
     let first = env.deploy_live(&[]).await?.name;
     let second = env.deploy_live(&[]).await?.name;
-    let rollback = env.run("rollback", &json!({})).await?;
+    let rollback = env.run("rollback", &json!({"evict": false})).await?;
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
     env.clean_up().await?;
     let sweep = env.clean_up_later().await?;

@@ -11,6 +11,7 @@ mod deploy;
 mod drain;
 mod environments;
 mod events;
+mod evict;
 mod existing_network;
 mod failures;
 mod freeze;

@@ -215,7 +215,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
     env.call_arrived(&ready).await?;
-    let (looks, [rollback]) = held_rollbacks(&env, [json!({})]).await?;
+    let (looks, [rollback]) = held_rollbacks(&env, [json!({"evict": false})]).await?;
     env.let_go(&ready);
     let deployed = env.wait_for_deployment(&candidate).await?;
     assert_eq!(deployed.output["previousDeploymentId"], bad.as_str());
@@ -231,7 +231,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     env.push(&candidate, &[]).await?;
     env.call_arrived(&ready).await?;
     env.delay_call("elasticloadbalancing", "ModifyListener", 1, DELAY);
-    let rollback = env.start("rollback", &json!({})).await?;
+    let rollback = env.start("rollback", &json!({"evict": false})).await?;
     winner_of(&env, &rollback, &candidate).await?;
 
     // The candidate overwrites the switch of a rollback that began and ended during its own. It is ready by then.
@@ -240,7 +240,7 @@ async fn of_concurrent_rollbacks_pushes_and_stack_updates_one_wins_and_all_repor
     let candidate = env.new_id();
     env.push(&candidate, &[]).await?;
     env.call_arrived(&switch).await?;
-    let back = json!({"deploymentId": old});
+    let back = json!({"deploymentId": old, "evict": false});
     let rollback = env.start("rollback", &back).await?;
     let winner = winner_of(&env, &rollback, &candidate).await?;
     assert_eq!(winner, Winner::Rollback);
@@ -382,7 +382,7 @@ async fn two_rollbacks(env: &TestEnvironment, inputs: [Value; 2]) -> Result<[Exe
 
 /// Both go back to the same deployment, and both report that it is live.
 async fn two_to_the_same(env: &TestEnvironment) -> Result<()> {
-    let ended = two_rollbacks(env, [json!({}), json!({})]).await?;
+    let ended = two_rollbacks(env, [json!({"evict": false}), json!({"evict": false})]).await?;
     let active = env.active().await?.context("nothing is active")?;
     for rollback in &ended {
         assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
@@ -394,7 +394,7 @@ async fn two_to_the_same(env: &TestEnvironment) -> Result<()> {
 /// Either may win, because both were asked for. The other one reports what is active, unless it was over before.
 async fn two_to_different_ones(env: &TestEnvironment, newer: &str, older: &str) -> Result<()> {
     let to = [newer, older];
-    let inputs = to.map(|id| json!({"deploymentId": id}));
+    let inputs = to.map(|id| json!({"deploymentId": id, "evict": false}));
     let ended = two_rollbacks(env, inputs).await?;
     let active = env.active().await?.context("nothing is active")?;
     assert!(to.contains(&&*active), "{active} is active");

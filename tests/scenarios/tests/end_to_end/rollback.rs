@@ -28,7 +28,7 @@ async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_
     let second = env.deploy_live(&[]).await?.name;
     let pins = vec![Pin::None, Pin::Cookie(second.clone())];
     let traffic = Traffic::start(&env, 50, pins.clone())?;
-    let ended = env.run("rollback", &json!({})).await?;
+    let ended = env.run("rollback", &json!({"evict": false})).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert_eq!(ended.output["deploymentId"], first);
     assert_eq!(ended.output["replacedDeploymentId"], second);
@@ -64,7 +64,7 @@ async fn a_rollback_to_a_warm_deployment_takes_seconds_and_no_old_event_reverts_
 
     // A rollback to the replaced deployment reverts the rollback.
     let back = env
-        .run("rollback", &json!({"deploymentId": second}))
+        .run("rollback", &json!({"deploymentId": second, "evict": false}))
         .await?;
     assert_eq!(back.ending(), "Succeeded", "{}", back.cause);
     env.reaches_visitors(&second).await?;
@@ -94,7 +94,8 @@ async fn a_rollback_makes_rules_and_tasks_again(env: &TestEnvironment, id: &str)
     let visitor = Visitor::of(env)?;
     assert_eq!(visitor.visit(&pin).await?.deployment, newer);
 
-    let ended = env.run("rollback", &json!({"deploymentId": id})).await?;
+    let input = json!({"deploymentId": id, "evict": false});
+    let ended = env.run("rollback", &input).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     let found = ended.output_of("RestoreDeployment")?;
     assert_eq!(found["Payload"]["unrouted"], true, "{found}");
@@ -130,7 +131,7 @@ async fn what_drains_and_is_made_active_by_hand_gets_fresh_tasks() -> Result<()>
     let second = env.deploy_live(&[]).await?.name;
     // A visitor is on it, so that it keeps draining.
     let mut socket = scenarios::websocket::Socket::open(&env, &second).await?;
-    let ended = env.run("rollback", &json!({})).await?;
+    let ended = env.run("rollback", &json!({"evict": false})).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     env.reaches_visitors(&first).await?;
     let sweep = env.clean_up().await?;
@@ -215,7 +216,7 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
 
     let traffic = Traffic::start(&env, 50, vec![Pin::None])?;
     let execution = env
-        .start("rollback", &json!({"deploymentId": first}))
+        .start("rollback", &json!({"deploymentId": first, "evict": false}))
         .await?;
     env.wait_until(Duration::from_secs(180), async || {
         Ok(env.active().await?.as_deref() == Some(&first))

@@ -28,7 +28,7 @@ async fn the_drain_secret_cannot_be_read_anywhere_after_all_machines_ran() -> Re
     // Two deployments and a rollback. What it replaced is drained and deleted.
     let first = env.deploy_live(&[]).await?.name;
     let second = env.deploy_live(&[]).await?.name;
-    let rollback = env.run("rollback", &json!({})).await?;
+    let rollback = env.run("rollback", &json!({"evict": false})).await?;
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
     let tasks = env.tasks_running(&second, 2).await?;
     let sweep = env.clean_up().await?;

@@ -115,7 +115,7 @@ async fn during_a_rollback_and_a_cleanup_what_visitors_reach_is_never_drained() 
         // Otherwise the drain would give way to the switches before and make no call.
         env.age_switches().await?;
         let delayed_call = env.delay_call(service, operation, 1, Duration::from_secs(3));
-        let to = json!({"deploymentId": back});
+        let to = json!({"deploymentId": back, "evict": false});
         let (cleanup, rollback) = if delayed == "cleanup" {
             let cleanup = env.start("cleanup", &json!({})).await?;
             env.call_arrived(&delayed_call).await?;

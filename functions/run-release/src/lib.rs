@@ -127,9 +127,10 @@ impl Release<'_> {
         let is_of = |task: &Task, definition: &TaskDefinition| {
             task.task_definition_arn() == definition.task_definition_arn()
         };
-        let mut own_tasks = tasks.iter();
-        if let Some(task) = own_tasks.find(|task| own.iter().any(|it| is_of(task, &it.0))) {
-            return self.judge(task).await;
+        // One that withdrew did nothing, and so the release has not begun.
+        let mut begun = tasks.iter().filter(|task| !lock::has_withdrawn(task));
+        if let Some(task) = begun.find(|task| own.iter().any(|it| is_of(task, &it.0))) {
+            return self.judge(task, &tasks).await;
         }
         let marks = all.iter().map(|(_, tags)| tags);
         if let Some(newer) = lock::newest_begun(&self.baseline.environment, &tasks, marks)
@@ -177,8 +178,8 @@ impl Release<'_> {
         self.start(&arn, lock::token(&tasks)).await
     }
 
-    /// Notes that an attempt has started nothing, if the call that found that out could not: AWS would show its task by
-    /// now, and another release runs.
+    /// Notes that an attempt has come to nothing, if the call that found that out could not, or if its task withdrew: AWS
+    /// would show another task by now, and another release runs.
     async fn note_again(&self, own: &TaskDefinition, tags: &Tags) -> Result<(), StepError> {
         let now = (self.clock)();
         let attempt = tags::time(tags, tags::RELEASE_ATTEMPT, now);
@@ -268,8 +269,9 @@ impl Release<'_> {
             Err(error) => return Err(failed(&attempt, error)),
         };
         if let Some(task) = answer.tasks().first() {
-            let arn = task.task_arn().unwrap_or_default();
-            return judged(Verdict::Running, format!("the release is starting: {arn}"));
+            // The list may not show a task yet that has just been started, so its own is the one in the answer.
+            let tasks = tasks::of_family(ecs, self.baseline, &self.family).await?;
+            return self.watch(task, &tasks).await;
         }
         self.was_refused(definition).await?;
         let failure = answer.failures().first();
@@ -303,9 +305,9 @@ impl Release<'_> {
     }
 
     /// What its own task says.
-    async fn judge(&self, task: &Task) -> Result<Output, StepError> {
+    async fn judge(&self, task: &Task, all: &[Task]) -> Result<Output, StepError> {
         if !lock::has_ended(task) {
-            return self.watch(task).await;
+            return self.watch(task, all).await;
         }
         let exit_code = container(task).and_then(|container| container.exit_code());
         // One that a person or AWS has stopped may end with 0 all the same.
@@ -321,9 +323,16 @@ impl Release<'_> {
         judged(Verdict::Failed, format!("the release failed: {why}"))
     }
 
-    /// Stops the task if its time is up. The next calls see how it ends.
-    async fn watch(&self, task: &Task) -> Result<Output, StepError> {
+    /// Stops the task if another release goes before it, or if its time is up. The next calls see how it ends.
+    async fn watch(&self, task: &Task, all: &[Task]) -> Result<Output, StepError> {
         let arn = task.task_arn().unwrap_or_default();
+        if let Some(first) = lock::goes_before(all, task) {
+            // If this call dies after it, the next one sees the task as stopping, and does not begin before it has ended.
+            if task.desired_status() != Some("STOPPED") {
+                stop(&self.clients.ecs, self.baseline, arn, lock::WITHDRAWN).await?;
+            }
+            return self.wait_for(first).await;
+        }
         let since = self.age(task);
         let seconds = self.input.timeout_seconds;
         if since < Duration::seconds(seconds.into()) {

@@ -491,3 +491,210 @@ async fn that_nothing_was_started_is_noted_by_a_later_call_if_the_first_could_no
     aws.with(|state| _ = state.end_task(0));
     assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
 }
+
+/// A release of `first` and one of `second` that have both started a task, the second one a second later: AWS forgot the
+/// task of an earlier release between their looks, and the second one's look shows no task yet.
+///
+/// `blind` is how many looks show the second one nothing. A look is two lists.
+async fn both_start(aws: &MemoryAws, first: &str, second: &str, blind: usize) -> Output {
+    let none = aws.with(|state| state.clone());
+    step_of(aws, OLD).await.unwrap();
+    aws.with(|state| _ = state.end_task(0));
+    assert_eq!(verdict_of(aws, OLD).await, Verdict::Succeeded);
+    aws.with(|state| {
+        state.now += 3600;
+        state.run_requests.clear();
+    });
+    assert_eq!(verdict_of(aws, first).await, Verdict::Running);
+    pass(aws, 1);
+    for list in 1..=2 * blind {
+        aws.on("ListTasks").nth(list).shows(none.clone());
+    }
+    let output = step_of(aws, second).await.unwrap();
+    let tokens: Vec<_> = aws.calls_to("RunTask");
+    let tokens: Vec<_> = tokens.iter().map(|call| &call["clientToken"]).collect();
+    assert_eq!(
+        tokens,
+        [
+            "release-after-none",
+            "release-after-t1",
+            "release-after-none"
+        ]
+    );
+    output
+}
+
+/// The desired states of the tasks of those two.
+fn wanted(aws: &MemoryAws) -> [String; 2] {
+    let task = |state: &mut State, index: usize| state.tasks[index]["desiredStatus"].to_string();
+    aws.with(|state| [task(state, 1), task(state, 2)].map(|it| it.trim_matches('"').to_owned()))
+}
+
+#[tokio::test]
+async fn of_two_that_both_started_a_task_the_later_withdraws_and_begins_when_the_other_has_ended() {
+    // However late the second one sees the first.
+    for blind in 1..=2 {
+        let aws = aws();
+        let mut output = both_start(&aws, ID, NEW, blind).await;
+        for _ in 1..blind {
+            assert_eq!(output.verdict, Verdict::Running, "{output:?}");
+            output = step_of(&aws, NEW).await.unwrap();
+        }
+        assert_eq!(output.verdict, Verdict::Waiting, "{output:?}");
+        assert!(output.reason.contains(ID), "{output:?}");
+        assert_eq!(wanted(&aws), ["RUNNING", "STOPPED"]);
+        // While its task stops, and while the other one runs.
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+        aws.with(|state| _ = state.end_task_at(2, None));
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+        assert_eq!(aws.count("StopTask"), 1);
+        assert_eq!(aws.count("RunTask"), 3);
+
+        aws.with(|state| _ = state.end_task_at(1, Some(0)));
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+        assert_eq!(aws.count("RunTask"), 4);
+        aws.with(|state| _ = state.end_task(0));
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Succeeded);
+        assert_eq!(aws.count("StopTask"), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_older_one_that_withdrew_for_a_newer_one_is_superseded_once_that_has_run() {
+    let aws = aws();
+    let output = both_start(&aws, NEW, ID, 1).await;
+    assert_eq!(output.verdict, Verdict::Waiting, "{output:?}");
+    aws.with(|state| _ = state.end_task_at(2, None));
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Waiting);
+    aws.with(|state| state.tasks[1]["startedAt"] = state.now.into());
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Superseded);
+}
+
+#[tokio::test]
+async fn of_two_that_were_started_at_the_same_moment_both_choose_the_same() {
+    let aws = aws();
+    both_start(&aws, ID, NEW, 2).await;
+    aws.with(|state| state.tasks[2]["createdAt"] = state.tasks[1]["createdAt"].clone());
+    for _ in 0..2 {
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    }
+    assert_eq!(wanted(&aws), ["RUNNING", "STOPPED"]);
+}
+
+#[tokio::test]
+async fn one_that_runs_is_never_withdrawn_and_goes_before_one_that_does_not() {
+    // The later one runs, and the earlier one still waits for its image.
+    for field in ["startedAt", "lastStatus"] {
+        let aws = aws();
+        both_start(&aws, NEW, ID, 2).await;
+        aws.with(|state| {
+            state.tasks[2][field] = match field {
+                "startedAt" => state.now.into(),
+                _ => "RUNNING".into(),
+            };
+        });
+        for _ in 0..2 {
+            assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+            assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+        }
+        assert_eq!(wanted(&aws), ["STOPPED", "RUNNING"], "{field}");
+    }
+    // Both run: neither is interrupted.
+    let aws = aws();
+    both_start(&aws, ID, NEW, 2).await;
+    aws.with(|state| {
+        for task in &mut state.tasks[1..] {
+            task["lastStatus"] = "RUNNING".into();
+        }
+    });
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Running);
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+    assert_eq!(wanted(&aws), ["RUNNING", "RUNNING"]);
+}
+
+#[tokio::test]
+async fn a_withdrawal_that_dies_anywhere_ends_in_one_task() {
+    for dies in ["ListTasks", "DescribeTasks", "StopTask"] {
+        for takes_effect in [false, true] {
+            let aws = aws();
+            // Its task is started, and the next call is the one that withdraws.
+            both_start(&aws, ID, NEW, 2).await;
+            match takes_effect {
+                true => aws.on(dies).once().loses_the_answer(GATEWAY_TIMEOUT),
+                false => aws.on(dies).once().fails("ServerException"),
+            }
+            let error = step_of(&aws, NEW).await.unwrap_err();
+            assert_eq!(error.name, ErrorName::Transient, "{dies}");
+            assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting, "{dies}");
+            assert_eq!(wanted(&aws), ["RUNNING", "STOPPED"], "{dies}");
+            aws.with(|state| _ = state.end_task_at(2, None));
+            assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting, "{dies}");
+            assert_eq!(aws.count("RunTask"), 3, "{dies}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_that_ran_before_it_could_withdraw_failed() {
+    let aws = aws();
+    both_start(&aws, ID, NEW, 1).await;
+    aws.with(|state| _ = state.end_task_at(2, Some(0)));
+    for _ in 0..2 {
+        let output = step_of(&aws, NEW).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Failed, "{output:?}");
+        assert!(output.reason.contains("began first"), "{output:?}");
+    }
+    assert_eq!(aws.count("RunTask"), 3);
+}
+
+#[tokio::test]
+async fn one_that_a_person_stopped_before_it_ran_has_not_withdrawn() {
+    let aws = aws();
+    step(&aws).await.unwrap();
+    aws.with(|state| {
+        let task = state.end_task_at(0, None);
+        task["stopCode"] = "UserInitiated".into();
+        task["stoppedReason"] = "by hand".into();
+    });
+    assert_eq!(verdict_of(&aws, ID).await, Verdict::Failed);
+    assert_eq!(aws.count("RunTask"), 1);
+}
+
+#[tokio::test]
+async fn one_that_withdrew_begins_however_long_it_has_waited() {
+    let aws = aws();
+    both_start(&aws, ID, NEW, 1).await;
+    aws.with(|state| _ = state.end_task_at(2, None));
+    pass(&aws, 130);
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    pass(&aws, 3600);
+    aws.with(|state| {
+        state.end_task_at(1, Some(0));
+        // AWS shows the one that withdrew no more.
+        state.tasks.remove(2);
+    });
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+}
+
+#[tokio::test]
+async fn one_that_withdraws_has_done_nothing_only_when_its_task_has_ended() {
+    let aws = aws();
+    both_start(&aws, ID, NEW, 1).await;
+    pass(&aws, 130);
+    let refused = || {
+        let tagged = aws.calls_to("TagResource").into_iter();
+        tagged
+            .filter(|call| call.to_string().contains("refused"))
+            .count()
+    };
+    // It may still run.
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    assert_eq!(refused(), 0);
+    aws.with(|state| _ = state.end_task_at(2, None));
+    assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
+    assert_eq!(refused(), 1);
+}

@@ -334,11 +334,20 @@ impl State {
     /// # Panics
     /// When there is no task.
     pub fn end_task(&mut self, exit_code: i32) -> &mut Value {
-        let task = self.tasks.last_mut().expect("a task");
+        let newest = self.tasks.len().checked_sub(1).expect("a task");
+        self.end_task_at(newest, Some(exit_code))
+    }
+
+    /// The same for any task. Without an exit code, none of its containers has run.
+    ///
+    /// # Panics
+    /// When there is no such task.
+    pub fn end_task_at(&mut self, index: usize, exit_code: Option<i32>) -> &mut Value {
+        let task = &mut self.tasks[index];
         let ended = number(&task["createdAt"]) + 60;
         task["lastStatus"] = "STOPPED".into();
         task["desiredStatus"] = "STOPPED".into();
-        task["startedAt"] = (ended - 30).into();
+        task["startedAt"] = exit_code.map(|_| ended - 30).into();
         task["stoppedAt"] = ended.into();
         task["tags"] = json!([]);
         if task["stopCode"].is_null() {

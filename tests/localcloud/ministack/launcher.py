@@ -86,7 +86,7 @@ SOCKET = os.dup(sys.stdout.fileno())
 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
 from ministack import app as gateway
-from ministack.core import iam_actions, iam_evaluator, lambda_runtime
+from ministack.core import iam_actions, iam_evaluator, lambda_runtime, router
 from ministack.core.responses import error_response_json, get_account_id, get_region, json_response
 from ministack.services import (
     alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, ssm, stepfunctions, sts,
@@ -308,6 +308,8 @@ def ssm_checks(r):
 CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks,
           "ssm": ssm_checks, SCALING: application_autoscaling_checks}
 iam_actions.SERVICE_TO_IAM_NAMESPACE[SCALING] = SCALING
+# MiniStack looks up a service that it does not have in botocore's catalogue of all services, which takes it seconds.
+router.SERVICE_PATTERNS[SCALING] = {"target_prefixes": ["AnyScaleFrontendService."], "credential_scope": SCALING}
 
 extract_resource_arn = iam_actions.extract_resource_arn
 enforce = iam_evaluator.enforce

@@ -21,11 +21,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 mod affinity;
+mod capacity;
 mod drain;
 pub mod release;
 mod sessions;
 pub mod settings;
 
+use capacity::Capacity;
 use drain::Drain;
 use sessions::Sessions;
 use settings::Settings;
@@ -44,6 +46,7 @@ pub(crate) struct App {
     settings: Arc<Settings>,
     sessions: Arc<Sessions>,
     drain: Arc<Drain>,
+    capacity: Arc<Capacity>,
     /// The address that this task listens on.
     address: Arc<str>,
     /// True when the process must end.
@@ -64,6 +67,7 @@ pub async fn serve(
     let app = App {
         sessions: Arc::new(Sessions::new(settings.session_idle)),
         drain: Arc::default(),
+        capacity: Arc::new(Capacity::new(&settings)),
         address: listener.local_addr()?.to_string().into(),
         settings: Arc::new(settings),
         stopping: receiver.clone(),
@@ -100,6 +104,7 @@ fn router(app: App) -> Router {
         .route("/ws", any(websocket))
         .route("/session/open", post(open_session))
         .route("/session/close", post(close_session))
+        .layer(middleware::from_fn_with_state(app.clone(), capacity::limit))
         .layer(middleware::from_fn_with_state(app.clone(), affinity::pin))
         .layer(middleware::from_fn_with_state(app.clone(), keep_session));
     let mut router = visitors

@@ -1,6 +1,7 @@
 //! The settings, which are read once from the environment.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 /// All settings of the application.
@@ -16,6 +17,10 @@ pub struct Settings {
     pub drain_secret: Option<String>,
     /// `SESSION_IDLE_SECONDS`: the time without a request after which a session ends. 300 if absent.
     pub session_idle: Duration,
+    /// `CONCURRENT_REQUESTS`: how many requests of visitors are served at once; others wait in line. Any number if absent.
+    pub concurrent_requests: Option<NonZeroUsize>,
+    /// `SERVICE_MILLISECONDS`: how long each of these requests takes. 0 if absent.
+    pub service_time: Duration,
     /// The ways in which the application misbehaves. None by default.
     pub behaviour: Behaviour,
 }
@@ -63,6 +68,10 @@ impl Settings {
             deployment_id: text("DEPLOYMENT_ID").unwrap_or_else(|| "local".to_string()),
             drain_secret: text("DRAIN_SECRET"),
             session_idle: seconds("SESSION_IDLE_SECONDS", 300.0)?,
+            concurrent_requests: parsed("CONCURRENT_REQUESTS", text("CONCURRENT_REQUESTS"))?,
+            service_time: Duration::from_millis(
+                parsed("SERVICE_MILLISECONDS", text("SERVICE_MILLISECONDS"))?.unwrap_or(0),
+            ),
             behaviour: Behaviour {
                 crash_on_start: parsed("CRASH_ON_START", text("CRASH_ON_START"))?,
                 start_delay: seconds("START_DELAY_SECONDS", 0.0)?,
@@ -109,7 +118,14 @@ mod tests {
 
     #[test]
     fn the_error_for_an_invalid_value_names_the_variable() {
-        for variable in ["HOST", "PORT", "CRASH_ON_START", "START_DELAY_SECONDS"] {
+        for variable in [
+            "HOST",
+            "PORT",
+            "CONCURRENT_REQUESTS",
+            "SERVICE_MILLISECONDS",
+            "CRASH_ON_START",
+            "START_DELAY_SECONDS",
+        ] {
             let error = read(&[(variable, "-x")]).err().unwrap();
             assert!(error.starts_with(variable), "{error}");
         }

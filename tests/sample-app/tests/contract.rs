@@ -359,3 +359,25 @@ async fn each_setting_for_misbehaviour_takes_effect() {
     let app = start(&[("NO_DRAIN", "1")]).await;
     assert_eq!(app.post("/drain", &[]).await.status(), 404);
 }
+
+#[tokio::test]
+async fn a_request_takes_its_time_and_says_how_many_were_in_line() {
+    let app = start(&[("CONCURRENT_REQUESTS", "1")]).await;
+    let answer = app.get("/", &[]).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["Sample-In-Line"], "0");
+    let app = start(&[]).await;
+    let answer = app.get("/", &[]).await;
+    assert_eq!(answer.headers().get("Sample-In-Line"), None);
+
+    // The health check is answered although every place is taken.
+    let limits = [
+        ("CONCURRENT_REQUESTS", "1"),
+        ("SERVICE_MILLISECONDS", "3600000"),
+    ];
+    let app = start(&limits).await;
+    tokio::select! {
+        _ = app.get("/", &[]) => panic!("it was served at once"),
+        status = app.status("/_health") => assert_eq!(status, 200),
+    }
+}

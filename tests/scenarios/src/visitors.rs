@@ -15,6 +15,9 @@ use crate::TestEnvironment;
 /// The header and the cookie that pin a request to a deployment.
 pub const AFFINITY: &str = "X-Pulse-Render-Affinity";
 
+/// The header in which the sample application says how many requests were in line.
+const IN_LINE: &str = "Sample-In-Line";
+
 /// How long a visitor waits for an answer: the idle timeout of the load balancer.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -50,6 +53,8 @@ pub struct Answer {
     pub deployment: String,
     /// The deployment in the cookie that the answer set, if it set one.
     pub cookie: Option<String>,
+    /// How many requests were in line at the task, if its capacity is limited; 0 if this one was served at once.
+    pub in_line: Option<usize>,
 }
 
 impl Visitor {
@@ -105,12 +110,20 @@ impl Visitor {
                 let value = value.split(';').next().unwrap_or_default();
                 value.trim_start_matches(&format!("{AFFINITY}=")).to_owned()
             });
+        let in_line = answer.headers().get(IN_LINE);
+        let in_line = in_line
+            .map(|value| anyhow::Ok(value.to_str()?.parse()?))
+            .transpose()?;
         let body: serde_json::Value = serde_json::from_str(&answer.text().await?)?;
         let deployment = body["deploymentId"]
             .as_str()
             .context("an answer without a deployment id")?
             .to_owned();
-        Ok(Answer { deployment, cookie })
+        Ok(Answer {
+            deployment,
+            cookie,
+            in_line,
+        })
     }
 }
 
@@ -121,10 +134,41 @@ pub struct Tally {
     pub sent: usize,
     /// The number of answers, by pin and answering deployment.
     pub answered: BTreeMap<(Pin, String), usize>,
-    /// The same for each phase. A request belongs to the phase in which it was sent.
-    pub phases: Vec<BTreeMap<(Pin, String), usize>>,
+    /// The answers of each phase. A request belongs to the phase in which it was sent.
+    pub phases: Vec<Phase>,
     /// Every failure, with the seconds since the start.
     pub failed: Vec<String>,
+}
+
+/// The answers to the requests that were sent in a phase of steady traffic.
+#[derive(Debug, Default, Clone)]
+pub struct Phase {
+    /// Their number, by pin and answering deployment.
+    pub answered: BTreeMap<(Pin, String), usize>,
+    /// How many of the requests waited in line at their task, because it was full.
+    pub waited: usize,
+    /// How long each took since it was due, in no order. A request that is sent late, because too many are in flight,
+    /// takes longer.
+    pub took: Vec<Duration>,
+}
+
+impl Phase {
+    /// The time within which so many of a hundred requests were answered. Zero without answers.
+    pub fn percentile(&self, percent: usize) -> Duration {
+        let mut took = self.took.clone();
+        took.sort();
+        let rank = (took.len() * percent).div_ceil(100);
+        took.get(rank.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// The share of the requests that waited in line, in percent, or 100 without answers.
+    pub fn waited_percent(&self) -> usize {
+        (100 * self.waited)
+            .checked_div(self.took.len())
+            .unwrap_or(100)
+    }
 }
 
 impl Tally {
@@ -133,7 +177,7 @@ impl Tally {
     pub fn answered_by(&self, pin: &Pin, first: usize, last: usize) -> BTreeSet<&str> {
         let phases = self.phases.iter().take(last + 1).skip(first);
         phases
-            .flat_map(BTreeMap::keys)
+            .flat_map(|phase| phase.answered.keys())
             .filter(|(sent, _)| sent == pin)
             .map(|(_, deployment)| deployment.as_str())
             .collect()
@@ -161,6 +205,7 @@ pub struct Traffic {
 /// What the sender and the owner of steady traffic share.
 struct Shared {
     visitors: Vec<Visitor>,
+    in_flight: usize,
     pins: Mutex<Vec<Pin>>,
     tally: Mutex<Tally>,
     stop: Notify,
@@ -177,12 +222,26 @@ impl Traffic {
         per_second: u32,
         pins: Vec<Pin>,
     ) -> anyhow::Result<Traffic> {
+        Self::with_in_flight(env, per_second, pins, MAX_IN_FLIGHT)
+    }
+
+    /// The same, with so many requests in flight at most.
+    ///
+    /// # Errors
+    /// As [`Visitor::of`].
+    pub fn with_in_flight(
+        env: &TestEnvironment,
+        per_second: u32,
+        pins: Vec<Pin>,
+        in_flight: usize,
+    ) -> anyhow::Result<Traffic> {
         let visitors: anyhow::Result<_> = (0..CLIENTS).map(|_| Visitor::of(env)).collect();
         let shared = Arc::new(Shared {
             visitors: visitors?,
+            in_flight,
             pins: Mutex::new(pins),
             tally: Mutex::new(Tally {
-                phases: vec![BTreeMap::new()],
+                phases: vec![Phase::default()],
                 ..Tally::default()
             }),
             stop: Notify::new(),
@@ -199,7 +258,7 @@ impl Traffic {
 
     /// Starts a new phase of the tally.
     pub fn next_phase(&self) {
-        lock(&self.shared.tally).phases.push(BTreeMap::new());
+        lock(&self.shared.tally).phases.push(Phase::default());
     }
 
     /// Waits until as many requests of this phase as that are answered for each pin.
@@ -216,7 +275,7 @@ impl Traffic {
             );
             let phase = tally.phases.last().context("no phase")?;
             let answers = |pin: &Pin| -> usize {
-                let of_it = phase.iter().filter(|((sent, _), _)| sent == pin);
+                let of_it = phase.answered.iter().filter(|((sent, _), _)| sent == pin);
                 of_it.map(|(_, count)| count).sum()
             };
             let pins = lock(&self.shared.pins).clone();
@@ -248,11 +307,11 @@ impl Shared {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
         let mut requests = JoinSet::new();
         for number in 0.. {
-            tokio::select! {
+            let due = tokio::select! {
                 _ = self.stop.notified() => break,
-                _ = ticks.tick() => {}
-            }
-            if requests.len() >= MAX_IN_FLIGHT {
+                due = ticks.tick() => due,
+            };
+            if requests.len() >= self.in_flight {
                 requests.join_next().await;
             }
             let pin = {
@@ -264,21 +323,28 @@ impl Shared {
                 tally.sent += 1;
                 tally.phases.len() - 1
             };
-            requests.spawn(Arc::clone(&self).visit(number, pin, phase));
+            requests.spawn(Arc::clone(&self).visit(number, pin, phase, due));
             while requests.try_join_next().is_some() {}
         }
         while requests.join_next().await.is_some() {}
     }
 
-    async fn visit(self: Arc<Self>, number: usize, pin: Pin, phase: usize) {
+    async fn visit(self: Arc<Self>, number: usize, pin: Pin, phase: usize, due: Instant) {
         let answer = self.visitors[number % self.visitors.len()]
             .visit(&pin)
             .await;
         let mut tally = lock(&self.tally);
         match answer {
-            Ok(Answer { deployment, .. }) => {
+            Ok(Answer {
+                deployment,
+                in_line,
+                ..
+            }) => {
                 let key = (pin, deployment);
-                *tally.phases[phase].entry(key.clone()).or_default() += 1;
+                let phase = &mut tally.phases[phase];
+                *phase.answered.entry(key.clone()).or_default() += 1;
+                phase.waited += usize::from(in_line.is_some_and(|number| number > 0));
+                phase.took.push(due.elapsed());
                 *tally.answered.entry(key).or_default() += 1;
             }
             Err(why) => {

@@ -53,7 +53,7 @@ async fn show(env: &TestEnvironment) -> anyhow::Result<()> {
     for (key, count) in &tally.answered {
         let (pin, deployment) = key;
         // A request belongs to the phase in which it was sent.
-        let since = tally.phases[1].get(key).copied().unwrap_or(0);
+        let since = tally.phases[1].answered.get(key).copied().unwrap_or(0);
         let who = match pin {
             Pin::None => "new visitors",
             Pin::Header(_) | Pin::HeaderOverCookie { .. } => "pinned by header",
@@ -77,7 +77,9 @@ async fn show(env: &TestEnvironment) -> anyhow::Result<()> {
         (Pin::Header(first.name.clone()), &first.name),
         (Pin::Cookie(first.name.clone()), &first.name),
     ] {
-        let answers = tally.phases[1].get(&(pin.clone(), expected.clone()));
+        let answers = tally.phases[1]
+            .answered
+            .get(&(pin.clone(), expected.clone()));
         ensure!(
             answers.is_some_and(|answers| *answers > 0),
             "{pin:?} had no answer from {expected} after the switch"

@@ -1,10 +1,13 @@
 //! A task definition of the team's own under a deployment, and a command that runs once before it is made.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use futures_util::future::try_join_all;
-use scenarios::{Execution, TestEnvironment};
+use localcloud::time_scale::TimeScale;
+use scenarios::visitors::Pin;
+use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::{Value, json};
 
 use crate::settings::{NAME, put};
@@ -20,6 +23,7 @@ async fn a_release_runs_once_before_the_deployment_that_copies_a_base() -> Resul
     let live = env.active().await?.context("nothing is live")?;
     one_that_fails_is_undone_with_its_last_lines(&env, &live).await?;
     one_that_hangs_is_stopped_at_its_time(&env, &live).await?;
+    without_a_secret_it_fails_within_a_minute(&env, &live).await?;
     releases_of_pushes_in_a_row_do_not_overlap(&env).await?;
     env.aws(&["ssm", "delete-parameter", "--name", NAME])
         .await?;
@@ -156,6 +160,68 @@ async fn one_that_hangs_is_stopped_at_its_time(env: &TestEnvironment, live: &str
     let changes = env.change_calls_since(before);
     assert!(changes.iter().any(|call| call.operation == "StopTask"));
     Ok(())
+}
+
+/// The settings name a parameter that does not exist.
+async fn without_a_secret_it_fails_within_a_minute(
+    env: &TestEnvironment,
+    live: &str,
+) -> Result<()> {
+    const MISSING: &str = "/pulse/test/NOT-THERE";
+    let traffic = Traffic::start(env, 20, vec![Pin::None])?;
+    traffic.each_is_answered(1).await?;
+    let mut settings = json!({"secrets": {"API_KEY": MISSING}});
+    put(env, &settings.to_string()).await?;
+    let of_service = env.push_and_wait(&[]).await?;
+    settings["release"] = json!({"command": ["release", "0", "0"]});
+    put(env, &settings.to_string()).await?;
+    let of_release = env.push_and_wait(&[]).await?;
+    let (tally, _) = traffic.stop().await?;
+
+    let words = ["(ReleaseFailed)", "ResourceInitializationError", MISSING];
+    is_undone(env, &of_release, live, &words).await?;
+    for execution in [&of_service, &of_release] {
+        let Execution { name, cause, .. } = execution;
+        ensure!(execution.ending() == "Failed", "{name}: {cause}");
+        assert!(cause.contains(MISSING), "{cause}");
+        assert_eq!(env.remaining(name).await?, Vec::<String>::new());
+        // A machine that is slow makes fewer of these waits while the tasks start, and not more.
+        let path = execution.path();
+        let before_undo = path.iter().take_while(|state| **state != "UndoDeployment");
+        let waited: u32 = before_undo.map(|state| seconds_of(state)).sum();
+        assert!((1..60).contains(&waited), "{waited} s: {path:?}");
+        let undo = execution.entered("UndoDeployment").context("no undo")?;
+        println!(
+            "without a secret, {name} waited for {waited} s; by the history it began its undo after {:.0} s and failed \
+             after {:.0} s of AWS's time",
+            aws_seconds(execution, undo),
+            aws_seconds(execution, execution.history.len() - 1)
+        );
+    }
+    assert!(
+        of_service.cause.contains("(Unhealthy)"),
+        "{}",
+        of_service.cause
+    );
+    assert_eq!(env.active().await?.as_deref(), Some(live));
+    assert_eq!(tally.failed, Vec::<String>::new());
+    assert_eq!(tally.answered_by(&Pin::None, 0, 0), BTreeSet::from([live]));
+    Ok(())
+}
+
+/// How long a state of the deploy machine waits.
+fn seconds_of(state: &str) -> u32 {
+    match state {
+        "WaitForTargets" => 5,
+        "WaitForRelease" => 15,
+        _ => 0,
+    }
+}
+
+/// Seconds on AWS from the first event to this one, if the local cloud has its usual speed.
+fn aws_seconds(execution: &Execution, event: usize) -> f64 {
+    let at = |event: usize| execution.history[event].timestamp().as_secs_f64();
+    (at(event) - at(0)) / TimeScale::default().0
 }
 
 /// It failed with these words before anything but revisions was made, and those are deregistered.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use scenarios::machines::outcome;
-use scenarios::visitors::Pin;
+use scenarios::visitors::{Phase, Pin};
 use scenarios::{Execution, TestEnvironment, Traffic};
 use serde_json::{Value, json};
 
@@ -16,6 +16,87 @@ const BUSY: u32 = 40;
 const QUIET: u32 = 5;
 /// Requests per task and minute with which [`BUSY`] needs four tasks and [`QUIET`] one.
 const PER_TARGET: u32 = 60;
+
+/// What each task serves at once, and how long a request takes: 50 a second, so that two tasks serve half of [`LOAD`].
+const CAPACITY: [(&str, &str); 2] = [("CONCURRENT_REQUESTS", "4"), ("SERVICE_MILLISECONDS", "80")];
+/// Requests per second, of which 16 are in flight if none waits.
+const LOAD: u32 = 200;
+/// Requests in flight at most. Six tasks serve 24 at once, so that a request waits in line only when they are spread
+/// unevenly, and two tasks 8, so that most do. This holds on any machine: a slow one sends fewer.
+const IN_FLIGHT: usize = 20;
+
+/// What is live was scaled to six tasks, of which two can serve only half of its load.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn under_load_traffic_moves_only_to_as_many_tasks() -> Result<()> {
+    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    put(&env, json!({"desiredCount": 2})).await?;
+    let first = env.deploy_live(&CAPACITY).await?.name;
+    scale(&env, &first, 6).await?;
+    let traffic = Traffic::with_in_flight(&env, LOAD, vec![Pin::None], IN_FLIGHT)?;
+    traffic.each_is_answered(1000).await?;
+
+    traffic.next_phase();
+    let second = env.deploy_live(&CAPACITY).await?;
+    assert_eq!(second.output["desiredCount"], 6, "{}", second.output);
+    traffic.next_phase();
+    traffic.each_is_answered(1000).await?;
+
+    // The warm one gets as many before it is switched to.
+    scale(&env, &first, 2).await?;
+    traffic.next_phase();
+    let rollback = env.run("rollback", &json!({})).await?;
+    assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
+    assert_eq!(rollback.output["deploymentId"], json!(first));
+    assert_eq!(rollback.output["desiredCount"], 6, "{}", rollback.output);
+    env.reaches_visitors(&first).await?;
+    traffic.next_phase();
+    traffic.each_is_answered(1000).await?;
+
+    // What too few tasks do to the visitors: the input asks for two, and gets them.
+    traffic.next_phase();
+    let id = env.new_id();
+    env.push_without_event(&id, &CAPACITY).await?;
+    let input = json!({"deploymentId": id, "desiredCount": 2}).to_string();
+    let small = env.start_by_hand(&id, &input).await?;
+    assert_eq!(small.ending(), "Succeeded", "{}", small.cause);
+    env.reaches_visitors(&id).await?;
+    traffic.next_phase();
+    traffic.each_is_answered(1000).await?;
+
+    let (tally, rate) = traffic.stop().await?;
+    println!("{rate:.0} requests a second");
+    let names = [
+        "before, six tasks",
+        "during a push",
+        "after the push",
+        "during a rollback",
+        "after the rollback",
+        "during a push of two tasks",
+        "with two tasks",
+    ];
+    assert_eq!(tally.phases.len(), names.len());
+    for (name, phase) in names.iter().zip(&tally.phases) {
+        println!("{name}: {}", described(phase));
+    }
+    assert_eq!(tally.failed, Vec::<String>::new());
+    for (name, phase) in names[..5].iter().zip(&tally.phases) {
+        assert!(phase.waited_percent() < 25, "{name}: {}", described(phase));
+    }
+    let small = &tally.phases[6];
+    assert!(small.waited_percent() > 75, "{}", described(small));
+    env.tear_down().await;
+    Ok(())
+}
+
+fn described(phase: &Phase) -> String {
+    format!(
+        "{} answers, {} % waited in line, half took {:?} and 99 % at most {:?}",
+        phase.took.len(),
+        phase.waited_percent(),
+        phase.percentile(50),
+        phase.percentile(99)
+    )
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_version_is_as_large_as_what_it_replaces_and_no_request_fails() -> Result<()> {

@@ -188,7 +188,10 @@ async fn without_a_secret_it_fails_within_a_minute(
         // Also of its undo. A machine that is slow makes fewer of these waits while tasks start or stop, and not more.
         let path = execution.path();
         let waited: u32 = path.iter().map(|state| seconds_of(state)).sum();
-        assert!((1..60).contains(&waited), "{waited} s: {path:?}");
+        assert!(
+            (1..60).contains(&waited),
+            "{name} waited {waited} s: {cause}"
+        );
         let undo = execution.entered("UndoDeployment").context("no undo")?;
         println!(
             "without a secret, {name} waited for {waited} s; by the history it began its undo after {:.0} s and failed \

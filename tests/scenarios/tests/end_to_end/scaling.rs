@@ -48,6 +48,11 @@ async fn under_load_traffic_moves_only_to_as_many_tasks() -> Result<()> {
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
     assert_eq!(rollback.output["deploymentId"], json!(first));
     assert_eq!(rollback.output["desiredCount"], 6, "{}", rollback.output);
+    assert!(
+        comes_before(&rollback, "CheckRaisedTasks", "SwitchTraffic"),
+        "{:?}",
+        rollback.path()
+    );
     env.reaches_visitors(&first).await?;
     traffic.next_phase();
     traffic.each_is_answered(1000).await?;
@@ -143,12 +148,8 @@ async fn a_version_is_as_large_as_what_it_replaces_and_no_request_fails() -> Res
     assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
     assert_eq!(rollback.output["deploymentId"], json!(third.name));
     assert_eq!(rollback.output["desiredCount"], 6, "{}", rollback.output);
-    let before = |one: &str, other: &str| {
-        let (one, other) = (rollback.left(one), rollback.entered(other));
-        one.zip(other).is_some_and(|(one, other)| one < other)
-    };
     assert!(
-        before("CheckRaisedTasks", "SwitchTraffic"),
+        comes_before(&rollback, "CheckRaisedTasks", "SwitchTraffic"),
         "{:?}",
         rollback.path()
     );
@@ -180,7 +181,7 @@ async fn tasks_follow_the_load_until_a_version_drains_or_is_deleted() -> Result<
         switched.output
     );
     assert!(
-        registered_after_the_switch(&switched),
+        comes_before(&switched, "SwitchTraffic", "RegisterScaling"),
         "{:?}",
         switched.path()
     );
@@ -229,14 +230,10 @@ async fn tasks_follow_the_load_until_a_version_drains_or_is_deleted() -> Result<
     Ok(())
 }
 
-fn registered_after_the_switch(execution: &Execution) -> bool {
-    let (switched, registered) = (
-        execution.left("SwitchTraffic"),
-        execution.entered("RegisterScaling"),
-    );
-    switched
-        .zip(registered)
-        .is_some_and(|(switched, registered)| switched < registered)
+/// Whether the execution had left one state when it first entered the other.
+fn comes_before(execution: &Execution, one: &str, other: &str) -> bool {
+    let (one, other) = (execution.left(one), execution.entered(other));
+    one.zip(other).is_some_and(|(one, other)| one < other)
 }
 
 async fn put(env: &TestEnvironment, settings: Value) -> Result<()> {

@@ -374,6 +374,18 @@ async fn a_rescue_switches_first_and_raises_afterwards() {
 }
 
 #[tokio::test]
+async fn a_repair_raises_what_it_switched_to_and_knows_no_number_of_its_own() {
+    // The replaced one should have 6, and none of them is healthy; or its service was deleted by hand.
+    for (replaced, count) in [(6, 6), (0, 2)] {
+        let aws = live_with(replaced, 0);
+        aws.with(|state| state.activate(OLD));
+        let repair = json!({"desiredCount": 1, "switched": true});
+        roll_back(&aws, repair).await.unwrap();
+        assert_eq!(count_of(&aws, OLD), count);
+    }
+}
+
+#[tokio::test]
 async fn a_target_that_lost_its_service_is_a_conflict() {
     let lost: [fn(&mut State, &memory_aws::Call); 2] = [
         |state, _| state.service(OLD)["status"] = "INACTIVE".into(),

@@ -300,6 +300,9 @@ async fn a_rollback_to_a_draining_deployment_starts_fresh_tasks_and_to_a_deleted
     for words in [&*again, "no healthy target", &*first] {
         assert!(sweep.cause.contains(words), "{}", sweep.cause);
     }
+    // Its number of tasks is compared with that of the dead one, which has none.
+    assert!(sweep.left("RaiseCount").is_some(), "{:?}", sweep.path());
+    assert!(!sweep.cause.contains("as many tasks"), "{}", sweep.cause);
     assert_eq!(env.active().await?.as_ref(), Some(&first));
     env.reaches_visitors(&first).await?;
     // Who is pinned to the dead one does not wait until it has drained, once its last targets have left.

@@ -6,17 +6,31 @@ use aws_sdk_ecs::types::{SortOrder, TaskDefinition, TaskDefinitionField, TaskDef
 
 use crate::aws_error::{failed, found};
 use crate::tags::{self, Tags};
-use crate::{Baseline, DeploymentId, StepError, defaults};
+use crate::{Baseline, DeploymentId, Environment, StepError, defaults};
 
 /// The family that all deployments of the environment share.
 pub fn family(baseline: &Baseline) -> String {
-    format!("{}-app", baseline.environment)
+    of_environment(&baseline.environment, APPLICATION)
 }
 
 /// The family of the tasks that run before a deployment, all releases of the environment. One of its own makes them
 /// findable after they have stopped.
 pub fn release_family(baseline: &Baseline) -> String {
-    format!("{}-release", baseline.environment)
+    of_environment(&baseline.environment, RELEASE)
+}
+
+/// Whether it is a family that deployments of the environment register.
+pub fn is_of_deployments(environment: &Environment, family: &str) -> bool {
+    [APPLICATION, RELEASE]
+        .iter()
+        .any(|own| of_environment(environment, own) == family)
+}
+
+const APPLICATION: &str = "app";
+const RELEASE: &str = "release";
+
+fn of_environment(environment: &Environment, name: &str) -> String {
+    format!("{environment}-{name}")
 }
 
 /// A revision and its tags, or `None` when it does not exist any more.

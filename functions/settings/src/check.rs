@@ -39,9 +39,10 @@ fn wrong<T>(field: impl Into<String>, why: impl Into<String>) -> Result<T, Wrong
 
 fn between(field: &str, value: Option<u32>, least: u32, most: u32) -> Result<(), Wrong> {
     match value {
-        Some(value) if !(least..=most).contains(&value) => {
-            wrong(field, format!("must be between {least} and {most}"))
-        }
+        Some(value) if !(least..=most).contains(&value) => wrong(
+            field,
+            format!("is {value}, and must be between {least} and {most}"),
+        ),
         _ => Ok(()),
     }
 }
@@ -69,7 +70,9 @@ impl Fields {
         {
             return wrong(
                 "memory",
-                format!("Fargate offers {memory} MiB with no size of CPU"),
+                format!(
+                    "Fargate offers {memory} MiB with no size of CPU; leave it out for the least that goes with `cpu`"
+                ),
             );
         }
         check_variables("environment", self.environment.as_ref())?;
@@ -126,7 +129,8 @@ fn check_health(health: &HealthFields) -> Result<(), Wrong> {
             return wrong(
                 "health.path",
                 format!(
-                    "must begin with `/` and have at most {MAX_PATH} characters, none of them a space"
+                    "is `{}`, and must begin with `/` and have at most {MAX_PATH} characters, none of them a space",
+                    printable(path, 100)
                 ),
             );
         }
@@ -151,8 +155,9 @@ fn check_family(field: &str, family: Option<&str>) -> Result<(), Wrong> {
         return wrong(
             field,
             format!(
-                "must be the family of a task definition, without a revision: up to {MAX_FAMILY} letters, digits, hyphens \
-                 and underscores"
+                "is `{}`, and must be the family of a task definition, without a revision: up to {MAX_FAMILY} letters, \
+                 digits, hyphens and underscores",
+                printable(family, 100)
             ),
         );
     }
@@ -168,13 +173,20 @@ fn check_scaling(scaling: &Scaling) -> Result<(), Wrong> {
 }
 
 /// Refuses tasks that would be more than the most from the beginning.
-pub(crate) fn check_scaling_count(scaling: &Scaling, desired_count: u32) -> Result<(), Wrong> {
+pub(crate) fn check_scaling_count(
+    scaling: &Scaling,
+    desired_count: Option<u32>,
+) -> Result<(), Wrong> {
+    let is_default = desired_count.is_none();
+    let desired_count = desired_count.unwrap_or(defaults::DESIRED_COUNT);
     if scaling.max < desired_count {
         return wrong(
             "scaling.max",
             format!(
-                "is {}, and `desiredCount` is {desired_count}, which are the least tasks",
-                scaling.max
+                "is {}, and `desiredCount`, the least number of tasks, is {desired_count}{}; raise `scaling.max` or give \
+                 a smaller `desiredCount`",
+                scaling.max,
+                if is_default { " by default" } else { "" },
             ),
         );
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lifecycle::printable::printable;
 use lifecycle::scaling::Scaling;
-use lifecycle::{Baseline, DeploymentId, StepError, defaults};
+use lifecycle::{DeploymentId, Environment, StepError, defaults, task_definition};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -74,8 +74,25 @@ pub struct Health {
 }
 
 impl Deployment {
+    /// What a push runs, whose input names nothing but the id: the settings and the defaults. Which task definition a
+    /// base is, is not known before the deployment, so that only the name of the base is checked.
+    ///
+    /// # Errors
+    /// `InvalidSettings` when every push would be refused.
+    pub fn of_push(settings: Document, environment: &Environment) -> Result<Self, StepError> {
+        let id = format!("{environment}-20000101-000000Z").parse();
+        let input = Input {
+            deployment_id: id.map_err(|why| settings.source.error(why))?,
+            image_digest: None,
+            fields: Fields::default(),
+        };
+        base_of(&input, Some(&settings), environment)?;
+        let health_timeout = defaults::HEALTH_TIMEOUT_SECONDS;
+        Self::of(input, Some(settings), None, health_timeout)
+    }
+
     /// Merges the input with the settings, and both with the defaults, or with `base`: the task definition that
-    /// [`base_of`] names, as AWS describes it.
+    /// [`base_of`] names, as AWS describes it. `health_timeout_seconds` is the default of the environment.
     ///
     /// # Errors
     /// `InvalidInput` or `InvalidSettings` when a field that is right by itself does not go with another, or with the
@@ -84,7 +101,7 @@ impl Deployment {
         input: Input,
         settings: Option<Document>,
         base: Option<&Value>,
-        baseline: &Baseline,
+        health_timeout_seconds: u32,
     ) -> Result<Self, StepError> {
         let (settings_source, settings) = match settings {
             Some(document) => (document.source, document.fields),
@@ -138,7 +155,7 @@ impl Deployment {
         }
         let desired_count = fields.desired_count.unwrap_or(defaults::DESIRED_COUNT);
         if let Some(scaling) = &fields.scaling {
-            check_scaling_count(scaling, desired_count).map_err(|(field, why)| {
+            check_scaling_count(scaling, fields.desired_count).map_err(|(field, why)| {
                 source(named.scaling.is_some() || named.desired_count.is_some())
                     .refused(&field, why)
             })?;
@@ -160,8 +177,10 @@ impl Deployment {
             None => None,
             Some(release) => Some(Release {
                 command: release.command.ok_or_else(|| {
-                    source(named.release.is_some())
-                        .refused("release.command", "is needed: it is what runs")
+                    source(named.release.is_some()).refused(
+                        "release.command",
+                        "is needed, because it is what runs; give it, or leave `release` out",
+                    )
                 })?,
                 timeout_seconds: release
                     .timeout_seconds
@@ -169,9 +188,7 @@ impl Deployment {
             }),
         };
         let health = fields.health.unwrap_or_default();
-        let timeout_seconds = health
-            .timeout_seconds
-            .unwrap_or(baseline.health_timeout_seconds);
+        let timeout_seconds = health.timeout_seconds.unwrap_or(health_timeout_seconds);
         Ok(Deployment {
             deployment_id: input.deployment_id,
             desired_count,
@@ -200,15 +217,28 @@ impl Deployment {
 }
 
 /// The family that the deployment copies, if it copies one, and where it is named.
+///
+/// # Errors
+/// `InvalidInput` or `InvalidSettings` when it is one that deployments of the environment make.
 pub fn base_of<'a>(
     input: &'a Input,
     settings: Option<&'a Document>,
-) -> Option<(&'a str, &'a Source)> {
+    environment: &Environment,
+) -> Result<Option<(&'a str, &'a Source)>, StepError> {
     let named = input.fields.base.as_deref().map(|it| (it, &Source::Input));
-    named.or_else(|| {
+    let named = named.or_else(|| {
         let settings = settings?;
         Some((settings.fields.base.as_deref()?, &settings.source))
-    })
+    });
+    match named {
+        Some((family, source)) if task_definition::is_of_deployments(environment, family) => {
+            let why = format!(
+                "{family} is a family of the deployments themselves; name one that your team registers"
+            );
+            Err(source.refused("base", why))
+        }
+        named => Ok(named),
+    }
 }
 
 /// Checks the size of a task, which is that of the base where it is absent.
@@ -237,7 +267,7 @@ fn check_size(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifecycle::ErrorName;
+    use lifecycle::{Baseline, ErrorName};
 
     fn merged(input: Value, settings: Option<Value>) -> Result<Deployment, StepError> {
         merged_with(input, settings, None)
@@ -259,7 +289,7 @@ mod tests {
             Document::read(&baseline.environment, Some(7), &settings.to_string())
                 .expect("valid by itself")
         });
-        Deployment::of(input, settings, base, &baseline)
+        Deployment::of(input, settings, base, baseline.health_timeout_seconds)
     }
 
     #[test]
@@ -416,6 +446,84 @@ mod tests {
             let error = merged(input, Some(settings)).unwrap_err();
             assert_eq!(error.name, name, "{error}");
             assert!(error.message.contains(why), "{error}");
+        }
+    }
+
+    /// What a push would run with this document.
+    fn pushed(settings: &Value) -> Result<Deployment, StepError> {
+        let environment = "test".parse().expect("a name");
+        let document = Document::read(&environment, None, &settings.to_string())?;
+        Deployment::of_push(document, &environment)
+    }
+
+    #[test]
+    fn a_push_runs_what_the_first_step_makes_of_an_input_that_names_only_the_id() {
+        for settings in [
+            json!({}),
+            json!({"desiredCount": 4, "cpu": 512, "scaling": {"max": 4, "cpuPercent": 60}}),
+            json!({"base": "web", "cpu": 512, "release": {"command": ["migrate"]}}),
+        ] {
+            let pushed = pushed(&settings).expect("right");
+            let expected = merged(json!({}), Some(settings)).expect("right");
+            let deployment_id = pushed.deployment_id.clone();
+            assert_eq!(deployment_id.environment().as_str(), "test");
+            assert_eq!(
+                pushed,
+                Deployment {
+                    deployment_id,
+                    ..expected
+                }
+            );
+        }
+    }
+
+    #[test]
+    fn settings_that_only_an_input_could_complete_are_refused_for_a_push() {
+        for (settings, input, words) in [
+            (
+                json!({"release": {"timeoutSeconds": 60}}),
+                json!({"release": {"command": ["migrate"]}}),
+                ["`release.command`: is needed", "leave `release` out"],
+            ),
+            (
+                json!({"scaling": {"max": 1, "cpuPercent": 60}}),
+                json!({"desiredCount": 1}),
+                [
+                    "`scaling.max`: is 1, and `desiredCount`, the least number of tasks, is 2 by default",
+                    "raise `scaling.max`",
+                ],
+            ),
+            (
+                json!({"memory": 8192}),
+                json!({"cpu": 1024}),
+                [
+                    "`memory`: Fargate does not offer 8192 MiB with cpu 256",
+                    "8192 MiB goes with cpu 1024, 2048, 4096",
+                ],
+            ),
+            (
+                json!({"base": "test-app"}),
+                json!({"base": "web"}),
+                [
+                    "`base`: test-app is a family of the deployments",
+                    "your team",
+                ],
+            ),
+            (
+                json!({"base": "test-release"}),
+                json!({"base": "web"}),
+                [
+                    "`base`: test-release is a family of the deployments",
+                    "your team",
+                ],
+            ),
+        ] {
+            merged(input, Some(settings.clone())).expect("an input completes it");
+            let error = pushed(&settings).expect_err("a push has no input");
+            assert_eq!(error.name, ErrorName::InvalidSettings, "{error}");
+            for words in words {
+                assert!(error.message.contains(words), "{error}");
+            }
         }
     }
 

@@ -66,13 +66,16 @@ pub fn check(cpu: u32, memory: u32) -> Result<(), (&'static str, String)> {
     if memories.contains(&memory) {
         Ok(())
     } else {
-        Err((
-            "memory",
-            format!(
-                "Fargate does not offer {memory} MiB with cpu {cpu}; it offers {}",
-                listed(memories)
-            ),
-        ))
+        let offered = listed(memories);
+        let mut why =
+            format!("Fargate does not offer {memory} MiB with cpu {cpu}; it offers {offered}");
+        let with: Vec<_> = cpus()
+            .filter(|cpu| crate::fargate::memories(*cpu).is_some_and(|it| it.contains(&memory)))
+            .collect();
+        if !with.is_empty() {
+            why += &format!(", and {memory} MiB goes with cpu {}", listed(with));
+        }
+        Err(("memory", why))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The task definition that a deployment copies, as it is now: the deployment keeps this revision.
 
 use aws_sdk_ecs::Client;
-use lifecycle::{Baseline, StepError, raw_task_definition, task_definition};
+use lifecycle::{Baseline, StepError, raw_task_definition};
 use serde_json::Value;
 use settings::{Document, Input, base_of};
 
@@ -17,24 +17,17 @@ pub async fn read(
     input: &Input,
     settings: Option<&Document>,
 ) -> Result<Option<Value>, StepError> {
-    let Some((family, source)) = base_of(input, settings) else {
+    let Some((family, source)) = base_of(input, settings, &baseline.environment)? else {
         return Ok(None);
     };
-    let refused = |why| source.refused("base", why);
-    let own = [
-        task_definition::family(baseline),
-        task_definition::release_family(baseline),
-    ];
-    if own.iter().any(|own| own == family) {
-        return Err(refused(format!(
-            "{family} is a family of the deployments themselves"
-        )));
-    }
     match raw_task_definition::read(ecs, family).await? {
         Some(definition) => Ok(Some(definition)),
-        None => Err(refused(format!(
-            "there is no active task definition of the family {family}; register one, or correct the name"
-        ))),
+        None => Err(source.refused(
+            "base",
+            format_args!(
+                "there is no active task definition of the family {family}; register one, or correct the name"
+            ),
+        )),
     }
 }
 

@@ -118,7 +118,8 @@ pub async fn run(
         if let Some(of_base) = base.as_ref().and_then(base::architecture) {
             architecture = of_base.to_owned();
         }
-        let own = Deployment::of(input.clone(), settings, base.as_ref(), baseline)?;
+        let health_timeout = baseline.health_timeout_seconds;
+        let own = Deployment::of(input.clone(), settings, base.as_ref(), health_timeout)?;
         deployment = Some(own);
     }
     let image_digest = if verdict == Verdict::AlreadyActive {

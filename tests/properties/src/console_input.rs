@@ -52,7 +52,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
 pub fn validated(body: &[u8]) -> Result<(Input, Deployment), StepError> {
     let baseline = Baseline::for_tests();
     let input = Input::read(payload::decode(body)?, &baseline, NOW)?;
-    let deployment = Deployment::of(input.clone(), None, None, &baseline)?;
+    let deployment = Deployment::of(input.clone(), None, None, baseline.health_timeout_seconds)?;
     Ok((input, deployment))
 }
 

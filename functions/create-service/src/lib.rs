@@ -55,6 +55,9 @@ pub enum Undone {
 
 /// Adopts the deployment's service if it matches the input, else creates it.
 ///
+/// Only the grace period of an adopted service is made as the input says. The run that created the service may have
+/// read other settings, and a change of the grace period replaces no task.
+///
 /// A service of the deployment that runs something else, because an earlier run was started with another input, is a
 /// conflict. However many tasks it has, it is not. To continue would make live what this run did not ask for, and to change the
 /// service would replace tasks that may have visitors. So nothing is changed. If it was never live, the undo
@@ -66,12 +69,8 @@ pub enum Undone {
 /// force yet, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Output, StepError> {
     let deployment = &input.deployment_id;
-    let adopted = |service_arn| Output {
-        service_arn,
-        outcome: Origin::Adopted,
-    };
-    if let Some(arn) = adopt(service::look_up(ecs, baseline, deployment).await?, &input)? {
-        return Ok(adopted(arn));
+    if let Some(adopted) = adopt_and_correct(ecs, baseline, &input).await? {
+        return Ok(adopted);
     }
     let attempt = format!("create service {deployment}");
     let error = match create(ecs, baseline, &input)?.send().await {
@@ -88,9 +87,9 @@ pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Outp
     let mut error = failed(&attempt, error);
     // The name is taken by a call whose answer was lost, by another run, or by a service of another owner.
     if known == Some(CreateError::NameTaken)
-        && let Some(arn) = adopt(service::look_up(ecs, baseline, deployment).await?, &input)?
+        && let Some(adopted) = adopt_and_correct(ecs, baseline, &input).await?
     {
-        return Ok(adopted(arn));
+        return Ok(adopted);
     }
     // A name that was taken a moment ago but is free now is transient too: the next attempt finds either
     // the service or the free name.
@@ -98,6 +97,36 @@ pub async fn run(ecs: &Client, baseline: &Baseline, input: Input) -> Result<Outp
         error.name = ErrorName::Transient;
     }
     Err(error)
+}
+
+/// The deployment's service with the grace period of the input, or `None` when there is none.
+async fn adopt_and_correct(
+    ecs: &Client,
+    baseline: &Baseline,
+    input: &Input,
+) -> Result<Option<Output>, StepError> {
+    let deployment = &input.deployment_id;
+    let found = service::look_up(ecs, baseline, deployment).await?;
+    let Some(service) = adopt(found, input)? else {
+        return Ok(None);
+    };
+    // A drain has raised it, and a drain alone takes that back: with less, ECS would replace tasks that drain.
+    let is_raised = service::keeps_unhealthy(&service);
+    if let Some(wanted) = input.grace_seconds.map(in_ecs)
+        && service.health_check_grace_period_seconds() != Some(wanted)
+        && !is_raised
+    {
+        service::set_grace_period(ecs, baseline, deployment, wanted).await?;
+    }
+    Ok(service.service_arn.map(|service_arn| Output {
+        service_arn,
+        outcome: Origin::Adopted,
+    }))
+}
+
+/// Seconds as ECS takes them.
+fn in_ecs(seconds: u32) -> i32 {
+    seconds.try_into().unwrap_or(i32::MAX)
 }
 
 /// Without a client token: how long AWS replays one is not documented, and a deployment that was undone
@@ -140,7 +169,7 @@ fn create(
         // Enabled by default; it would stop tasks that have visitors:
         // https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-rebalancing.html
         .availability_zone_rebalancing(AvailabilityZoneRebalancing::Disabled)
-        .health_check_grace_period_seconds(grace_seconds.try_into().unwrap_or(i32::MAX))
+        .health_check_grace_period_seconds(in_ecs(grace_seconds))
         .propagate_tags(PropagateTags::Service)
         .enable_ecs_managed_tags(true)
         .enable_execute_command(false)
@@ -156,8 +185,8 @@ fn desired_count(input: &Input) -> Result<i32, StepError> {
     })
 }
 
-/// The ARN of the service to adopt, or `None` when there is no service of that name.
-fn adopt(found: Found, input: &Input) -> Result<Option<String>, StepError> {
+/// The service to adopt, or `None` when there is no service of that name.
+fn adopt(found: Found, input: &Input) -> Result<Option<Service>, StepError> {
     let deployment = &input.deployment_id;
     match found {
         Found::Nothing => Ok(None),
@@ -175,7 +204,7 @@ fn adopt(found: Found, input: &Input) -> Result<Option<String>, StepError> {
         Found::Ours(service) => {
             let differences = differences(&service, input);
             if differences.is_empty() {
-                return Ok(service.service_arn);
+                return Ok(Some(*service));
             }
             Err(StepError::new(
                 ErrorName::ResourceConflict,

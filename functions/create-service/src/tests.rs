@@ -358,6 +358,68 @@ async fn a_missing_cluster_is_a_configuration_error() {
     assert!(error.message.contains(ID), "{error}");
 }
 
+/// The service that an earlier run made, with this grace period.
+fn with_grace(seconds: i32) -> MemoryAws {
+    let aws = with_service("ACTIVE", own_tags(ID));
+    aws.with(|state| state.service(ID)["healthCheckGracePeriodSeconds"] = json!(seconds));
+    aws
+}
+
+fn grace(aws: &MemoryAws) -> Value {
+    aws.with(|state| state.service(ID)["healthCheckGracePeriodSeconds"].clone())
+}
+
+#[tokio::test]
+async fn an_adopted_service_gets_the_grace_period_of_this_input_and_no_new_tasks() {
+    let aws = with_grace(600);
+    let other = json!({"graceSeconds": 90});
+    let output = run_with(&aws, other.clone()).await.unwrap();
+    assert_eq!(output.outcome, Origin::Adopted);
+    let update = json!({"cluster": "test", "service": ID, "healthCheckGracePeriodSeconds": 90});
+    assert_eq!(aws.calls_to("UpdateService"), [update]);
+    assert_eq!(grace(&aws), 90);
+    run_with(&aws, other).await.unwrap();
+    assert_eq!(aws.count("UpdateService"), 1, "it is right already");
+    // A machine of an earlier version does not say it.
+    run_step(&aws).await.unwrap();
+    assert_eq!(grace(&aws), 90);
+    assert_eq!(aws.changes().len(), 1, "{aws:?}");
+}
+
+#[tokio::test]
+async fn a_service_that_another_run_was_faster_to_create_gets_the_grace_period_of_this_input() {
+    let aws = with_race(own_tags(ID));
+    run_with(&aws, json!({"graceSeconds": 90})).await.unwrap();
+    assert_eq!(grace(&aws), 90);
+}
+
+#[tokio::test]
+async fn a_grace_period_that_a_drain_has_raised_stays() {
+    let aws = with_grace(i32::MAX);
+    run_with(&aws, json!({"graceSeconds": 90})).await.unwrap();
+    assert!(aws.changes().is_empty(), "{aws:?}");
+}
+
+#[tokio::test]
+async fn a_correction_whose_answer_was_lost_is_there_for_the_next_run() {
+    let aws = with_grace(600);
+    aws.on("UpdateService").loses_the_answer("ServerException");
+    let input = json!({"graceSeconds": 90});
+    let error = run_with(&aws, input.clone()).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert!(error.message.contains(ID), "{error}");
+    run_with(&aws, input).await.unwrap();
+    assert_eq!((grace(&aws), aws.count("UpdateService")), (json!(90), 1));
+}
+
+#[tokio::test]
+async fn a_service_that_runs_something_else_keeps_its_grace_period() {
+    let aws = with_grace(600);
+    let other = json!({"taskDefinitionArn": "task-definition:2", "graceSeconds": 90});
+    run_with(&aws, other).await.unwrap_err();
+    assert!(aws.changes().is_empty(), "{aws:?}");
+}
+
 #[tokio::test]
 async fn the_grace_period_is_as_the_input_says() {
     let aws = aws();

@@ -13,13 +13,16 @@
 #   PIPELINE_PARAMETERS   more parameters of infra/pipeline.yaml, such as "HealthTimeoutSeconds=900"
 #   SETTINGS              a file of JSON with the settings of all deployments, which becomes the parameter
 #                         /pulse/<env>/settings; the parameter stays the same if left out
-#   SKIP_BUILD            1 deploys the packages that are already in target/lambda
+#   SKIP_BUILD            1 deploys the packages that are already in target/lambda, and builds nothing
+#   CHECK_SETTINGS        the program that checks SETTINGS; default: check-settings, which is built with cargo unless
+#                         SKIP_BUILD=1
 #
 # DOMAIN and the certificate are required the first time and optional later. A CERTIFICATE_ARN that differs from the
 # listener's replaces it. Account, region and credentials come from the AWS CLI (AWS_PROFILE, AWS_REGION, ...).
 set -euo pipefail
 : "${SETTINGS:=}"
 [[ -z $SETTINGS || $SETTINGS == /* ]] || SETTINGS=$PWD/$SETTINGS
+[[ ${CHECK_SETTINGS:-} != */* || $CHECK_SETTINGS == /* ]] || CHECK_SETTINGS=$PWD/$CHECK_SETTINGS
 cd "$(dirname "$0")/.."
 
 # A parameter of the tier Standard has 4 KB at most, and one of the tier Advanced 8 KB.
@@ -342,10 +345,30 @@ zones_of() {
   echo "$zones"
 }
 
-# Checks the file of settings before anything is made. The checks of single fields belong here too.
+# Checks the file of settings before anything is made, as the first step of a deployment does after a push.
 check_settings() {
-  local size why
+  local checker=() why
   [[ -f $SETTINGS && -r $SETTINGS ]] || fail "SETTINGS names $SETTINGS, which is not a file that can be read"
+  if [[ $CHECK_SETTINGS ]]; then
+    checker=("$CHECK_SETTINGS")
+  elif [[ $SKIP_BUILD != 1 ]]; then
+    say "building check-settings"
+    cargo build --quiet --locked --package settings --bin check-settings ||
+      fail "cannot build check-settings, which checks $SETTINGS; nothing was changed"
+    checker=(cargo run --quiet --locked --package settings --bin check-settings --)
+  fi
+  if [[ ${#checker[@]} == 0 ]]; then
+    check_syntax_of_settings
+    say "$SETTINGS: only the syntax was checked, because SKIP_BUILD=1 builds no check-settings; if a field is wrong, every push will be refused with its name"
+  else
+    why=$("${checker[@]}" "$ENV" "$SETTINGS" 2>&1) || fail "${why:-${checker[0]} failed}"
+    say "$SETTINGS: every field was checked"
+  fi
+}
+
+# Checks what can be checked without check-settings: that Parameter Store takes the file, and that it is JSON.
+check_syntax_of_settings() {
+  local size why
   size=$(($(wc -c <"$SETTINGS")))
   ((size <= MAX_BYTES_OF_SETTINGS)) ||
     fail "$SETTINGS has $size bytes, and Parameter Store takes $MAX_BYTES_OF_SETTINGS at most"
@@ -405,7 +428,7 @@ name_servers() {
   fi
 }
 
-: "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=}" "${SKIP_BUILD:=}"
+: "${ENV:=}" "${DOMAIN:=}" "${CERTIFICATE_ARN:=}" "${HOSTED_ZONE_ID:=}" "${ARCH:=}" "${SKIP_BUILD:=}" "${CHECK_SETTINGS:=}"
 : "${IMAGE_ARCH:=}" "${BASELINE_PARAMETERS:=}" "${PIPELINE_PARAMETERS:=}"
 
 [[ -n $ENV ]] || fail "which environment? For example: make deploy ENV=test DOMAIN=test.example.com CERTIFICATE_ARN=arn:aws:acm:..."

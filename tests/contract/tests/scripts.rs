@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Answers a call by the first file of answers whose pattern matches it: the pattern, the exit status and the
@@ -42,9 +42,7 @@ impl Deploy {
         let _ = fs::remove_dir_all(&folder);
         fs::create_dir_all(folder.join("answers")).unwrap();
         for (program, text) in [("aws", AWS), ("sleep", SLEEP), ("dig", DIG)] {
-            let path = folder.join(program);
-            fs::write(&path, text).unwrap();
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+            write_program(&folder.join(program), text);
         }
         Deploy { folder, answers: 0 }
     }
@@ -78,11 +76,22 @@ impl Deploy {
         self.answers(&pattern, status)
     }
 
+    /// A program of this name on the `PATH`, a script of Bash.
+    fn program(self, name: &str, script: &str) -> Self {
+        write_program(&self.folder.join(name), &format!("#!/bin/bash\n{script}\n"));
+        self
+    }
+
+    /// The path of a file of this run.
+    fn path(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+
     /// A file of settings with this text.
     fn settings(&self, text: &str) -> String {
-        let path = self.folder.join("settings.json");
+        let path = self.path("settings.json");
         fs::write(&path, text).unwrap();
-        path.display().to_string()
+        path
     }
 
     fn run(self, variables: &[(&str, &str)]) -> Ended {
@@ -108,6 +117,11 @@ impl Deploy {
                 .collect(),
         }
     }
+}
+
+fn write_program(path: &Path, text: &str) {
+    fs::write(path, text).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
 }
 
 impl Ended {
@@ -453,6 +467,88 @@ fn settings_that_cannot_be_stored_are_refused_before_anything_is_made() {
     deploy
         .run(&[("SETTINGS", "no.json")])
         .refused("not a file that can be read");
+}
+
+/// What `check-settings` says of a field, and the exit status with which it refuses.
+const WRONG_FIELD: &str = "settings.json: invalid settings (/pulse/test/settings): field `cpu`: ";
+
+#[test]
+fn settings_that_every_push_would_be_refused_for_change_nothing() {
+    let wrong = |name: &str| {
+        let deploy = deployed(name)
+            .status("test-*", "UPDATE_COMPLETE")
+            .program("checker", &format!("echo '{WRONG_FIELD}' >&2; exit 2"));
+        let file = deploy.settings("{\"cpu\": 300}");
+        (deploy, file)
+    };
+    let (deploy, file) = wrong("wrong-field");
+    let checker = deploy.path("checker");
+    deploy
+        .run(&[("SETTINGS", &file), ("CHECK_SETTINGS", &checker)])
+        .refused(&format!("deploy: {WRONG_FIELD}"));
+
+    // By default it is built, and nothing else before it.
+    let (deploy, file) = wrong("wrong-field-of-a-build");
+    let cargo = "echo \"cargo $*\" >>\"$(dirname \"$0\")/calls\"\n[[ $1 != run ]] || exec \"$(dirname \"$0\")/checker\"";
+    let ended = deploy
+        .program("cargo", cargo)
+        .run(&[("SETTINGS", &file), ("SKIP_BUILD", "")]);
+    let built = "--quiet --locked --package settings --bin check-settings";
+    let run = format!("cargo run {built} -- test {file}");
+    assert_eq!(ended.calls, [format!("cargo build {built}"), run]);
+    ended.refused(&format!("deploy: {WRONG_FIELD}"));
+
+    for (name, body, words) in [
+        ("killed", "kill -9 $$", "checker failed"),
+        ("not-a-program", "", "No such file"),
+    ] {
+        let deploy = deployed(name).status("test-*", "UPDATE_COMPLETE");
+        let file = deploy.settings("{}");
+        let deploy = match body {
+            "" => deploy,
+            body => deploy.program("checker", body),
+        };
+        let checker = deploy.path("checker");
+        deploy
+            .run(&[("SETTINGS", &file), ("CHECK_SETTINGS", &checker)])
+            .refused(words);
+    }
+
+    let deploy = deployed("no-build").status("test-*", "UPDATE_COMPLETE");
+    let file = deploy.settings("{}");
+    deploy
+        .program("cargo", "exit 101")
+        .run(&[("SETTINGS", &file), ("SKIP_BUILD", "")])
+        .refused("cannot build check-settings");
+}
+
+#[test]
+fn settings_that_are_right_are_stored_after_the_check() {
+    let deploy = deployed("right-settings").status("test-*", "UPDATE_COMPLETE");
+    let file = deploy.settings("{\"cpu\": 512}");
+    let checker = "echo \"checker $*\" >>\"$(dirname \"$0\")/calls\"";
+    let deploy = deploy.program("checker", checker);
+    let checker = deploy.path("checker");
+    let ended = deploy.run(&[("SETTINGS", &file), ("CHECK_SETTINGS", &checker)]);
+    assert!(ended.is_success, "{}", ended.said);
+    assert_eq!(ended.calls[0], format!("checker test {file}"));
+    assert!(ended.said.contains("every field was checked"));
+    assert!(ended.called("ssm put-parameter"), "{:?}", ended.calls);
+}
+
+/// A wrong field is then found by the next deployment.
+#[test]
+fn without_check_settings_the_script_says_what_it_did_not_check() {
+    let deploy = deployed("skipped-build").status("test-*", "UPDATE_COMPLETE");
+    let file = deploy.settings("{\"cpu\": 300}");
+    let ended = deploy.run(&[("SETTINGS", &file)]);
+    for words in [
+        "only the syntax was checked, because SKIP_BUILD=1 builds no check-settings",
+        &file,
+    ] {
+        assert!(ended.said.contains(words), "{}", ended.said);
+    }
+    assert!(ended.is_success && ended.called("ssm put-parameter"));
 }
 
 #[test]

@@ -217,28 +217,24 @@ fn check_variables(field: &str, variables: Option<&Variables>) -> Result<(), Wro
         return Ok(());
     };
     for (name, value) in variables {
-        let shown = printable(name, 64);
+        let path = format!("{field}.{}", printable(name, 64));
         let valid = !name.starts_with(|first: char| first.is_ascii_digit())
             && !name.is_empty()
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
         if !valid {
             return wrong(
-                field,
-                format!(
-                    "`{shown}` is not the name of a variable: letters, digits and underscores, not beginning with a digit"
-                ),
+                path,
+                "is not the name of a variable: letters, digits and underscores, not beginning with a digit",
             );
         }
         if defaults::RESERVED_VARIABLES.contains(&name.as_str()) {
-            return wrong(field, format!("`{shown}` is set by the deployment itself"));
+            return wrong(path, "is set by the deployment itself; leave it out");
         }
         // A process cannot be started with one, and ECS would show that only by a task that never starts.
         if value.contains('\0') {
             return wrong(
-                field,
-                format!(
-                    "the value of `{shown}` contains the character NUL, which a variable cannot hold"
-                ),
+                path,
+                "contains the character NUL, which a variable cannot hold",
             );
         }
     }

@@ -200,17 +200,17 @@ mod tests {
             ),
             (
                 r#"{"environment": {"PORT": "1"}}"#,
-                "`environment`",
-                "`PORT` is set",
+                "`environment.PORT`",
+                "is set by the deployment",
             ),
             (
                 r#"{"secrets": {"PORT": "/a"}}"#,
-                "`secrets`",
-                "`PORT` is set",
+                "`secrets.PORT`",
+                "is set by the deployment",
             ),
             (
                 r#"{"secrets": {"1A": "/a"}}"#,
-                "`secrets`",
+                "`secrets.1A`",
                 "not the name of a variable",
             ),
             (

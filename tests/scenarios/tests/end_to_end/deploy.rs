@@ -14,7 +14,9 @@ use scenarios::{TestEnvironment, Traffic, Visitor};
 use serde_json::{Value, json};
 
 use crate::input::wrong_input_is_refused_and_its_field_is_named;
-use crate::settings::the_next_deployment_runs_with_the_settings;
+use crate::settings::{
+    every_wrong_document_is_refused_and_makes_nothing, the_next_deployment_runs_with_the_settings,
+};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id() -> Result<()> {
@@ -107,6 +109,7 @@ async fn an_image_goes_live_by_its_push_or_by_an_execution_started_with_its_id()
 
     replaced_tasks_know_a_rotated_secret(&env, &id).await?;
     the_next_deployment_runs_with_the_settings(&env).await?;
+    every_wrong_document_is_refused_and_makes_nothing(&env).await?;
     env.tear_down().await;
     Ok(())
 }

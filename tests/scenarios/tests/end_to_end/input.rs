@@ -63,7 +63,7 @@ pub async fn wrong_input_is_refused_and_its_field_is_named(env: &TestEnvironment
         (
             "reserved-variable",
             json!({"deploymentId": id, "environment": {"PORT": "80"}}),
-            &["`environment`", "PORT"],
+            &["`environment.PORT`", "leave it out"],
         ),
         ("missing-id", json!({}), &["missing field `deploymentId`"]),
         (

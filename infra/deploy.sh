@@ -347,7 +347,7 @@ zones_of() {
 
 # Checks the file of settings before anything is made, as the first step of a deployment does after a push.
 check_settings() {
-  local checker=() why
+  local checker=() answer
   [[ -f $SETTINGS && -r $SETTINGS ]] || fail "SETTINGS names $SETTINGS, which is not a file that can be read"
   if [[ $CHECK_SETTINGS ]]; then
     checker=("$CHECK_SETTINGS")
@@ -361,8 +361,8 @@ check_settings() {
     check_syntax_of_settings
     say "$SETTINGS: only the syntax was checked, because SKIP_BUILD=1 builds no check-settings; if a field is wrong, every push will be refused with its name"
   else
-    why=$("${checker[@]}" "$ENV" "$SETTINGS" 2>&1) || fail "${why:-${checker[0]} failed}"
-    say "$SETTINGS: every field was checked"
+    answer=$("${checker[@]}" "$ENV" "$SETTINGS" 2>&1) || fail "${answer:-${checker[0]} failed}"
+    say "${answer:-$SETTINGS was checked}"
   fi
 }
 

@@ -25,8 +25,23 @@ fn run(arguments: &[&str]) -> (Option<i32>, String) {
 
 #[test]
 fn a_document_that_a_push_can_use_is_accepted() {
-    let text = r#"{"cpu": 512, "release": {"command": ["migrate"]}}"#;
-    assert_eq!(check("right.json", text), (Some(0), String::new()));
+    for (name, text, words) in [
+        (
+            "right.json",
+            r#"{"cpu": 512, "release": {"command": ["migrate"]}}"#,
+            "right.json: every field is right for a push to test\n",
+        ),
+        (
+            "base.json",
+            r#"{"base": "web", "cpu": 512}"#,
+            "test; whether the task definition web exists and can be copied, the push finds out\n",
+        ),
+    ] {
+        let (code, said) = check(name, text);
+        assert_eq!(code, Some(0), "{said}");
+        assert!(said.ends_with(words), "{said}");
+        assert_eq!(said.lines().count(), 1, "{said}");
+    }
 }
 
 #[test]

@@ -526,13 +526,17 @@ fn settings_that_every_push_would_be_refused_for_change_nothing() {
 fn settings_that_are_right_are_stored_after_the_check() {
     let deploy = deployed("right-settings").status("test-*", "UPDATE_COMPLETE");
     let file = deploy.settings("{\"cpu\": 512}");
-    let checker = "echo \"checker $*\" >>\"$(dirname \"$0\")/calls\"";
+    let checker = "echo \"checker $*\" >>\"$(dirname \"$0\")/calls\"; echo every field is right";
     let deploy = deploy.program("checker", checker);
     let checker = deploy.path("checker");
     let ended = deploy.run(&[("SETTINGS", &file), ("CHECK_SETTINGS", &checker)]);
     assert!(ended.is_success, "{}", ended.said);
     assert_eq!(ended.calls[0], format!("checker test {file}"));
-    assert!(ended.said.contains("every field was checked"));
+    assert!(
+        ended.said.contains("==> every field is right"),
+        "{}",
+        ended.said
+    );
     assert!(ended.called("ssm put-parameter"), "{:?}", ended.calls);
 }
 

@@ -1,8 +1,9 @@
 //! Checks a file of settings as the first step of a deployment does after a push: `check-settings <environment> <file>`.
-//! Says what is wrong and exits with 2.
+//! Says what is right, or says what is wrong and exits with 2.
 
 use std::process::ExitCode;
 
+use lifecycle::{Environment, StepError};
 use settings::{Deployment, Document};
 
 fn main() -> ExitCode {
@@ -12,7 +13,10 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     match check(&environment, &path) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(right) => {
+            println!("{path}: {right}");
+            ExitCode::SUCCESS
+        }
         Err(why) => {
             eprintln!("{path}: {why}");
             ExitCode::from(2)
@@ -20,11 +24,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn check(environment: &str, path: &str) -> Result<(), String> {
-    let environment = environment.parse()?;
+fn check(environment: &str, path: &str) -> Result<String, String> {
+    let environment: Environment = environment.parse()?;
     let text = std::fs::read_to_string(path).map_err(|why| why.to_string())?;
-    Document::read(&environment, None, &text)
-        .and_then(|document| Deployment::of_push(document, &environment))
-        .map(drop)
-        .map_err(|error| error.message)
+    let wrong = |error: StepError| error.message;
+    let document = Document::read(&environment, None, &text).map_err(wrong)?;
+    let base = document.fields.base.clone();
+    Deployment::of_push(document, &environment).map_err(wrong)?;
+    let mut right = format!("every field is right for a push to {environment}");
+    if let Some(base) = base {
+        right += &format!(
+            "; whether the task definition {base} exists and can be copied, the push finds out"
+        );
+    }
+    Ok(right)
 }

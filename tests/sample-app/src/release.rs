@@ -12,17 +12,21 @@ pub struct Release {
 }
 
 impl Release {
-    /// Reads the arguments of the process. `None` when they ask for no release.
+    /// Reads the arguments of the process. `None` when there are none: the application serves then. Anything else is a
+    /// mistake, and a release that serves would end only with its time.
     ///
     /// # Errors
     /// A message that says how they are given.
     pub fn read(arguments: &[String]) -> Result<Option<Self>, String> {
         let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
-        let usage = || format!("release <seconds> <exit code>, not {}", arguments.join(" "));
+        let usage = || {
+            let given = arguments.join(" ");
+            format!("takes nothing, or `release <seconds> <exit code>`, and not `{given}`")
+        };
         let [seconds, exit_code] = match arguments[..] {
             ["release", seconds, exit_code] => [seconds, exit_code],
-            ["release", ..] => return Err(usage()),
-            _ => return Ok(None),
+            [] => return Ok(None),
+            _ => return Err(usage()),
         };
         Ok(Some(Release {
             duration: seconds
@@ -64,7 +68,8 @@ mod tests {
         assert_eq!(read(&["release", "3", "1"]), Ok(release));
         assert_eq!(read(&[]), Ok(None));
         for wrong in [
-            &["release"][..],
+            &["migrate", "up"][..],
+            &["release"],
             &["release", "3"],
             &["release", "x", "1"],
             &["release", "3", "300"],

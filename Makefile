@@ -10,7 +10,9 @@ LINT_VENV := .venv-lint
 LINT_VENV_READY := $(LINT_VENV)/ready
 
 # Deploying to AWS uses cargo-lambda and the AWS CLI on the PATH, or those of the virtual environment if either is missing.
-ifeq ($(shell command -v cargo-lambda >/dev/null && aws --version >/dev/null 2>&1 && echo yes),yes)
+# A virtual environment at the end of the PATH is not enough: its cargo-lambda finds its Zig only through its Python.
+OWN_CARGO_LAMBDA := $(filter-out %/$(VENV)/bin/cargo-lambda,$(shell command -v cargo-lambda))
+ifeq ($(and $(OWN_CARGO_LAMBDA),$(shell aws --version >/dev/null 2>&1 && echo yes)),yes)
 DEPLOY_TOOLS :=
 DEPLOY_PATH := $(PATH)
 else

@@ -672,3 +672,36 @@ fn nothing_is_downloaded_without_a_checksum() {
         }
     }
 }
+
+/// Of a virtual environment at the end of the `PATH`, cargo-lambda would not find its Zig.
+#[test]
+fn a_deployment_uses_the_tools_of_the_path_only_if_they_are_not_of_a_virtual_environment() {
+    let needs = |folder: &str| {
+        let deploy = Deploy::new(&format!("tools-{}", folder.replace(['/', '.'], "")));
+        let tools = deploy.folder.join(folder);
+        fs::create_dir_all(&tools).unwrap();
+        write_program(&tools.join("cargo-lambda"), "#!/bin/bash\n");
+        let show = [
+            "--silent",
+            "--eval",
+            "show: ; @echo tools: $(DEPLOY_TOOLS)",
+            "show",
+        ];
+        let path = format!(
+            "{}:{}:/usr/bin:/bin",
+            deploy.folder.display(),
+            tools.display()
+        );
+        let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+        let make = Command::new("make")
+            .args(show)
+            .current_dir(root)
+            .env("PATH", path)
+            .env_remove("MAKEFLAGS")
+            .env_remove("MAKELEVEL")
+            .output();
+        String::from_utf8(make.unwrap().stdout).unwrap()
+    };
+    assert_eq!(needs("bin"), "tools:\n");
+    assert_eq!(needs(".venv/bin"), "tools: .venv/ready\n");
+}

@@ -433,6 +433,19 @@ async fn an_answer_without_end_is_not_read_to_the_end() {
 }
 
 #[tokio::test]
+async fn an_answer_of_16_kib_is_read_and_a_longer_one_is_not() {
+    let contract = r#"{"status": "ok", "activeSessions": 0}"#;
+    for (length, answer) in [
+        (16_384, (Answer::Ok, Some(0))),
+        (16_385, (Answer::Unreachable, None)),
+    ] {
+        let application = Application::answering(200, &format!("{contract:length$}")).await;
+        let output = sweep(&with(&[application.address()])).await.unwrap();
+        assert_eq!(answers(&output), [answer], "{length}");
+    }
+}
+
+#[tokio::test]
 async fn tasks_are_asked_at_the_same_time_as_many_as_a_function_may() {
     let number = defaults::TASKS_ASKED_AT_ONCE;
     let applications = Application::meeting(number).await;
@@ -508,6 +521,16 @@ async fn tasks_are_asked_past_every_page() {
         "{output:?}"
     );
     assert_eq!(application.asked().len(), 205);
+}
+
+#[tokio::test]
+async fn as_many_tasks_as_fit_are_reported_in_their_order() {
+    let application = Application::with(0).await;
+    let aws = with(&[application.address(); defaults::MAX_REPORTED_TASKS]);
+    aws.with(|state| state.tasks[1..].iter_mut().for_each(provision));
+    let output = sweep(&aws).await.unwrap();
+    assert_eq!(output.tasks.len(), 100);
+    assert!(output.tasks[0].is_idle(), "{:?}", output.tasks[0]);
 }
 
 #[tokio::test]
@@ -680,10 +703,15 @@ async fn a_live_one_whose_tasks_were_asked_keeps_the_mark_for_the_cleanup_to_see
     let aws = with(&[application.address()]);
     tag(&aws, tags::READY_AT, "2025-10-27T12:20:00Z");
     tag(&aws, tags::DRAINING_SINCE, "2025-10-27T12:25:00Z");
-    aws.with(|state| state.activate(ID));
+    aws.with(|state| {
+        state.service(ID)["healthCheckGracePeriodSeconds"] = json!(i32::MAX);
+        state.activate(ID);
+    });
     let error = sweep(&aws).await.unwrap_err();
     assert_eq!(error.name, ErrorName::DeploymentActive);
     assert!(tagged(&aws, tags::DRAINING_SINCE).is_some());
+    // ECS replaces unhealthy tasks of what is live.
+    assert_eq!(grace(&aws), 600);
 }
 
 #[tokio::test]
@@ -698,6 +726,8 @@ async fn a_rollback_that_meets_an_older_mark_finds_it_where_it_was() {
     assert_eq!(error.name, ErrorName::DeploymentKept);
     let mark = tagged(&aws, tags::DRAINING_SINCE);
     assert_eq!(mark.as_deref(), Some("2025-10-27T12:00:00Z"));
+    // Its tasks may answer 503 by now, and ECS must not replace them one by one.
+    assert_eq!(grace(&aws), i32::MAX);
 }
 
 #[tokio::test]

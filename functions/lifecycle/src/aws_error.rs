@@ -304,11 +304,40 @@ mod tests {
     }
 
     #[test]
-    fn the_message_says_what_was_tried_and_what_aws_said() {
-        let error = failed("create target group test-1", answered("TooManyRules", 400));
+    fn the_message_says_what_was_tried_what_aws_said_and_what_to_do() {
+        for (code, advice) in [
+            (
+                "TooManyRules",
+                "; clean up older deployments or raise the quota",
+            ),
+            (
+                "AccessDenied",
+                "; allow the action in the function's role (infra/pipeline.yaml)",
+            ),
+            (
+                "ListenerNotFound",
+                "; check that the baseline stack of this environment is deployed and complete",
+            ),
+            (
+                "ImageNotFoundException",
+                "; push the image, or correct the deployment id",
+            ),
+            ("Throttling", ""),
+        ] {
+            let error = failed("create target group test-1", answered(code, 400));
+            let message = format!("could not create target group test-1: {code}: why{advice}");
+            assert_eq!(error.message, message);
+        }
+    }
+
+    #[test]
+    fn a_code_without_a_message_is_shown() {
+        let error = ErrorMetadata::builder().code("Throttling").build();
+        let response = HttpResponse::new(StatusCode::try_from(400).unwrap(), SdkBody::empty());
+        let error = SdkError::service_error(CreateRuleError::generic(error), response);
         assert_eq!(
-            error.message,
-            "could not create target group test-1: TooManyRules: why; clean up older deployments or raise the quota"
+            failed("do it", error).message,
+            "could not do it: Throttling"
         );
     }
 }

@@ -170,6 +170,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_rollout_fails_after_half_of_its_tasks_within_the_bounds_of_ecs() {
+        for (desired, failed) in [(1, 3), (6, 3), (7, 4), (100, 50), (400, 200), (1000, 200)] {
+            assert_eq!(failed_tasks_mean_failure(desired), failed, "{desired}");
+        }
+    }
+
+    #[test]
     fn a_deletion_waits_longer_than_a_switch_can_act_on_what_it_read() {
         let most = CALL_TIMEOUT + ATTEMPT_TIMEOUT + LOOK_IS_FRESH;
         assert!(SWITCH_IN_FLIGHT >= most + crate::tags::PRECISION);

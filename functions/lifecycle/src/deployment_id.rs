@@ -211,6 +211,31 @@ mod tests {
     }
 
     #[test]
+    fn an_environment_has_lower_case_letters_digits_and_hyphens() {
+        for name in ["ab", "test-eu-1", "a-1"] {
+            assert_eq!(name.parse::<Environment>().unwrap().as_str(), name);
+        }
+        for name in ["a", "1st", "-ab", "ab-", "a_b", "a.b", "aB1", "a b"] {
+            assert!(name.parse::<Environment>().is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn an_id_in_the_future_is_reported_with_the_minutes_for_which_it_wins() {
+        let id = id("test-20251027-122112Z");
+        for after in [time::Duration::ZERO, time::Duration::DAY] {
+            let text = id.supersedes(id.created() + after);
+            assert_eq!(text, "test-20251027-122112Z is newer and active");
+        }
+        for (before, minutes) in [(1, 1), (90, 2), (600, 11)] {
+            let text = id.supersedes(id.created() - time::Duration::seconds(before));
+            assert!(text.starts_with("WARNING: test-20251027-122112Z"), "{text}");
+            let minutes = format!("for {minutes} more minutes");
+            assert!(text.contains(&minutes), "{before}: {text}");
+        }
+    }
+
+    #[test]
     fn a_time_that_does_not_exist_is_refused() {
         for text in [
             "test-20250230-000000Z",

@@ -343,6 +343,12 @@ mod tests {
     }
 
     #[test]
+    fn what_a_tag_cannot_hold_of_the_name_of_an_execution_is_replaced() {
+        assert_eq!(restoring_name("Ü-1_a.b:c/d=e+f@g"), "Ü-1_a.b:c/d=e+f@g");
+        assert_eq!(restoring_name("again (2) #3"), "again__2___3");
+    }
+
+    #[test]
     fn timestamps_are_utc_to_the_second() {
         let time = time::macros::utc_datetime!(2025-10-27 12:21:12.345);
         assert_eq!(timestamp(time), "2025-10-27T12:21:12Z");

@@ -276,3 +276,73 @@ fn check_bytes(field: &str, bytes: usize, most: usize) -> Result<(), Wrong> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_right(fields: Fields) -> bool {
+        fields.check(&Source::Input).is_ok()
+    }
+
+    fn one(name: &str, length: usize) -> Option<Variables> {
+        Some(Variables::from([(name.to_owned(), "x".repeat(length))]))
+    }
+
+    #[test]
+    fn the_longest_and_the_most_are_accepted_and_one_more_is_not() {
+        type Make = fn(usize) -> Fields;
+        let cases: [(&str, usize, Make); 7] = [
+            ("path", 1024, |length| Fields {
+                health: Some(HealthFields {
+                    path: Some(format!("/{}", "x".repeat(length - 1))),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ("grace", 7200, |seconds| Fields {
+                health: Some(HealthFields {
+                    grace_seconds: u32::try_from(seconds).ok(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            }),
+            ("family", 240, |length| Fields {
+                base: Some("x".repeat(length)),
+                ..Default::default()
+            }),
+            ("command", 8192, |bytes| Fields {
+                command: Some(vec!["x".repeat(bytes - r#"[""]"#.len())]),
+                ..Default::default()
+            }),
+            ("environment", 32_768, |bytes| Fields {
+                environment: one("A", bytes - r#"{"name":"A","value":""},"#.len()),
+                ..Default::default()
+            }),
+            ("valueFrom", 2048, |length| Fields {
+                secrets: one("A", length),
+                ..Default::default()
+            }),
+            ("stickiness", 604_800, |seconds| Fields {
+                stickiness: u32::try_from(seconds).ok(),
+                ..Default::default()
+            }),
+        ];
+        for (what, most, make) in cases {
+            assert!(is_right(make(most)), "{what}");
+            assert!(!is_right(make(most + 1)), "{what}");
+        }
+    }
+
+    #[test]
+    fn the_name_of_a_variable_has_letters_digits_and_underscores() {
+        for (name, is_accepted) in [("A_1", true), ("_a", true), ("A-1", false), ("1A", false)] {
+            let environment = one(name, 1);
+            let fields = Fields {
+                environment,
+                ..Default::default()
+            };
+            assert_eq!(is_right(fields), is_accepted, "{name}");
+        }
+    }
+}

@@ -359,6 +359,12 @@ mod tests {
     }
 
     #[test]
+    fn as_many_tasks_at_most_as_at_least_are_accepted() {
+        let scaling = json!({"desiredCount": 3, "scaling": {"max": 3, "cpuPercent": 60}});
+        assert_eq!(merged(scaling, None).unwrap().desired_count, 3);
+    }
+
+    #[test]
     fn a_cpu_size_alone_brings_the_least_memory_that_goes_with_it() {
         let deployment = merged(json!({"cpu": 2048}), None).unwrap();
         assert_eq!(deployment.memory, Some(4096));
@@ -555,6 +561,38 @@ mod tests {
     }
 
     #[test]
+    fn the_base_that_is_read_is_that_of_the_input_else_of_the_settings() {
+        let baseline = Baseline::for_tests();
+        let now = time::macros::utc_datetime!(2025-10-27 13:00:00);
+        let input = |base: Value| {
+            let input = json!({"deploymentId": "test-20251027-122112Z", "base": base});
+            Input::read(input, &baseline, now).unwrap()
+        };
+        let settings = |text: &str| Document::read(&baseline.environment, Some(7), text).unwrap();
+        let (with, without) = (settings(r#"{"base": "web"}"#), settings("{}"));
+        let named = input(json!("own"));
+        assert_eq!(base_of(&named, Some(&with)), Some(("own", &Source::Input)));
+        let unnamed = input(Value::Null);
+        assert_eq!(base_of(&unnamed, Some(&with)), Some(("web", &with.source)));
+        assert_eq!(base_of(&unnamed, Some(&without)), None);
+        assert_eq!(base_of(&unnamed, None), None);
+    }
+
+    #[test]
+    fn a_copy_may_have_as_many_bytes_as_a_task_definition() {
+        let added = r#"[{},{},["serve"],null]"#;
+        for (bytes, is_accepted) in [(65_536, true), (65_537, false)] {
+            let mut base = base();
+            base["more"] = json!("");
+            let rest = bytes - added.len() - base.to_string().len();
+            base["more"] = json!("x".repeat(rest));
+            let input = json!({"base": "web", "command": ["serve"]});
+            let deployment = merged_with(input, None, Some(&base));
+            assert_eq!(deployment.is_ok(), is_accepted, "{bytes}");
+        }
+    }
+
+    #[test]
     fn what_does_not_go_with_the_base_is_refused_at_the_source_that_can_change_it() {
         let (input, settings) = (ErrorName::InvalidInput, ErrorName::InvalidSettings);
         let by = |change: fn(&mut Value)| {
@@ -581,6 +619,12 @@ mod tests {
                 base(),
                 input,
                 "`memory`: the containers",
+            ),
+            (
+                json!({"cpu": 1024}),
+                by(|base| base["containerDefinitions"][0]["cpu"] = json!(2048)),
+                input,
+                "`cpu`: the containers",
             ),
             (
                 json!({}),

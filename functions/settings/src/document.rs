@@ -129,6 +129,22 @@ mod tests {
     }
 
     #[test]
+    fn a_document_knows_the_version_of_its_parameter() {
+        let environment = "test".parse().expect("a name");
+        for version in [None, Some(7)] {
+            let document = Document::read(&environment, version, "{}").expect("accepted");
+            assert_eq!(document.version(), version);
+        }
+    }
+
+    #[test]
+    fn a_document_of_8_kib_is_read_and_a_longer_one_is_not() {
+        for (length, is_read) in [(8192, true), (8193, false)] {
+            assert_eq!(read(&format!("{:length$}", "{}")).is_ok(), is_read);
+        }
+    }
+
+    #[test]
     fn the_address_of_the_schema_is_for_editors() {
         let fields = read(r#"{"$schema": "docs/settings.schema.json", "cpu": 512}"#);
         assert_eq!(fields.expect("accepted").cpu, Some(512));

@@ -89,3 +89,21 @@ fn of<T: JsonSchema>(title: &str) -> Value {
     );
     schema
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_editor_knows_every_field_and_its_bounds() {
+        let (settings, input) = (settings(), input());
+        assert_eq!(settings["title"], "Settings of pulse-deploy");
+        assert_eq!(settings["properties"]["$schema"]["type"], "string");
+        let id = input["properties"]["deploymentId"]["pattern"].as_str();
+        assert!(id.is_some_and(|it| it.starts_with('^') && it.ends_with('$')));
+        for schema in [settings, input] {
+            assert_eq!(schema["additionalProperties"], false);
+            assert_eq!(schema["properties"]["desiredCount"]["maximum"], 1000);
+        }
+    }
+}

@@ -111,6 +111,15 @@ mod tests {
                 "arn:aws:ssm:eu-west-1:12345:parameter/a",
                 "must be the name",
             ),
+            ("arn:aws:ssm::123456789012:parameter/a", "must be the name"),
+            (
+                "arn:other:ssm:eu-west-1:123456789012:parameter/a",
+                "must be the name",
+            ),
+            (
+                "arn:aws:ssm:eu-west-1:12345678901a:parameter/a",
+                "must be the name",
+            ),
             (
                 "arn:aws:ssm:eu-west-1:123456789012:document/a",
                 "must be the name",

@@ -113,6 +113,21 @@ async fn executions_from_before_the_push_are_not_read() {
 }
 
 #[tokio::test]
+async fn an_execution_from_the_first_second_in_which_the_id_is_accepted_is_read() {
+    let first = ID.parse::<DeploymentId>().unwrap().created() - defaults::CLOCK_SKEW;
+    for (before, outcome) in [(0, Outcome::AlreadyStarted), (1, Outcome::Started)] {
+        let aws = MemoryAws::default();
+        aws.with(|state| {
+            let input = json!({"deploymentId": ID}).to_string();
+            let start = first.unix_timestamp() - before;
+            state.add_execution("by-hand", &input)["startDate"] = start.into();
+        });
+        let output = deliver(&aws, push(ID.into())).await.unwrap();
+        assert_eq!(output.outcome, outcome, "{before}");
+    }
+}
+
+#[tokio::test]
 async fn a_failed_start_is_an_error_so_that_the_event_is_delivered_again() {
     let aws = MemoryAws::default();
     aws.on("StartExecution").fails("StateMachineDoesNotExist");

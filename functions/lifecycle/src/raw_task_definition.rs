@@ -149,3 +149,18 @@ pub fn names<'a>(container: &'a Value, list: &str) -> BTreeSet<&'a str> {
         .filter_map(|entry| entry["name"].as_str())
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_copy_has_all_that_was_shown_but_what_aws_does_not_take_back() {
+        let described = json!({
+            "family": "web", "pidMode": "task", "ipcMode": "", "newMember": "", "revision": 3, "status": "ACTIVE",
+        });
+        let copied = json!({"family": "web", "pidMode": "task", "newMember": ""});
+        assert_eq!(copy(described), copied);
+    }
+}

@@ -1264,12 +1264,13 @@ async fn rules_keep_their_login_when_the_fixed_answer_comes_back_without_it() {
     assert!(error.message.contains("login"), "{error}");
     assert_eq!(first_actions(&aws), ["jwt-validation"; 4]);
     assert!(switches(&aws).is_empty());
-    // With the login before it, everything goes on.
-    let login = validate_jwt("https://login.example.com");
-    aws.with(|state| state.put_before(login));
+    // With a login before it, even another one, everything goes on.
+    let login = validate_jwt("https://another-login.example.com");
+    aws.with(|state| state.put_before(login.clone()));
     let output = switch(&aws, NEW).await.unwrap();
     assert_eq!(output.outcome, Outcome::Switched);
     assert_eq!(active(&aws), [NEW]);
+    assert!(aws.with(|state| state.rules.iter().all(|rule| rule.actions[0] == login)));
 }
 
 #[tokio::test]

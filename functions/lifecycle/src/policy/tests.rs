@@ -25,6 +25,12 @@ async fn secret_for(policy: &Policy, aws: &MemoryAws) -> Result<Option<ClientSec
 }
 
 #[test]
+fn nothing_of_a_client_secret_is_printed() {
+    let secret = ClientSecret("open-sesame".to_owned());
+    assert_eq!(format!("{:?}", Some(secret)), "Some(ClientSecret)");
+}
+
+#[test]
 fn every_action_before_the_routing_one_belongs_to_it() {
     for kind in [
         ActionTypeEnum::AuthenticateOidc,

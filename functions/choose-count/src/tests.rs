@@ -83,9 +83,26 @@ async fn an_active_one_that_was_scaled_down_or_less_makes_nothing_smaller() {
         let output = choose_at_first(&aws, json!({"desiredCount": 4})).await;
         assert_eq!((output.verdict, output.desired_count), (Verdict::Enough, 4));
     }
-    let output = choose_at_first(&scaled(3), json!({"desiredCount": 4})).await;
-    let reason = format!("4 tasks, and {OLD}, which it replaces, has 3");
-    assert_eq!(output.reason, reason);
+    for count in [3, 4] {
+        let output = choose_at_first(&scaled(count), json!({"desiredCount": 4})).await;
+        let reason = format!("4 tasks, and {OLD}, which it replaces, has {count}");
+        assert_eq!(output.reason, reason);
+    }
+}
+
+#[tokio::test]
+async fn what_a_rollback_gave_the_active_one_counts_only_beyond_what_it_asked_for() {
+    for raised in ["3", "4"] {
+        let aws = scaled(4);
+        aws.with(|state| {
+            state.tag(OLD, tags::WANTED_COUNT, "4");
+            state.tag(OLD, tags::RAISED_COUNT, raised);
+        });
+        let output = choose_at_first(&aws, json!({})).await;
+        assert_eq!((output.verdict, output.desired_count), (Verdict::Enough, 2));
+        let why = "was not scaled beyond the 4 that it asked for";
+        assert!(output.reason.contains(why), "{output:?}");
+    }
 }
 
 #[tokio::test]

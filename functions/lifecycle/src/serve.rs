@@ -177,6 +177,17 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_the_deployment_unless_it_is_about_the_payload() {
+        let id = "test-20251027-122112Z".parse().unwrap();
+        let named = |name| name_deployment(StepError::new(name, "no room"), Some(&id)).message;
+        assert_eq!(named(ErrorName::InvalidInput), "no room");
+        assert_eq!(
+            named(ErrorName::QuotaExceeded),
+            "test-20251027-122112Z: no room"
+        );
+    }
+
+    #[test]
     fn a_step_is_stopped_a_second_before_lambda_kills_the_function() {
         let now = SystemTime::now();
         let time = time_until(now + Duration::from_secs(50));

@@ -136,3 +136,54 @@ pub async fn set_grace_period(
     }
     found(attempt, answer, is_gone).map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorName;
+    use memory_aws::{MemoryAws, own_tags};
+    use serde_json::json;
+
+    const ID: &str = "test-20251027-122112Z";
+
+    fn aws() -> MemoryAws {
+        let aws = MemoryAws::default();
+        aws.with(|state| _ = state.add_service(ID, own_tags(ID)));
+        aws
+    }
+
+    async fn looked_up(aws: &MemoryAws) -> Result<Found, StepError> {
+        let ecs = Client::new(&aws.config());
+        look_up(&ecs, &Baseline::for_tests(), &ID.parse().unwrap()).await
+    }
+
+    #[tokio::test]
+    async fn a_service_is_ours_by_its_tags_and_is_there_until_ecs_has_deleted_it() {
+        let aws = aws();
+        let found = looked_up(&aws).await.unwrap();
+        assert!(matches!(found, Found::Ours(_)), "{found:?}");
+        aws.with(|state| state.service(ID)["tags"] = json!([]));
+        let found = looked_up(&aws).await.unwrap();
+        assert!(matches!(found, Found::NotOurs { .. }), "{found:?}");
+        aws.with(|state| state.service(ID)["status"] = "DRAINING".into());
+        let found = looked_up(&aws).await.unwrap();
+        assert!(matches!(found, Found::Draining { .. }), "{found:?}");
+        aws.with(|state| state.service(ID)["status"] = "INACTIVE".into());
+        assert_eq!(looked_up(&aws).await, Ok(Found::Nothing));
+    }
+
+    #[tokio::test]
+    async fn only_the_error_of_a_purged_service_means_that_there_is_none() {
+        let aws = aws();
+        aws.on("DescribeServices")
+            .once()
+            .fails("ServiceNotFoundException");
+        assert_eq!(looked_up(&aws).await, Ok(Found::Nothing));
+        aws.on("DescribeServices")
+            .once()
+            .fails("AccessDeniedException");
+        let error = looked_up(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::AccessDenied);
+        assert!(error.message.contains(ID), "{error}");
+    }
+}

@@ -423,7 +423,11 @@ async fn while_a_newer_one_has_not_begun_an_older_one_waits_for_it() {
 
 #[tokio::test]
 async fn one_does_not_begin_when_a_newer_deployment_is_active() {
-    for (active, verdict) in [(NEW, Verdict::Superseded), (OLD, Verdict::Running)] {
+    for (active, verdict) in [
+        (NEW, Verdict::Superseded),
+        (ID, Verdict::Running),
+        (OLD, Verdict::Running),
+    ] {
         let aws = aws();
         aws.with(|state| {
             state.add_target_group(active, own_tags(active));
@@ -697,4 +701,19 @@ async fn one_that_withdraws_has_done_nothing_only_when_its_task_has_ended() {
     aws.with(|state| _ = state.end_task_at(2, None));
     assert_eq!(verdict_of(&aws, NEW).await, Verdict::Waiting);
     assert_eq!(refused(), 1);
+}
+
+#[tokio::test]
+async fn that_nothing_was_started_is_noted_only_while_aws_would_show_the_task() {
+    for (seconds, is_noted) in [(119, false), (120, true), (2699, true), (2700, false)] {
+        let aws = aws();
+        aws.on("RunTask").once().fails("ServerException");
+        step(&aws).await.unwrap_err();
+        assert_eq!(verdict_of(&aws, NEW).await, Verdict::Running);
+        pass(&aws, seconds);
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Waiting);
+        let noted = aws.calls_to("TagResource").pop().unwrap();
+        let noted = noted["tags"][0]["value"] == "refused";
+        assert_eq!(noted, is_noted, "{seconds}");
+    }
 }

@@ -42,16 +42,24 @@ async fn step_of(aws: &MemoryAws, id: &str) -> Result<Output, StepError> {
 
 /// The step when the execution has so many seconds left for the release.
 async fn step_with(aws: &MemoryAws, id: &str, remaining: i64) -> Result<Output, StepError> {
+    step_saying(aws, id, json!({"remainingSeconds": remaining})).await
+}
+
+/// The step with these fields in place of the usual ones.
+async fn step_saying(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, StepError> {
     let config = aws.config();
     let clients = Clients {
         ecs: Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         logs: aws_sdk_cloudwatchlogs::Client::new(&config),
     };
-    let input = json!({
+    let mut input = json!({
         "deploymentId": id, "taskDefinitionArn": definition_of(id), "command": ["migrate", "--all"],
-        "timeoutSeconds": 600, "remainingSeconds": remaining, "fromALaterVersion": true,
+        "timeoutSeconds": 600, "remainingSeconds": 7200, "fromALaterVersion": true,
     });
+    for (field, value) in more.as_object().unwrap() {
+        input[field] = value.clone();
+    }
     let clock = || aws.time();
     let input = serde_json::from_value(input).unwrap();
     run(&clients, &Baseline::for_tests(), &clock, input).await
@@ -715,5 +723,21 @@ async fn that_nothing_was_started_is_noted_only_while_aws_would_show_the_task() 
         let noted = aws.calls_to("TagResource").pop().unwrap();
         let noted = noted["tags"][0]["value"] == "refused";
         assert_eq!(noted, is_noted, "{seconds}");
+    }
+}
+
+#[tokio::test]
+async fn another_command_or_revision_of_the_deployment_is_another_release() {
+    for more in [
+        json!({"command": ["migrate", "--one"]}),
+        json!({"taskDefinitionArn": revision_arn(1)}),
+    ] {
+        let aws = aws();
+        step(&aws).await.unwrap();
+        aws.with(|state| _ = state.end_task(0));
+        assert_eq!(verdict_of(&aws, ID).await, Verdict::Succeeded);
+        let output = step_saying(&aws, ID, more.clone()).await.unwrap();
+        assert_eq!(output.verdict, Verdict::Running, "{more}");
+        assert_eq!(aws.count("RunTask"), 2, "{more}");
     }
 }

@@ -66,6 +66,20 @@ fn a_forward_without_weights_counts_as_weight_one() {
     );
 }
 
+#[test]
+fn a_forward_with_an_empty_list_of_groups_goes_to_the_group_beside_it() {
+    let action = Action::builder()
+        .r#type(ActionTypeEnum::Forward)
+        .target_group_arn("a")
+        .forward_config(
+            ForwardActionConfig::builder()
+                .set_target_groups(Some(Vec::new()))
+                .build(),
+        )
+        .build();
+    assert_eq!(forwarded_to(&[action]), ["a"]);
+}
+
 #[tokio::test]
 async fn rules_are_read_past_the_first_page() {
     let aws = MemoryAws::default();

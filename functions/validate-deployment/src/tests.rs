@@ -652,6 +652,15 @@ async fn resources_of_an_earlier_run_are_not_counted_twice() {
         state.add_target_group(ID, own_tags(ID));
     });
     assert!(validate(&aws).await.is_ok());
+    // Nor is the target group.
+    let aws = with(|state| {
+        let others = (0..98).map(|number| format!("other-{number}"));
+        add_rules(state, others.chain([ID.to_owned(), ID.to_owned()]));
+        state.add_target_group(ID, own_tags(ID));
+        let quota = "rules-per-application-load-balancer".to_owned();
+        state.limits.insert(quota, 1000);
+    });
+    validate(&aws).await.unwrap();
 }
 
 #[tokio::test]

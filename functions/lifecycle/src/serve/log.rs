@@ -228,6 +228,8 @@ mod tests {
     async fn an_output_without_a_reason_is_described_by_what_it_names() {
         let rules = || Ok(json!({"headerRule": {"arn": "arn:h"}, "cookieRule": {"arn": "arn:c"}}));
         assert_eq!(line(json!({}), rules).await["message"], "arn:h, arn:c");
+        let made = || Ok(json!({"outcome": "created", "arns": ["arn:a", "arn:b"], "name": "c"}));
+        assert_eq!(line(json!({}), made).await["message"], "arn:a, arn:b");
         let plan = || {
             let active = json!({"deploymentId": "b", "action": "keep", "reason": "it is active"});
             let old = json!({"deploymentId": "a", "action": "drain", "reason": "it was replaced"});

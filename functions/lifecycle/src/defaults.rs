@@ -177,6 +177,13 @@ mod tests {
     }
 
     #[test]
+    fn a_replaced_task_has_time_to_finish_and_to_stop() {
+        let longest = i64::from(DEREGISTRATION_DELAY_SECONDS) + i64::from(STOP_TIMEOUT_SECONDS);
+        let stopped = REPLACED_TASKS_STOP_WITHIN.whole_seconds();
+        assert!(longest < stopped && stopped < 2 * longest, "{stopped}");
+    }
+
+    #[test]
     fn a_deletion_waits_longer_than_a_switch_can_act_on_what_it_read() {
         let most = CALL_TIMEOUT + ATTEMPT_TIMEOUT + LOOK_IS_FRESH;
         assert!(SWITCH_IN_FLIGHT >= most + crate::tags::PRECISION);

@@ -230,6 +230,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 execution: None,
                 state_machine: None,
                 only_if_draining: matches!(deletion, Deletion::Drained | Deletion::Forced),
+                only_if_evicted: false,
                 only_rules: false,
                 force: deletion == Deletion::Forced,
             };

@@ -49,6 +49,7 @@ async fn a_rollback_takes_visitors_along_and_one_back_to_that_version_makes_its_
     );
     traffic.next_phase();
     traffic.each_is_answered(5).await?;
+    let visitor = Visitor::of(&env)?;
     for pin in &on_bad {
         assert_eq!(visitor.visit(pin).await?.deployment, bad, "{pin:?}");
     }

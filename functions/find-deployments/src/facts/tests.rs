@@ -510,3 +510,40 @@ async fn any_part_with_its_tags_makes_a_deployment_ours() {
         assert_eq!(found, [id(1), id(0)], "{keeps}");
     }
 }
+
+#[tokio::test]
+async fn the_targets_of_a_replaced_one_are_read_only_if_it_may_lose_its_rules() {
+    let changes: [(bool, fn(&mut State)); 7] = [
+        (true, |_| ()),
+        (false, |state| {
+            state.service(&id(0))["runningCount"] = 1.into();
+        }),
+        (false, |state| {
+            state.tag(&id(0), tags::DRAINING_SINCE, "2025-10-27T12:30:00Z");
+        }),
+        (false, |state| {
+            state.tag(&id(0), tags::DELETING_SINCE, "2025-10-27T12:30:00Z");
+        }),
+        (false, |state| state.tag(&id(0), tags::PROTECTED, "yes")),
+        (false, |state| {
+            state.group(&id(0)).tags.remove(tags::LIVE_SINCE);
+        }),
+        (false, |state| {
+            let of_it = |rule: &memory_aws::Rule| rule.tags[tags::DEPLOYMENT_ID] == id(0);
+            state.rules.retain(|rule| !of_it(rule));
+        }),
+    ];
+    for (number, (are_read, change)) in changes.into_iter().enumerate() {
+        let aws = idle_with(2, |state| {
+            state.service(&id(0))["runningCount"] = 0.into();
+            change(state);
+        });
+        let facts = facts_of(&aws).await;
+        let replaced = &facts.deployments[1];
+        assert_eq!(
+            replaced.targets.is_some(),
+            are_read,
+            "{number}: {replaced:?}"
+        );
+    }
+}

@@ -314,6 +314,9 @@ async fn a_service_without_a_target_group_is_an_orphan_and_may_be_protected() {
     aws.on("ListServices")
         .after(|state, _| state.service(&id(6))["status"] = "INACTIVE".into());
     let due = run_step(&aws).await.deployments;
+    // The definition that a service runs is the deployment's.
+    let left = "a service and a task definition were left";
+    assert!(due[1].reason.starts_with(left), "{due:?}");
     let due: Vec<_> = due.iter().map(|it| (it.state, it.action)).collect();
     assert_eq!(
         due,

@@ -105,3 +105,39 @@ pub fn private_address(task: &Task) -> Option<&str> {
         .find(|detail| detail.name() == Some("privateIPv4Address"))
         .and_then(|detail| detail.value())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use memory_aws::MemoryAws;
+
+    #[tokio::test]
+    async fn of_a_family_every_task_is_listed_once_and_as_it_was_seen_last() {
+        let aws = MemoryAws::default();
+        aws.with(|state| {
+            for last_status in ["STOPPED", "RUNNING", "RUNNING"] {
+                let task = state.add_task("any", "10.0.0.1");
+                task["group"] = "family:test-release".into();
+                task["lastStatus"] = last_status.into();
+                task["desiredStatus"] = last_status.into();
+            }
+        });
+        // The last one stops after the running ones were listed.
+        aws.on("DescribeTasks").once().after(|state, _| {
+            state.tasks[2]["lastStatus"] = "STOPPED".into();
+            state.tasks[2]["desiredStatus"] = "STOPPED".into();
+        });
+        let ecs = Client::new(&aws.config());
+        let tasks = of_family(&ecs, &Baseline::for_tests(), "test-release").await;
+        let mut seen: Vec<_> = tasks
+            .unwrap()
+            .iter()
+            .map(|task| {
+                let id = task.task_arn().unwrap().rsplit('/').next().unwrap();
+                format!("{id} {}", task.last_status().unwrap())
+            })
+            .collect();
+        seen.sort();
+        assert_eq!(seen, ["t1 STOPPED", "t2 RUNNING", "t3 STOPPED"]);
+    }
+}

@@ -550,3 +550,32 @@ async fn the_targets_of_a_replaced_one_are_read_only_if_it_may_lose_its_rules() 
         );
     }
 }
+
+#[tokio::test]
+async fn a_target_that_is_being_deregistered_does_not_count() {
+    let aws = idle_with(1, |state| {
+        let states = ["healthy", "unhealthy", "draining"];
+        let health = states.map(|it| serde_json::json!({"State": it}));
+        state.group(&id(0)).health = health.into();
+    });
+    let targets = Targets {
+        registered: 2,
+        healthy: 1,
+    };
+    assert_eq!(facts_of(&aws).await.deployments[0].targets, Some(targets));
+}
+
+#[tokio::test]
+async fn when_the_target_group_of_the_active_one_is_gone_the_targets_of_the_others_are_read() {
+    for is_gone in [true, false] {
+        let aws = idle_with(2, |state| {
+            if is_gone {
+                state.target_groups.retain(|group| group.name != id(1));
+            }
+        });
+        let facts = facts_of(&aws).await;
+        assert_eq!(facts.named, [id(1).parse().unwrap()]);
+        let other = &facts.deployments[1];
+        assert_eq!(other.targets.is_some(), is_gone, "{other:?}");
+    }
+}

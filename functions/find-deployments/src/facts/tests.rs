@@ -453,6 +453,28 @@ async fn what_an_operator_gave_traffic_to_is_no_candidate_any_more() {
 }
 
 #[tokio::test]
+async fn that_one_was_replaced_is_noted_only_of_what_was_live_and_while_another_is_active() {
+    let changes: [(usize, fn(&mut State)); 4] = [
+        (1, |_| ()),
+        (0, |state| {
+            state.group(&id(0)).tags.remove(tags::LIVE_SINCE);
+        }),
+        (0, |state| {
+            state.target_groups.retain(|group| group.name != id(1));
+        }),
+        (0, |state| {
+            state.add_target_group("theirs", Tags::new());
+            state.listeners[0].default_actions = vec![forward(&[("theirs", 1)])];
+        }),
+    ];
+    for (number, (noted, change)) in changes.into_iter().enumerate() {
+        let aws = idle_with(2, change);
+        run_step(&aws).await;
+        assert_eq!(aws.changes().len(), noted, "{number}: {aws:?}");
+    }
+}
+
+#[tokio::test]
 async fn nothing_is_noted_when_the_default_action_changes_meanwhile_or_a_group_is_gone() {
     let aws = idle_with(2, |state| state.activate(&id(0)));
     aws.on("DescribeListeners")

@@ -150,12 +150,6 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
         })
         .collect();
     let (deployments, left_out) = as_many_as_one_run_takes(all);
-    if problems.len() > MAX_PROBLEMS {
-        let left_out = problems.split_off(MAX_PROBLEMS).len();
-        problems.push(format!(
-            "{left_out} more deployments need a decision; a dry run shows them when these are decided"
-        ));
-    }
     Plan {
         active_deployment_id: planner.active.cloned(),
         repair,
@@ -196,8 +190,6 @@ struct Due {
 /// The maximum number of characters of a reason. It contains tags and names of executions, which operators
 /// write, and the reasons of all deployments have to fit into one state's output.
 const MAX_REASON: usize = 500;
-/// The maximum number of problems that one run reports. Each of them waits for a person.
-const MAX_PROBLEMS: usize = 10;
 
 fn due(action: Action, reason: impl Into<String>) -> Due {
     Due {

@@ -846,6 +846,41 @@ fn one_run_plans_as_many_as_a_state_machine_can_hold_and_those_with_visitors_com
 }
 
 #[test]
+fn of_more_than_one_run_takes_what_has_nothing_due_and_is_not_active_is_left_out() {
+    let like = |orphan: Deployment, marks: &[(&str, i64)]| {
+        let TargetGroup::Ours { tags, .. } = live(1, 2, marks).target_group else {
+            unreachable!()
+        };
+        Deployment {
+            target_group: TargetGroup::Ours {
+                arn: arn(&orphan.id),
+                tags,
+                in_use: true,
+            },
+            service: Some(SERVICE),
+            ..orphan
+        }
+    };
+    let mut previous: Vec<_> = orphans(defaults::MAX_PLANNED + 1).collect();
+    let draining = previous.pop().unwrap();
+    let drains = draining.id.clone();
+    let warm = previous.into_iter().map(|it| like(it, &[]));
+    let draining = like(draining, &[(DRAINING_SINCE, HOUR)]);
+    let all = facts(Some(4), warm.chain([draining, live(4, 1, &[])]));
+    let keep_all = Policy {
+        keep_previous: 1000,
+        ..policy()
+    };
+    let plan = plan(&all, &keep_all, NOW);
+    assert_eq!(plan.deployments.len(), defaults::MAX_PLANNED);
+    assert_eq!(plan.left_out, 2);
+    assert_eq!(due(&plan, 4), (State::Active, Action::Keep));
+    assert_eq!(plan.deployments[1].deployment_id, drains);
+    assert_eq!(plan.deployments[1].action, Action::Drain);
+    assert_eq!(plan.deployments[2].action, Action::Keep);
+}
+
+#[test]
 fn the_longest_plan_takes_less_than_half_of_what_a_state_machine_can_hold() {
     // The longest possible ids and reasons.
     let mut all = facts(None, []);

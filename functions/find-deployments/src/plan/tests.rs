@@ -199,11 +199,32 @@ fn a_deployment_that_gets_a_share_of_the_new_visitors_is_kept() {
     assert_eq!(plan.active_deployment_id, Some(id(3)));
     assert_eq!(due(&plan, 1), (State::Active, Action::Keep));
     assert_eq!(due(&plan, 2), (State::Previous, Action::Keep));
+    // Nor is its rollout started again: that is done for the active one alone.
+    let last = facts.deployments.last_mut().unwrap();
+    last.service = Some(Service {
+        running: 1,
+        has_failed: true,
+        ..SERVICE
+    });
+    assert_eq!(due(&planned_with(&facts), 1).1, Action::Keep);
     // It does not take a warm place either.
     facts.named = vec![id(3), id(2)];
     let plan = planned_with(&facts);
     assert_eq!(due(&plan, 2), (State::Active, Action::Keep));
     assert_eq!(due(&plan, 1), (State::Previous, Action::Keep));
+}
+
+#[test]
+fn a_deletion_is_over_once_traffic_was_switched_to_the_deployment() {
+    for (ago, state) in [
+        (HOUR - 1, State::Deleting),
+        (HOUR, State::Deleting),
+        (HOUR + 1, State::Draining),
+    ] {
+        let marks = [(DRAINING_SINCE, HOUR / 2), (DELETING_SINCE, ago)];
+        let plan = planned_with(&facts(Some(2), [live(2, 1, &[]), live(1, 1, &marks)]));
+        assert_eq!(due(&plan, 1).0, state, "{ago}");
+    }
 }
 
 #[test]

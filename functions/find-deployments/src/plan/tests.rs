@@ -537,6 +537,22 @@ fn a_draining_deployment_is_drained_again_until_its_deadline_and_then_forced() {
 }
 
 #[test]
+fn the_reason_to_drain_says_when_the_deadline_is_or_why_it_passed_without_a_deletion() {
+    for (hours, words) in [
+        (1, "and at 2025-10-28T11:00:00Z at the latest"),
+        (25, "is over, but it is not deleted yet: the default action"),
+    ] {
+        let draining = live(1, 30, &[(DRAINING_SINCE, hours * HOUR)]);
+        let mut facts = facts(Some(2), [live(2, 29, &[]), draining]);
+        facts.moved = true;
+        let plan = planned_with(&facts);
+        assert_eq!(due(&plan, 1), (State::Draining, Action::Drain));
+        let reason = &planned(&plan, 1).reason;
+        assert!(reason.contains(words), "{reason}");
+    }
+}
+
+#[test]
 fn the_deadline_counts_from_the_start_of_draining_not_of_being_live() {
     let plan = planned_with(&facts(
         Some(2),

@@ -26,6 +26,8 @@ fn idle(n: usize) -> MemoryAws {
     aws
 }
 
+type Change = fn(&mut State);
+
 /// The same, changed so.
 fn idle_with(n: usize, change: impl FnOnce(&mut State)) -> MemoryAws {
     let aws = idle(n);
@@ -454,7 +456,7 @@ async fn what_an_operator_gave_traffic_to_is_no_candidate_any_more() {
 
 #[tokio::test]
 async fn that_one_was_replaced_is_noted_only_of_what_was_live_and_while_another_is_active() {
-    let changes: [(usize, fn(&mut State)); 4] = [
+    let changes: [(usize, Change); 4] = [
         (1, |_| ()),
         (0, |state| {
             state.group(&id(0)).tags.remove(tags::LIVE_SINCE);
@@ -538,7 +540,7 @@ async fn any_part_with_its_tags_makes_a_deployment_ours() {
 
 #[tokio::test]
 async fn the_targets_of_a_replaced_one_are_read_only_if_it_may_lose_its_rules() {
-    let changes: [(bool, fn(&mut State)); 7] = [
+    let changes: [(bool, Change); 7] = [
         (true, |_| ()),
         (false, |state| {
             state.service(&id(0))["runningCount"] = 1.into();

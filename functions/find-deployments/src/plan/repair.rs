@@ -133,13 +133,14 @@ impl Planner<'_> {
         if self.facts.moved || self.policy.remove_everything {
             return None;
         }
+        // Read only without a repair.
         let nothing_else = match self.next_in_line() {
-            Some(next) if repair.is_none() => format!(
+            Some(next) => format!(
                 "{} is the newest that can take over and has no healthy target at this moment; if the next sweep finds none \
                  either, the next one takes over; roll back by its id to the one that you want now",
                 next.id
             ),
-            _ => "no deployment that was live can take over: each is unhealthy, draining, rolled back or without rules; roll \
+            None => "no deployment that was live can take over: each is unhealthy, draining, rolled back or without rules; roll \
                   back to one of them by its id, or push an image"
                 .to_owned(),
         };

@@ -91,6 +91,12 @@ async fn an_active_one_that_was_scaled_down_or_less_makes_nothing_smaller() {
 }
 
 #[tokio::test]
+async fn one_task_is_called_so() {
+    let output = choose_at_first(&scaled(1), json!({"desiredCount": 1})).await;
+    assert!(output.reason.starts_with("1 task, "), "{output:?}");
+}
+
+#[tokio::test]
 async fn what_a_rollback_gave_the_active_one_counts_only_beyond_what_it_asked_for() {
     for raised in ["3", "4"] {
         let aws = scaled(4);

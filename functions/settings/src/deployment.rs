@@ -570,12 +570,18 @@ mod tests {
         };
         let settings = |text: &str| Document::read(&baseline.environment, Some(7), text).unwrap();
         let (with, without) = (settings(r#"{"base": "web"}"#), settings("{}"));
+        let of = |input: &Input, settings: Option<&Document>| {
+            base_of(input, settings, &baseline.environment)
+                .unwrap()
+                .map(|(family, source)| (family.to_owned(), source.clone()))
+        };
         let named = input(json!("own"));
-        assert_eq!(base_of(&named, Some(&with)), Some(("own", &Source::Input)));
+        assert_eq!(of(&named, Some(&with)), Some(("own".into(), Source::Input)));
         let unnamed = input(Value::Null);
-        assert_eq!(base_of(&unnamed, Some(&with)), Some(("web", &with.source)));
-        assert_eq!(base_of(&unnamed, Some(&without)), None);
-        assert_eq!(base_of(&unnamed, None), None);
+        let of_settings = ("web".into(), with.source.clone());
+        assert_eq!(of(&unnamed, Some(&with)), Some(of_settings));
+        assert_eq!(of(&unnamed, Some(&without)), None);
+        assert_eq!(of(&unnamed, None), None);
     }
 
     #[test]

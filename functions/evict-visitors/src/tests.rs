@@ -178,7 +178,7 @@ async fn one_that_is_gone_has_no_visitors() {
 #[tokio::test]
 async fn rules_without_its_tags_stay() {
     let aws = rolled_back();
-    aws.with(|state| drop(state.add_rule(7, BAD, memory_aws::tags([]))));
+    aws.with(|state| _ = state.add_rule(7, BAD, memory_aws::tags([])));
     evict(&aws, &[BAD]).await.unwrap();
     assert_eq!(rules(&aws, BAD), 1);
 }

@@ -39,8 +39,8 @@ const CLIENTS: [(&str, &str); 8] = [
     ("ssm", "ssm"),
 ];
 
-/// The library that calls nothing. What it names `secrets` are fields.
-const WITHOUT_CLIENTS: &str = "settings";
+/// The library that reads no secret. What it names `secrets` are fields.
+const WITHOUT_SECRETS: &str = "settings";
 
 /// The calls and names in a function's body.
 #[derive(Debug, Default)]
@@ -189,7 +189,7 @@ fn reached(repository: &Repository, step: &Step) -> Result<BTreeSet<String>> {
         let Some(text) = repository.file(&path) else {
             continue;
         };
-        if name != WITHOUT_CLIENTS && found.insert(name) {
+        if found.insert(name) {
             let manifest: toml::Table = text.parse().with_context(|| path)?;
             let dependencies = manifest
                 .get("dependencies")
@@ -224,6 +224,10 @@ impl Reader<'_> {
         let entry = self.into.bodies.entry(function).or_default();
         entry.is_method |= signature.receiver().is_some();
         read(body.to_token_stream(), entry);
+        if self.folder == WITHOUT_SECRETS {
+            let is_of_secrets = |it: &String| it.starts_with("secretsmanager:");
+            entry.operations.retain(|it| !is_of_secrets(it));
+        }
     }
 }
 

@@ -152,7 +152,10 @@ fn a_rollback_is_explored_with_all_that_the_machine_sends() {
     let merged = &machine["States"]["StartFreshTasks"]["Assign"]["target"];
     let merged = merged.as_str().unwrap_or_default();
     let kept: Vec<_> = merged.split('\'').skip(1).step_by(2).collect();
-    assert_eq!(kept, ["replaced", "replacedDeploymentId", "wasRolledBack"]);
+    assert_eq!(
+        kept,
+        ["replaced", "replacedDeploymentId", "wasRolledBack", "evict"]
+    );
 }
 
 #[test]

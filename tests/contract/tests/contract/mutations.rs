@@ -97,9 +97,9 @@ mistakes! {
         "\"{% $item.state in ['draining', 'deleting'] or $item.action = 'drain' %}\"" => "\"{% $item.state = 'deleting' %}\"",
         "[\"DeleteDeployment\",";
     a_cleanup_that_deletes_more_than_rules: expressions::payloads, CLEANUP,
-        "\"onlyRules\": \"{% $item.action = 'unroute' %}\", " => "", "[\"DeleteDeployment\",";
+        " \"onlyRules\": \"{% $item.action = 'unroute' %}\"," => "", "[\"DeleteDeployment\",";
     a_cleanup_that_ignores_running_executions: expressions::payloads, CLEANUP,
-        "%}\", \"stateMachine\": \"${DeployStateMachineArn}\"" => "%}\"", "[\"DeleteDeployment\",";
+        ",\n                \"stateMachine\": \"${DeployStateMachineArn}\"" => "", "[\"DeleteDeployment\",";
     a_rollback_that_switches_like_a_deployment: expressions::payloads, ROLLBACK,
         "\"rollBack\": true, \"replaced\"" => "\"rollBack\": false, \"replaced\"", "[\"SwitchTraffic\",";
     a_rollback_that_forgets_an_earlier_one: expressions::payloads, ROLLBACK,
@@ -114,10 +114,16 @@ mistakes! {
     a_failed_rollback_that_does_not_know_its_own_mark: expressions::payloads, ROLLBACK,
         taken_back!("\"{% $exists($target.restoringSince) ? $target.restoringSince : null %}\"") => taken_back!("null"), "[\"TakeMarksBack\",";
     a_rollback_that_replaces_what_came_after_it: expressions::payloads, ROLLBACK,
-        "\"{% $merge([$states.result.Payload, {'replaced': [$target.replaced], 'replacedDeploymentId': $target.replacedDeploymentId, 'wasRolledBack': $target.wasRolledBack}]) %}\""
+        "\"{% $merge([$states.result.Payload, {'replaced': [$target.replaced], 'replacedDeploymentId': $target.replacedDeploymentId, 'wasRolledBack': $target.wasRolledBack, 'evict': $target.evict}]) %}\""
             => "\"{% $states.result.Payload %}\"", "[\"SwitchTraffic\",";
     a_rollback_that_waits_as_if_its_tasks_were_warm: expressions::payloads, ROLLBACK,
         "\"{% $not($target.restored) %}\"" => "true", "[\"CheckTargetHealth\",";
+    a_rollback_that_evicts_against_its_input: expressions::payloads, ROLLBACK,
+        "$target.evict = true and " => "", "[\"EvictVisitors\",";
+    a_cleanup_that_deletes_what_was_made_live_since_its_eviction: expressions::payloads, CLEANUP,
+        "\"onlyIfEvicted\": \"{% $item.state = 'evicted' %}\"" => "\"onlyIfEvicted\": false", "[\"DeleteDeployment\",";
+    a_deployment_that_does_not_look_for_a_freeze: expressions::payloads, MACHINE,
+        "\"Default\": \"CheckFreeze\"" => "\"Default\": \"SwitchTraffic\"", "[\"SwitchTraffic\",";
     a_version_that_drains_under_its_scaler: expressions::payloads, CLEANUP,
         ", \"deregister\": true" => "", "[\"DeregisterScaling\",";
     a_cleanup_that_registers_again_and_again: expressions::payloads, CLEANUP,

@@ -41,7 +41,7 @@ pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
 /// When a rollback began to take its visitors along, before it deleted the first of its rules. A time before the
-/// deployment was last switched to says nothing.
+/// deployment was last switched to, or before its [`ROLLED_BACK_AT`], says nothing.
 pub const EVICTED_AT: &str = "pulse:evicted-at";
 
 /// When its draining began, before any task was asked. It stays until fresh tasks have replaced those that were
@@ -296,10 +296,15 @@ pub fn seen_at(tags: &Tags, key: &str, now: UtcDateTime) -> Option<UtcDateTime> 
     seen.filter(|seen| switched_to_at(tags, now) <= Some(*seen))
 }
 
-/// Whether a rollback has taken the visitors of the deployment with these tags along, and no traffic was switched to it
-/// since.
+/// Whether the rollback that has taken back the deployment with these tags has taken its visitors along, and no traffic was
+/// switched to it since.
+///
+/// The tag of an eviction may be left from an earlier rollback: one that lands late, after the deployment was made live
+/// again, or one that an operator's change of the listener did not end. A later rollback may leave the visitors where
+/// they are, so only an eviction after its mark counts.
 pub fn is_evicted(tags: &Tags, now: UtcDateTime) -> bool {
-    tags.contains_key(ROLLED_BACK_AT) && seen_at(tags, EVICTED_AT, now).is_some()
+    let rolled_back = time(tags, ROLLED_BACK_AT, now);
+    rolled_back.is_some() && rolled_back <= seen_at(tags, EVICTED_AT, now)
 }
 
 /// Whether a rollback to the deployment with these tags is under way.
@@ -385,6 +390,30 @@ mod tests {
         ] {
             let tags = tags(&[(LIVE_SINCE, &timestamp(now + ahead))]);
             assert_eq!(time(&tags, LIVE_SINCE, now), read, "{ahead}");
+        }
+    }
+
+    #[test]
+    fn only_an_eviction_by_the_rollback_that_took_it_back_counts() {
+        let began = time::macros::utc_datetime!(2025-10-27 12:00:00);
+        let now = began + Duration::HOUR;
+        let at = |minutes| timestamp(began + Duration::minutes(minutes));
+        for (ready, rolled_back, evicted, is_evicted) in [
+            (0, Some(10), Some(11), true),
+            (0, Some(10), Some(10), true),
+            // It was made live since.
+            (12, Some(10), Some(11), false),
+            // Another rollback took it back without its visitors.
+            (0, Some(20), Some(11), false),
+            (0, None, Some(11), false),
+            (0, Some(10), None, false),
+        ] {
+            let mut marked = tags(&[(LIVE_SINCE, &at(0)), (READY_AT, &at(ready))]);
+            let marks = [(ROLLED_BACK_AT, rolled_back), (EVICTED_AT, evicted)];
+            let marks = marks.into_iter().filter_map(|(key, at)| Some((key, at?)));
+            marked.extend(marks.map(|(key, minutes)| (key.to_owned(), at(minutes))));
+            let case = (ready, rolled_back, evicted);
+            assert_eq!(super::is_evicted(&marked, now), is_evicted, "{case:?}");
         }
     }
 

@@ -5,13 +5,17 @@
 //!
 //! The tag of the eviction is written before the first rule is deleted, and a rollback to the deployment writes its
 //! own tag before it reads this one. So of the two at least one sees the other.
+//!
+//! No rule is deleted while a switch to the deployment may be in flight. One that lands late finds the mark of the rollback
+//! and switches back. But until then new visitors would reach a target group without rules, whose targets the load
+//! balancer has stopped checking, and the run could not tell why no rule names its deployment any more.
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::guard::Intent;
 use lifecycle::routing::{self, DefaultAction};
-use lifecycle::tags::{self, RolledBack};
+use lifecycle::tags::{self, RolledBack, Tags};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError};
+use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError, defaults};
 use serde::{Deserialize, Serialize};
 
 /// What a rollback has taken back.
@@ -35,7 +39,8 @@ pub struct Output {
 /// Deletes the rules of what the rollback has taken back. One that fails does not keep the others.
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say, of the first deployment that failed.
+/// `Transient` while a switch to one of them may be in flight, else as [`lifecycle::aws_error::CODES`] say; of the first
+/// deployment that failed.
 pub async fn run(
     elb: &Client,
     baseline: &Baseline,
@@ -85,32 +90,51 @@ impl Eviction<'_> {
         let Some(group) = target_group::find(self.elb, id).await? else {
             return Ok(());
         };
-        if !self.is_due(&group).await? {
+        if self.tags_if_due(&group).await?.is_none() {
             return Ok(());
         }
         let (arn, key) = (&group.arn, tags::EVICTED_AT);
         target_group::tag_unless_gone(self.elb, arn, key, self.clock).await?;
         for rule in routing::rules_of(self.elb, self.baseline, id).await? {
-            if !self.is_due(&group).await? {
+            let Some(tags) = self.tags_if_due(&group).await? else {
                 return Ok(());
-            }
+            };
+            self.wait_for_switches(&tags)?;
             routing::delete_rule(self.elb, self.baseline, id, &rule).await?;
         }
         Ok(())
     }
 
-    /// Whether the deployment is still there to be evicted, as it is now.
+    /// Waits until every switch has ended that may have read the tags before the rollback marked the deployment. The
+    /// state machine tries again, and by then the default action shows it.
+    fn wait_for_switches(&self, tags: &Tags) -> Result<(), StepError> {
+        let now = (self.clock)();
+        let announced = tags::time(tags, tags::READY_AT, now);
+        match announced.filter(|at| now - *at < defaults::SWITCH_ANNOUNCED) {
+            None => Ok(()),
+            Some(at) => Err(StepError::new(
+                ErrorName::Transient,
+                format!(
+                    "{} keeps its rules for some seconds, because a switch to it began at {} and may be in flight",
+                    self.rolled_back.deployment_id,
+                    tags::timestamp(at)
+                ),
+            )),
+        }
+    }
+
+    /// The tags of the deployment if it is still there to be evicted, as it is now.
     ///
     /// # Errors
     /// `DeploymentActive` or `DeploymentKept` when it is named by the default action, is being rolled back to, is
-    /// protected, or does not carry the mark of this rollback any more; or when no deployment is active.
-    async fn is_due(&self, group: &TargetGroup) -> Result<bool, StepError> {
+    /// protected, was never live, or does not carry the mark of this rollback any more; or when no deployment is active.
+    async fn tags_if_due(&self, group: &TargetGroup) -> Result<Option<Tags>, StepError> {
         let RolledBack {
             deployment_id: id,
             rolled_back_at,
         } = self.rolled_back;
         let Some(tags) = tags::read_one(self.elb, &group.arn).await? else {
-            return Ok(false);
+            return Ok(None);
         };
         let default_action = DefaultAction::read(self.elb, self.baseline).await?;
         if default_action.active().is_none() {
@@ -131,7 +155,13 @@ impl Eviction<'_> {
                 ),
             ));
         }
-        Ok(true)
+        if !tags.contains_key(tags::LIVE_SINCE) {
+            let why = format!(
+                "{id} is not evicted: it was never live, so it has no visitors, and its own execution undoes it"
+            );
+            return Err(StepError::new(ErrorName::DeploymentKept, why));
+        }
+        Ok(Some(tags))
     }
 }
 

@@ -182,3 +182,33 @@ async fn rules_without_its_tags_stay() {
     evict(&aws, &[BAD]).await.unwrap();
     assert_eq!(rules(&aws, BAD), 1);
 }
+
+#[tokio::test]
+async fn rules_stay_while_a_switch_that_did_not_see_the_rollback_may_be_in_flight() {
+    let announced = defaults::SWITCH_ANNOUNCED.whole_seconds();
+    for (ago, is_evicted) in [(0, false), (announced - 1, false), (announced, true)] {
+        let aws = rolled_back();
+        let at = aws.time() - time::Duration::seconds(ago);
+        aws.with(|state| state.tag(BAD, tags::READY_AT, &tags::timestamp(at)));
+        let ended = evict(&aws, &[BAD]).await;
+        assert_eq!(ended.is_ok(), is_evicted, "{ago}: {ended:?}");
+        assert_eq!(rules(&aws, BAD), if is_evicted { 0 } else { 2 }, "{ago}");
+        // If every try comes too early, a cleanup takes the visitors along.
+        assert!(aws.with(|state| state.has_tag(BAD, tags::EVICTED_AT)));
+        if let Err(error) = ended {
+            assert_eq!(error.name, ErrorName::Transient);
+            assert!(error.message.contains(BAD), "{error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_candidate_that_was_taken_back_is_left_to_its_execution() {
+    let aws = rolled_back();
+    aws.with(|state| drop(state.group(BAD).tags.remove(tags::LIVE_SINCE)));
+    let output = evict(&aws, &[BAD, WORSE]).await.unwrap();
+    assert_eq!(output.evicted, [WORSE.parse().unwrap()]);
+    assert!(output.kept[0].contains("never live"), "{output:?}");
+    assert_eq!(rules(&aws, BAD), 2);
+    assert!(!aws.with(|state| state.has_tag(BAD, tags::EVICTED_AT)));
+}

@@ -92,6 +92,7 @@ async fn a_rollback_takes_visitors_along_and_one_back_to_that_version_makes_its_
 
 /// A rollback after which the next request of those who are pinned to the bad version gets the good one's cookie.
 async fn visitors_go_along(env: &TestEnvironment, bad: &str, good: &str) -> Result<()> {
+    env.age_switches().await?;
     let ended = env.run("rollback", &json!({})).await?;
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert_eq!(ended.output["evicted"], json!([bad]), "{}", ended.output);
@@ -122,6 +123,7 @@ async fn a_rollback_that_may_not_evict_is_done_and_says_so(
     bad: &str,
 ) -> Result<()> {
     let action = "elasticloadbalancing:DeleteRule";
+    env.age_switches().await?;
     let permission = env.revoke_permission("EvictVisitorsRole", action).await?;
     let ended = env.run("rollback", &json!({})).await?;
     permission.restore().await?;

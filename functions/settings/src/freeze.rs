@@ -40,6 +40,11 @@ impl Freeze {
         }))
     }
 
+    /// Why nothing is deployed, in one line.
+    pub fn reason(&self) -> String {
+        printable(&self.reason, MAX_REASON)
+    }
+
     /// The error that a deployment is refused with.
     pub fn refuses(&self, id: &DeploymentId) -> StepError {
         let Freeze { source, reason } = self;
@@ -47,7 +52,7 @@ impl Freeze {
             ErrorName::Frozen,
             format!(
                 "{id} is not deployed, because {source} has `frozen`: {reason}; when that is over, remove the field, \
-                 and start the deployment again under the name {id}-2, or push again"
+                 and start the deployment again under the name {id}-2, or push the image under a new deployment id"
             ),
         )
     }
@@ -71,6 +76,8 @@ mod tests {
             "/pulse/test/settings, version 7",
             "`frozen`",
             "test-20251027-122112Z-2",
+            // A push of the same id starts nothing: it has an execution, which was refused.
+            "a new deployment id",
         ] {
             assert!(error.message.contains(words), "{error}");
         }

@@ -36,6 +36,11 @@ fn a_document_that_a_push_can_use_is_accepted() {
             r#"{"base": "web", "cpu": 512}"#,
             "test; whether the task definition web exists and can be copied, the push finds out\n",
         ),
+        (
+            "frozen.json",
+            r#"{"frozen": "the sale\nruns"}"#,
+            "test; as long as it has `frozen`, every push is refused: the sale\\nruns\n",
+        ),
     ] {
         let (code, said) = check(name, text);
         assert_eq!(code, Some(0), "{said}");

@@ -30,11 +30,18 @@ fn check(environment: &str, path: &str) -> Result<String, String> {
     let wrong = |error: StepError| error.message;
     let document = Document::read(&environment, None, &text).map_err(wrong)?;
     let base = document.fields.base.clone();
+    let frozen = document.frozen.clone();
     Deployment::of_push(document, &environment).map_err(wrong)?;
     let mut right = format!("every field is right for a push to {environment}");
     if let Some(base) = base {
         right += &format!(
             "; whether the task definition {base} exists and can be copied, the push finds out"
+        );
+    }
+    if let Some(freeze) = frozen {
+        right += &format!(
+            "; as long as it has `frozen`, every push is refused: {}",
+            freeze.reason()
         );
     }
     Ok(right)

@@ -4,13 +4,16 @@
 //! The deployment keeps its tasks. Connections that are open stay until a cleanup stops the tasks one after another.
 //!
 //! The tag of the eviction is written before the first rule is deleted, and a rollback to the deployment writes its
-//! own tag before it reads this one. So of the two at least one sees the other.
+//! own tag before it reads this one. So of the two at least one sees the other. An eviction that has not seen the other
+//! deletes at most one rule after that, soon ([`defaults::LOOK_IS_FRESH`]) and by one attempt, and the rollback makes the
+//! rules again when that has ended.
 //!
 //! No rule is deleted while a switch to the deployment may be in flight. One that lands late finds the mark of the rollback
 //! and switches back. But until then new visitors would reach a target group without rules, whose targets the load
 //! balancer has stopped checking, and the run could not tell why no rule names its deployment any more.
 
 use aws_sdk_elasticloadbalancingv2::Client;
+use aws_sdk_elasticloadbalancingv2::config::retry::RetryConfig;
 use lifecycle::guard::Intent;
 use lifecycle::routing::{self, DefaultAction};
 use lifecycle::tags::{self, RolledBack, Tags};
@@ -95,12 +98,21 @@ impl Eviction<'_> {
         }
         let (arn, key) = (&group.arn, tags::EVICTED_AT);
         target_group::tag_unless_gone(self.elb, arn, key, self.clock).await?;
+        // What was read is too old for another attempt.
+        let one_attempt = self.elb.config().to_builder();
+        let one_attempt = one_attempt.retry_config(RetryConfig::disabled()).build();
+        let elb = Client::from_conf(one_attempt);
         for rule in routing::rules_of(self.elb, self.baseline, id).await? {
+            let looked_at = (self.clock)();
             let Some(tags) = self.tags_if_due(&group).await? else {
                 return Ok(());
             };
             self.wait_for_switches(&tags)?;
-            routing::delete_rule(self.elb, self.baseline, id, &rule).await?;
+            if (self.clock)() - looked_at > defaults::LOOK_IS_FRESH {
+                let why = format!("AWS answers slowly, so {id} keeps its rules until the next try");
+                return Err(StepError::new(ErrorName::Transient, why));
+            }
+            routing::delete_rule(&elb, self.baseline, id, &rule).await?;
         }
         Ok(())
     }

@@ -212,3 +212,28 @@ async fn a_candidate_that_was_taken_back_is_left_to_its_execution() {
     assert_eq!(rules(&aws, BAD), 2);
     assert!(!aws.with(|state| state.has_tag(BAD, tags::EVICTED_AT)));
 }
+
+#[tokio::test]
+async fn a_rule_is_deleted_soon_after_a_look_and_by_one_attempt() {
+    let aws = rolled_back();
+    let late = defaults::LOOK_IS_FRESH.whole_seconds() + 1;
+    // The second look, which is the one before the first deletion.
+    aws.on("DescribeListeners")
+        .nth(2)
+        .after(move |state, _| state.now += late);
+    let error = evict(&aws, &[BAD]).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert_eq!(aws.count("DeleteRule"), 0);
+
+    let aws = rolled_back();
+    aws.on("DeleteRule").fails("ThrottlingException");
+    let retries = memory_aws::RetryConfig::standard()
+        .with_max_attempts(3)
+        .with_initial_backoff(std::time::Duration::from_millis(1));
+    let elb = Client::new(&aws.config_with(retries));
+    let rolled_back = json!({"rolledBack": [{"deploymentId": BAD, "rolledBackAt": MARK}]});
+    let input = serde_json::from_value(rolled_back).unwrap();
+    let ended = run(&elb, &Baseline::for_tests(), &|| aws.time(), input).await;
+    assert_eq!(ended.unwrap_err().name, ErrorName::Transient);
+    assert_eq!(aws.count("DeleteRule"), 1);
+}

@@ -112,11 +112,14 @@ pub const TASK_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
 pub const LOOK_IS_FRESH: time::Duration = time::Duration::seconds(5);
 /// How long after the time in a tag a switch that has not seen the tag may still modify the listener:
 /// [`CALL_TIMEOUT`] until the tag was written, [`LOOK_IS_FRESH`] until the switch acts on its look, and
-/// [`ATTEMPT_TIMEOUT`] for its one attempt to modify the listener. The rest is for clocks that differ.
+/// [`ATTEMPT_TIMEOUT`] for its one attempt to modify the listener. The rest is for clocks that differ. An eviction deletes a
+/// rule likewise.
 pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
 /// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
 pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
+/// How long after the time in its tag an eviction may still delete a rule: the timeout of the function.
+pub const EVICTION_TIME: time::Duration = time::Duration::minutes(1);
 /// A step that switches has ended this long after its first attempt began, or it was stopped: thirteen tries of a minute
 /// at most, with the times between them, of which few use all of their time.
 pub const SWITCHED_WITHIN: time::Duration = time::Duration::minutes(15);

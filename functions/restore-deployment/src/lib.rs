@@ -50,8 +50,8 @@ pub struct Output {
     pub desired_count: u32,
     /// Whether it gets fresh tasks, which have to become healthy first.
     pub restored: bool,
-    /// Whether no rule names it, so that the machine makes one and calls again: ECS starts no tasks for a
-    /// target group that no load balancer uses.
+    /// Whether no rule names it, or may not in a moment because an eviction is under way, so that the machine makes one
+    /// and calls again: ECS starts no tasks for a target group that no load balancer uses.
     pub unrouted: bool,
     /// Whether it has both rules that pin visitors to it. Otherwise the machine makes them before it switches.
     pub pinned: bool,
@@ -184,13 +184,20 @@ impl Restore<'_> {
             Ok(0) | Err(_) => tags::wanted_count(&tags).unwrap_or(defaults::DESIRED_COUNT),
             Ok(count) => count,
         };
-        let tasks = self
-            .start_fresh_tasks_if_needed(service, &tags, since, desired_count)
-            .await?;
+        let loses_rules = self.may_lose_rules(&tags);
+        let tasks = match loses_rules {
+            true => Tasks::Unrouted,
+            false => {
+                self.start_fresh_tasks_if_needed(service, &tags, since, desired_count)
+                    .await?
+            }
+        };
         let restored = tasks != Tasks::Warm;
         let unrouted = tasks == Tasks::Unrouted;
         self.untag_the_active_one().await?;
-        let reason = if restored {
+        let reason = if loses_rules {
+            format!("an eviction that has not seen this rollback may be deleting a rule of {id}")
+        } else if restored {
             format!("{id} gets fresh tasks")
         } else {
             format!("{id} is warm")
@@ -227,10 +234,25 @@ impl Restore<'_> {
     /// Whether both rules pin visitors to it. An earlier rollback that failed may have left only the one with which it
     /// waited for tasks.
     fn is_pinned(&self) -> bool {
+        self.pins() >= 2
+    }
+
+    fn pins(&self) -> usize {
         let pins = self.routing.rules.iter().filter(|rule| {
             routing::is_pin(rule) && routing::forwards_to(rule, &self.group.deployment)
         });
-        pins.count() >= 2
+        pins.count()
+    }
+
+    /// Whether an eviction may still delete one of its rules, because it has looked before our tag was written. Rules that
+    /// are adopted now might be gone after the switch, so the machine makes the one of a deployment that waits, and asks
+    /// again a little later.
+    fn may_lose_rules(&self, tags: &Tags) -> bool {
+        let now = (self.clock)();
+        let is_within = |key, most| tags::time(tags, key, now).is_some_and(|at| now - at < most);
+        self.pins() > 0
+            && is_within(tags::EVICTED_AT, defaults::EVICTION_TIME)
+            && is_within(tags::RESTORING_SINCE, defaults::SWITCH_IN_FLIGHT)
     }
 
     /// Keeps other runs from draining and deleting the deployment. Returns the time of a tag that an

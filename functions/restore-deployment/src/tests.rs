@@ -1,6 +1,6 @@
 use super::*;
 use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, defaults, tags};
-use memory_aws::{MemoryAws, State, forward, group_arn};
+use memory_aws::{MemoryAws, State, forward, group_arn, own_tags};
 use serde_json::{Value, json};
 use time::Duration;
 
@@ -769,4 +769,40 @@ async fn one_whose_eviction_is_under_way_gets_its_rules_again_before_the_switch(
     aws.with(|state| state.tag(OLD, tags::READY_AT, "2025-10-27T12:29:00Z"));
     let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
     assert!(output.pinned);
+}
+
+#[tokio::test]
+async fn rules_that_an_eviction_may_be_deleting_are_not_relied_on() {
+    let being_evicted = || {
+        let marks = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
+        let aws = with_active(NEW, &[(OLD, &marks), (NEW, LIVE)]);
+        aws.with(|state| state.tag(OLD, tags::EVICTED_AT, "2025-10-27T12:29:59Z"));
+        aws
+    };
+    let to_old = json!({"deploymentId": OLD});
+    let in_flight = defaults::SWITCH_IN_FLIGHT.whole_seconds();
+    let aws = being_evicted();
+    for (later, unrouted) in [(0, true), (in_flight - 1, true), (1, false)] {
+        aws.with(|state| state.now += later);
+        let output = restore(&aws, to_old.clone()).await.unwrap();
+        assert_eq!((output.unrouted, output.pinned), (unrouted, false));
+        assert_eq!(output.reason.contains("eviction"), unrouted, "{output:?}");
+    }
+
+    // The eviction has ended, or has deleted both: what is there now is this rollback's own.
+    type Change = fn(&mut State);
+    let changes: [Change; 2] = [
+        |state| state.now += defaults::EVICTION_TIME.whole_seconds(),
+        |state| {
+            let is_of_old = |rule: &memory_aws::Rule| format!("{:?}", rule.actions).contains(OLD);
+            state.rules.retain(|rule| !is_of_old(rule));
+            state.add_rule(7, OLD, own_tags(OLD));
+        },
+    ];
+    for change in changes {
+        let aws = being_evicted();
+        aws.with(change);
+        let output = restore(&aws, to_old.clone()).await.unwrap();
+        assert_eq!((output.unrouted, output.pinned), (false, false));
+    }
 }

@@ -27,6 +27,10 @@ async fn a_rollback_takes_visitors_along_and_one_back_to_that_version_makes_its_
     traffic.next_phase();
 
     a_rollback_that_may_not_evict_is_done_and_says_so(&env, &good, &bad).await?;
+    // Its eviction is over. Otherwise the next rollback would wait until it has deleted its last rule.
+    for _ in 0..6 {
+        env.age_sweeps().await?;
+    }
     back_to(&env, &bad).await?;
     traffic.next_phase();
     traffic.each_is_answered(5).await?;

@@ -99,7 +99,8 @@ impl Eviction<'_> {
         let (arn, key) = (&group.arn, tags::EVICTED_AT);
         target_group::tag_unless_gone(self.elb, arn, key, self.clock).await?;
         // What was read is too old for another attempt.
-        let one_attempt = self.elb.config().to_builder();
+        let client = self.elb;
+        let one_attempt = client.config().to_builder();
         let one_attempt = one_attempt.retry_config(RetryConfig::disabled()).build();
         let elb = Client::from_conf(one_attempt);
         for rule in routing::rules_of(self.elb, self.baseline, id).await? {

@@ -185,7 +185,7 @@ fn desired_count(input: &Input) -> Result<i32, StepError> {
     })
 }
 
-/// The service to adopt, or `None` when there is no service of that name.
+/// The service to adopt, or `None` if no service has that name.
 fn adopt(found: Found, input: &Input) -> Result<Option<Service>, StepError> {
     let deployment = &input.deployment_id;
     match found {

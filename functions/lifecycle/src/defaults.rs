@@ -118,7 +118,8 @@ pub const SWITCH_IN_FLIGHT: time::Duration = time::Duration::seconds(30);
 /// How long after the time in the ready tag a switch may still modify the listener: [`LOOK_IS_FRESH`] until it
 /// acts on its look, and [`ATTEMPT_TIMEOUT`] for its one attempt. The rest is for clocks that differ.
 pub const SWITCH_ANNOUNCED: time::Duration = time::Duration::seconds(15);
-/// How long after the time in its tag an eviction may still delete a rule: the timeout of the function.
+/// How long after the time in its tag an eviction may still delete a rule: its function is stopped after 30 s. The rest is
+/// for clocks that differ.
 pub const EVICTION_TIME: time::Duration = time::Duration::minutes(1);
 /// A step that switches has ended this long after its first attempt began, or it was stopped: thirteen tries of a minute
 /// at most, with the times between them, of which few use all of their time.

@@ -147,7 +147,7 @@ struct Restore<'a> {
     /// The name of the execution that rolls back. Another one to the same target has a tag of its own, so that neither
     /// takes the other's for its own or removes it.
     execution: Option<&'a str>,
-    /// Whether no rule forwards to it, because a cleanup found no task of it.
+    /// Whether no rule forwards to it, because a cleanup found no task of it or an eviction has deleted its rules.
     is_unrouted: bool,
     /// Whether the visitors of what is taken back go along.
     evict: bool,

@@ -46,10 +46,7 @@ impl Document {
         version: Option<i64>,
         text: &str,
     ) -> Result<Self, StepError> {
-        let source = Source::Settings {
-            environment: environment.clone(),
-            version,
-        };
+        let source = Source::settings(environment, version);
         if text.len() > MAX_BYTES {
             return Err(source.error(format_args!(
                 "the document has {} bytes, and Parameter Store holds {MAX_BYTES} at most",
@@ -88,10 +85,7 @@ impl Document {
         version: Option<i64>,
         text: &str,
     ) -> Result<Option<Freeze>, StepError> {
-        let source = Source::Settings {
-            environment: environment.clone(),
-            version,
-        };
+        let source = Source::settings(environment, version);
         let mut value = parse(&source, text)?;
         let fields = value.as_object_mut();
         let frozen = fields.and_then(|fields| fields.shift_remove("frozen"));

@@ -53,24 +53,19 @@ pub fn check(cpu: u32, memory: u32) -> Result<(), (&'static str, String)> {
             .collect::<Vec<_>>()
             .join(", ")
     };
-    let Some(memories) = memories(cpu) else {
-        let sizes = cpus().collect();
-        return Err((
-            "cpu",
-            format!(
-                "Fargate does not offer {cpu} CPU units; it offers {}",
-                listed(sizes)
-            ),
-        ));
+    let Some(sizes) = memories(cpu) else {
+        let offered = listed(cpus().collect());
+        let why = format!("Fargate does not offer {cpu} CPU units; it offers {offered}");
+        return Err(("cpu", why));
     };
-    if memories.contains(&memory) {
+    if sizes.contains(&memory) {
         Ok(())
     } else {
-        let offered = listed(memories);
+        let offered = listed(sizes);
         let mut why =
             format!("Fargate does not offer {memory} MiB with cpu {cpu}; it offers {offered}");
         let with: Vec<_> = cpus()
-            .filter(|cpu| crate::fargate::memories(*cpu).is_some_and(|it| it.contains(&memory)))
+            .filter(|cpu| memories(*cpu).is_some_and(|it| it.contains(&memory)))
             .collect();
         if !with.is_empty() {
             why += &format!(", and {memory} MiB goes with cpu {}", listed(with));

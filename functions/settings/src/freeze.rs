@@ -23,7 +23,9 @@ impl Freeze {
             Some(Value::String(reason)) => reason,
             Some(other) => {
                 let other = printable(&other.to_string(), 40);
-                let why = format!("{other} is no reason; give one as a text, or remove the field");
+                let why = format!(
+                    "is {other}, and must be a text that says why nothing is deployed; or remove the field"
+                );
                 return Err(source.refused("frozen", why));
             }
         };

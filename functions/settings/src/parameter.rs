@@ -43,10 +43,7 @@ async fn text(ssm: &Client, baseline: &Baseline) -> Result<Option<(i64, String)>
     };
     let version = parameter.version();
     if parameter.r#type() != Some(&ParameterType::String) {
-        let source = Source::Settings {
-            environment: baseline.environment.clone(),
-            version: Some(version),
-        };
+        let source = Source::settings(&baseline.environment, Some(version));
         return Err(source.error(
             "the parameter must be of type String; settings name secrets and do not contain them",
         ));

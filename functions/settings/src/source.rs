@@ -19,6 +19,14 @@ pub enum Source {
 }
 
 impl Source {
+    /// The settings of an environment; with the version of the parameter, if they are one.
+    pub fn settings(environment: &Environment, version: Option<i64>) -> Self {
+        Source::Settings {
+            environment: environment.clone(),
+            version,
+        }
+    }
+
     /// The name of errors about it.
     pub fn error_name(&self) -> ErrorName {
         match self {

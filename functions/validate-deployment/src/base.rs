@@ -25,7 +25,7 @@ pub async fn read(
         None => Err(source.refused(
             "base",
             format_args!(
-                "there is no active task definition of the family {family}; register one, or correct the name"
+                "the family {family} has no active task definition; register one, or correct the name"
             ),
         )),
     }

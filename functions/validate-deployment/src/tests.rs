@@ -787,7 +787,7 @@ async fn a_base_that_a_deployment_cannot_copy_is_refused_before_anything_is_made
         assert!(aws.changes().is_empty());
     }
     for (family, why) in [
-        ("none", "no active task definition"),
+        ("none", "has no active task definition"),
         ("test-app", "themselves"),
     ] {
         let input = json!({"deploymentId": ID, "base": family});

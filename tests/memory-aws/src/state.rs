@@ -341,7 +341,7 @@ impl State {
     /// The same for any task. Without an exit code, none of its containers has run.
     ///
     /// # Panics
-    /// When there is no such task.
+    /// If that task does not exist.
     pub fn end_task_at(&mut self, index: usize, exit_code: Option<i32>) -> &mut Value {
         let task = &mut self.tasks[index];
         let ended = number(&task["createdAt"]) + 60;

@@ -42,7 +42,7 @@ impl Capacity {
             tokio::time::sleep(self.service_time).await;
             return None;
         };
-        // A place is free only if nobody is in line: a place that is given back goes to the first one there.
+        // This succeeds only if no request waits: the semaphore gives a returned place to the request that has waited longest.
         let (place, in_line) = match places.try_acquire() {
             Ok(place) => (Some(place), 0),
             Err(_) => {

@@ -66,6 +66,20 @@ impl TestEnvironment {
         Ok(started.execution_arn)
     }
 
+    /// Waits until an execution of the deploy machine, which may be still to start, has left a state.
+    ///
+    /// # Errors
+    /// When that takes longer than two minutes.
+    pub async fn wait_until_left(&self, name: &str, state: &str) -> anyhow::Result<()> {
+        let arn = self.execution_arn(name);
+        let has_left = async || {
+            // It cannot be read before it starts.
+            let execution = Execution::read(&self.sfn, &arn).await;
+            Ok(execution.is_ok_and(|execution| execution.left(state).is_some()))
+        };
+        self.wait_until(EVENT_TIMEOUT, has_left).await
+    }
+
     /// Waits for the end of an execution, as long as it makes progress.
     ///
     /// # Errors

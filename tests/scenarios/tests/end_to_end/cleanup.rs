@@ -24,11 +24,7 @@ async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Res
     env.cloud.ecs().pause_starts(true);
     env.push(&stopped, &[]).await?;
     let arn = env.execution_arn(&stopped);
-    env.wait_until(Duration::from_secs(120), async || {
-        let execution = Execution::read(&env.sfn, &arn).await;
-        Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
-    })
-    .await?;
+    env.wait_until_left(&stopped, "CreateService").await?;
     // While the execution runs, the candidate is kept.
     assert_eq!(planned(&env.plan().await?, &stopped)?.1, "keep");
     env.stop(&arn).await?;

@@ -1,7 +1,6 @@
 //! A deployment that fails before its switch moves no traffic, leaves nothing behind, and says why.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -108,13 +107,7 @@ async fn deploy_and_delete_the_image(
     // Until then, no task pulls anything.
     env.cloud.ecs().pause_starts(true);
     env.cloud.push_events().deliver(event).await?;
-    let arn = env.execution_arn(id);
-    let created = async || {
-        // It cannot be read before it starts.
-        let execution = Execution::read(&env.sfn, &arn).await;
-        Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
-    };
-    env.wait_until(Duration::from_secs(120), created).await?;
+    env.wait_until_left(id, "CreateService").await?;
     let manifest = format!("/v2/{}/manifests/{}", env.name, event.digest);
     let registry = env.cloud.client();
     registry

@@ -1,9 +1,7 @@
 //! Settings that forbid deployments for now.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result};
-use scenarios::{Execution, TestEnvironment};
+use scenarios::TestEnvironment;
 use serde_json::json;
 
 use crate::settings::put;
@@ -22,12 +20,7 @@ pub async fn a_freeze_stops_deployments_and_no_rollback(
     env.cloud.ecs().pause_starts(true);
     let under_way = env.new_id();
     env.push(&under_way, &[]).await?;
-    let arn = env.execution_arn(&under_way);
-    env.wait_until(Duration::from_secs(120), async || {
-        let execution = Execution::read(&env.sfn, &arn).await;
-        Ok(execution.is_ok_and(|execution| execution.left("CreateService").is_some()))
-    })
-    .await?;
+    env.wait_until_left(&under_way, "CreateService").await?;
     put(env, &frozen).await?;
     env.cloud.ecs().pause_starts(false);
     let failed = env.wait_for_deployment(&under_way).await?;

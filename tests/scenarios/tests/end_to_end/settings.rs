@@ -202,7 +202,7 @@ fn wrong_documents() -> Vec<(String, Vec<&'static str>)> {
             json!({"base": "no-such-family"}),
             &[
                 "field `base`: ",
-                "no active task definition of the family no-such-family",
+                "the family no-such-family has no active task definition",
             ],
         ),
         (

@@ -15,7 +15,7 @@ use aws_sdk_applicationautoscaling::types::{
 };
 use lifecycle::aws_error::{failed, found};
 use lifecycle::scaling::{Scaling, Target};
-use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, service};
+use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, service, target_group};
 
 /// The name of the one policy of a service.
 const POLICY: &str = "pulse";
@@ -150,12 +150,10 @@ fn policy(
 /// `app/<load balancer>/<hash>/targetgroup/<target group>/<hash>`:
 /// <https://docs.aws.amazon.com/autoscaling/application/APIReference/API_PredefinedMetricSpecification.html>.
 fn label(baseline: &Baseline, target_group_arn: &str) -> String {
-    let load_balancer = baseline.load_balancer_arn.split(":loadbalancer/").nth(1);
-    let target_group = target_group_arn.rsplit(':').next();
     format!(
         "{}/{}",
-        load_balancer.unwrap_or_default(),
-        target_group.unwrap_or_default()
+        target_group::dimension_of_load_balancer(&baseline.load_balancer_arn),
+        target_group::dimension(target_group_arn)
     )
 }
 

@@ -5,7 +5,6 @@
 //! missing is missing only when AWS has had the time to show it. A few tasks that did not start say nothing
 //! about the next one.
 
-pub mod failed_tasks;
 mod rollout;
 
 use std::collections::BTreeSet;
@@ -17,7 +16,8 @@ use aws_sdk_elasticloadbalancingv2::types::{
 use lifecycle::printable::{MAX_TEXT, printable};
 use lifecycle::routing::{self, DefaultAction};
 use lifecycle::{
-    Baseline, Clock, DeploymentId, StepError, defaults, service, stopped_task, target_group, tasks,
+    Baseline, Clock, DeploymentId, StepError, defaults, failed_tasks, service, stopped_task,
+    target_group, tasks,
 };
 use serde::{Deserialize, Serialize};
 

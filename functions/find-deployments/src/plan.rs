@@ -261,16 +261,34 @@ impl<'a> Planner<'a> {
             .filter(|it| self.active.is_some_and(|active| it.id < *active))
             .filter(|it| !self.facts.named.contains(&it.id))
             .filter(|it| it.was_live() && !it.marks().is_some_and(ends));
+        let candidates: Vec<_> = candidates.collect();
         let mut places = self.policy.keep_previous;
         let mut kept = BTreeSet::new();
-        for deployment in candidates {
+        for deployment in &candidates {
             if places == 0 {
                 break;
             }
             kept.insert(&deployment.id);
             places -= usize::from(!self.is_empty(deployment));
         }
+        // What a rollback goes back to while nobody knows whether the active one is well.
+        if self.is_active_on_trial() {
+            let is_proven = |it: &&&Deployment| {
+                it.marks()
+                    .is_some_and(|marks| marks.contains_key(tags::PROVEN_AT))
+            };
+            let proven = candidates.iter().find(is_proven).or(candidates.first());
+            kept.extend(proven.map(|it| &it.id));
+        }
         kept
+    }
+
+    /// Whether the active one is still watched, and was not found well yet.
+    fn is_active_on_trial(&self) -> bool {
+        let is_active = |it: &&Deployment| Some(&it.id) == self.active;
+        let active = self.facts.deployments.iter().find(is_active);
+        let marks = active.and_then(Deployment::marks);
+        marks.is_some_and(|marks| tags::is_on_trial(marks, self.now))
     }
 
     /// Whether a rollback to it has to start its tasks, because two sweeps have found none.

@@ -7,7 +7,7 @@ fn variable(name: &str) -> Option<String> {
         "PULSE_ENVIRONMENT" => "test".into(),
         "KEEP_PREVIOUS" => "3".into(),
         "SETTLE_SECONDS" => "5".into(),
-        "DRAIN_DEADLINE_SECONDS" | "HEALTH_TIMEOUT_SECONDS" => return None,
+        "DRAIN_DEADLINE_SECONDS" | "HEALTH_TIMEOUT_SECONDS" | "WATCH_SECONDS" => return None,
         _ => "x".into(),
     })
 }

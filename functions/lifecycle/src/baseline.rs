@@ -38,6 +38,8 @@ pub struct Baseline {
     pub cpu_architecture: String,
     /// Seconds that a candidate has to become healthy, unless its settings say otherwise.
     pub health_timeout_seconds: u32,
+    /// Seconds for which a deployment is watched after the switch, unless its settings say otherwise.
+    pub watch_seconds: u32,
 }
 
 impl Baseline {
@@ -71,6 +73,7 @@ impl Baseline {
                 "HEALTH_TIMEOUT_SECONDS",
                 defaults::HEALTH_TIMEOUT_SECONDS,
             )?,
+            watch_seconds: number(&variable, "WATCH_SECONDS", defaults::WATCH_SECONDS)?,
         })
     }
 
@@ -109,6 +112,7 @@ impl Baseline {
                 .into(),
             cpu_architecture: "X86_64".into(),
             health_timeout_seconds: 600,
+            watch_seconds: 120,
         }
     }
 }
@@ -144,7 +148,7 @@ mod tests {
     fn read_with(variable: &str, value: &str) -> Baseline {
         Baseline::read(|name| match name {
             _ if name == variable => Some(value.to_owned()),
-            "HEALTH_TIMEOUT_SECONDS" => None,
+            "HEALTH_TIMEOUT_SECONDS" | "WATCH_SECONDS" => None,
             _ => Some("test".to_owned()),
         })
         .unwrap()

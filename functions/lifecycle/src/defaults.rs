@@ -36,6 +36,30 @@ pub const RELEASE_STOPS_WITHIN: time::Duration = time::Duration::minutes(10);
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTasks.html>
 pub const STOPPED_TASKS_ARE_SHOWN: time::Duration = time::Duration::minutes(45);
 
+/// Seconds for which a deployment is watched after the switch, unless the settings say otherwise: what a rollback for a
+/// crash or for lost health needs, and short enough that a pipeline waits for it.
+pub const WATCH_SECONDS: u32 = 120;
+/// The most seconds of a watch. The deploy machine has twelve hours, which other waits need as well.
+pub const MAX_WATCH_SECONDS: u32 = 3600;
+/// The least seconds of a watch that judges failed requests: the minutes of CloudWatch are complete two to three minutes
+/// late.
+pub const MIN_WATCH_SECONDS_WITH_ERRORS: u32 = 300;
+/// How long after the switch a watch of so many seconds has ended, unless a rollback goes on: its own time, and some
+/// minutes for the steps before it and for tries when AWS is slow.
+pub fn watch_ends_within(seconds: u32) -> time::Duration {
+    time::Duration::seconds(i64::from(seconds)) + time::Duration::minutes(5)
+}
+/// How many requests a version has to have answered before the share of those that failed says anything.
+pub const FAILED_REQUESTS_AT_LEAST: u32 = 20;
+/// How long after its end a minute of CloudWatch is complete. AWS promises nothing; load balancers' metrics are read with
+/// two minutes by others, <https://github.com/Netflix/atlas/pull/1300>.
+pub const METRICS_COMPLETE_AFTER_SECONDS: u32 = 180;
+/// How many crashes of a version after the switch mean that it is bad: half of its tasks, and two at least, because a
+/// single one may be chance.
+pub fn crashes_mean_breach(desired_count: u32) -> usize {
+    desired_count.div_ceil(2).clamp(2, 200) as usize
+}
+
 /// The path of the load balancer's health check.
 pub const HEALTH_CHECK_PATH: &str = "/_health";
 /// Seconds between two health checks of a target.

@@ -16,6 +16,8 @@ pub enum ErrorName {
     InvalidSettings,
     /// The environment's settings forbid deployments for now.
     Frozen,
+    /// An alarm that the settings name rings already.
+    InAlarm,
     /// The repository does not have the image.
     ImageNotFound,
     /// A rollback took the deployment back before, so no event or retry switches to it again.
@@ -39,6 +41,8 @@ pub enum ErrorName {
     DeploymentKept,
     /// The deployment was live and visitors may be on it, so it is not undone like a candidate.
     DeploymentWasLive,
+    /// Another deployment is active than the one that the rollback takes back.
+    RollbackNotNeeded,
     /// There is no deployment to roll back to, or the given one cannot be rolled back to.
     NoRollbackTarget,
     /// An operator set the listener's default action, as for a maintenance page, so it is left as it is.
@@ -49,10 +53,11 @@ pub enum ErrorName {
 
 impl ErrorName {
     /// All names, in the order of `docs/errors.md`.
-    pub const ALL: [ErrorName; 17] = [
+    pub const ALL: [ErrorName; 19] = [
         ErrorName::InvalidInput,
         ErrorName::InvalidSettings,
         ErrorName::Frozen,
+        ErrorName::InAlarm,
         ErrorName::ImageNotFound,
         ErrorName::DeploymentRolledBack,
         ErrorName::DeploymentDraining,
@@ -64,6 +69,7 @@ impl ErrorName {
         ErrorName::DeploymentActive,
         ErrorName::DeploymentKept,
         ErrorName::DeploymentWasLive,
+        ErrorName::RollbackNotNeeded,
         ErrorName::NoRollbackTarget,
         ErrorName::DefaultActionNotOurs,
         ErrorName::Unexpected,
@@ -87,6 +93,8 @@ impl ErrorName {
             ErrorName::DeploymentKept => "DeploymentKeptError",
             ErrorName::DeploymentWasLive => "DeploymentWasLiveError",
             ErrorName::NoRollbackTarget => "NoRollbackTargetError",
+            ErrorName::RollbackNotNeeded => "RollbackNotNeededError",
+            ErrorName::InAlarm => "InAlarmError",
             ErrorName::DefaultActionNotOurs => "DefaultActionNotOursError",
             ErrorName::Unexpected => "UnexpectedError",
         }

@@ -40,6 +40,12 @@ pub const STOPPING_SINCE: &str = "pulse:stopping-since";
 /// When it was rolled back. Only a rollback switches traffic to it again.
 pub const ROLLED_BACK_AT: &str = "pulse:rolled-back-at";
 
+/// When a watch of it that found nothing wrong ended. A rollback that names no deployment goes back to what carries it.
+pub const PROVEN_AT: &str = "pulse:proven-at";
+/// Until when its watch may last. Written with [`READY_AT`], before the switch, so that there is no moment in which
+/// a cleanup takes a deployment that is watched for one that is not.
+pub const WATCH_UNTIL: &str = "pulse:watch-until";
+
 /// When a rollback began to take its visitors along, before it deleted the first of its rules. A time before the
 /// deployment was last switched to, or before its [`ROLLED_BACK_AT`], says nothing.
 pub const EVICTED_AT: &str = "pulse:evicted-at";
@@ -313,6 +319,16 @@ pub fn is_evicted(tags: &Tags, now: UtcDateTime) -> bool {
 /// is believed here, because the tag protects: an operator who wrote it has to remove it.
 pub fn is_being_restored(tags: &Tags, now: UtcDateTime) -> bool {
     written(tags, RESTORING_SINCE).is_some_and(|since| now - since < defaults::RESTORE_TIME)
+}
+
+/// Whether the deployment with these tags is still on trial: a watch of it may be going on, and none has found it well.
+///
+/// A time further ahead than any watch lasts was written by hand, and says nothing.
+pub fn is_on_trial(tags: &Tags, now: UtcDateTime) -> bool {
+    let longest = defaults::watch_ends_within(defaults::MAX_WATCH_SECONDS);
+    let latest = now.saturating_add(longest + defaults::CLOCK_TOLERANCE);
+    let until = written(tags, WATCH_UNTIL).filter(|until| *until <= latest);
+    until.is_some_and(|until| now < until) && !tags.contains_key(PROVEN_AT)
 }
 
 #[cfg(test)]

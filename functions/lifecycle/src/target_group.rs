@@ -7,6 +7,8 @@ use aws_sdk_elasticloadbalancingv2::types::{
     Tag, TargetHealth, TargetHealthDescription, TargetHealthStateEnum,
 };
 
+use time::UtcDateTime;
+
 use crate::aws_error::{failed, found};
 use crate::tags::{self, Tags};
 use crate::{Clock, DeploymentId, Environment, StepError};
@@ -123,15 +125,33 @@ pub async fn tag(elb: &Client, arn: &str, key: &str, clock: Clock<'_>) -> Result
     set_tag(elb, arn, key, &tags::timestamp(clock())).await
 }
 
+/// Sets tags to times, by one call.
+pub async fn tag_times(
+    elb: &Client,
+    arn: &str,
+    times: &[(&str, UtcDateTime)],
+) -> Result<(), StepError> {
+    let tags: Vec<_> = times
+        .iter()
+        .map(|(key, time)| (*key, tags::timestamp(*time)))
+        .collect();
+    set_tags(elb, arn, &tags).await
+}
+
 /// Sets a tag to a value.
 pub async fn set_tag(elb: &Client, arn: &str, key: &str, value: &str) -> Result<(), StepError> {
-    elb.add_tags()
-        .resource_arns(arn)
-        .tags(Tag::builder().key(key).value(value).build())
-        .send()
-        .await
-        .map(drop)
-        .map_err(|error| failed(format_args!("tag target group {arn} with {key}"), error))
+    set_tags(elb, arn, &[(key, value.to_owned())]).await
+}
+
+async fn set_tags(elb: &Client, arn: &str, tags: &[(&str, String)]) -> Result<(), StepError> {
+    let tag = |(key, value): &(&str, String)| Tag::builder().key(*key).value(value).build();
+    let request = elb.add_tags().resource_arns(arn);
+    let request = request.set_tags(Some(tags.iter().map(tag).collect()));
+    request.send().await.map(drop).map_err(|error| {
+        let keys: Vec<_> = tags.iter().map(|(key, _)| *key).collect();
+        let keys = keys.join(" and ");
+        failed(format_args!("tag target group {arn} with {keys}"), error)
+    })
 }
 
 /// Removes tags. A tag that is not there is not an error.
@@ -213,6 +233,16 @@ pub fn healthy(targets: &[TargetHealth]) -> usize {
 /// The name in a target group's ARN: `…:targetgroup/<name>/<hash>`.
 pub fn name(arn: &str) -> Option<&str> {
     arn.rsplit_once(":targetgroup/")?.1.split('/').next()
+}
+
+/// What CloudWatch and Application Auto Scaling call a target group: `targetgroup/<name>/<hash>`.
+pub fn dimension(arn: &str) -> &str {
+    arn.rsplit(':').next().unwrap_or_default()
+}
+
+/// What they call a load balancer: `app/<name>/<hash>`.
+pub fn dimension_of_load_balancer(arn: &str) -> &str {
+    arn.split(":loadbalancer/").nth(1).unwrap_or_default()
 }
 
 /// The deployment of the environment that a target group is named after, whatever its tags say.

@@ -36,6 +36,9 @@ pub struct Input {
     /// Whether the visitors of what is taken back go along. Otherwise those who are pinned to it stay until they are
     /// done. They go along by default.
     pub evict: Option<bool>,
+    /// The deployment that the rollback takes back, and no other: nothing changes if another one is active. Without it,
+    /// whatever is newer than the target.
+    pub from: Option<DeploymentId>,
 }
 
 /// What traffic is to be switched to.
@@ -65,6 +68,8 @@ pub struct Output {
     pub replaced: Vec<DeploymentId>,
     /// Whether the visitors of what the rollback replaces go along.
     pub evict: bool,
+    /// The only deployment that it takes back, if the input names one.
+    pub from: Option<DeploymentId>,
     /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
     /// asked to drain since.
     pub restoring_since: Option<String>,
@@ -77,7 +82,7 @@ pub struct Output {
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
 /// back to or the named deployment cannot be the target: it is gone, is being deleted, was never live or
-/// is active; `DefaultActionNotOurs` for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
+/// is active; `RollbackNotNeeded` when another deployment is active than the one to take back; `DefaultActionNotOurs` for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     baseline: &Baseline,
@@ -86,13 +91,21 @@ pub async fn run(
 ) -> Result<Output, StepError> {
     let Started { input, execution } = Started::read(payload);
     let input: Input = input::decode(input)?;
-    if let Some(id) = &input.deployment_id
-        && *id.environment() != baseline.environment
+    let ids = [
+        ("deploymentId", &input.deployment_id),
+        ("from", &input.from),
+    ];
+    let ids = ids
+        .iter()
+        .filter_map(|(field, id)| Some((field, id.as_ref()?)));
+    if let Some((field, id)) = ids
+        .into_iter()
+        .find(|(_, id)| *id.environment() != baseline.environment)
     {
         return Err(StepError::new(
             ErrorName::InvalidInput,
             format!(
-                "invalid input: field `deploymentId`: {id} is a deployment of environment {}, and this machine serves {}",
+                "invalid input: field `{field}`: {id} is a deployment of environment {}, and this machine serves {}",
                 id.environment(),
                 baseline.environment
             ),
@@ -102,6 +115,7 @@ pub async fn run(
     routing.default_action.refuse_others(baseline)?;
     // A switch could not keep an action of an unknown type.
     routing.default_action.policy()?;
+    refuse_if_not_needed(&routing, &input)?;
     let named = input.deployment_id.as_ref();
     let unrouted = match named {
         Some(id) if routing.deployment(id).is_none() => {
@@ -119,11 +133,30 @@ pub async fn run(
         execution: execution.as_ref().map(Execution::name),
         is_unrouted: unrouted.is_some(),
         evict: input.evict.unwrap_or(true),
+        from: input.from.as_ref(),
     };
     restore
         .run()
         .await
         .map_err(|error| error.with_deployment(&group.deployment))
+}
+
+/// Refuses a rollback that takes back one deployment when another one is active: it would take back what replaced it,
+/// and that may be its cure.
+fn refuse_if_not_needed(routing: &Routing, input: &Input) -> Result<(), StepError> {
+    let Some(from) = &input.from else {
+        return Ok(());
+    };
+    let active = routing.default_action.active();
+    if active == Some(from) {
+        return Ok(());
+    }
+    let is_active = match active {
+        Some(active) => format!("{active} is active by now"),
+        None => "no deployment is active any more".to_owned(),
+    };
+    let why = format!("{from} is not to be taken back: {is_active}; nothing was changed");
+    Err(StepError::new(ErrorName::RollbackNotNeeded, why))
 }
 
 /// The tasks that a rollback goes to.
@@ -151,6 +184,8 @@ struct Restore<'a> {
     is_unrouted: bool,
     /// Whether the visitors of what is taken back go along.
     evict: bool,
+    /// The only deployment to take back, if the rollback takes back only one.
+    from: Option<&'a DeploymentId>,
 }
 
 impl Restore<'_> {
@@ -207,6 +242,7 @@ impl Restore<'_> {
             .replaced_by(id)
             .into_iter()
             .filter(|group| self.routing.is_active(group) || !group.has(tags::ROLLED_BACK_AT))
+            .filter(|group| self.from.is_none_or(|from| group.deployment == *from))
             .map(|group| group.deployment.clone())
             .collect();
         replaced.sort();
@@ -222,6 +258,7 @@ impl Restore<'_> {
             replaced_deployment_id: self.routing.default_action.active().cloned(),
             replaced,
             evict: self.evict,
+            from: self.from.cloned(),
             // Not that of a rollback which has begun since.
             restoring_since: tags
                 .get(tags::RESTORING_SINCE)

@@ -1,11 +1,10 @@
 //! Which deployment a rollback goes to.
 
-use lifecycle::routing::{self, Routing};
+use lifecycle::routing::Routing;
 use lifecycle::target_group::TargetGroup;
-use lifecycle::{DeploymentId, ErrorName, StepError, tags};
+use lifecycle::{DeploymentId, ErrorName, StepError, rollback_target, tags};
 
-/// The deployment to go back to: the named one, or the newest that was live, is older than the active
-/// one and was not rolled back. `unrouted` is the named one's target group, if no rule forwards to it.
+/// The deployment to go back to: the named one, or [`rollback_target::previous`]. `unrouted` is the named one's target group, if no rule forwards to it.
 ///
 /// # Errors
 /// `NoRollbackTarget`, with the reason and the deployments that can be named instead.
@@ -46,40 +45,19 @@ fn choose_named<'r>(
 }
 
 fn choose_previous(routing: &Routing) -> Result<&TargetGroup, StepError> {
-    let active = routing.default_action.active();
-    // Of one that only waits for tasks, an earlier rollback has found none. It is named if it is wanted.
-    let waits = |group: &TargetGroup| {
-        let id = &group.deployment;
-        let mut own = routing
-            .rules
-            .iter()
-            .filter(|rule| routing::forwards_to(rule, id));
-        own.all(routing::is_waiting)
-    };
-    choices(routing)
-        .filter(|group| !group.has(tags::ROLLED_BACK_AT) && !waits(group))
-        .filter(|group| active.is_none_or(|active| group.deployment < *active))
-        .max_by_key(|group| &group.deployment)
-        .ok_or_else(|| {
-            refused(routing, None, match active {
-                Some(active) => format!(
-                    "there is no deployment to go back to: none that is older than {active} was live and was not rolled back"
-                ),
-                None => "there is no deployment to go back to".to_owned(),
-            })
+    rollback_target::previous(routing).ok_or_else(|| {
+        refused(routing, None, match routing.default_action.active() {
+            Some(active) => format!(
+                "there is no deployment to go back to: none that is older than {active} was live and was not rolled back"
+            ),
+            None => "there is no deployment to go back to".to_owned(),
         })
-}
-
-/// Every deployment that a rollback may name.
-fn choices(routing: &Routing) -> impl Iterator<Item = &TargetGroup> {
-    routing.deployments.iter().filter(|group| {
-        !routing.is_active(group) && group.has(tags::LIVE_SINCE) && !group.has(tags::DELETING_SINCE)
     })
 }
 
 /// The error, with the deployments that can be named instead of the one that cannot be the target.
 pub fn refused(routing: &Routing, impossible: Option<&DeploymentId>, why: String) -> StepError {
-    let mut choices: Vec<_> = choices(routing)
+    let mut choices: Vec<_> = rollback_target::choices(routing)
         .map(|group| &group.deployment)
         .filter(|id| Some(*id) != impossible)
         .collect();

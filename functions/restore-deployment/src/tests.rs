@@ -109,6 +109,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 replaced_deployment_id: Some(NEW.parse().unwrap()),
                 replaced: vec![NEW.parse().unwrap()],
                 evict: true,
+                from: None,
                 restoring_since: Some("2025-10-27T12:30:00Z by rollback-1".into()),
                 reason: format!("{OLD} is warm"),
             }
@@ -565,6 +566,7 @@ fn the_answer_is_as_documented() {
         replaced_deployment_id: None,
         replaced: vec![NEW.parse().unwrap()],
         evict: true,
+        from: None,
         restoring_since: Some("2025-10-27T12:30:00Z".into()),
         reason: "why".into(),
     };
@@ -573,7 +575,7 @@ fn the_answer_is_as_documented() {
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
             "restored": true, "unrouted": false, "pinned": false, "wasRolledBack": true, "replacedDeploymentId": null,
-            "replaced": [NEW], "evict": true,
+            "replaced": [NEW], "evict": true, "from": null,
             "restoringSince": "2025-10-27T12:30:00Z", "reason": "why"
         })
     );
@@ -805,4 +807,53 @@ async fn rules_that_an_eviction_may_be_deleting_are_not_relied_on() {
         let output = restore(&aws, to_old.clone()).await.unwrap();
         assert_eq!((output.unrouted, output.pinned), (false, false));
     }
+}
+
+#[tokio::test]
+async fn a_rollback_of_one_deployment_replaces_that_one_alone() {
+    let aws = with_active(
+        NEW,
+        &[(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)],
+    );
+    let input = json!({"deploymentId": OLD, "from": NEW});
+    let output = restore(&aws, input).await.unwrap();
+    let ids =
+        |ids: &[&str]| -> Vec<DeploymentId> { ids.iter().map(|id| id.parse().unwrap()).collect() };
+    assert_eq!(output.replaced, ids(&[NEW]));
+    assert_eq!(output.from, Some(NEW.parse().unwrap()));
+    let all = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert_eq!((all.replaced, all.from), (ids(&[NEW, NEWEST]), None));
+}
+
+#[tokio::test]
+async fn a_rollback_of_one_deployment_is_not_needed_once_another_one_is_active() {
+    for active in [NEWEST, OLD] {
+        let aws = with_active(active, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+        let input = json!({"deploymentId": OLD, "from": NEW});
+        let error = restore(&aws, input).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::RollbackNotNeeded, "{error}");
+        assert!(error.message.contains(active), "{error}");
+        assert!(aws.changes().is_empty(), "{:?}", aws.changes());
+    }
+    let other = json!({"from": "prod-20251027-122112Z"});
+    let error = restore(&with_active(NEW, &[(NEW, LIVE)]), other)
+        .await
+        .unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput);
+    assert!(error.message.contains("`from`"), "{error}");
+}
+
+#[tokio::test]
+async fn without_a_name_the_newest_that_a_watch_found_well_is_gone_back_to() {
+    const PROVEN: &[&str] = &[tags::READY_AT, tags::LIVE_SINCE, tags::PROVEN_AT];
+    let target = async |oldest: &'static [&str], old: &'static [&str]| {
+        let aws = with_active(
+            NEW,
+            &[(OLDEST, oldest), (OLD, old), (NEW, LIVE), (NEWEST, PROVEN)],
+        );
+        to_previous(&aws).await.unwrap().deployment_id.to_string()
+    };
+    assert_eq!(target(PROVEN, LIVE).await, OLDEST);
+    assert_eq!(target(PROVEN, PROVEN).await, OLD);
+    assert_eq!(target(LIVE, LIVE).await, OLD);
 }

@@ -7,7 +7,7 @@ use lifecycle::scaling::Scaling;
 use lifecycle::{StepError, defaults};
 use serde_json::json;
 
-use crate::{Fields, HealthFields, Source, fargate, secret};
+use crate::{Fields, HealthFields, Source, WatchFields, fargate, secret};
 
 /// Half of a task definition's 64 KiB, so that the rest of it always fits:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
@@ -92,6 +92,7 @@ impl Fields {
             let most = defaults::MAX_WAIT_SECONDS;
             between("release.timeoutSeconds", release.timeout_seconds, 1, most)?;
         }
+        self.watch.as_ref().map_or(Ok(()), check_watch)?;
         self.scaling.as_ref().map_or(Ok(()), check_scaling)
     }
 
@@ -143,6 +144,82 @@ fn check_health(health: &HealthFields) -> Result<(), Wrong> {
         0,
         MAX_GRACE_SECONDS,
     )
+}
+
+/// The most alarms that are watched: what one call reads.
+pub(crate) const MAX_ALARMS: usize = 100;
+/// The most characters of the name of an alarm:
+/// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_PutMetricAlarm.html>.
+const MAX_ALARM_NAME: usize = 255;
+/// More requests than a version has to answer before it is judged.
+pub(crate) const MAX_AT_LEAST: u32 = 1_000_000;
+
+fn check_watch(watch: &WatchFields) -> Result<(), Wrong> {
+    between(
+        "watch.seconds",
+        watch.seconds,
+        0,
+        defaults::MAX_WATCH_SECONDS,
+    )?;
+    let alarms = watch.alarms.as_deref().unwrap_or_default();
+    if alarms.len() > MAX_ALARMS {
+        let why = format!(
+            "names {} alarms; at most {MAX_ALARMS} are watched",
+            alarms.len()
+        );
+        return wrong("watch.alarms", why);
+    }
+    for (place, name) in alarms.iter().enumerate() {
+        let field = format!("watch.alarms[{place}]");
+        let is_valid = !name.is_empty()
+            && name.chars().count() <= MAX_ALARM_NAME
+            && !name.chars().any(char::is_control);
+        if !is_valid {
+            let shown = printable(name, 100);
+            let why = format!(
+                "is `{shown}`, and must be the name of an alarm, of 1 to {MAX_ALARM_NAME} characters"
+            );
+            return wrong(field, why);
+        }
+        if alarms[..place].contains(name) {
+            return wrong(
+                field,
+                format!("is `{}`, which is named before", printable(name, 100)),
+            );
+        }
+    }
+    let Some(errors) = &watch.errors else {
+        return Ok(());
+    };
+    if errors.percent.is_none() {
+        let why =
+            "is needed, because it says which share may fail; give it, or leave `watch.errors` out";
+        return wrong("watch.errors.percent", why);
+    }
+    between("watch.errors.percent", errors.percent, 1, 99)?;
+    between("watch.errors.atLeast", errors.at_least, 1, MAX_AT_LEAST)?;
+    check_watch_lasts(watch, watch.seconds)
+}
+
+/// Refuses to judge failed requests by minutes that are complete only when the watch is over. `seconds` are those of the
+/// watch, as far as they are known.
+pub(crate) fn check_watch_lasts(watch: &WatchFields, seconds: Option<u32>) -> Result<(), Wrong> {
+    let least = defaults::MIN_WATCH_SECONDS_WITH_ERRORS;
+    match seconds {
+        Some(seconds) if watch.errors.is_some() && seconds < least => wrong(
+            "watch.seconds",
+            format!(
+                "is {seconds}{}, and must be {least} or more with `watch.errors`: CloudWatch has a minute two to three \
+                 minutes late",
+                if watch.seconds.is_none() {
+                    " by default"
+                } else {
+                    ""
+                },
+            ),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// <https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_RegisterTaskDefinition.html>

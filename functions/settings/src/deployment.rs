@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use lifecycle::printable::printable;
 use lifecycle::scaling::Scaling;
-use lifecycle::{DeploymentId, Environment, StepError, defaults, task_definition};
-use serde::Serialize;
+use lifecycle::{Baseline, DeploymentId, Environment, StepError, defaults, task_definition};
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::base::Base;
-use crate::check::{check_both, check_environment_size, check_scaling_count, check_secrets_size};
-use crate::{Document, Fields, Input, Source, fargate};
+use crate::check::{
+    check_both, check_environment_size, check_scaling_count, check_secrets_size, check_watch_lasts,
+};
+use crate::{Document, Fields, Input, OnBreach, Source, fargate};
 
 /// The most bytes that a task definition may have:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
@@ -49,6 +51,53 @@ pub struct Deployment {
     pub scaling: Option<Scaling>,
     /// What runs once before it is made.
     pub release: Option<Release>,
+    /// How it is watched after the switch.
+    pub watch: Watch,
+}
+
+/// How a deployment is watched after the switch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Watch {
+    /// Seconds for which it is watched.
+    pub seconds: u32,
+    /// The names of CloudWatch alarms, none of which may ring.
+    #[serde(default)]
+    pub alarms: Vec<String>,
+    /// Which share of its requests may fail.
+    #[serde(default)]
+    pub errors: Option<FailedShare>,
+    /// What is done when it is found to be bad.
+    pub on_breach: OnBreach,
+}
+
+/// Which share of a version's requests may fail.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailedShare {
+    /// Per cent of its requests.
+    pub percent: u32,
+    /// How many requests it has to have answered before that is judged.
+    pub at_least: u32,
+}
+
+/// What is taken where neither input nor settings say something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Defaults {
+    /// Seconds that a candidate has to become healthy.
+    pub health_timeout_seconds: u32,
+    /// Seconds for which a deployment is watched.
+    pub watch_seconds: u32,
+}
+
+impl Defaults {
+    /// Those of the environment.
+    pub fn of(baseline: &Baseline) -> Self {
+        Defaults {
+            health_timeout_seconds: baseline.health_timeout_seconds,
+            watch_seconds: baseline.watch_seconds,
+        }
+    }
 }
 
 /// What runs once before a deployment is made.
@@ -84,15 +133,19 @@ impl Deployment {
         let input = Input {
             deployment_id: id.map_err(|why| settings.source.error(why))?,
             image_digest: None,
+            despite_alarms: false,
             fields: Fields::default(),
         };
         base_of(&input, Some(&settings), environment)?;
-        let health_timeout = defaults::HEALTH_TIMEOUT_SECONDS;
-        Self::of(input, Some(settings), None, health_timeout)
+        let of_the_template = Defaults {
+            health_timeout_seconds: defaults::HEALTH_TIMEOUT_SECONDS,
+            watch_seconds: defaults::WATCH_SECONDS,
+        };
+        Self::of(input, Some(settings), None, of_the_template)
     }
 
     /// Merges the input with the settings, and both with the defaults, or with `base`: the task definition that
-    /// [`base_of`] names, as AWS describes it. `health_timeout_seconds` is the default of the environment.
+    /// [`base_of`] names, as AWS describes it. `otherwise` are the defaults of the environment.
     ///
     /// # Errors
     /// `InvalidInput` or `InvalidSettings` when a field that is right by itself does not go with another, or with the
@@ -101,7 +154,7 @@ impl Deployment {
         input: Input,
         settings: Option<Document>,
         base: Option<&Value>,
-        health_timeout_seconds: u32,
+        otherwise: Defaults,
     ) -> Result<Self, StepError> {
         let (settings_source, settings) = match settings {
             Some(document) => (document.source, document.fields),
@@ -187,8 +240,14 @@ impl Deployment {
                     .unwrap_or(defaults::RELEASE_TIMEOUT_SECONDS),
             }),
         };
+        let watch = fields.watch.unwrap_or_default();
+        let watch_seconds = watch.seconds.unwrap_or(otherwise.watch_seconds);
+        check_watch_lasts(&watch, Some(watch_seconds))
+            .map_err(|(field, why)| source(named.watch.is_some()).refused(&field, why))?;
         let health = fields.health.unwrap_or_default();
-        let timeout_seconds = health.timeout_seconds.unwrap_or(health_timeout_seconds);
+        let timeout_seconds = health
+            .timeout_seconds
+            .unwrap_or(otherwise.health_timeout_seconds);
         Ok(Deployment {
             deployment_id: input.deployment_id,
             desired_count,
@@ -212,6 +271,19 @@ impl Deployment {
             },
             release,
             scaling: fields.scaling,
+            watch: Watch {
+                seconds: watch_seconds,
+                alarms: watch.alarms.unwrap_or_default(),
+                errors: watch.errors.and_then(|errors| {
+                    Some(FailedShare {
+                        percent: errors.percent?,
+                        at_least: errors
+                            .at_least
+                            .unwrap_or(defaults::FAILED_REQUESTS_AT_LEAST),
+                    })
+                }),
+                on_breach: watch.on_breach.unwrap_or(OnBreach::RollBack),
+            },
         })
     }
 }
@@ -267,7 +339,7 @@ fn check_size(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lifecycle::{Baseline, ErrorName};
+    use lifecycle::ErrorName;
 
     fn merged(input: Value, settings: Option<Value>) -> Result<Deployment, StepError> {
         merged_with(input, settings, None)
@@ -289,7 +361,7 @@ mod tests {
             Document::read(&baseline.environment, Some(7), &settings.to_string())
                 .expect("valid by itself")
         });
-        Deployment::of(input, settings, base, baseline.health_timeout_seconds)
+        Deployment::of(input, settings, base, Defaults::of(&baseline))
     }
 
     #[test]

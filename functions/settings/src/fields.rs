@@ -41,6 +41,47 @@ pub struct Fields {
     /// What runs once, in the new image, before a deployment is made.
     #[serde(default, deserialize_with = "object::optional")]
     pub release: Option<ReleaseFields>,
+    /// How a deployment is watched after the switch.
+    #[serde(default, deserialize_with = "object::optional")]
+    pub watch: Option<WatchFields>,
+}
+
+/// How a deployment is watched after the switch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct WatchFields {
+    /// Seconds after the switch for which it is watched; 0 for not at all.
+    pub seconds: Option<u32>,
+    /// The names of CloudWatch alarms, none of which may ring.
+    pub alarms: Option<Vec<String>>,
+    /// Which share of its requests may fail.
+    #[serde(default, deserialize_with = "object::optional")]
+    pub errors: Option<ErrorFields>,
+    /// What is done when it is found to be bad.
+    pub on_breach: Option<OnBreach>,
+}
+
+/// Which share of a version's requests may fail.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ErrorFields {
+    /// Per cent of its requests.
+    pub percent: Option<u32>,
+    /// How many requests it has to have answered before that is judged.
+    pub at_least: Option<u32>,
+}
+
+/// What is done when a version that is watched is found to be bad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, serde::Serialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase")]
+pub enum OnBreach {
+    /// It is rolled back.
+    RollBack,
+    /// Traffic stays, and an event says so.
+    Tell,
 }
 
 /// What runs once, in the new image, before a deployment is made.
@@ -93,6 +134,16 @@ impl Fields {
                 (Some(own), Some(defaults)) => Some(ReleaseFields {
                     command: own.command.or(defaults.command),
                     timeout_seconds: own.timeout_seconds.or(defaults.timeout_seconds),
+                }),
+                (own, defaults) => own.or(defaults),
+            },
+            watch: match (self.watch, defaults.watch) {
+                (Some(own), Some(defaults)) => Some(WatchFields {
+                    seconds: own.seconds.or(defaults.seconds),
+                    alarms: own.alarms.or(defaults.alarms),
+                    // As a whole: the two numbers belong together.
+                    errors: own.errors.or(defaults.errors),
+                    on_breach: own.on_breach.or(defaults.on_breach),
                 }),
                 (own, defaults) => own.or(defaults),
             },

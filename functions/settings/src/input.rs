@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::UtcDateTime;
 
-use crate::{Fields, HealthFields, ReleaseFields, Source, object};
+use crate::{Fields, HealthFields, ReleaseFields, Source, WatchFields, object};
 
 /// What an execution of the deploy machine may be started with: which deployment, and any of the fields of the
 /// settings.
@@ -18,6 +18,8 @@ pub struct Input {
     pub deployment_id: DeploymentId,
     /// The image's digest, if it is not what the tag points to.
     pub image_digest: Option<String>,
+    /// Whether it goes on although alarms that the settings name ring. Those are then not watched.
+    pub despite_alarms: bool,
     /// What the deployment runs with, in place of the settings.
     pub fields: Fields,
 }
@@ -32,6 +34,8 @@ pub(crate) struct Flat {
     deployment_id: DeploymentId,
     /// The digest of the image, if it is not what the tag points to.
     image_digest: Option<String>,
+    /// Whether it goes on although alarms that the settings name ring. Those are then not watched.
+    despite_alarms: Option<bool>,
     desired_count: Option<u32>,
     cpu: Option<u32>,
     memory: Option<u32>,
@@ -45,6 +49,8 @@ pub(crate) struct Flat {
     health: Option<HealthFields>,
     #[serde(default, deserialize_with = "object::optional")]
     release: Option<ReleaseFields>,
+    #[serde(default, deserialize_with = "object::optional")]
+    watch: Option<WatchFields>,
     scaling: Option<Scaling>,
 }
 
@@ -53,6 +59,7 @@ impl From<Flat> for Input {
         Input {
             deployment_id: flat.deployment_id,
             image_digest: flat.image_digest,
+            despite_alarms: flat.despite_alarms.unwrap_or(false),
             fields: Fields {
                 desired_count: flat.desired_count,
                 cpu: flat.cpu,
@@ -65,6 +72,7 @@ impl From<Flat> for Input {
                 stickiness: flat.stickiness,
                 health: flat.health,
                 release: flat.release,
+                watch: flat.watch,
                 scaling: flat.scaling,
             },
         }

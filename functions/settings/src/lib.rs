@@ -9,16 +9,16 @@ pub mod fargate;
 mod fields;
 mod freeze;
 mod input;
-mod object;
+pub mod object;
 pub mod parameter;
 #[cfg(feature = "schema")]
 pub mod schema;
 mod secret;
 mod source;
 
-pub use deployment::{Deployment, Health, Release, base_of};
+pub use deployment::{Defaults, Deployment, FailedShare, Health, Release, Watch, base_of};
 pub use document::{Document, parameter_name};
-pub use fields::{Fields, HealthFields, ReleaseFields};
+pub use fields::{ErrorFields, Fields, HealthFields, OnBreach, ReleaseFields, WatchFields};
 pub use freeze::Freeze;
 pub use input::Input;
 pub use source::Source;

@@ -4,14 +4,28 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 /// An object or null. By itself, serde would also read a list, as the fields in the order of their declaration.
-pub(crate) fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+///
+/// # Errors
+/// When it is anything else, or its fields are not right.
+pub fn optional<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<T>, D::Error> {
     deserializer.deserialize_any(Object(PhantomData))
+}
+
+/// An object.
+///
+/// # Errors
+/// When it is anything else, or its fields are not right.
+pub fn required<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    let found = optional(deserializer)?;
+    found.ok_or_else(|| D::Error::custom("invalid type: null, expected an object"))
 }
 
 struct Object<T>(PhantomData<T>);

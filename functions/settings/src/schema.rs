@@ -78,6 +78,22 @@ fn of<T: JsonSchema>(title: &str) -> Value {
         {"type": "object", "required": ["cpuPercent"]},
         {"type": "object", "required": ["requestsPerTarget"]},
     ]);
+    let watch = &mut fields["watch"]["properties"];
+    between(
+        &mut watch["seconds"],
+        0,
+        lifecycle::defaults::MAX_WATCH_SECONDS,
+    );
+    watch["alarms"]["maxItems"] = crate::check::MAX_ALARMS.into();
+    watch["alarms"]["uniqueItems"] = true.into();
+    let errors = &mut watch["errors"];
+    errors["required"] = json!(["percent"]);
+    between(&mut errors["properties"]["percent"], 1, 99);
+    between(
+        &mut errors["properties"]["atLeast"],
+        1,
+        crate::check::MAX_AT_LEAST,
+    );
     let health = &mut fields["health"]["properties"];
     health["path"]["pattern"] = "^/".into();
     let most = lifecycle::defaults::MAX_WAIT_SECONDS;

@@ -66,6 +66,13 @@ pub struct Input {
     /// the target carries it, those tasks were not asked to drain.
     #[serde(default)]
     pub restoring_since: Option<String>,
+    /// The deployment that the rollback takes back. Nothing changes if another one is active by now: what a watch
+    /// found of one deployment says nothing about the next.
+    #[serde(default)]
+    pub from: Option<DeploymentId>,
+    /// Seconds for which the deployment is watched once it is active.
+    #[serde(default)]
+    pub watch_seconds: Option<u32>,
 }
 
 /// How the switch ended.
@@ -82,7 +89,7 @@ pub enum Outcome {
     /// The deployment was rolled back in the meantime, so it is not made live.
     RolledBack,
     /// The repair is not needed any more: new visitors reach a healthy deployment, or an operator has decided
-    /// otherwise.
+    /// otherwise. Or the rollback is not, because another deployment is active than the one that it takes back.
     NotNeeded,
     /// The rollback did not happen, and what it would have replaced is not tagged as rolled back any more.
     TakenBack,
@@ -172,10 +179,12 @@ impl Switch<'_> {
         {
             return self.unhealthy().await;
         }
-        let replaced = if self.input.roll_back {
-            self.mark_replaced().await?
-        } else {
-            Vec::new()
+        let replaced = match self.input.roll_back {
+            true => match self.mark_replaced().await? {
+                Ok(replaced) => replaced,
+                Err(not_needed) => return Ok(not_needed),
+            },
+            false => Vec::new(),
         };
         let announced = self.announce(&self.input.target_group_arn).await?;
         self.converge(&replaced, announced).await
@@ -184,7 +193,13 @@ impl Switch<'_> {
     /// Tags a deployment as ready, which also announces that this run is about to switch to it.
     async fn announce(&self, target_group_arn: &str) -> Result<Announced, StepError> {
         let at = (self.clock)();
-        self.tag(target_group_arn, tags::READY_AT).await?;
+        let ready = (tags::READY_AT, at);
+        let watch = self.input.watch_seconds.filter(|seconds| *seconds > 0);
+        let watch = watch.filter(|_| target_group_arn == self.input.target_group_arn);
+        let watch =
+            watch.map(|seconds| (tags::WATCH_UNTIL, at + defaults::watch_ends_within(seconds)));
+        let marks: Vec<_> = [ready].into_iter().chain(watch).collect();
+        target_group::tag_times(self.elb, target_group_arn, &marks).await?;
         Ok(Announced {
             arn: target_group_arn.to_owned(),
             at,
@@ -230,6 +245,9 @@ impl Switch<'_> {
             let routing = Routing::read(self.elb, self.baseline).await?;
             routing.default_action.refuse_others(self.baseline)?;
             let own = self.own(&routing)?;
+            if let Some(not_needed) = self.is_rollback_needless(&routing) {
+                return Ok(not_needed);
+            }
             if self.mark_again(&routing, replaced).await?
                 || self.take_draining_back(own, routing.is_active(own)).await?
                 || self.mark_what_was_given_traffic(&routing).await?

@@ -8,7 +8,7 @@ use crate::{Outcome, Output, Switch};
 
 impl Switch<'_> {
     /// Tags what the rollback replaces as rolled back: what is newer, and active or ready, unless the input does
-    /// not list it. Returns the ARNs of their target groups.
+    /// not list it. Returns the ARNs of their target groups, or the answer if the rollback is not needed any more.
     ///
     /// Whatever other runs switch in the meantime, traffic stays where it was or goes to the target,
     /// because the target's own tag is removed first and the active deployment is tagged last.
@@ -16,10 +16,13 @@ impl Switch<'_> {
     /// # Errors
     /// Before anything is tagged: `ResourceConflict` when the target is being deleted, `DefaultActionNotOurs` when an
     /// operator has put up a maintenance page since the rollback began, `Transient` when no rule names it.
-    pub(crate) async fn mark_replaced(&self) -> Result<Vec<String>, StepError> {
+    pub(crate) async fn mark_replaced(&self) -> Result<Result<Vec<String>, Output>, StepError> {
         let target = &self.input.deployment_id;
         let routing = Routing::read(self.elb, self.baseline).await?;
         routing.default_action.refuse_others(self.baseline)?;
+        if let Some(not_needed) = self.is_rollback_needless(&routing) {
+            return Ok(Err(not_needed));
+        }
         let own = self.own(&routing)?;
         // If an earlier attempt has switched, the deletion gives way to that.
         if own.has(tags::DELETING_SINCE) && !routing.is_active(own) {
@@ -39,10 +42,32 @@ impl Switch<'_> {
         for group in &replaced {
             self.mark_as_rolled_back(group).await?;
         }
-        Ok(replaced
-            .into_iter()
-            .map(|group| group.arn.clone())
-            .collect())
+        let replaced = replaced.into_iter().map(|group| group.arn.clone());
+        Ok(Ok(replaced.collect()))
+    }
+
+    /// The answer if the rollback takes back one deployment and another one is active by now.
+    ///
+    /// If an earlier look found the deployment active and marked it, it keeps the mark: it was found to be bad, and what
+    /// replaced it is newer or an operator's choice.
+    pub(crate) fn is_rollback_needless(&self, routing: &Routing) -> Option<Output> {
+        let from = self.input.from.as_ref()?;
+        let active = routing.default_action.active();
+        // An earlier attempt has switched, and this one reads it back.
+        if active == Some(from) || active == Some(&self.input.deployment_id) {
+            return None;
+        }
+        let is_active = match active {
+            Some(active) => format!("{active} is active by now"),
+            None => "no deployment is active any more".to_owned(),
+        };
+        Some(Output {
+            outcome: Outcome::NotNeeded,
+            active_deployment_id: active.cloned(),
+            previous_deployment_id: None,
+            rolled_back: Vec::new(),
+            reason: format!("{from} is not to be taken back: {is_active}"),
+        })
     }
 
     /// Tags what the rollback replaces again, where the tag has been removed since. Returns whether it

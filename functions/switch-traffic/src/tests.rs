@@ -1414,3 +1414,75 @@ async fn a_mark_that_is_half_over_is_written_again() {
         assert_eq!(aws.changes().contains(&written), is_written, "{age}");
     }
 }
+
+/// What the watch of a deployment starts.
+async fn take_one_back(aws: &MemoryAws, from: &str, id: &str) -> Result<Output, StepError> {
+    let from =
+        json!({"rollBack": true, "replaced": [from], "replacedDeploymentId": from, "from": from});
+    call(aws, id, from).await
+}
+
+#[tokio::test]
+async fn a_rollback_of_one_deployment_takes_back_that_one() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
+    for _ in 0..2 {
+        let output = take_one_back(&aws, NEW, OLD).await.unwrap();
+        assert_eq!(output.outcome, Outcome::Switched);
+        assert_eq!(active(&aws), [OLD]);
+        assert!(has(&aws, NEW, tags::ROLLED_BACK_AT));
+    }
+}
+
+#[tokio::test]
+async fn a_rollback_of_one_deployment_changes_nothing_once_another_one_is_active() {
+    for active_one in [NEWEST, OLDEST] {
+        let all = [(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)];
+        let aws = with_active(active_one, &all);
+        let output = take_one_back(&aws, NEW, OLD).await.unwrap();
+        assert_eq!(output.outcome, Outcome::NotNeeded);
+        assert!(output.reason.contains(active_one), "{output:?}");
+        assert!(aws.changes().is_empty(), "{:?}", aws.changes());
+    }
+}
+
+#[tokio::test]
+async fn a_switch_between_the_mark_and_the_change_of_the_listener_wins_over_the_rollback_of_one() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    aws.on("AddTags")
+        .containing(tags::ROLLED_BACK_AT)
+        .after(|state, _| state.activate(NEWEST));
+    let output = take_one_back(&aws, NEW, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::NotNeeded);
+    assert_eq!(active(&aws), [NEWEST]);
+    assert!(switches(&aws).is_empty());
+}
+
+#[tokio::test]
+async fn a_newer_one_that_is_ready_wins_over_the_rollback_of_one() {
+    let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, READY)]);
+    let output = take_one_back(&aws, NEW, OLD).await.unwrap();
+    assert_eq!(output.outcome, Outcome::NotNeeded);
+    assert_eq!(active(&aws), [NEWEST]);
+    assert!(!has(&aws, NEWEST, tags::ROLLED_BACK_AT));
+}
+
+#[tokio::test]
+async fn that_it_is_watched_stands_on_it_before_it_is_active() {
+    let aws = with(&[(NEW, &[])]);
+    call(&aws, NEW, json!({"watchSeconds": 120})).await.unwrap();
+    let changes = aws.changes();
+    let of = |part: &str| changes.iter().position(|it| it.contains(part));
+    let watched = of(tags::WATCH_UNTIL).expect("a tag");
+    assert!(
+        changes[watched].contains(tags::READY_AT),
+        "by the same call: {changes:?}"
+    );
+    assert!(Some(watched) < of("ModifyListener"), "{changes:?}");
+    let until = aws.with(|state| state.group(NEW).tags[tags::WATCH_UNTIL].clone());
+    assert_eq!(until, "2025-10-27T12:37:00Z");
+    for more in [json!({}), json!({"watchSeconds": 0})] {
+        let aws = with(&[(NEW, &[])]);
+        call(&aws, NEW, more).await.unwrap();
+        assert!(!has(&aws, NEW, tags::WATCH_UNTIL));
+    }
+}

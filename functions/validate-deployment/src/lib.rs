@@ -2,6 +2,7 @@
 //! can have the listener's policy, and the load balancer has room. Changes nothing.
 
 mod active;
+mod alarms;
 mod base;
 pub mod execution;
 mod image;
@@ -13,7 +14,7 @@ use lifecycle::tags::{self, Tags};
 use lifecycle::{Baseline, DeploymentId, ErrorName, StepError, guard, policy, target_group};
 use serde::Serialize;
 use serde_json::Value;
-use settings::{Deployment, Document, Input, parameter};
+use settings::{Defaults, Deployment, Document, Input, Source, parameter};
 use time::UtcDateTime;
 
 use lifecycle::executions::Started;
@@ -46,6 +47,8 @@ pub struct Output {
     pub deployment_id: DeploymentId,
     /// The version of the settings that it is made with, or, if it is active, was made with; none without settings.
     pub settings_version: Option<i64>,
+    /// The alarms that ring and that it goes on in spite of. They are not watched.
+    pub accepted_alarms: Vec<String>,
     /// What it runs with, if it continues.
     #[serde(flatten)]
     pub deployment: Option<Deployment>,
@@ -54,6 +57,8 @@ pub struct Output {
 /// The clients that the step reads with.
 #[derive(Debug, Clone)]
 pub struct Clients {
+    /// For the alarms that the settings name.
+    pub cloudwatch: aws_sdk_cloudwatch::Client,
     /// For the image.
     pub ecr: aws_sdk_ecr::Client,
     /// For what runs.
@@ -73,7 +78,7 @@ pub struct Clients {
 /// revision of a base is the newest, are read here and nowhere else, so that a change of them never affects what runs.
 ///
 /// # Errors
-/// `InvalidInput`, `InvalidSettings`, `Frozen`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
+/// `InvalidInput`, `InvalidSettings`, `Frozen`, `InAlarm`, `ImageNotFound`, `DeploymentRolledBack`, `QuotaExceeded`; `Configuration` when its
 /// rules cannot have the listener's policy; `DefaultActionNotOurs` for a
 /// maintenance page; `ResourceConflict` when another execution goes first or the active deployment differs from
 /// the input; or as [`lifecycle::aws_error::CODES`] say.
@@ -102,6 +107,7 @@ pub async fn run(
     refuse_if_rolled_back(&marks, id)?;
     let (verdict, reason) = verdict(&default_action, id, now);
     let (mut settings_version, mut deployment) = (None, None);
+    let mut alarms = alarms::Checked::default();
     let mut architecture = baseline.cpu_architecture.clone();
     if verdict == Verdict::Proceed {
         guard::refuse_draining(id, &marks)?;
@@ -118,8 +124,12 @@ pub async fn run(
         if let Some(of_base) = base.as_ref().and_then(base::architecture) {
             architecture = of_base.to_owned();
         }
-        let health_timeout = baseline.health_timeout_seconds;
-        let own = Deployment::of(input.clone(), settings, base.as_ref(), health_timeout)?;
+        let source = settings
+            .as_ref()
+            .map_or(Source::Input, |it| it.source.clone());
+        let otherwise = Defaults::of(baseline);
+        let own = Deployment::of(input.clone(), settings, base.as_ref(), otherwise)?;
+        alarms = self::alarms::check(&clients.cloudwatch, &input, &source, &own.watch).await?;
         deployment = Some(own);
     }
     let image_digest = if verdict == Verdict::AlreadyActive {
@@ -130,13 +140,15 @@ pub async fn run(
     } else {
         image::find(&clients.ecr, baseline, &input, &architecture).await?
     };
+    let warnings = usage.warnings.into_iter().chain(alarms.warning);
     Ok(Output {
         verdict,
         reason,
         image_digest,
-        warnings: usage.warnings,
+        warnings: warnings.collect(),
         deployment_id: input.deployment_id,
         settings_version,
+        accepted_alarms: alarms.accepted,
         deployment,
     })
 }

@@ -9,6 +9,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
     let baseline = Baseline::from_env()?;
     let config = sdk::config().await;
     let clients = Clients {
+        cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),

@@ -46,6 +46,7 @@ fn add_rules(state: &mut State, names: impl IntoIterator<Item = String>) {
 async fn run_with(aws: &MemoryAws, payload: Value) -> Result<Output, StepError> {
     let config = aws.config();
     let clients = Clients {
+        cloudwatch: aws_sdk_cloudwatch::Client::new(&config),
         ecr: aws_sdk_ecr::Client::new(&config),
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
@@ -139,6 +140,8 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
             "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "parity": true, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "base": null, "command": null, "entryPoint": null, "stickiness": null,
             "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null, "scaling": null,
+            "acceptedAlarms": [],
+            "watch": {"seconds": 120, "alarms": [], "errors": null, "onBreach": "rollBack"},
         })
     );
 }
@@ -241,7 +244,8 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "base": null, "command": ["serve"], "entryPoint": null, "stickiness": 3600,
             "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
-            "scaling": {"max": 8, "cpuPercent": 60},
+            "scaling": {"max": 8, "cpuPercent": 60}, "acceptedAlarms": [],
+            "watch": {"seconds": 120, "alarms": [], "errors": null, "onBreach": "rollBack"},
         })
     );
     assert_eq!(
@@ -807,5 +811,59 @@ async fn the_image_has_to_be_built_for_the_processor_of_the_base() {
         });
         aws.with(|state| state.manifests.insert(DIGEST.into(), manifest.clone()));
         assert_eq!(validate(&aws).await.is_ok(), is_right, "{architecture}");
+    }
+}
+
+/// The settings name two alarms, of which one rings.
+fn watched_by_alarms() -> MemoryAws {
+    let aws = aws();
+    put_settings(&aws, r#"{"watch": {"alarms": ["errors", "latency"]}}"#);
+    aws.with(|state| {
+        state.alarms.insert("errors".into(), "OK".into());
+        state.alarms.insert("latency".into(), "ALARM".into());
+    });
+    aws
+}
+
+#[tokio::test]
+async fn an_alarm_that_rings_already_refuses_the_deployment_unless_its_input_accepts_that() {
+    let aws = watched_by_alarms();
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InAlarm);
+    for words in [ID, "latency", "despiteAlarms"] {
+        assert!(error.message.contains(words), "{error}");
+    }
+    let input = json!({"deploymentId": ID, "despiteAlarms": true});
+    let output = validate_input(&aws, input).await.unwrap();
+    assert_eq!(output.accepted_alarms, ["latency"]);
+    // Nothing is watched.
+    put_settings(&aws, r#"{"watch": {"seconds": 0, "alarms": ["latency"]}}"#);
+    assert_eq!(validate(&aws).await.unwrap().verdict, Verdict::Proceed);
+}
+
+#[tokio::test]
+async fn an_alarm_that_does_not_exist_refuses_the_deployment_where_it_is_named() {
+    let aws = watched_by_alarms();
+    aws.with(|state| state.alarms.remove("latency"));
+    let error = validate(&aws).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidSettings);
+    for words in ["/pulse/test/settings", "`watch.alarms`", "`latency`"] {
+        assert!(error.message.contains(words), "{error}");
+    }
+    let input = json!({"deploymentId": ID, "watch": {"alarms": ["gone"]}});
+    let error = validate_input(&aws, input).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::InvalidInput, "{error}");
+}
+
+#[tokio::test]
+async fn alarms_that_cannot_be_read_are_a_warning() {
+    for code in ["ThrottlingException", "AccessDenied"] {
+        let aws = watched_by_alarms();
+        aws.on("DescribeAlarms").fails(code);
+        let output = validate(&aws).await.unwrap();
+        let [warning] = output.warnings.as_slice() else {
+            panic!("{output:?}");
+        };
+        assert!(warning.contains("may not be watched") && warning.contains(code));
     }
 }

@@ -28,8 +28,9 @@ struct Function {
 }
 
 /// What clients are called in the functions, and how actions on their services begin.
-const CLIENTS: [(&str, &str); 8] = [
+const CLIENTS: [(&str, &str); 9] = [
     ("autoscaling", "application-autoscaling"),
+    ("cloudwatch", "cloudwatch"),
     ("ecr", "ecr"),
     ("ecs", "ecs"),
     ("elb", "elasticloadbalancing"),

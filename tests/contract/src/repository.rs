@@ -9,7 +9,7 @@ use heck::ToUpperCamelCase;
 use crate::{Machine, Template};
 
 /// The folders of `functions/` that are not steps: the library of all steps, and what a deployment runs with.
-pub(crate) const LIBRARIES: [&str; 3] = ["autoscaling", "lifecycle", "settings"];
+pub(crate) const LIBRARIES: [&str; 4] = ["autoscaling", "lifecycle", "monitoring", "settings"];
 
 /// The folders that are read, with their subfolders, and the kinds of files in each.
 const READ: [(&str, &[&str]); 5] = [

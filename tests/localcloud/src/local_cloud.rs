@@ -1,6 +1,7 @@
 //! Starts and stops all parts of the local cloud.
 
 use std::{
+    ffi::OsStr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -26,6 +27,9 @@ use crate::{
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
+
+/// Seconds for which a deployment is watched on AWS, unless a parameter of the pipeline says otherwise.
+const WATCH_SECONDS: f64 = 120.0;
 
 /// The settings of a local cloud. The default takes free ports and a tenth of AWS's durations.
 #[derive(Debug, Clone, Default)]
@@ -56,6 +60,8 @@ pub struct LocalCloud {
     ecs: Ecs,
     following: JoinHandle<()>,
     scaling: JoinHandle<()>,
+    /// Seconds for which deployments are watched, unless a caller says otherwise.
+    watch_seconds: u64,
     // The load balancer and the health checks run on these.
     _threads: Threads,
     // Images, function code and logs. Removed when this is dropped.
@@ -126,6 +132,7 @@ impl LocalCloud {
             gateway,
             following: feed.follow(load_balancers.clone(), options.time_scale),
             scaling: autoscaling.follow(targets.clone(), options.time_scale),
+            watch_seconds: options.time_scale.seconds(WATCH_SECONDS).as_secs(),
             load_balancers,
             feed,
             targets,
@@ -212,7 +219,7 @@ impl LocalCloud {
     /// # Errors
     /// If the script fails. It prints the reason to standard error.
     pub async fn deploy(&self, environment: &str) -> anyhow::Result<()> {
-        self.deploy_with(environment, &[]).await
+        self.deploy_with(environment, &[] as &[(&str, &str)]).await
     }
 
     /// The same as [`LocalCloud::deploy`], with other variables for the script.
@@ -222,11 +229,11 @@ impl LocalCloud {
     pub async fn deploy_with(
         &self,
         environment: &str,
-        variables: &[(&str, &str)],
+        variables: &[(&str, impl AsRef<OsStr>)],
     ) -> anyhow::Result<()> {
         let status = self
             .deployment(environment)?
-            .envs(variables.iter().copied())
+            .envs(variables.iter().map(|(name, value)| (name, value)))
             .status()
             .await
             .context("cannot run infra/deploy.sh")?;
@@ -251,6 +258,11 @@ impl LocalCloud {
             )
             // Those of the user have no effect.
             .env_remove("BASELINE_PARAMETERS")
+            // As long as on AWS, in the time of this cloud.
+            .env(
+                "PIPELINE_PARAMETERS",
+                format!("WatchSeconds={}", self.watch_seconds),
+            )
             .env("ARCH", lambda_architecture())
             // `make` builds them first. A build here would wait for the cargo that runs the tests.
             .env("SKIP_BUILD", "1");

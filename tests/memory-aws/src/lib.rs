@@ -6,6 +6,8 @@
 //! [`MemoryAws::on`].
 
 mod autoscaling;
+mod cbor;
+mod cloudwatch;
 mod ecs;
 mod elb;
 mod other;

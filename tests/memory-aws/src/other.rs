@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::Error;
-use crate::state::{DEPLOY_MACHINE_ARN, State};
+use crate::state::{DEPLOY_MACHINE_ARN, ROLLBACK_MACHINE_ARN, State};
 use crate::wire::text;
 
 type Answer = Result<Value, Error>;
@@ -67,7 +67,8 @@ fn batch_get_image(state: &mut State, params: &Value) -> Answer {
 }
 
 fn check_machine(params: &Value) -> Result<(), Error> {
-    if params["stateMachineArn"] == DEPLOY_MACHINE_ARN {
+    let machines = [DEPLOY_MACHINE_ARN, ROLLBACK_MACHINE_ARN];
+    if machines.iter().any(|arn| params["stateMachineArn"] == *arn) {
         return Ok(());
     }
     Err(Error::new(
@@ -79,8 +80,10 @@ fn check_machine(params: &Value) -> Result<(), Error> {
 fn start_execution(state: &mut State, params: &Value) -> Answer {
     check_machine(params)?;
     let (name, input) = (text(&params["name"]), text(&params["input"]));
-    let execution = match state.executions.iter().find(|it| it["name"] == name) {
-        None => &*state.add_execution(name, input),
+    let machine = text(&params["stateMachineArn"]);
+    let is_it = |it: &&Value| it["name"] == name && it["stateMachineArn"] == machine;
+    let execution = match state.executions.iter().find(is_it) {
+        None => &*state.add_execution_of(machine, name, input),
         // The same call again, as long as the execution runs, is answered alike.
         Some(same) if same["input"] == input && same["status"] == "RUNNING" => same,
         Some(_) => return Err(Error::new("ExecutionAlreadyExists", "the name is in use")),
@@ -91,8 +94,13 @@ fn start_execution(state: &mut State, params: &Value) -> Answer {
 fn list_executions(state: &mut State, params: &Value) -> Answer {
     check_machine(params)?;
     let status = &params["statusFilter"];
+    let machine = &params["stateMachineArn"];
     // The newest first.
-    let executions = state.executions.iter().rev();
+    let executions = state
+        .executions
+        .iter()
+        .rev()
+        .filter(|it| it["stateMachineArn"] == *machine);
     let executions = executions.filter(|it| status.is_null() || it["status"] == *status);
     state.page(params, "executions", (100, 1000), executions, Value::clone)
 }

@@ -13,6 +13,8 @@ pub const LISTENER_ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:listene
 pub const DRAIN_SECRET_ARN: &str = "arn:aws:secretsmanager:us-east-1:1:secret:test/drain-secret-a";
 /// The machine that deploys.
 pub const DEPLOY_MACHINE_ARN: &str = "arn:aws:states:us-east-1:1:stateMachine:test-deploy";
+/// The machine that rolls back.
+pub const ROLLBACK_MACHINE_ARN: &str = "arn:aws:states:us-east-1:1:stateMachine:test-rollback";
 /// The digest of an image that [`State::deploy`] and a test put under a deployment's tag.
 pub const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 /// The time of the account when a test begins, 2025-10-27 12:30:00 UTC, in seconds since 1970.
@@ -204,6 +206,13 @@ pub struct State {
     pub previous_secrets: Tags,
     /// The parameters of Parameter Store, by name.
     pub parameters: BTreeMap<String, Value>,
+    /// The state of each alarm of CloudWatch, by name.
+    pub alarms: BTreeMap<String, String>,
+    /// The sums of each metric: its name and the values of its dimensions in alphabetical order, separated by spaces;
+    /// each with the second at which its minute begins.
+    pub metrics: BTreeMap<String, Vec<(i64, f64)>>,
+    /// Whether CloudWatch has all of a metric, as in `Complete`.
+    pub metric_status: String,
 }
 
 impl Default for State {
@@ -237,6 +246,9 @@ impl Default for State {
             secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
             previous_secrets: Tags::new(),
             parameters: BTreeMap::new(),
+            alarms: BTreeMap::new(),
+            metrics: BTreeMap::new(),
+            metric_status: "Complete".to_owned(),
         }
     }
 }
@@ -376,9 +388,17 @@ impl State {
 
     /// Adds a running execution of the deploy machine.
     pub fn add_execution(&mut self, name: &str, input: &str) -> &mut Value {
+        self.add_execution_of(DEPLOY_MACHINE_ARN, name, input)
+    }
+
+    /// An execution of a machine that runs.
+    ///
+    /// # Panics
+    /// Never.
+    pub fn add_execution_of(&mut self, machine: &str, name: &str, input: &str) -> &mut Value {
         self.executions.push(json!({
-            "executionArn": format!("{}:{name}", DEPLOY_MACHINE_ARN.replace("stateMachine", "execution")),
-            "stateMachineArn": DEPLOY_MACHINE_ARN,
+            "executionArn": format!("{}:{name}", machine.replace("stateMachine", "execution")),
+            "stateMachineArn": machine,
             "name": name,
             "status": "RUNNING",
             "startDate": self.now,
@@ -470,6 +490,7 @@ impl State {
         let answer = crate::elb::answer(self, operation, params)
             .or_else(|| crate::ecs::answer(self, operation, params))
             .or_else(|| crate::autoscaling::answer(self, operation, params))
+            .or_else(|| crate::cloudwatch::answer(self, operation, params))
             .or_else(|| crate::other::answer(self, operation, params));
         answer.unwrap_or_else(|| panic!("memory-aws does not know {operation}"))
     }

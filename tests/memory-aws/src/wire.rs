@@ -1,4 +1,4 @@
-//! The two protocols of the SDK's clients: AWS Query (ELB) and AWS JSON (all others).
+//! The three protocols of the SDK's clients: AWS Query (ELB), Smithy RPC v2 CBOR (CloudWatch) and AWS JSON (all others).
 
 use std::fmt;
 
@@ -7,6 +7,7 @@ use aws_smithy_runtime_api::http::StatusCode;
 use aws_smithy_types::body::SdkBody;
 use serde_json::{Value, json};
 
+use crate::cbor;
 use crate::state::{forwarded, name_in, texts};
 
 /// The code with which a test makes a gateway answer with status 504 and no body.
@@ -30,17 +31,24 @@ impl Error {
         }
     }
 
-    fn status(&self, is_json: bool) -> u16 {
+    fn status(&self, protocol: Protocol) -> u16 {
         match self.code.as_str() {
             GATEWAY_TIMEOUT => 504,
             "InternalFailure" | "ServerException" | "InternalServiceError" => 500,
             "ServiceUnavailable" | "ServiceUnavailableException" => 503,
-            // The JSON services answer every client error with 400.
-            _ if is_json => 400,
+            // Only the Query services have other statuses for errors of the client.
+            _ if protocol != Protocol::Query => 400,
             "AccessDenied" => 403,
             _ => 400,
         }
     }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Protocol {
+    Query,
+    Json,
+    Cbor,
 }
 
 /// A call as the SDK has sent it.
@@ -50,7 +58,7 @@ pub struct Call {
     pub operation: String,
     /// The parameters as JSON in AWS's own names. Those of AWS Query are all strings.
     pub params: Value,
-    is_json: bool,
+    protocol: Protocol,
 }
 
 impl Call {
@@ -67,14 +75,21 @@ impl Call {
             return Call {
                 operation: target.rsplit('.').next().unwrap_or_default().to_owned(),
                 params: serde_json::from_slice(body).expect("a JSON body"),
-                is_json: true,
+                protocol: Protocol::Json,
+            };
+        }
+        if let Some((_, operation)) = request.uri().split_once("/operation/") {
+            return Call {
+                operation: operation.to_owned(),
+                params: cbor::read(body),
+                protocol: Protocol::Cbor,
             };
         }
         let params = read_query(body);
         Call {
             operation: text(&params["Action"]).to_owned(),
             params,
-            is_json: false,
+            protocol: Protocol::Query,
         }
     }
 
@@ -84,20 +99,33 @@ impl Call {
     /// Never; statuses are valid.
     pub fn write(&self, answer: &Result<Value, Error>) -> HttpResponse {
         let (status, body) = match answer {
-            Err(error) if error.code == GATEWAY_TIMEOUT => (504, String::new()),
-            Err(error) => (error.status(self.is_json), self.error_body(error)),
-            Ok(answer) if self.is_json => (200, answer.to_string()),
-            Ok(answer) => {
+            Err(error) if error.code == GATEWAY_TIMEOUT => (504, Vec::new()),
+            Err(error) => (error.status(self.protocol), self.error_body(error)),
+            Ok(answer) => (200, self.body(answer)),
+        };
+        let status = StatusCode::try_from(status).expect("a status");
+        let mut response = HttpResponse::new(status, SdkBody::from(body));
+        if self.protocol == Protocol::Cbor {
+            let headers = response.headers_mut();
+            headers.insert("smithy-protocol", "rpc-v2-cbor");
+            headers.insert("content-type", "application/cbor");
+        }
+        response
+    }
+
+    fn body(&self, answer: &Value) -> Vec<u8> {
+        match self.protocol {
+            Protocol::Json => answer.to_string().into_bytes(),
+            Protocol::Cbor => cbor::write(answer),
+            Protocol::Query => {
                 let (name, mut result) = (&self.operation, String::new());
                 write_xml(answer, &mut result);
                 let body = format!(
                     "<{name}Response><{name}Result>{result}</{name}Result></{name}Response>"
                 );
-                (200, body)
+                body.into_bytes()
             }
-        };
-        let status = StatusCode::try_from(status).expect("a status");
-        HttpResponse::new(status, SdkBody::from(body))
+        }
     }
 
     /// Whether the call changes something.
@@ -106,17 +134,20 @@ impl Call {
         !reads.any(|read| self.operation.starts_with(read))
     }
 
-    fn error_body(&self, error: &Error) -> String {
+    fn error_body(&self, error: &Error) -> Vec<u8> {
         let Error { code, message } = error;
-        if self.is_json {
-            return json!({"__type": code, "message": message}).to_string();
+        let described = json!({"__type": code, "message": message});
+        match self.protocol {
+            Protocol::Json => return described.to_string().into_bytes(),
+            Protocol::Cbor => return cbor::write(&described),
+            Protocol::Query => (),
         }
         let mut xml = String::from("<ErrorResponse>");
         write_xml(
             &json!({"Error": {"Type": "Sender", "Code": code, "Message": message}}),
             &mut xml,
         );
-        xml + "</ErrorResponse>"
+        (xml + "</ErrorResponse>").into_bytes()
     }
 }
 

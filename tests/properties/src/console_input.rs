@@ -15,8 +15,8 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 17] = [
-    ("check-freeze", decode::<check_freeze::Input>),
+pub const STEPS: [(&str, Decode); 18] = [
+    ("check-gate", decode::<check_gate::Input>),
     ("check-target-health", decode::<check_target_health::Input>),
     ("choose-count", decode::<choose_count::Input>),
     (
@@ -38,6 +38,7 @@ pub const STEPS: [(&str, Decode); 17] = [
     ("restore-deployment", decode::<restore_deployment::Input>),
     ("run-release", decode::<run_release::Input>),
     ("switch-traffic", decode::<switch_traffic::Input>),
+    ("watch-deployment", decode::<watch_deployment::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),
 ];
 
@@ -52,7 +53,7 @@ fn decode<T: DeserializeOwned>(body: &[u8]) -> Result<(), StepError> {
 pub fn validated(body: &[u8]) -> Result<(Input, Deployment), StepError> {
     let baseline = Baseline::for_tests();
     let input = Input::read(payload::decode(body)?, &baseline, NOW)?;
-    let deployment = Deployment::of(input.clone(), None, None, baseline.health_timeout_seconds)?;
+    let deployment = Deployment::of(input.clone(), None, None, settings::Defaults::of(&baseline))?;
     Ok((input, deployment))
 }
 

@@ -15,6 +15,11 @@ const ID: &str = "test-20251027-122112Z";
 const DIGEST: &str = "sha256:7f5b2640fe6fb4f46592dfd3410c4a79dac4f89e4782432e0378abcd12345678";
 const ARN: &str = "arn:aws:elasticloadbalancing:us-east-1:1:targetgroup/test-20251027-122112Z/abc";
 
+/// How a deployment is watched, with all fields.
+fn watch() -> Value {
+    json!({"seconds": 300, "alarms": ["errors"], "errors": {"percent": 5, "atLeast": 20}, "onBreach": "tell"})
+}
+
 /// An input with all fields of a step, which the step accepts.
 fn whole_input(step: &str) -> Value {
     match step {
@@ -24,7 +29,14 @@ fn whole_input(step: &str) -> Value {
         "create-listener-rule" | "drain-deployment" => {
             json!({"deploymentId": ID, "targetGroupArn": ARN})
         }
-        "check-freeze" => json!({"deploymentId": ID}),
+        "check-gate" => {
+            json!({"deploymentId": ID, "watch": watch(), "acceptedAlarms": ["latency"]})
+        }
+        "watch-deployment" => json!({
+            "deploymentId": ID, "targetGroupArn": ARN, "watch": watch(), "acceptedAlarms": ["latency"],
+            "desiredCount": 2, "previousDeploymentId": ID, "watchedSeconds": 15, "unhealthyBefore": true,
+            "rollback": {"executionArn": "arn", "breach": "it crashed"},
+        }),
         "choose-count" => {
             json!({"deploymentId": ID, "desiredCount": 2, "parity": true, "rollBack": true})
         }

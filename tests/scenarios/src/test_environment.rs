@@ -113,7 +113,7 @@ impl TestEnvironment {
         name: &str,
         variables: &[(&str, &str)],
     ) -> anyhow::Result<TestEnvironment> {
-        cloud.deploy_with(name, variables).await?;
+        cloud.deploy_with(name, &without_watch(variables)).await?;
         let load_balancer = cloud.load_balancer_of(name).await?;
         let by_hand = variables.iter().any(|(_, it)| it.contains(BY_HAND));
         Ok(Self::of(cloud, name, load_balancer, by_hand).await)
@@ -530,4 +530,18 @@ pub(crate) fn built(name: &str) -> anyhow::Result<PathBuf> {
     found
         .find(|path| Path::is_file(path))
         .with_context(|| format!("{name} is not built: make build sample-app"))
+}
+
+/// The variables for the deploy script with which no deployment is watched, unless they say how long it is. Otherwise each
+/// execution would take as long as its watch.
+fn without_watch<'a>(variables: &[(&'a str, &'a str)]) -> Vec<(&'a str, String)> {
+    const PARAMETERS: &str = "PIPELINE_PARAMETERS";
+    let given = variables.iter().find(|(name, _)| *name == PARAMETERS);
+    let mut parameters = given.map_or_else(String::new, |(_, value)| (*value).to_owned());
+    if !parameters.contains("WatchSeconds=") {
+        parameters = format!("WatchSeconds=0 {parameters}").trim_end().to_owned();
+    }
+    let others = variables.iter().filter(|(name, _)| *name != PARAMETERS);
+    let others = others.map(|(name, value)| (*name, (*value).to_owned()));
+    others.chain([(PARAMETERS, parameters)]).collect()
 }

@@ -4,7 +4,8 @@ use crate::facts::{Service, Targets};
 use lifecycle::defaults;
 use lifecycle::tags::{
     DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, EVICTED_AT, IDLE_SINCE, LIVE_SINCE, PROTECTED,
-    READY_AT, REPLACED_AT, RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
+    PROVEN_AT, READY_AT, REPLACED_AT, RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
+    WATCH_UNTIL,
 };
 use time::macros::utc_datetime;
 
@@ -140,6 +141,48 @@ fn the_newest_previous_deployment_stays_warm_and_older_ones_are_drained() {
             .map(|it| it.deployment_id.clone())
             .collect::<Vec<_>>(),
         [id(4), id(3), id(2), id(1)]
+    );
+}
+
+#[test]
+fn while_the_active_one_is_watched_the_newest_that_was_found_well_is_kept_whatever_the_policy() {
+    const TRIAL: (&str, i64) = (WATCH_UNTIL, -100);
+    let plan = |keep_previous, active: &[(&str, i64)], proven: &[u8]| {
+        let policy = Policy {
+            keep_previous,
+            ..policy()
+        };
+        let replaced = |day| {
+            let proven = proven.contains(&day).then_some((PROVEN_AT, HOUR));
+            let marks: Vec<_> = [(REPLACED_AT, HOUR)].into_iter().chain(proven).collect();
+            live(day, 90, &marks)
+        };
+        let facts = facts(
+            Some(4),
+            [replaced(1), replaced(2), replaced(3), live(4, 1, active)],
+        );
+        let plan = super::plan(&facts, &policy, NOW);
+        let kept = plan
+            .deployments
+            .iter()
+            .filter(|it| it.action == Action::Keep);
+        let kept: Vec<_> = kept.map(|it| it.deployment_id.clone()).collect();
+        [1, 2, 3].map(|day| kept.contains(&id(day)))
+    };
+    assert_eq!(plan(1, &[TRIAL], &[1, 2]), [false, true, true]);
+    assert_eq!(plan(0, &[TRIAL], &[1]), [true, false, false]);
+    // None was judged: the newest is better than none.
+    assert_eq!(plan(0, &[TRIAL], &[]), [false, false, true]);
+    // Its watch has ended well, or without a verdict.
+    assert_eq!(
+        plan(1, &[TRIAL, (PROVEN_AT, 1)], &[1, 2]),
+        [false, false, true]
+    );
+    assert_eq!(plan(1, &[(WATCH_UNTIL, 1)], &[1, 2]), [false, false, true]);
+    // No watch lasts that long.
+    assert_eq!(
+        plan(1, &[(WATCH_UNTIL, -9 * HOUR)], &[1, 2]),
+        [false, false, true]
     );
 }
 

@@ -140,7 +140,7 @@ pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 
 /// Steps with a configuration of their own. All others read [`lifecycle::Baseline`].
-const OWN_CONFIG: [(&str, Read); 3] = [
+const OWN_CONFIG: [(&str, Read); 4] = [
     ("delete-deployment", |variable| {
         delete_deployment::Config::read(variable).is_ok()
     }),
@@ -150,14 +150,18 @@ const OWN_CONFIG: [(&str, Read); 3] = [
     ("start-deployment", |variable| {
         start_deployment::Config::read(variable).is_ok()
     }),
+    ("watch-deployment", |variable| {
+        watch_deployment::Config::read(variable).is_ok()
+    }),
 ];
 
 /// Variables that are whole numbers.
-const NUMBERS: [&str; 4] = [
+const NUMBERS: [&str; 5] = [
     "DRAIN_DEADLINE_SECONDS",
     "HEALTH_TIMEOUT_SECONDS",
     "KEEP_PREVIOUS",
     "SETTLE_SECONDS",
+    "WATCH_SECONDS",
 ];
 
 /// The template sets exactly the variables that a function reads.

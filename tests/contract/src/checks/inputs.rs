@@ -25,7 +25,7 @@ const INPUTS: [(&str, Take); 3] = [
     ("deploy", |value| {
         let baseline = Baseline::for_tests();
         let input = settings::Input::read(value, &baseline, UtcDateTime::now())?;
-        settings::Deployment::of(input, None, None, baseline.health_timeout_seconds).map(drop)
+        settings::Deployment::of(input, None, None, settings::Defaults::of(&baseline)).map(drop)
     }),
     ("rollback", decode::<restore_deployment::Input>),
 ];

@@ -18,10 +18,11 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 29] = [
+const TIED_TO_NO_RESOURCE: [&str; 30] = [
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
     "cloudwatch:DescribeAlarms",
+    "cloudwatch:GetMetricData",
     "cloudwatch:PutMetricData",
     "ec2:DescribeInternetGateways",
     "ec2:DescribeNetworkInterfaces",
@@ -255,9 +256,9 @@ pub fn allowed_as_called(template: &Template, called: &Called) -> Vec<String> {
             let is_with_a_call = |action: &str| {
                 !called.contains(action) && with_calls(called).any(|it| it == action)
             };
-            allowed.extend(actions.filter(|it| {
-                !with_creation && !NOT_CALLED.contains(&it.as_str()) && !is_with_a_call(it)
-            }));
+            let is_not_called =
+                |it: &str| NOT_CALLED.contains(&it) && !called.contains(it) || is_with_a_call(it);
+            allowed.extend(actions.filter(|it| !with_creation && !is_not_called(it)));
         }
         problems.extend(super::differences(
             &format!("{}: the operation", step.name),

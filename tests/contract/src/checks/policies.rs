@@ -171,6 +171,9 @@ fn narrow() -> Value {
             "StartDeploymentRole": {
                 "Fn::Sub": "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-deploy"
             },
+            "WatchDeploymentRole": {
+                "Fn::Sub": "arn:${AWS::Partition}:states:${AWS::Region}:${AWS::AccountId}:stateMachine:${Environment}-rollback"
+            },
         },
     })
 }

@@ -342,6 +342,18 @@ fn assert_reported(text: &Value, message: &str) {
 fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
     let machine = machine("deploy");
     for (step, failure, message) in failures(&machine) {
+        if step == "WatchDeployment" {
+            let (ending, output, _) = run(&machine, &json!({step: failure}));
+            assert_eq!(ending, "Succeeded", "{failure}");
+            assert_reported(&output["notWatched"][0], &message);
+            let rolling_back = json!({
+                "verdict": "rollingBack", "rollback": {"executionArn": "arn", "breach": "it crashed"}, "reason": "it crashed",
+            });
+            let (ending, error, _) = run(&machine, &json!({step: [rolling_back, failure]}));
+            assert_eq!(ending, "Unhealthy", "{failure}");
+            assert_reported(&error["Cause"], &message);
+            continue;
+        }
         if step == "RegisterScaling" {
             // It is live: a warning, and no failure.
             let (ending, output, _) = run(&machine, &json!({step: failure}));

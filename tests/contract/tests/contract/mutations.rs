@@ -123,7 +123,7 @@ mistakes! {
     a_cleanup_that_deletes_what_was_made_live_since_its_eviction: expressions::payloads, CLEANUP,
         "\"onlyIfEvicted\": \"{% $item.state = 'evicted' %}\"" => "\"onlyIfEvicted\": false", "[\"DeleteDeployment\",";
     a_deployment_that_does_not_look_for_a_freeze: expressions::payloads, MACHINE,
-        "\"Default\": \"CheckFreeze\"" => "\"Default\": \"SwitchTraffic\"", "[\"SwitchTraffic\",";
+        "\"Default\": \"CheckGate\"" => "\"Default\": \"SwitchTraffic\"", "[\"SwitchTraffic\",";
     a_version_that_drains_under_its_scaler: expressions::payloads, CLEANUP,
         ", \"deregister\": true" => "", "[\"DeregisterScaling\",";
     a_cleanup_that_registers_again_and_again: expressions::payloads, CLEANUP,
@@ -199,9 +199,9 @@ mistakes! {
     a_state_that_may_wait_forever: limits::timeouts, MACHINE,
         "\"TimeoutSeconds\": 60," => "", "may wait forever";
     a_health_timeout_that_leaves_no_time_to_undo: limits::deadlines, PIPELINE,
-        "MaxValue: 3600" => "MaxValue: 7200", "deploy: an execution may take";
+        "MaxValue: 3600" => "MaxValue: 36000", "deploy: an execution may take";
     an_undo_that_outlasts_its_machine: limits::deadlines, MACHINE,
-        "$millis() + 600000" => "$millis() + 6000000", "deploy: an execution may take";
+        "$undoDeadline : $millis() + 600000" => "$undoDeadline : $millis() + 60000000", "deploy: an execution may take";
     a_loop_without_a_deadline: limits::deadlines, MACHINE,
         "$millis() >= $healthDeadline" => "false", "WaitForTargets belongs to a loop without a deadline";
     a_loop_that_does_not_wait: limits::deadlines, MACHINE,
@@ -214,7 +214,7 @@ mistakes! {
         "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 50"
             => "20 s for a thousand. Less than the 60 s of its state, as above.\n      Timeout: 35", "asking 1000 tasks may take 36 s";
     a_step_that_is_tried_past_the_end_of_its_machine: limits::deadlines, MACHINE,
-        "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 1200,", "deploy: an execution may take";
+        "\"TimeoutSeconds\": 60," => "\"TimeoutSeconds\": 3600,", "deploy: an execution may take";
     a_deployment_that_checks_too_often: limits::history, MACHINE,
         "\"Seconds\": 5," => "\"Seconds\": 1,", "deploy: an execution may have";
     a_cleanup_that_checks_too_often: limits::history, CLEANUP,
@@ -582,7 +582,7 @@ mistakes! {
     an_event_under_an_old_name: documents::outcomes, EVENTS,
         "| `Deployment Failed` |" => "| `Deployment Rolled Back` |", "the event Deployment Rolled Back, which no machine publishes";
     an_ending_under_an_old_name: documents::outcomes, "docs/errors.md",
-        "ends as `UndoFailed`" => "ends as `RolledBack`", "the ending RolledBack, which no machine has";
+        "ends as `UndoFailed`" => "ends as `Undone`", "the ending Undone, which no machine has";
     a_tag_that_is_not_documented: documents::tags, "functions/lifecycle/src/tags.rs",
         "\"pulse:ready-at\"" => "\"pulse:ready-since\"", "pulse:ready-since is in";
     a_gap_in_the_decisions: documents::decisions, "docs/adr/0002-newest-wins-without-a-lock.md",

@@ -88,7 +88,7 @@ impl Workflow {
                 "choose-count",
                 "create-service",
                 "check-target-health",
-                "check-freeze",
+                "check-gate",
                 "switch-traffic",
                 "register-scaling",
             ],

@@ -26,7 +26,7 @@ pub async fn a_freeze_stops_deployments_and_no_rollback(
     let failed = env.wait_for_deployment(&under_way).await?;
     assert_eq!(failed.ending(), "Failed", "{}", failed.cause);
     for words in [
-        "CheckFreeze failed (FrozenError)",
+        "CheckGate failed (FrozenError)",
         REASON,
         "/pulse/test/settings",
     ] {

@@ -43,7 +43,7 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
             "elasticloadbalancing:DescribeTargetHealth",
             "Failed",
         ),
-        ("CheckFreezeRole", "ssm:GetParameter", "Failed"),
+        ("CheckGateRole", "ssm:GetParameter", "Failed"),
         (
             "SwitchTrafficRole",
             "elasticloadbalancing:ModifyListener",

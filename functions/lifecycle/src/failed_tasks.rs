@@ -1,8 +1,8 @@
 //! Which tasks stopped for a reason that will stop the next one too.
 
+use crate::stopped_task::container;
+use crate::{Baseline, DeploymentId, StepError, tasks};
 use aws_sdk_ecs::types::{DesiredStatus, Task, TaskStopCode};
-use lifecycle::stopped_task::container;
-use lifecycle::{Baseline, DeploymentId, StepError, tasks};
 
 /// The deployment's stopped tasks, newest first. ECS shows them for at least an hour.
 pub async fn stopped_tasks(

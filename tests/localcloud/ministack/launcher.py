@@ -5,7 +5,7 @@ page that it follows:
 
 1. Authorisation as AWS does it: the resource on which an action is checked, with its condition keys,
    and the further actions that a call needs (iam:PassRole, AddTags, TagResource, reading the network,
-   a state machine's lambda:InvokeFunction).
+   a state machine's lambda:InvokeFunction). Also of calls in RPC v2 CBOR, in whose path MiniStack finds no action.
    https://docs.aws.amazon.com/service-authorization/latest/reference/reference_policies_actions-resources-contextkeys.html
 2. Authorise only: a request with `x-localcloud-authorise-only` is answered with 204 once it is
    authenticated and allowed, so that the gateway can apply its own rules for allowed callers only.
@@ -64,6 +64,8 @@ page that it follows:
 23. A task definition keeps all members that it was registered with, and has none that it was not. Its tags are only
     in an answer that includes them, and its family alone stands for the latest ACTIVE revision.
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTaskDefinition.html
+24. GetMetricData answers the newest data first, from a whole minute on, and refuses ids that AWS refuses.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
@@ -75,6 +77,7 @@ import contextvars
 import fnmatch
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -85,6 +88,7 @@ import time
 SOCKET = os.dup(sys.stdout.fileno())
 os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
 
+import cbor2
 from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime, router
 from ministack.core.responses import error_response_json, get_account_id, get_region, json_response
@@ -96,12 +100,14 @@ from ministack.services.cloudformation import changesets, provisioners
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
 RESOURCE_TAGS = "x-localcloud-resource-tags"
 CALLER = "x-localcloud-caller"
+# https://smithy.io/2.0/additional-specs/protocols/smithy-rpc-v2.html
+RPC_V2_CBOR = "rpc-v2-cbor"
 
 
 class Request:
     """The parts of the dispatched request that the corrections need."""
 
-    def __init__(self, headers, body, query_params):
+    def __init__(self, path, headers, body, query_params):
         self.headers = headers
         self.authorise_only = AUTHORISE_ONLY in headers
         # Tags of resources that only the gateway knows, by ARN.
@@ -109,11 +115,16 @@ class Request:
         self.checks = []
         self.denied = None
         target = headers.get("x-amz-target", "")
+        # The members of a request in JSON or CBOR.
         self.json = {}
         self.operation = target.rpartition(".")[2]
         if self.operation:
             with contextlib.suppress(ValueError):
                 self.json = json.loads(body or b"{}")
+        elif headers.get("smithy-protocol") == RPC_V2_CBOR:
+            self.operation = path.rpartition("/operation/")[2]
+            with contextlib.suppress(ValueError):
+                self.json = cbor2.loads(body) if body else {}
         self.params = gateway._routing_params("POST", "/", headers, body, query_params)
         if not self.operation:
             self.operation = self.param("Action")
@@ -305,15 +316,40 @@ def ssm_checks(r):
     return [(f"ssm:{r.operation}", name if name.startswith("arn:") else ssm._param_arn(name), {}) for name in names]
 
 
+def cloudwatch_checks(r):
+    """https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html
+
+    What changes alarms is checked on each of them. The rest, such as reading metrics and alarms, is checked on no
+    resource, because a call may read alarms of any name.
+    """
+    if r.operation in ("PutMetricAlarm", "PutCompositeAlarm", "SetAlarmState"):
+        names = [r.json.get("AlarmName") or r.param("AlarmName")]
+    elif r.operation in ("DeleteAlarms", "EnableAlarmActions", "DisableAlarmActions"):
+        names = r.json.get("AlarmNames") or r.members("AlarmNames")
+    else:
+        names = []
+    prefix = f"arn:aws:cloudwatch:{get_region()}:{get_account_id()}:alarm"
+    resources = [f"{prefix}:{name}" for name in names if name] or ["*"]
+    return [(f"cloudwatch:{r.operation}", resource, {}) for resource in resources]
+
+
 CHECKS = {"ecs": ecs_checks, "elasticloadbalancing": elasticloadbalancing_checks, "logs": logs_checks,
-          "ssm": ssm_checks, SCALING: application_autoscaling_checks}
+          "ssm": ssm_checks, "monitoring": cloudwatch_checks, SCALING: application_autoscaling_checks}
 iam_actions.SERVICE_TO_IAM_NAMESPACE[SCALING] = SCALING
 # MiniStack looks up a service that it does not have in botocore's catalogue of all services, which takes it seconds.
 router.SERVICE_PATTERNS[SCALING] = {"target_prefixes": ["AnyScaleFrontendService."], "credential_scope": SCALING}
 
-extract_resource_arn = iam_actions.extract_resource_arn
+extract_iam_action, extract_resource_arn = iam_actions.extract_iam_action, iam_actions.extract_resource_arn
 enforce = iam_evaluator.enforce
 access_denied_response = iam_actions.access_denied_response
+
+
+def corrected_action(service, method, path, headers, *arguments):
+    r = request.get()
+    if r and headers.get("smithy-protocol") == RPC_V2_CBOR:
+        # MiniStack finds no action in the path, and checks no permission then.
+        return f"{iam_actions.SERVICE_TO_IAM_NAMESPACE[service]}:{r.operation}"
+    return extract_iam_action(service, method, path, headers, *arguments)
 
 
 def corrected_resource_arn(service, *arguments, **named):
@@ -344,9 +380,16 @@ def access_denied_naming_the_check(service, action, principal_arn, *arguments, *
     r = request.get()
     if r and r.denied:
         action, named["resource_arn"] = r.denied
-    return access_denied_response(service, action, principal_arn, *arguments, **named)
+    status, headers, body = access_denied_response(service, action, principal_arn, *arguments, **named)
+    if service == "monitoring":
+        # CloudWatch keeps the codes that it had under its Query protocol:
+        # https://smithy.io/2.0/aws/protocols/aws-query-protocol.html#aws-protocols-awsquerycompatible-trait
+        code = named.get("error_code") or "AccessDenied"
+        headers = {**headers, "x-amzn-query-error": f"{code};Sender"}
+    return status, headers, body
 
 
+iam_actions.extract_iam_action = corrected_action
 iam_actions.extract_resource_arn = corrected_resource_arn
 iam_actions.access_denied_response = access_denied_naming_the_check
 iam_evaluator.enforce = enforce_all
@@ -459,7 +502,7 @@ dispatch_service_request = gateway._dispatch_service_request
 
 
 async def dispatch(method, path, headers, body, query_params, request_id):
-    request.set(Request(headers, body, query_params))
+    request.set(Request(path, headers, body, query_params))
     status, answer_headers, answer = await dispatch_service_request(
         method, path, headers, body, query_params, request_id)
     # Who called, for the gateway's record of calls.
@@ -1283,6 +1326,37 @@ provisioners._ecs_task_def_create = create_task_definition_with_all_members
 provisioners._RESOURCE_HANDLERS["AWS::ECS::TaskDefinition"]["create"] = create_task_definition_with_all_members
 ecs._ACTION_MAP["RegisterTaskDefinition"] = register_with_all_members
 ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition_as_asked
+
+
+# --- 24. Reading metrics --------------------------------------------------------------------------
+
+QUERY_ID = re.compile("[a-z][a-zA-Z0-9_]*")
+get_metric_data = cloudwatch._get_metric_data
+
+
+def get_metric_data_as_asked(params, data, is_cbor, is_json=False):
+    ids = [str(query.get("Id")) for query in data.get("MetricDataQueries") or []]
+    wrong = [f"The value {it} for parameter MetricDataQueries.member.{number}.Id is not matching the expected pattern "
+             f"^{QUERY_ID.pattern}$." for number, it in enumerate(ids, start=1) if not QUERY_ID.fullmatch(it)]
+    if len(ids) != len(set(ids)):
+        wrong.append("The values for parameter id in MetricDataQueries are not unique.")
+    if wrong:
+        return cloudwatch._error("ValidationError", wrong[0], 400, use_json=is_json, use_cbor=is_cbor)
+    if start := cloudwatch._parse_ts(data.get("StartTime")):
+        data = {**data, "StartTime": start // 60 * 60}
+    if not (is_cbor or is_json):
+        return get_metric_data(params, data, is_cbor, is_json)
+    _, _, body = get_metric_data(params, data, False, True)
+    results = json.loads(body)["MetricDataResults"]
+    if data.get("ScanBy") != "TimestampAscending":
+        for result in results:
+            result.update({name: result[name][::-1] for name in ("Timestamps", "Values")})
+    if is_cbor:
+        return cloudwatch._cbor_ok({"MetricDataResults": [cloudwatch._cbor_metric_data_result(it) for it in results]})
+    return cloudwatch._json_ok({"MetricDataResults": results})
+
+
+cloudwatch._get_metric_data = get_metric_data_as_asked
 
 
 # --- The process --------------------------------------------------------------------------------

@@ -35,7 +35,7 @@ pub enum Fault {
 /// A fault and the calls that it hits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FaultRule {
-    /// The service as signatures name it, for example `ecs` or `elasticloadbalancing`.
+    /// The service as signatures name it, for example `ecs`, `elasticloadbalancing`, or `monitoring` for CloudWatch.
     pub service: String,
     /// The operation, for example `CreateService`.
     pub operation: String,
@@ -157,6 +157,11 @@ impl Fault {
                 "The service encountered an internal error.",
             )
             .with_status(500),
+            (Fault::InternalError, "monitoring") => AwsError::new(
+                "InternalServiceError",
+                "Request processing has failed due to some unknown error, exception, or failure.",
+            )
+            .with_status(500),
             (Fault::InternalError, "ssm") => AwsError::new(
                 "InternalServerError",
                 "An error occurred on the server side.",
@@ -173,11 +178,14 @@ impl Fault {
             )
             .with_status(503),
             (Fault::AccessDenied, service) => {
-                let message = format!("User is not authorized to perform: {service}:{name}");
+                let namespace = match service {
+                    "monitoring" => "cloudwatch",
+                    other => other,
+                };
+                let message = format!("User is not authorized to perform: {namespace}:{name}");
                 match service {
-                    "elasticloadbalancing" | "iam" | "sts" | "s3" | "cloudformation" => {
-                        AwsError::new("AccessDenied", message).with_status(403)
-                    }
+                    "elasticloadbalancing" | "iam" | "sts" | "s3" | "cloudformation"
+                    | "monitoring" => AwsError::new("AccessDenied", message).with_status(403),
                     "lambda" => AwsError::new("AccessDeniedException", message).with_status(403),
                     _ => AwsError::new("AccessDeniedException", message),
                 }

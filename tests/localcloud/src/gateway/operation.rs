@@ -10,6 +10,8 @@ pub enum Protocol {
     Json,
     /// Form parameters with an `Action`. Answers are XML.
     Query,
+    /// Smithy's RPC v2: the operation is in the path. Requests and answers are CBOR.
+    Cbor,
     /// The operation is in method and path. Answers are JSON.
     RestJson,
     /// S3: the operation is in method and path. Answers are XML.
@@ -29,7 +31,7 @@ pub struct Operation {
 }
 
 impl Operation {
-    /// Reads service and operation from the signature's scope, the target header and the body.
+    /// Reads service and operation from the signature's scope, the target header, the path and the body.
     pub fn of(parts: &Parts, body: &Bytes) -> Self {
         let path = parts.uri.path();
         let new = |service: &str, name: String, protocol| Operation {
@@ -48,6 +50,11 @@ impl Operation {
         if let Some(target) = header(parts, "x-amz-target") {
             let name = target.rsplit('.').next().unwrap_or(target).to_owned();
             return new(service, name, Protocol::Json);
+        }
+        if header(parts, "smithy-protocol") == Some("rpc-v2-cbor")
+            && let Some((_, name)) = path.rsplit_once("/operation/")
+        {
+            return new(service, name.to_owned(), Protocol::Cbor);
         }
         if let Some(action) =
             Params::of(parts, body).and_then(|p| p.get("Action").map(str::to_owned))
@@ -183,6 +190,7 @@ mod tests {
             "content-type",
             "application/x-www-form-urlencoded; charset=utf-8",
         )];
+        let cbor = [("smithy-protocol", "rpc-v2-cbor")];
         let target = [(
             "x-amz-target",
             "AmazonEC2ContainerServiceV20141113.CreateService",
@@ -193,6 +201,18 @@ mod tests {
                 "ecs",
                 "CreateService",
                 Protocol::Json,
+            ),
+            (
+                operation(
+                    "POST",
+                    "/service/GraniteServiceVersion20100801/operation/DescribeAlarms",
+                    "monitoring",
+                    &cbor,
+                    "",
+                ),
+                "monitoring",
+                "DescribeAlarms",
+                Protocol::Cbor,
             ),
             (
                 operation(

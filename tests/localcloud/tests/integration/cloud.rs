@@ -104,6 +104,7 @@ macro_rules! sdk_client {
 sdk_client!(elbv2, aws_sdk_elasticloadbalancingv2);
 sdk_client!(ecs, aws_sdk_ecs);
 sdk_client!(ecr, aws_sdk_ecr);
+sdk_client!(cloudwatch, aws_sdk_cloudwatch);
 
 /// A load balancer with a listener whose default action answers 503.
 pub struct Balancer {
@@ -283,6 +284,30 @@ pub async fn user_with_policy(
         None,
         "tests",
     )
+}
+
+/// Calls the gateway with the AWS CLI, without retries. Returns the text that it prints, or the error.
+pub async fn aws(
+    cloud: &LocalCloud,
+    credentials: &Credentials,
+    arguments: &[&str],
+) -> Result<String, String> {
+    let mut command = cloud.command("aws").expect("the workspace has tools");
+    let ran = command
+        .env("AWS_ACCESS_KEY_ID", credentials.access_key_id())
+        .env("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key())
+        .env("AWS_DEFAULT_OUTPUT", "text")
+        .env("AWS_MAX_ATTEMPTS", "1")
+        .args(arguments)
+        .output()
+        .await
+        .expect("the AWS CLI runs");
+    let text = |bytes| String::from_utf8(bytes).expect("UTF-8").trim().to_owned();
+    if ran.status.success() {
+        Ok(text(ran.stdout))
+    } else {
+        Err(text(ran.stderr))
+    }
 }
 
 /// A client for plain HTTP. It requires a TLS provider even though it uses no TLS.

@@ -7,6 +7,7 @@ mod autoscaling;
 mod aws_cli;
 mod calls_and_faults;
 mod cloud;
+mod cloudwatch;
 mod deadlines;
 mod execution_limits;
 mod foreground;

@@ -18,29 +18,13 @@ async fn put(cloud: &LocalCloud, name: &str, value: &str) {
     ssm(cloud, "PutParameter", body).await.expect("stored");
 }
 
-/// Calls the gateway with the AWS CLI. Returns what it prints.
+/// Calls Parameter Store with the AWS CLI. Returns what it prints.
 async fn cli(
     cloud: &LocalCloud,
     credentials: &Credentials,
     arguments: &[&str],
 ) -> Result<String, String> {
-    let mut command = cloud.command("aws").expect("the workspace has tools");
-    let ran = command
-        .env("AWS_ACCESS_KEY_ID", credentials.access_key_id())
-        .env("AWS_SECRET_ACCESS_KEY", credentials.secret_access_key())
-        .env("AWS_DEFAULT_OUTPUT", "text")
-        .env("AWS_MAX_ATTEMPTS", "1")
-        .arg("ssm")
-        .args(arguments)
-        .output()
-        .await
-        .expect("the AWS CLI runs");
-    let text = |bytes| String::from_utf8(bytes).expect("UTF-8").trim().to_owned();
-    if ran.status.success() {
-        Ok(text(ran.stdout))
-    } else {
-        Err(text(ran.stderr))
-    }
+    cloud::aws(cloud, credentials, &[&["ssm"], arguments].concat()).await
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,237 @@
+//! CloudWatch, as functions read it and operators set it. The SDKs call it in CBOR, the AWS CLI in JSON.
+
+use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
+use aws_sdk_cloudwatch::primitives::DateTime;
+use aws_sdk_cloudwatch::types::{
+    Metric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StatusCode,
+};
+use localcloud::gateway::faults::{Fault, FaultRule};
+use serde_json::json;
+use time::OffsetDateTime;
+
+use crate::cloud::{self, aws, cloudwatch, root, user_with_policy};
+
+/// The code of a service error.
+fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
+    let service = error.as_service_error().expect("an answer");
+    service.code().expect("a code")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_cloudwatch_are_recorded_and_faults_hit_them() {
+    let cloud = cloud::start().await;
+    let client = cloudwatch(&cloud, root());
+    let describe = [
+        "cloudwatch",
+        "describe-alarms",
+        "--query",
+        "length(MetricAlarms)",
+    ];
+    let in_json = async || aws(&cloud, &root(), &describe).await;
+    for (fault, expected) in [
+        (Fault::Throttled, "ThrottlingException"),
+        (Fault::InternalError, "InternalServiceError"),
+        (Fault::Unavailable, "ServiceUnavailable"),
+        (Fault::AccessDenied, "AccessDenied"),
+    ] {
+        let rule = FaultRule::next("monitoring", "DescribeAlarms", fault);
+        cloud.faults().add(rule.clone());
+        let in_cbor = client.describe_alarms().send().await;
+        assert_eq!(code(&in_cbor.expect_err("the fault")), expected);
+        cloud.faults().add(rule);
+        let error = in_json().await.expect_err("the fault");
+        assert!(
+            error.contains(&format!("({expected})")),
+            "{expected}: {error}"
+        );
+    }
+    client.describe_alarms().send().await.expect("answered");
+    assert_eq!(in_json().await, Ok("0".to_owned()));
+    let calls = cloud.calls().all();
+    let seen: Vec<_> = calls
+        .iter()
+        .map(|call| (call.service.as_str(), call.operation.as_str(), call.status))
+        .collect();
+    let described = |status| ("monitoring", "DescribeAlarms", Some(status));
+    let statuses = [400, 400, 500, 500, 503, 503, 403, 403, 200, 200];
+    assert_eq!(seen, statuses.map(described));
+    for call in &calls[8..] {
+        assert_eq!(call.caller, "arn:aws:iam::000000000000:root");
+    }
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn reading_needs_permission_for_all_of_cloudwatch_and_a_change_for_its_alarm() {
+    let cloud = cloud::start().await;
+    let alarm = |name: &str| format!("arn:aws:cloudwatch:us-east-1:000000000000:alarm:{name}");
+    let allow = |action: &str, resource: &str| json!({"Effect": "Allow", "Action": format!("cloudwatch:{action}"), "Resource": resource});
+    let put = |name: &'static str| {
+        [
+            "put-metric-alarm",
+            "--alarm-name",
+            name,
+            "--namespace",
+            "Team",
+            "--metric-name",
+            "Errors",
+            "--statistic",
+            "Sum",
+            "--period",
+            "60",
+            "--evaluation-periods",
+            "1",
+            "--threshold",
+            "1",
+            "--comparison-operator",
+            "GreaterThanThreshold",
+        ]
+    };
+    let set = |name: &'static str| {
+        let state = ["--state-value", "ALARM", "--state-reason", "a test"];
+        [&["set-alarm-state", "--alarm-name", name][..], &state].concat()
+    };
+    let describe = ["describe-alarms", "--alarm-names", "ours"];
+    let delete = ["delete-alarms", "--alarm-names", "ours", "theirs"];
+    let queries = r#"[{"Id": "a", "MetricStat": {"Period": 60, "Stat": "Sum",
+        "Metric": {"Namespace": "Team", "MetricName": "Errors"}}}]"#;
+    let times = [
+        "--start-time",
+        "2026-01-01T00:00:00Z",
+        "--end-time",
+        "2026-01-01T01:00:00Z",
+    ];
+    let metrics = [
+        &["get-metric-data", "--metric-data-queries", queries][..],
+        &times,
+    ]
+    .concat();
+
+    let reader = [allow("DescribeAlarms", "*"), allow("GetMetricData", "*")];
+    let narrow = [
+        allow("DescribeAlarms", &alarm("ours")),
+        allow("PutMetricAlarm", &alarm("ours")),
+        allow("SetAlarmState", &alarm("ours")),
+        allow("DeleteAlarms", &alarm("ours")),
+    ];
+    let reader = user_with_policy(&cloud, "reader", &json!({"Statement": reader})).await;
+    let narrow = user_with_policy(&cloud, "narrow", &json!({"Statement": narrow})).await;
+    for name in ["ours", "theirs"] {
+        let arguments = [&["cloudwatch"][..], &put(name)].concat();
+        aws(&cloud, &root(), &arguments).await.expect("created");
+    }
+    for (who, allowed) in [(&reader, true), (&narrow, false)] {
+        let described = cloudwatch(&cloud, who.clone())
+            .describe_alarms()
+            .alarm_names("ours")
+            .send()
+            .await;
+        let refused = described.as_ref().err().map(code);
+        assert_eq!(refused, (!allowed).then_some("AccessDenied"));
+    }
+    for (who, arguments, refused) in [
+        (&reader, &describe[..], None),
+        (&reader, &metrics, None),
+        (&reader, &set("ours"), Some("SetAlarmState")),
+        (&narrow, &describe, Some("DescribeAlarms")),
+        (&narrow, &metrics, Some("GetMetricData")),
+        (&narrow, &put("ours"), None),
+        (&narrow, &put("theirs"), Some("PutMetricAlarm")),
+        (&narrow, &set("ours"), None),
+        (&narrow, &set("theirs"), Some("SetAlarmState")),
+        (&narrow, &delete, Some("DeleteAlarms")),
+    ] {
+        let arguments = [&["cloudwatch"][..], arguments].concat();
+        let answer = aws(&cloud, who, &arguments).await;
+        match refused {
+            None => assert!(answer.is_ok(), "{arguments:?}: {answer:?}"),
+            Some(action) => {
+                let error = answer.expect_err("refused");
+                let part = format!("not authorized to perform: cloudwatch:{action}");
+                assert!(error.contains("(AccessDenied)"), "{error}");
+                assert!(error.contains(&part), "{error}");
+            }
+        }
+    }
+    cloud.stop().await;
+}
+
+/// The query for the sum of a metric of the namespace `Team` in each minute.
+fn sum_of(id: &str, metric: &str) -> MetricDataQuery {
+    let metric = Metric::builder().namespace("Team").metric_name(metric);
+    let statistic = MetricStat::builder()
+        .metric(metric.build())
+        .period(60)
+        .stat("Sum");
+    MetricDataQuery::builder()
+        .id(id)
+        .metric_stat(statistic.build())
+        .build()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn data_is_read_newest_first_from_the_minute_of_the_start_to_before_the_end() {
+    let cloud = cloud::start().await;
+    let client = cloudwatch(&cloud, root());
+    // MiniStack forgets what is two weeks old.
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let minute = |number: i64| DateTime::from_secs((now / 60 - 10 + number) * 60);
+    for number in 0..4_i32 {
+        let datum = MetricDatum::builder()
+            .metric_name("Errors")
+            .timestamp(minute(number.into()))
+            .value(number.into());
+        let put = client.put_metric_data().namespace("Team");
+        let put = put.metric_data(datum.build());
+        put.send().await.expect("stored");
+    }
+    let read = |id: &str, start: DateTime, end: DateTime, order: Option<ScanBy>| {
+        client
+            .get_metric_data()
+            .metric_data_queries(sum_of(id, "Errors"))
+            .metric_data_queries(sum_of("none", "Others"))
+            .start_time(start)
+            .end_time(end)
+            .set_scan_by(order)
+            .send()
+    };
+    let late = DateTime::from_secs(minute(1).secs() + 59);
+    for (order, values, numbers) in [
+        (None, [2.0, 1.0], [2, 1]),
+        (Some(ScanBy::TimestampAscending), [1.0, 2.0], [1, 2]),
+    ] {
+        let answer = read("a", late, minute(3), order).await.expect("read");
+        let [errors, others] = answer.metric_data_results() else {
+            panic!("{answer:?}");
+        };
+        assert_eq!(errors.values(), values);
+        assert_eq!(errors.timestamps(), numbers.map(minute));
+        assert!(others.values().is_empty(), "{others:?}");
+        for result in [errors, others] {
+            assert_eq!(result.status_code(), Some(&StatusCode::Complete));
+        }
+    }
+    for id in ["A", "1", "a-b", "none"] {
+        let refused = read(id, late, minute(3), None).await.expect_err(id);
+        assert_eq!(code(&refused), "ValidationError");
+    }
+    // In JSON it is the same.
+    let queries = r#"[{"Id": "a", "MetricStat": {"Period": 60, "Stat": "Sum",
+        "Metric": {"Namespace": "Team", "MetricName": "Errors"}}}]"#;
+    let [start, end] = [late, minute(4)].map(|time| time.secs().to_string());
+    let arguments = [
+        "cloudwatch",
+        "get-metric-data",
+        "--query",
+        "MetricDataResults[0].Values",
+        "--metric-data-queries",
+        queries,
+        "--start-time",
+        &start,
+        "--end-time",
+        &end,
+    ];
+    let read = aws(&cloud, &root(), &arguments).await;
+    assert_eq!(read, Ok("3.0\t2.0\t1.0".to_owned()));
+    cloud.stop().await;
+}

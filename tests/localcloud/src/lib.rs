@@ -1,6 +1,7 @@
 //! The local cloud: the parts of AWS that pulse-deploy depends on, on one machine.
 
 mod aws_cli;
+pub mod cloudwatch;
 mod control_plane;
 pub mod ecs;
 pub mod gateway;

@@ -12,6 +12,7 @@ use tokio::{net::TcpListener, process::Command, task::JoinHandle};
 
 use crate::{
     aws_cli::AwsCli,
+    cloudwatch::{self, PublicationDelay},
     control_plane::ControlPlaneFeed,
     ecs::{Ecs, LoopbackNetwork},
     gateway::{
@@ -23,7 +24,10 @@ use crate::{
         faults::Faults,
         forward::Forward,
     },
-    load_balancer::{self, LoadBalancer, fleet::LoadBalancers, targets::Targets, threads::Threads},
+    load_balancer::{
+        self, LoadBalancer, fleet::LoadBalancers, metrics::Metrics, targets::Targets,
+        threads::Threads,
+    },
     ministack::{Client, MiniStack, MiniStackOptions, REGION},
     time_scale::TimeScale,
 };
@@ -46,6 +50,8 @@ pub struct Options {
     /// Whether each load balancer has a second node, which applies a change at once. The first node follows after
     /// the delay of AWS.
     pub second_node: bool,
+    /// How long after the end of a minute CloudWatch has its metrics of the load balancers.
+    pub publication_delay: PublicationDelay,
 }
 
 /// A running local cloud. [`LocalCloud::stop`] ends it in order; if it is dropped instead, its processes
@@ -62,6 +68,7 @@ pub struct LocalCloud {
     scaling: JoinHandle<()>,
     /// Seconds for which deployments are watched, unless a caller says otherwise.
     watch_seconds: u64,
+    publishing: JoinHandle<()>,
     // The load balancer and the health checks run on these.
     _threads: Threads,
     // Images, function code and logs. Removed when this is dropped.
@@ -95,6 +102,7 @@ impl LocalCloud {
             let _on_these_threads = threads.enter();
             Targets::new(options.time_scale)
         };
+        let metrics = Metrics::default();
         let load_balancers = LoadBalancers::start(
             load_balancer::Options {
                 http_port: options.http_port,
@@ -103,6 +111,7 @@ impl LocalCloud {
                 ..load_balancer::Options::default()
             },
             targets.clone(),
+            metrics.clone(),
             threads.handle().clone(),
         )
         .await?;
@@ -121,7 +130,7 @@ impl LocalCloud {
         let services = Services {
             forward: Forward::new(client.clone()),
             elbv2,
-            ecr: Ecr::new(client),
+            ecr: Ecr::new(client.clone()),
             ecs: ecs.clone(),
             autoscaling: autoscaling.clone(),
         };
@@ -133,6 +142,7 @@ impl LocalCloud {
             following: feed.follow(load_balancers.clone(), options.time_scale),
             scaling: autoscaling.follow(targets.clone(), options.time_scale),
             watch_seconds: options.time_scale.seconds(WATCH_SECONDS).as_secs(),
+            publishing: cloudwatch::publish(client, metrics, options.publication_delay),
             load_balancers,
             feed,
             targets,
@@ -299,6 +309,7 @@ impl LocalCloud {
     pub async fn stop(self) {
         self.following.abort();
         self.scaling.abort();
+        self.publishing.abort();
         self.ecs.shutdown().await;
         self.gateway.stop().await;
         self.ministack.stop().await;

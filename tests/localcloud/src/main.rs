@@ -1,9 +1,12 @@
 //! Runs the local cloud in the foreground, for pushes by hand.
 
-use std::{io::Write, process::ExitCode};
+use std::{io::Write, process::ExitCode, time::Duration};
 
 use clap::Parser;
-use localcloud::{LocalCloud, Options, load_balancer::LoadBalancer, time_scale::TimeScale};
+use localcloud::{
+    LocalCloud, Options, cloudwatch::PublicationDelay, load_balancer::LoadBalancer,
+    time_scale::TimeScale,
+};
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Runs the parts of AWS that pulse-deploy depends on, on this machine, until Ctrl-C.
@@ -22,6 +25,9 @@ struct Arguments {
     /// Factor for the durations of AWS; 0.1 turns an interval of 30 s into 3 s
     #[arg(long, default_value_t = TimeScale::default().0)]
     time_scale: f64,
+    /// Seconds from the end of a minute until CloudWatch has its metrics of the load balancers
+    #[arg(long, value_name = "SECONDS", default_value_t = PublicationDelay::default().0.as_secs())]
+    publication_delay: u64,
     /// Deploy the stacks of this environment after the start; can be given several times
     #[arg(long, value_name = "ENV")]
     deploy: Vec<String>,
@@ -53,6 +59,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         http_port: arguments.http_port,
         https_port: arguments.https_port,
         time_scale: TimeScale(arguments.time_scale),
+        publication_delay: PublicationDelay(Duration::from_secs(arguments.publication_delay)),
         ..Options::default()
     })
     .await?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::metrics::Metrics;
 use super::state::ControlPlane;
 use super::{LoadBalancer, Options, Targets};
 
@@ -13,6 +14,7 @@ use super::{LoadBalancer, Options, Targets};
 pub struct LoadBalancers {
     options: Options,
     targets: Targets,
+    metrics: Metrics,
     /// The threads on which they run.
     threads: Handle,
     /// It has the ports of the options and runs from the start. The first load balancer gets it.
@@ -31,9 +33,11 @@ impl LoadBalancers {
     pub async fn start(
         options: Options,
         targets: Targets,
+        metrics: Metrics,
         threads: Handle,
     ) -> anyhow::Result<Self> {
-        let first = Arc::new(start(options.clone(), targets.clone(), &threads).await?);
+        let first = start(&options, &targets, &metrics, &threads).await?;
+        let first = Arc::new(first);
         Ok(Self {
             options: Options {
                 http_port: 0,
@@ -41,6 +45,7 @@ impl LoadBalancers {
                 ..options
             },
             targets,
+            metrics,
             threads,
             first,
             running: Mutex::default(),
@@ -92,7 +97,7 @@ impl LoadBalancers {
             }
             let taken = running.values().any(|it| Arc::ptr_eq(it, &self.first));
             let balancer = if taken {
-                match start(self.options.clone(), self.targets.clone(), &self.threads).await {
+                match start(&self.options, &self.targets, &self.metrics, &self.threads).await {
                     Ok(balancer) => Arc::new(balancer),
                     Err(error) => {
                         tracing::warn!(arn, "no data plane: {error:#}");
@@ -110,11 +115,13 @@ impl LoadBalancers {
 
 /// Starts a data plane on these threads.
 async fn start(
-    options: Options,
-    targets: Targets,
+    options: &Options,
+    targets: &Targets,
+    metrics: &Metrics,
     threads: &Handle,
 ) -> anyhow::Result<LoadBalancer> {
-    threads.spawn(LoadBalancer::start(options, targets)).await?
+    let started = LoadBalancer::start(options.clone(), targets.clone(), metrics.clone());
+    threads.spawn(started).await?
 }
 
 #[cfg(test)]
@@ -126,7 +133,8 @@ mod tests {
 
     async fn load_balancers() -> LoadBalancers {
         let targets = Targets::new(TimeScale(1.0));
-        LoadBalancers::start(Options::default(), targets, Handle::current())
+        let metrics = Metrics::default();
+        LoadBalancers::start(Options::default(), targets, metrics, Handle::current())
             .await
             .expect("started")
     }

@@ -18,6 +18,7 @@ use tokio_rustls::TlsAcceptor;
 pub mod fleet;
 mod health_checks;
 mod idle;
+pub mod metrics;
 mod proxy;
 mod routing;
 pub mod state;
@@ -30,6 +31,7 @@ pub mod threads;
 mod tls;
 mod tunnel;
 
+use metrics::Metrics;
 use proxy::{ConnectionInfo, Proxy};
 use routing::{Ports, Routes};
 use state::ControlPlane;
@@ -111,12 +113,16 @@ struct Frontend {
 }
 
 impl LoadBalancer {
-    /// Starts a load balancer on 127.0.0.1. Until [`LoadBalancer::apply`] gives it listeners, it closes
+    /// Starts a load balancer on 127.0.0.1, which counts its requests in `metrics`. Until [`LoadBalancer::apply`] gives it listeners, it closes
     /// every connection.
     ///
     /// # Errors
     /// If a port is in use.
-    pub async fn start(options: Options, targets: Targets) -> anyhow::Result<Self> {
+    pub async fn start(
+        options: Options,
+        targets: Targets,
+        metrics: Metrics,
+    ) -> anyhow::Result<Self> {
         let (http, http_port) = bind(options.http_port).await?;
         let (https, https_port) = bind(options.https_port).await?;
         let ports = Ports {
@@ -125,7 +131,8 @@ impl LoadBalancer {
         };
         let tls = tls::self_signed()?;
         let (open, receiver) = watch::channel(());
-        let proxy = Arc::new(Proxy::new(targets, ports, options.idle_timeout, receiver));
+        let proxy = Proxy::new(targets, metrics, ports, options.idle_timeout, receiver);
+        let proxy = Arc::new(proxy);
         let in_force = Arc::new(InForce::new(options.nodes));
         let frontends = [
             Frontend {

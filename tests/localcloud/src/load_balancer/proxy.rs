@@ -25,6 +25,7 @@ use hyper_util::rt::TokioExecutor;
 use tokio::sync::watch;
 
 use super::idle::{Activity, GuardedBody, ResponseBody, boxed};
+use super::metrics::{Answered, Metrics};
 use super::routing::{self, Decision, Ports, Routes};
 use super::targets::{Chosen, Targets};
 use super::tunnel;
@@ -76,6 +77,7 @@ impl std::error::Error for NoListener {}
 pub struct Proxy {
     client: Client<HttpConnector, GuardedBody<Incoming>>,
     targets: Targets,
+    metrics: Metrics,
     ports: Ports,
     idle_timeout: Duration,
     /// Closes when the load balancer stops.
@@ -83,9 +85,10 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to `targets`. Upgraded connections end when the sender of `open` is dropped.
+    /// A proxy to `targets`, which counts requests in `metrics`. Upgraded connections end when the sender of `open` is dropped.
     pub fn new(
         targets: Targets,
+        metrics: Metrics,
         ports: Ports,
         idle_timeout: Duration,
         open: watch::Receiver<()>,
@@ -96,6 +99,7 @@ impl Proxy {
         Proxy {
             client: Client::builder(TokioExecutor::new()).build(connector),
             targets,
+            metrics,
             ports,
             idle_timeout,
             open,
@@ -133,11 +137,26 @@ impl Proxy {
         let decision = routes
             .decide(connection_info.listener_port, routed, self.ports)
             .ok_or(NoListener)?;
-        Ok(match decision {
+        let load_balancer = routes
+            .load_balancer_arn(connection_info.listener_port)
+            .ok_or(NoListener)?;
+        let answer = match decision {
             Decision::Forward(group) => match self.targets.choose(&group) {
                 Some(target) => {
-                    self.forward(connection_info, &group, target, &path_and_query, request)
-                        .await
+                    let mut counted = self.metrics.request(load_balancer, Some(&group));
+                    let forwarded = self
+                        .forward(connection_info, &group, target, &path_and_query, request)
+                        .await;
+                    return Ok(match forwarded {
+                        Ok(answer) => {
+                            counted.answered = Answered::ByTarget(answer.status().as_u16());
+                            answer
+                        }
+                        Err(failed) => {
+                            counted.answered = failed.answered();
+                            error_page(failed.status)
+                        }
+                    });
                 }
                 None => {
                     tracing::warn!(group, "503: no target takes requests");
@@ -151,7 +170,10 @@ impl Proxy {
                 body,
             } => fixed_response(status, &content_type, body),
             Decision::Nothing => error_page(StatusCode::SERVICE_UNAVAILABLE),
-        })
+        };
+        let mut counted = self.metrics.request(load_balancer, None);
+        counted.answered = Answered::ByLoadBalancer(answer.status().as_u16());
+        Ok(answer)
     }
 
     async fn forward(
@@ -161,7 +183,7 @@ impl Proxy {
         target: Chosen,
         path_and_query: &PathAndQuery,
         mut request: Request<Incoming>,
-    ) -> Response<ResponseBody> {
+    ) -> Result<Response<ResponseBody>, Failed> {
         let Chosen {
             address,
             deregistered,
@@ -182,14 +204,18 @@ impl Proxy {
         let answer = self.client.request(Request::from_parts(parts, body));
         let bad = |status: StatusCode, reason: &str| {
             tracing::warn!(group, %address, reason, "{}", status.as_u16());
-            error_page(status)
+            Err(Failed {
+                status,
+                connected: true,
+            })
         };
         let mut response = tokio::select! {
             answer = answer => match answer {
                 Ok(response) => response,
                 Err(error) => {
                     let (status, reason) = classify(&error);
-                    return bad(status, &reason);
+                    let connected = !error.is_connect();
+                    return bad(status, &reason).map_err(|failed| Failed { connected, ..failed });
                 }
             },
             () = activity.clone().idle_for(self.idle_timeout) => {
@@ -230,7 +256,7 @@ impl Proxy {
             let (mut parts, _) = response.into_parts();
             remove_hop_by_hop(&mut parts.headers);
             set_upgrade(&mut parts.headers, protocol);
-            return Response::from_parts(parts, boxed(Empty::new()));
+            return Ok(Response::from_parts(parts, boxed(Empty::new())));
         }
 
         let (mut parts, body) = response.into_parts();
@@ -243,7 +269,25 @@ impl Proxy {
             }
         };
         let body = GuardedBody::guarded(body, activity, guard);
-        Response::from_parts(parts, boxed(body))
+        Ok(Response::from_parts(parts, boxed(body)))
+    }
+}
+
+/// The target did not answer, so that the load balancer does.
+struct Failed {
+    status: StatusCode,
+    /// Whether there was a connection to the target.
+    connected: bool,
+}
+
+impl Failed {
+    fn answered(&self) -> Answered {
+        let status = self.status.as_u16();
+        if self.connected {
+            Answered::ByLoadBalancer(status)
+        } else {
+            Answered::WithoutConnection(status)
+        }
     }
 }
 

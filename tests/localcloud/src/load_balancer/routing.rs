@@ -79,6 +79,7 @@ pub struct Routes {
 #[derive(Debug)]
 struct ListenerRoutes {
     port: u16,
+    load_balancer_arn: String,
     rules: Vec<RuleRoute>,
     default: Route,
 }
@@ -126,6 +127,12 @@ impl Routes {
         self.listeners.iter().any(|listener| listener.port == port)
     }
 
+    /// The ARN of the load balancer whose listener has this port, which is the port on AWS.
+    pub fn load_balancer_arn(&self, port: u16) -> Option<&str> {
+        let listener = self.listeners.iter().find(|l| l.port == port)?;
+        Some(&listener.load_balancer_arn)
+    }
+
     /// What the listener on `port` (the port on AWS) does with a request. `None` without a listener.
     pub fn decide(&self, port: u16, request: Request<'_>, ports: Ports) -> Option<Decision> {
         let listener = self.listeners.iter().find(|l| l.port == port)?;
@@ -145,6 +152,7 @@ impl ListenerRoutes {
         });
         ListenerRoutes {
             port: listener.port,
+            load_balancer_arn: listener.load_balancer_arn.clone(),
             rules: rules.collect(),
             default: Route::new(&listener.default_actions),
         }

@@ -1,9 +1,10 @@
 //! The load balancer with real sockets, between clients and small targets.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
@@ -16,6 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 
+use super::metrics::{Metric, Metrics};
 use super::state::{Action, Condition, ControlPlane, Rule};
 use super::test_support::{forward_to, group, listener};
 use super::{LoadBalancer, Options, Targets};
@@ -150,6 +152,7 @@ fn plane_with_delay(seconds: u32) -> Arc<ControlPlane> {
 struct Setup {
     balancer: LoadBalancer,
     targets: Targets,
+    metrics: Metrics,
     http: String,
 }
 
@@ -162,12 +165,15 @@ impl Setup {
         // An interval of 30 s passes in 0.3 s.
         let targets = Targets::new(TimeScale(0.01));
         targets.attach(control_plane.clone());
-        let balancer = LoadBalancer::start(options, targets.clone()).await.unwrap();
+        let metrics = Metrics::default();
+        let started = LoadBalancer::start(options, targets.clone(), metrics.clone());
+        let balancer = started.await.unwrap();
         balancer.apply(control_plane);
         Setup {
             http: format!("http://127.0.0.1:{}", balancer.http_port()),
             balancer,
             targets,
+            metrics,
         }
     }
 
@@ -476,6 +482,68 @@ async fn a_target_that_does_not_answer_before_the_idle_timeout_gives_504() {
     let setup = Setup::start_with(control_plane, options).await;
     setup.healthy("g", a.address).await;
     assert_eq!(setup.get("/held").await.0, 504);
+}
+
+#[tokio::test]
+async fn requests_are_counted_by_who_answered_them() {
+    let setup = Setup::start(plane(vec![], forward_to(&[("g", 1)]), &["g"])).await;
+    // No target is registered.
+    assert_eq!(setup.get("/").await.0, 503);
+    let unavailable = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    for (answer, status) in [(unavailable.as_slice(), 503), (b"", 502)] {
+        let address = raw_target(answer).await;
+        setup.healthy("g", address).await;
+        assert_eq!(setup.get("/").await.0, status);
+        setup.targets.deregister("g", address.ip(), address.port());
+    }
+    let a = target("a").await;
+    setup.healthy("g", a.address).await;
+    assert_eq!(setup.get("/").await.0, 200);
+    let url = format!("{}/held", setup.http);
+    let gives_up = tokio::spawn(async move { client().get(url).send().await });
+    a.arrived.notified().await;
+    gives_up.abort();
+    a.server.abort();
+    while TcpStream::connect(a.address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(setup.get("/").await.0, 502);
+
+    let mut counts = BTreeMap::<_, u64>::new();
+    let mut count = || {
+        let later = SystemTime::now() + Duration::from_secs(60);
+        for datapoint in setup.metrics.take(later, Duration::ZERO) {
+            let Metric {
+                name,
+                load_balancer,
+                target_group,
+            } = datapoint.metric;
+            assert_eq!(load_balancer, "lb");
+            *counts.entry((target_group, name)).or_default() += datapoint.count;
+        }
+        counts.clone()
+    };
+    // The load balancer may notice later that the client has gone away.
+    let group = Some("g".to_owned());
+    while count().get(&(group.clone(), "RequestCount")) != Some(&5) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let of_group = [
+        ("HTTPCode_Target_5XX_Count", 1),
+        ("RequestCount", 5),
+        ("TargetConnectionErrorCount", 1),
+    ];
+    let own = [
+        ("HTTPCode_ELB_502_Count", 2),
+        ("HTTPCode_ELB_503_Count", 1),
+        ("HTTPCode_ELB_5XX_Count", 3),
+    ];
+    let of = |group: &Option<String>, counts: &[(&'static str, u64)]| -> Vec<_> {
+        let with_group = |(name, count): &(&'static str, u64)| ((group.clone(), *name), *count);
+        counts.iter().map(with_group).collect()
+    };
+    let expected = [of(&None, &own), of(&None, &of_group), of(&group, &of_group)].concat();
+    assert_eq!(count(), expected.into_iter().collect());
 }
 
 #[tokio::test]

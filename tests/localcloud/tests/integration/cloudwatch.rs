@@ -1,15 +1,23 @@
 //! CloudWatch, as functions read it and operators set it. The SDKs call it in CBOR, the AWS CLI in JSON.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
-    Metric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StatusCode,
+    Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StatusCode,
 };
+use axum::Router;
+use axum::routing::get;
+use localcloud::Options;
+use localcloud::cloudwatch::PublicationDelay;
 use localcloud::gateway::faults::{Fault, FaultRule};
 use serde_json::json;
 use time::OffsetDateTime;
+use tokio::net::TcpListener;
 
-use crate::cloud::{self, aws, cloudwatch, root, user_with_policy};
+use crate::cloud::{self, Balancer, aws, cloudwatch, root, user_with_policy};
 
 /// The code of a service error.
 fn code<E: ProvideErrorMetadata, R>(error: &SdkError<E, R>) -> &str {
@@ -233,5 +241,123 @@ async fn data_is_read_newest_first_from_the_minute_of_the_start_to_before_the_en
     ];
     let read = aws(&cloud, &root(), &arguments).await;
     assert_eq!(read, Ok("3.0\t2.0\t1.0".to_owned()));
+    cloud.stop().await;
+}
+
+/// The application behind the load balancer, on a free port.
+async fn application() -> SocketAddr {
+    let failing = get(|| async { axum::http::StatusCode::INTERNAL_SERVER_ERROR });
+    let router = Router::new()
+        .route("/fails", failing)
+        .fallback(|| async { "fine" });
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn load_balancers_publish_the_requests_of_each_minute_after_a_delay() {
+    let delay = Duration::from_secs(3);
+    let cloud = cloud::start_with(Options {
+        publication_delay: PublicationDelay(delay),
+        ..Options::default()
+    })
+    .await;
+    let balancer = Balancer::create(&cloud).await;
+    let group = balancer.target_group("a").await;
+    balancer.rule(1, &group).await.expect("created");
+    let address = application().await;
+    let targets = cloud.targets();
+    targets.register(&group, address.ip(), address.port(), "us-east-1a");
+    while targets.health(&group)[0].state != "healthy" {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let url = format!("http://127.0.0.1:{}", cloud.load_balancer().http_port());
+    let http = cloud::http();
+    let request = async |path: &str| {
+        let sent = http
+            .get(format!("{url}{path}"))
+            .header("X-Pulse-Render-Affinity", "1");
+        sent.send()
+            .await
+            .ok()
+            .map(|answer| answer.status().as_u16())
+    };
+    // The listener begins before the rule, and answers 503 itself until then.
+    let (mut own, mut status) = (0.0, None);
+    while status != Some(200) {
+        status = request("/").await;
+        own += f64::from(status == Some(503));
+    }
+    assert_eq!(request("/fails").await, Some(500));
+    assert_eq!(request("/fails").await, Some(500));
+
+    let dimension = |name: &str, value: &str| {
+        let dimension = Dimension::builder().name(name);
+        dimension.value(value).build()
+    };
+    let (_, of_balancer) = balancer.arn.split_once("loadbalancer/").expect("an ARN");
+    let (_, of_group) = group.rsplit_once(':').expect("an ARN");
+    let of_balancer = dimension("LoadBalancer", of_balancer);
+    let of_group = dimension("TargetGroup", of_group);
+    let query = |number: usize, name: &str, dimensions: &[&Dimension]| {
+        let metric = Metric::builder()
+            .namespace("AWS/ApplicationELB")
+            .metric_name(name)
+            .set_dimensions(Some(dimensions.iter().copied().cloned().collect()));
+        let statistic = MetricStat::builder()
+            .metric(metric.build())
+            .period(60)
+            .stat("Sum");
+        MetricDataQuery::builder()
+            .id(format!("q{number}"))
+            .metric_stat(statistic.build())
+            .build()
+    };
+    let all = [&of_balancer];
+    let one = [&of_group, &of_balancer];
+    let expected = [
+        ("RequestCount", &one[..], 3.0),
+        ("RequestCount", &all, 3.0),
+        ("HTTPCode_Target_5XX_Count", &one, 2.0),
+        ("HTTPCode_Target_5XX_Count", &all, 2.0),
+        ("HTTPCode_ELB_5XX_Count", &all, own),
+        ("HTTPCode_ELB_503_Count", &all, own),
+        ("HTTPCode_ELB_502_Count", &all, 0.0),
+        ("HTTPCode_ELB_504_Count", &all, 0.0),
+        ("HTTPCode_ELB_5XX_Count", &one, 0.0),
+        ("TargetConnectionErrorCount", &one, 0.0),
+    ];
+    let queries = (0..).zip(expected);
+    let queries = queries.map(|(number, (name, dimensions, _))| query(number, name, dimensions));
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let reader = cloudwatch(&cloud, root());
+    let read = reader
+        .get_metric_data()
+        .set_metric_data_queries(Some(queries.collect()))
+        .start_time(DateTime::from_secs(now - 600))
+        .end_time(DateTime::from_secs(now + 600));
+    loop {
+        let answer = read.clone().send().await.expect("read");
+        let results = answer.metric_data_results();
+        let sums: Vec<f64> = results.iter().map(|it| it.values().iter().sum()).collect();
+        let after = OffsetDateTime::now_utc().unix_timestamp();
+        for result in results {
+            // What is zero is not published.
+            assert!(!result.values().contains(&0.0), "{result:?}");
+            for timestamp in result.timestamps() {
+                assert_eq!(timestamp.secs() % 60, 0);
+                let published = timestamp.secs() + 60 + 3;
+                assert!(published <= after, "{result:?} at {after}");
+            }
+        }
+        // The requests may be of two minutes.
+        if sums[0] >= 3.0 {
+            assert_eq!(sums, expected.map(|(_, _, sum)| sum));
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     cloud.stop().await;
 }

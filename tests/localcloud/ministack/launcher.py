@@ -66,12 +66,17 @@ page that it follows:
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTaskDefinition.html
 24. GetMetricData answers the newest data first, from a whole minute on, and refuses ids that AWS refuses.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+25. A task that waits for a token: each attempt has a token of its own, its timeout may be an expression and is scaled
+    like waits are, what was asked for is in the history, and a token counts once. `StopExecution` ends the waiting.
+    https://docs.aws.amazon.com/step-functions/latest/dg/connect-to-resource.html#connect-wait-token
+    https://docs.aws.amazon.com/step-functions/latest/apireference/API_SendTaskSuccess.html
 
 The process serves on the socket that is its standard output: another process could take a free port before
 this one binds to it. It ends when its standard input ends, so that it never outlives the local cloud.
 """
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import fnmatch
@@ -93,8 +98,8 @@ from ministack import app as gateway
 from ministack.core import iam_actions, iam_evaluator, lambda_runtime, router
 from ministack.core.responses import error_response_json, get_account_id, get_region, json_response
 from ministack.services import (
-    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, lambda_svc, scheduler, ssm, stepfunctions, sts,
-    tagging)
+    alb, cloudwatch, cloudwatch_logs, ec2, ecr, ecs, eventbridge, iam, kms, lambda_svc, scheduler, sns, ssm,
+    stepfunctions, sts, tagging)
 from ministack.services.cloudformation import changesets, provisioners
 
 AUTHORISE_ONLY = "x-localcloud-authorise-only"
@@ -414,12 +419,12 @@ def corrected_resource_tags(arn):
 tagging.resource_tags = corrected_resource_tags
 
 
-def role_allows(role, action, arn):
-    """Whether the policies of a role (its ARN) allow an action on a resource."""
+def role_allows(role, action, arn, **keys):
+    """Whether the policies of a role (its ARN) allow an action on a resource, with these condition keys."""
     name, account = role.rpartition("/")[2], get_account_id()
     context = iam_evaluator.EvalContext(
         principal_arn=f"arn:aws:sts::{account}:assumed-role/{name}/localcloud", principal_type="AssumedRole",
-        principal_account=account, action=action, resource_arn=arn, region=get_region())
+        principal_account=account, action=action, resource_arn=arn, region=get_region(), service_context=keys)
     policies = iam_evaluator._gather_role_policies(name, account)
     return iam_evaluator.evaluate(context, policies).decision == "Allow"
 
@@ -431,9 +436,10 @@ def refusal(role, action, arn):
             f"on resource: {arn} because no identity-based policy allows the {action} action")
 
 
-# A state machine invokes functions and publishes events as its role, which MiniStack does not check.
+# A state machine invokes functions and publishes events and messages as its role, which MiniStack does not check.
 # https://docs.aws.amazon.com/step-functions/latest/dg/connect-lambda.html
 # https://docs.aws.amazon.com/step-functions/latest/dg/connect-eventbridge.html
+# https://docs.aws.amazon.com/step-functions/latest/dg/connect-sns.html
 state_machine_role = contextvars.ContextVar("state_machine_role", default="")
 execute_task, call_lambda = stepfunctions._execute_task, stepfunctions._call_lambda
 # The errors of functions that are not ready (15), by function.
@@ -476,9 +482,34 @@ def put_events_as_role(resource, input_data):
     return put_events(resource, input_data)
 
 
+PUBLISH = "arn:aws:states:::sns:publish"
+publish = stepfunctions._SERVICE_DISPATCH[PUBLISH]
+
+
+def publish_as_role(resource, input_data):
+    role = state_machine_role.get()
+    topic = str(input_data.get("TopicArn") or input_data.get("TargetArn") or "*")
+    attributes = (sns._topics.get(topic) or {}).get("attributes") or {}
+    checks = [("SNS.AuthorizationErrorException", "sns:Publish", topic)]
+    # The keys of AWS let everybody in who may publish.
+    # https://docs.aws.amazon.com/sns/latest/dg/sns-key-management.html
+    if (key := attributes.get("KmsMasterKeyId")) and "alias/aws/" not in key:
+        key = (kms._resolve_key(key) or {}).get("Arn") or key
+        checks += [("SNS.KMSAccessDeniedException", f"kms:{call}", key) for call in ("GenerateDataKey", "Decrypt")]
+    for error, action, arn in checks:
+        if role and not role_allows(role, action, arn, **{"kms:viaservice": f"sns.{get_region()}.amazonaws.com"}):
+            raise stepfunctions._ExecutionError(error, f"{refusal(role, action, arn)} (Service: Sns, Status Code: 403)")
+    try:
+        return publish(resource, input_data)
+    except stepfunctions._ExecutionError as failed:
+        code = re.search("<Code>(.*)</Code>", failed.cause)
+        raise stepfunctions._ExecutionError(f"SNS.{code[1]}Exception", failed.cause) if code else failed
+
+
 stepfunctions._execute_task = execute_task_as_role
 stepfunctions._call_lambda = call_lambda_as_role
 stepfunctions._SERVICE_DISPATCH[PUT_EVENTS] = put_events_as_role
+stepfunctions._SERVICE_DISPATCH[PUBLISH] = publish_as_role
 
 
 # --- 2. Authorise only --------------------------------------------------------------------------
@@ -1357,6 +1388,149 @@ def get_metric_data_as_asked(params, data, is_cbor, is_json=False):
 
 
 cloudwatch._get_metric_data = get_metric_data_as_asked
+
+
+# --- 25. Tasks that wait for a token ----------------------------------------------------------------
+
+WAITS_FOR_TOKEN = ".waitForTaskToken"
+# The default of TimeoutSeconds.
+LONGEST_TASK = 99_999_999
+CLOSED_TOKENS = 10_000
+TASK_EVENTS = ("TaskScheduled", "TaskSubmitted", "TaskSucceeded", "TaskFailed")
+# The tokens of tasks that are over, oldest first.
+closed_tokens = {}
+# What decides whether an answer or the end of the time comes first.
+deciding = threading.Lock()
+# What an attempt was asked for.
+arguments_given = contextvars.ContextVar("arguments_given", default=None)
+# The input and the context of a task.
+task = contextvars.ContextVar("task")
+
+execute_any_task, add_raw_event = stepfunctions._execute_task, stepfunctions._add_event
+apply_arguments, apply_parameters = stepfunctions._apply_jsonata_arguments, stepfunctions._apply_parameters
+invoke_with_timeout, stop_execution = stepfunctions._invoke_resource_with_timeout, stepfunctions._stop_execution
+
+
+def execute_task_with_context(state_def, raw_input, execution, ctx):
+    task.set((raw_input, ctx))
+    return execute_any_task(state_def, raw_input, execution, ctx)
+
+
+def for_each_attempt(apply):
+    """The arguments of an attempt. They may contain its token."""
+    def handle(state_def, data, ctx=None):
+        if WAITS_FOR_TOKEN in str(state_def.get("Resource")):
+            ctx["Task"] = {"Token": base64.b64encode(os.urandom(510)).decode()}
+        given = apply(state_def, data, ctx)
+        arguments_given.set(given)
+        return given
+    return handle
+
+
+def timeout_seconds(value):
+    """TimeoutSeconds, which may be an expression."""
+    return stepfunctions._jsonata_state_field({"TimeoutSeconds": value}, "TimeoutSeconds", "number", *task.get())
+
+
+def invoke_with_any_timeout(resource, input_data, timeout):
+    # It is not scaled, because it limits the time of real work.
+    return invoke_with_timeout(resource, input_data, timeout_seconds(timeout))
+
+
+def invoke_and_wait_for_token(resource, input_data, token, state_def):
+    seconds = timeout_seconds(state_def.get("TimeoutSeconds", LONGEST_TASK))
+    execution = stepfunctions._executions[task.get()[1]["Execution"]["Id"]]
+    waiting = {"event": threading.Event(), "execution": execution["executionArn"], "result": None, "error": None}
+    stepfunctions._task_tokens[token] = waiting
+    try:
+        submitted = stepfunctions._invoke_resource(resource.replace(WAITS_FOR_TOKEN, ""), input_data)
+        stepfunctions._add_event(execution, "TaskSubmitted", {
+            "taskSubmittedEventDetails": {"resource": resource, "output": json.dumps(submitted)}})
+        began = time.monotonic()
+        waiting["event"].wait(min(seconds * TIME_SCALE, threading.TIMEOUT_MAX))
+        with deciding:
+            answered = waiting["event"].is_set()
+            waiting["event"].set()
+        if TIME_SCALE:
+            waited = time.monotonic() - began
+            left_out.set(left_out.get() + waited / TIME_SCALE - waited)
+    finally:
+        stepfunctions._task_tokens.pop(token, None)
+        closed_tokens[token] = None
+        for oldest in list(closed_tokens)[:-CLOSED_TOKENS]:
+            closed_tokens.pop(oldest, None)
+    if waiting.get("stopped"):
+        # Ends the thread: no state catches this.
+        raise SystemExit
+    if not answered:
+        raise stepfunctions._ExecutionError("States.Timeout", "")
+    if waiting["error"]:
+        raise stepfunctions._ExecutionError(waiting["error"]["Error"], waiting["error"]["Cause"])
+    return json.loads(waiting["result"])
+
+
+def answer_once(handler):
+    def handle(data):
+        token, output = data.get("taskToken"), data.get("output")
+        waiting = stepfunctions._task_tokens.get(token)
+        if waiting is None and token not in closed_tokens:
+            return error_response_json("InvalidToken", "Invalid Token: 'Invalid token'", 400)
+        with deciding:
+            if waiting is None or waiting["event"].is_set():
+                return error_response_json(
+                    "TaskTimedOut", "Task Timed Out: 'Provided task does not exist anymore'", 400)
+            if output is not None and not is_output(output):
+                return error_response_json("InvalidOutput", "Invalid Output: 'Output is not valid JSON'", 400)
+            return handler(data)
+    return handle
+
+
+def is_output(text):
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return len(text.encode()) <= MAX_DATA
+
+
+def stop_execution_and_its_tasks(data):
+    answer = stop_execution(data)
+    if answer[0] == 200:
+        for waiting in list(stepfunctions._task_tokens.values()):
+            if waiting.get("execution") == data.get("executionArn"):
+                with deciding:
+                    waiting["stopped"] = True
+                    waiting["event"].set()
+    return answer
+
+
+def add_task_event(execution, event_type, details=None):
+    """The events of tasks have the members that AWS gives them."""
+    if event_type not in TASK_EVENTS:
+        return add_raw_event(execution, event_type, details)
+    [(name, members)] = details.items()
+    service, _, action = members["resource"].removeprefix("arn:aws:states:::").rpartition(":")
+    if service and ":" not in service.removeprefix("aws-sdk:"):
+        members = {**members, "resourceType": service, "resource": action}
+    if event_type == "TaskScheduled":
+        members.update(region=get_region(), parameters=json.dumps(arguments_given.get()))
+    elif event_type == "TaskSubmitted":
+        count_events(execution, 1)
+    elif members.get("error") == "States.Timeout":
+        event_type, name = "TaskTimedOut", "taskTimedOutEventDetails"
+    return add_raw_event(execution, event_type, {name: members})
+
+
+stepfunctions._execute_task = execute_task_with_context
+stepfunctions._apply_jsonata_arguments = for_each_attempt(apply_arguments)
+stepfunctions._apply_parameters = for_each_attempt(apply_parameters)
+stepfunctions._invoke_resource_with_timeout = invoke_with_any_timeout
+stepfunctions._invoke_with_callback = invoke_and_wait_for_token
+stepfunctions._send_task_success = answer_once(stepfunctions._send_task_success)
+stepfunctions._send_task_failure = answer_once(stepfunctions._send_task_failure)
+stepfunctions._send_task_heartbeat = answer_once(stepfunctions._send_task_heartbeat)
+stepfunctions._stop_execution = stop_execution_and_its_tasks
+stepfunctions._add_event = add_task_event
 
 
 # --- The process --------------------------------------------------------------------------------

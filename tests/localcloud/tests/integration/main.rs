@@ -19,4 +19,5 @@ mod push_events;
 mod schedules;
 mod service;
 mod task_definitions;
+mod task_tokens;
 mod what_is_kept;

@@ -9,6 +9,7 @@ pub mod image;
 pub mod load_balancer;
 mod local_cloud;
 pub mod ministack;
+pub mod scripted_function;
 pub mod time_scale;
 
 pub use local_cloud::{LocalCloud, Options};

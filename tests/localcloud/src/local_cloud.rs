@@ -317,7 +317,7 @@ impl LocalCloud {
 }
 
 /// The Python interpreter of the environment that `make` creates in the workspace.
-fn workspace_python() -> PathBuf {
+pub(crate) fn workspace_python() -> PathBuf {
     workspace().join(".venv/bin/python3")
 }
 

@@ -17,6 +17,7 @@ mod networks;
 mod parameters;
 mod push_events;
 mod schedules;
+mod scripted_functions;
 mod service;
 mod task_definitions;
 mod task_tokens;

@@ -455,13 +455,17 @@ def execute_task_as_role(state_def, raw_input, execution, ctx):
 def call_lambda_as_role(func_ref, event):
     role = state_machine_role.get()
     _, config, _ = lambda_svc._get_func_record_for_ref(func_ref)
-    if role and config:
-        arn = func_ref if func_ref.startswith("arn:") else config["FunctionArn"]
-        if not role_allows(role, "lambda:InvokeFunction", arn):
-            raise stepfunctions._ExecutionError(
-                "Lambda.AWSLambdaException",
-                f"{refusal(role, 'lambda:InvokeFunction', arn)} (Service: Lambda, Status Code: 403)")
-    if config and (error := not_ready.pop(config["FunctionName"], None)):
+    # A name alone stands for a function of this account.
+    place = f"arn:aws:lambda:{get_region()}:{get_account_id()}:function"
+    arn = func_ref if func_ref.startswith("arn:") else f"{place}:{func_ref}"
+    if role and not role_allows(role, "lambda:InvokeFunction", arn):
+        raise stepfunctions._ExecutionError(
+            "Lambda.AWSLambdaException",
+            f"{refusal(role, 'lambda:InvokeFunction', arn)} (Service: Lambda, Status Code: 403)")
+    if not config:
+        raise stepfunctions._ExecutionError(
+            "Lambda.ResourceNotFoundException", f"Function not found: {arn} (Service: Lambda, Status Code: 404)")
+    if (error := not_ready.pop(config["FunctionName"], None)):
         raise stepfunctions._ExecutionError(f"Lambda.{error}", "The function is not ready. (Service: Lambda)")
     return call_lambda(func_ref, event)
 

@@ -97,3 +97,34 @@ async fn a_function_replies_as_its_test_chooses() {
     assert_eq!(hook.events().expect("read"), events);
     invoker.cloud.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_function_that_an_expression_names_needs_permission_before_it_is_looked_for() {
+    let invoker = Invoker::create("team-").await;
+    let client = invoker.cloud.client();
+    let ours = ScriptedFunction::create(client, "team-hook").await;
+    let theirs = ScriptedFunction::create(client, "hook").await;
+    let prefix = "arn:aws:lambda:us-east-1:000000000000:function";
+    let error = async |name: &str| invoker.invoke(name, json!({})).await.expect_err(name);
+    for name in ["hook", "missing"] {
+        for by in [name.to_owned(), format!("{prefix}:{name}")] {
+            let (error, cause) = error(&by).await;
+            assert_eq!(error, "Lambda.AWSLambdaException");
+            let part = format!("lambda:InvokeFunction on resource: {prefix}:{name} because");
+            assert!(cause.contains(&part), "{cause}");
+        }
+    }
+    for by in ["team-missing".to_owned(), format!("{prefix}:team-missing")] {
+        let (error, cause) = error(&by).await;
+        assert_eq!(error, "Lambda.ResourceNotFoundException");
+        let found = format!("Function not found: {prefix}:team-missing ");
+        assert!(cause.starts_with(&found), "{cause}");
+    }
+    for by in ["team-hook".to_owned(), format!("{prefix}:team-hook")] {
+        assert_eq!(invoker.invoke(&by, json!({})).await, Ok(Value::Null));
+    }
+    assert_eq!(ours.expect("created").events().expect("read").len(), 2);
+    let none = theirs.expect("created").events().expect("read");
+    assert_eq!(none, Vec::<Value>::new());
+    invoker.cloud.stop().await;
+}

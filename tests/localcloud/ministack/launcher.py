@@ -66,6 +66,9 @@ page that it follows:
     https://docs.aws.amazon.com/AmazonECS/latest/APIReference/API_DescribeTaskDefinition.html
 24. GetMetricData answers the newest data first, from a whole minute on, and refuses ids that AWS refuses.
     https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_GetMetricData.html
+    An alarm knows when its state changed. It is evaluated on the metric with exactly its dimensions, when that gets new
+    data.
+    https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/alarm-evaluation.html
 25. A task that waits for a token: each attempt has a token of its own, its timeout may be an expression and is scaled
     like waits are, what was asked for is in the history, and a token counts once. `StopExecution` ends the waiting.
     https://docs.aws.amazon.com/step-functions/latest/dg/connect-to-resource.html#connect-wait-token
@@ -81,6 +84,7 @@ import contextlib
 import contextvars
 import fnmatch
 import json
+import operator
 import os
 import re
 import shutil
@@ -1363,7 +1367,7 @@ ecs._ACTION_MAP["RegisterTaskDefinition"] = register_with_all_members
 ecs._ACTION_MAP["DescribeTaskDefinition"] = describe_task_definition_as_asked
 
 
-# --- 24. Reading metrics --------------------------------------------------------------------------
+# --- 24. Metrics and alarms -----------------------------------------------------------------------
 
 QUERY_ID = re.compile("[a-z][a-zA-Z0-9_]*")
 get_metric_data = cloudwatch._get_metric_data
@@ -1391,7 +1395,76 @@ def get_metric_data_as_asked(params, data, is_cbor, is_json=False):
     return cloudwatch._json_ok({"MetricDataResults": results})
 
 
+COMPARISONS = {
+    "GreaterThanOrEqualToThreshold": operator.ge, "GreaterThanThreshold": operator.gt,
+    "LessThanOrEqualToThreshold": operator.le, "LessThanThreshold": operator.lt}
+# The metrics that have data which no alarm has seen.
+unseen = set()
+# When the states of alarms changed, by ARN. An update of an alarm replaces all else that is known about it.
+transitions = {}
+store_datum, record_history = cloudwatch._store_datum, cloudwatch._record_history
+
+
+def metric_of(alarm):
+    dimensions = cloudwatch._dims_from_list(alarm.get("Dimensions") or [])
+    return alarm.get("Namespace"), alarm.get("MetricName"), cloudwatch._dims_key(dimensions)
+
+
+def store_unseen_datum(namespace, name, dimensions, *others):
+    store_datum(namespace, name, dimensions, *others)
+    unseen.add((namespace, name, cloudwatch._dims_key(dimensions)))
+
+
+def evaluate_alarms_with_unseen_data():
+    """So that a state which somebody sets stays until there is new data. AWS evaluates each alarm once a minute."""
+    for alarm in list(cloudwatch._alarms.values()):
+        if metric_of(alarm) in unseen:
+            evaluate_alarm(alarm)
+    unseen.clear()
+
+
+def evaluate_alarm(alarm):
+    """Compares the last periods up to the newest data."""
+    if alarm["AlarmArn"] in transitions:
+        alarm["StateTransitionedTimestamp"] = transitions[alarm["AlarmArn"]]
+    points, compare = cloudwatch._metrics.get(metric_of(alarm)), COMPARISONS.get(alarm.get("ComparisonOperator"))
+    if not points or not compare:
+        return
+    period, periods = alarm["Period"], alarm["EvaluationPeriods"]
+    statistic = alarm.get("ExtendedStatistic") or alarm["Statistic"]
+    end = (max(point["Timestamp"] for point in points) // 60 + 1) * 60
+    breaching = 0
+    for number in range(periods):
+        last = end - number * period
+        within = [point for point in points if last - period <= point["Timestamp"] < last]
+        value = cloudwatch._stat_value(cloudwatch._calc_stats(within), statistic, within) if within else None
+        if value is None:
+            breaching += alarm.get("TreatMissingData") == "breaching"
+        else:
+            breaching += compare(value, alarm["Threshold"])
+    before, after = alarm["StateValue"], "ALARM" if breaching >= (alarm.get("DatapointsToAlarm") or periods) else "OK"
+    if before != after:
+        alarm["StateValue"] = after
+        alarm["StateReason"] = f"Threshold Crossed: {breaching} datapoints were breaching the threshold."
+        cloudwatch._record_history(alarm["AlarmName"], before, after, alarm["StateReason"])
+        cloudwatch._dispatch_alarm_actions(alarm, before, after, alarm["StateReason"])
+        cloudwatch._evaluate_parent_alarms(alarm)
+
+
+def record_history_with_its_time(name, before, after, *others, **named):
+    alarm = cloudwatch._alarms.get(name) or cloudwatch._composite_alarms.get(name)
+    if alarm:
+        # MiniStack records a creation like a change.
+        now = transitions[alarm["AlarmArn"]] = time.time()
+        alarm["StateUpdatedTimestamp"] = alarm["StateTransitionedTimestamp"] = now
+    return record_history(name, before, after, *others, **named)
+
+
 cloudwatch._get_metric_data = get_metric_data_as_asked
+cloudwatch._store_datum = store_unseen_datum
+cloudwatch._evaluate_all_alarms = evaluate_alarms_with_unseen_data
+cloudwatch._evaluate_alarm = evaluate_alarm
+cloudwatch._record_history = record_history_with_its_time
 
 
 # --- 25. Tasks that wait for a token ----------------------------------------------------------------

@@ -6,13 +6,14 @@ use std::time::Duration;
 use aws_sdk_cloudwatch::error::{ProvideErrorMetadata, SdkError};
 use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{
-    Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StatusCode,
+    AlarmType, Dimension, Metric, MetricDataQuery, MetricDatum, MetricStat, ScanBy, StateValue,
+    StatusCode,
 };
 use axum::Router;
 use axum::routing::get;
-use localcloud::Options;
 use localcloud::cloudwatch::PublicationDelay;
 use localcloud::gateway::faults::{Fault, FaultRule};
+use localcloud::{LocalCloud, Options};
 use serde_json::json;
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
@@ -241,6 +242,138 @@ async fn data_is_read_newest_first_from_the_minute_of_the_start_to_before_the_en
     ];
     let read = aws(&cloud, &root(), &arguments).await;
     assert_eq!(read, Ok("3.0\t2.0\t1.0".to_owned()));
+    cloud.stop().await;
+}
+
+/// The state of an alarm, and when it changed, in seconds since 1970.
+async fn state(client: &aws_sdk_cloudwatch::Client, name: &str) -> (StateValue, f64) {
+    let described = client.describe_alarms().alarm_names(name).send().await;
+    let described = described.expect("described");
+    let [alarm] = described.metric_alarms() else {
+        panic!("{described:?}");
+    };
+    let changed = alarm.state_transitioned_timestamp().expect("a time");
+    let state = alarm.state_value().expect("a state").clone();
+    (state, changed.as_secs_f64())
+}
+
+fn now() -> f64 {
+    OffsetDateTime::now_utc().unix_timestamp_nanos() as f64 / 1e9
+}
+
+/// Creates an alarm with the AWS CLI: more than one error in each of two minutes.
+async fn put_alarm(cloud: &LocalCloud, name: &str, dimension: &str) {
+    let arguments = format!(
+        "cloudwatch put-metric-alarm --alarm-name {name} --namespace Team --metric-name Errors \
+         --dimensions Name=Group,Value={dimension} --statistic Sum --period 60 --evaluation-periods 2 \
+         --threshold 1 --comparison-operator GreaterThanThreshold --treat-missing-data notBreaching"
+    );
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    aws(cloud, &root(), &arguments).await.expect("created");
+}
+
+/// Sets the state of an alarm with the AWS CLI.
+async fn set_state(cloud: &LocalCloud, name: &str, state: &str) -> Result<String, String> {
+    let arguments = format!(
+        "cloudwatch set-alarm-state --alarm-name {name} --state-value {state} --state-reason test"
+    );
+    let arguments: Vec<_> = arguments.split_whitespace().collect();
+    aws(cloud, &root(), &arguments).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_state_of_an_alarm_that_somebody_sets_stays_and_its_change_has_a_time() {
+    let cloud = cloud::start().await;
+    let client = cloudwatch(&cloud, root());
+    let before = now();
+    put_alarm(&cloud, "errors", "a").await;
+    let (created, at) = state(&client, "errors").await;
+    assert_eq!(created, StateValue::InsufficientData);
+    assert!(at >= before, "{at} < {before}");
+
+    let before = now();
+    set_state(&cloud, "errors", "ALARM").await.expect("set");
+    let (set, at) = state(&client, "errors").await;
+    assert_eq!(set, StateValue::Alarm);
+    assert!(at >= before, "{at} < {before}");
+    // Neither the same state again nor an update of the alarm is a change.
+    set_state(&cloud, "errors", "ALARM").await.expect("set");
+    assert_eq!(state(&client, "errors").await, (StateValue::Alarm, at));
+    put_alarm(&cloud, "errors", "a").await;
+    assert_eq!(state(&client, "errors").await, (StateValue::Alarm, at));
+    set_state(&cloud, "errors", "OK").await.expect("set");
+    let (set, later) = state(&client, "errors").await;
+    assert_eq!(set, StateValue::Ok);
+    assert!(later > at, "{later} <= {at}");
+    let unknown = set_state(&cloud, "missing", "OK").await;
+    assert!(unknown.expect_err("unknown").contains("(ResourceNotFound)"));
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn alarms_of_one_type_only_are_described_and_unknown_names_are_left_out() {
+    let cloud = cloud::start().await;
+    let client = cloudwatch(&cloud, root());
+    put_alarm(&cloud, "errors", "a").await;
+    let put = client.put_composite_alarm().alarm_name("all");
+    let put = put.alarm_rule("ALARM(errors)").send().await;
+    put.expect("created");
+    set_state(&cloud, "errors", "ALARM").await.expect("set");
+    let described = async |types: &[AlarmType]| {
+        let named = ["missing", "errors", "all"].map(str::to_owned).to_vec();
+        let described = client
+            .describe_alarms()
+            .set_alarm_names(Some(named))
+            .set_alarm_types(Some(types.to_vec()))
+            .send()
+            .await
+            .expect("described");
+        let metric = described.metric_alarms().iter();
+        let metric = metric.map(|it| (it.alarm_name(), it.state_value()));
+        let composite = described.composite_alarms().iter();
+        let composite = composite.map(|it| (it.alarm_name(), it.state_value()));
+        let own = |(name, state): (Option<&str>, Option<&StateValue>)| {
+            (name.map(str::to_owned), state.cloned())
+        };
+        metric.chain(composite).map(own).collect::<Vec<_>>()
+    };
+    let alarm = |name: &str| (Some(name.to_owned()), Some(StateValue::Alarm));
+    let (metric, composite) = (AlarmType::MetricAlarm, AlarmType::CompositeAlarm);
+    assert_eq!(described(&[]).await, [alarm("errors")]);
+    assert_eq!(described(&[composite.clone()]).await, [alarm("all")]);
+    let both = described(&[metric, composite]).await;
+    assert_eq!(both, [alarm("errors"), alarm("all")]);
+    cloud.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alarm_is_evaluated_on_new_data_with_exactly_its_dimensions() {
+    let cloud = cloud::start().await;
+    let client = cloudwatch(&cloud, root());
+    put_alarm(&cloud, "errors", "a").await;
+    let minute = OffsetDateTime::now_utc().unix_timestamp() / 60;
+    let count = async |group: &str, number: i64, value: f64| {
+        let group = Dimension::builder().name("Group").value(group).build();
+        let datum = MetricDatum::builder()
+            .metric_name("Errors")
+            .dimensions(group)
+            .timestamp(DateTime::from_secs((minute - 10 + number) * 60))
+            .value(value);
+        let put = client.put_metric_data().namespace("Team");
+        put.metric_data(datum.build()).send().await.expect("stored");
+        state(&client, "errors").await.0
+    };
+    assert_eq!(count("b", 0, 9.0).await, StateValue::InsufficientData);
+    assert_eq!(count("b", 1, 9.0).await, StateValue::InsufficientData);
+    assert_eq!(count("a", 1, 2.0).await, StateValue::Ok);
+    assert_eq!(count("a", 2, 1.0).await, StateValue::Ok);
+    // Of one minute, the sum counts.
+    assert_eq!(count("a", 2, 1.0).await, StateValue::Alarm);
+    set_state(&cloud, "errors", "OK").await.expect("set");
+    assert_eq!(count("b", 3, 9.0).await, StateValue::Ok);
+    assert_eq!(count("a", 3, 2.0).await, StateValue::Alarm);
+    // The minute before this one is missing.
+    assert_eq!(count("a", 5, 9.0).await, StateValue::Ok);
     cloud.stop().await;
 }
 

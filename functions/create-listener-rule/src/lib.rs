@@ -1,22 +1,19 @@
 //! Pins requests to a deployment by header and by cookie. This attaches its target group to the listener,
 //! which has to happen before the service is created.
 
-mod affinity;
-
 use std::collections::{BTreeMap, BTreeSet};
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::operation::create_rule::builders::CreateRuleFluentBuilder;
 use aws_sdk_elasticloadbalancingv2::types::Rule;
+use lifecycle::affinity::Affinity;
 use lifecycle::aws_error::{created_arn, failed};
 use lifecycle::policy::{self, Policy};
 use lifecycle::routing::{self, DefaultAction, ListenerRule};
 use lifecycle::{
-    Baseline, DeploymentId, ErrorName, Origin, StepError, actions, tags, target_group,
+    Baseline, Clock, DeploymentId, ErrorName, Origin, StepError, actions, tags, target_group,
 };
 use serde::{Deserialize, Serialize};
-
-use affinity::Affinity;
 
 /// How many priorities may be lost to other deployments before the step gives up and the state machine
 /// tries again later. Each is lost to a deployment that gets its rule, so up to this many deployments at
@@ -35,6 +32,10 @@ pub struct Input {
     /// and until it has, those who are pinned to it keep reaching the active one.
     #[serde(default)]
     pub waiting: bool,
+    /// Make them only while the default action names the deployment as the active one. A cleanup makes rules that are
+    /// missing, and a rollback that has begun since its plan may evict the deployment.
+    #[serde(default)]
+    pub only_if_active: bool,
 }
 
 /// The rules, created or adopted.
@@ -57,20 +58,74 @@ pub struct Output {
 /// # Errors
 /// `DefaultActionNotOurs` while a maintenance page is up, `Configuration` when a new rule cannot do what the default action does before it routes,
 /// `QuotaExceeded` when the load balancer has no room for another rule, `Transient` when an older
-/// deployment is about to give some back or every priority that it tried went to another deployment, else
-/// as [`lifecycle::aws_error::CODES`] say.
+/// deployment is about to give some back or every priority that it tried went to another deployment, `DeploymentKept`
+/// when it is to be active and is not, else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     elb: &Client,
     secrets: &aws_sdk_secretsmanager::Client,
     baseline: &Baseline,
+    clock: Clock<'_>,
     input: Input,
 ) -> Result<Output, StepError> {
-    let mut rules = routing::rules(elb, &baseline.listener_arn).await?;
+    let rules = routing::rules(elb, &baseline.listener_arn).await?;
     // What an operator has put there since, such as a maintenance page, may lack the login that the rules keep.
-    if let Some(default) = rules.iter().find(|rule| rule.is_default() == Some(true)) {
-        let actions = default.actions().to_vec();
-        DefaultAction::new(actions, &baseline.environment).refuse_others(baseline)?;
+    if let Some(default) = default_action(&rules, baseline) {
+        default.refuse_others(baseline)?;
     }
+    if !input.only_if_active {
+        return make(elb, secrets, baseline, input, rules).await;
+    }
+    if !is_active(&rules, baseline, &input) {
+        return Err(give_way(elb, baseline, clock, &input).await?);
+    }
+    let output = make(elb, secrets, baseline, input.clone(), rules).await?;
+    // An eviction reads the rules after the switch. So it deletes those that were made by then, and this look, which comes
+    // after the rules were made, sees the switch that came before the others.
+    let rules = routing::rules(elb, &baseline.listener_arn).await?;
+    match is_active(&rules, baseline, &input) {
+        true => Ok(output),
+        false => Err(give_way(elb, baseline, clock, &input).await?),
+    }
+}
+
+/// What the listener does by default, which its default rule says as well.
+fn default_action(rules: &[Rule], baseline: &Baseline) -> Option<DefaultAction> {
+    let default = rules.iter().find(|rule| rule.is_default() == Some(true))?;
+    let actions = default.actions().to_vec();
+    Some(DefaultAction::new(actions, &baseline.environment))
+}
+
+fn is_active(rules: &[Rule], baseline: &Baseline, input: &Input) -> bool {
+    default_action(rules, baseline)
+        .is_some_and(|default| default.active() == Some(&input.deployment_id))
+}
+
+/// Deletes the rules of a deployment that is not active any more, if it was evicted: this step, or an attempt that died, may
+/// have made them too late for the eviction. Returns the error that says so.
+async fn give_way(
+    elb: &Client,
+    baseline: &Baseline,
+    clock: Clock<'_>,
+    input: &Input,
+) -> Result<StepError, StepError> {
+    let (id, now) = (&input.deployment_id, clock());
+    let tags = tags::read_one(elb, &input.target_group_arn).await?;
+    let was_evicted = |tags| tags::is_evicted(tags, now) && !tags::is_being_restored(tags, now);
+    if tags.as_ref().is_some_and(was_evicted) {
+        undo(elb, baseline, id).await?;
+    }
+    let why = format!("{id} gets no rules: it is not active any more");
+    Ok(StepError::new(ErrorName::DeploymentKept, why))
+}
+
+/// Adopts or creates the rules. `rules` are those of the listener.
+async fn make(
+    elb: &Client,
+    secrets: &aws_sdk_secretsmanager::Client,
+    baseline: &Baseline,
+    input: Input,
+    mut rules: Vec<Rule>,
+) -> Result<Output, StepError> {
     let policy = Policy::of_default_rule(&rules)?;
     let earlier = rules
         .iter()

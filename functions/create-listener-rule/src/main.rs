@@ -2,10 +2,13 @@
 
 use lifecycle::sdk::{self, Clients};
 use lifecycle::{Baseline, serve::serve};
+use time::UtcDateTime;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), lambda_runtime::Error> {
     let baseline = Baseline::from_env()?;
     let Clients { elb, secrets, .. } = Clients::new(&sdk::config().await);
-    serve(async |input| create_listener_rule::run(&elb, &secrets, &baseline, input).await).await
+    let clock = &UtcDateTime::now;
+    serve(async |input| create_listener_rule::run(&elb, &secrets, &baseline, clock, input).await)
+        .await
 }

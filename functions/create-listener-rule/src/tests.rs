@@ -82,7 +82,8 @@ async fn run_with(aws: &MemoryAws, id: &str, more: Value) -> Result<Output, Step
     let input = serde_json::from_value(input).unwrap();
     let secrets = aws_sdk_secretsmanager::Client::new(&aws.config());
     let elb = Client::new(&aws.config());
-    run(&elb, &secrets, &Baseline::for_tests(), input).await
+    let clock = || aws.time();
+    run(&elb, &secrets, &Baseline::for_tests(), &clock, input).await
 }
 
 /// The priorities of the header rule and of the cookie rule.
@@ -523,4 +524,87 @@ async fn a_rule_with_the_pin_of_another_deployment_is_not_adopted() {
     let aws = aws();
     aws.with(|state| state.add_rule(100, ID, own_tags(ID)).conditions = by_header(OLDER));
     assert_eq!(priorities(&run_step(&aws).await.unwrap()), (101, 20_100));
+}
+
+/// The step of a cleanup that makes missing rules of the active deployment again.
+async fn make_again(aws: &MemoryAws) -> Result<Output, StepError> {
+    run_with(aws, ID, json!({"onlyIfActive": true})).await
+}
+
+/// A rollback switches away from the deployment, and evicts it or not.
+fn rolls_back(state: &mut State, evicts: bool) {
+    state.activate(OLDER);
+    let mark = "2025-10-27T12:29:00Z";
+    state.tag(ID, tags::ROLLED_BACK_AT, mark);
+    if evicts {
+        state.tag(ID, tags::EVICTED_AT, mark);
+        state.rules.retain(|rule| rule.tags != own_tags(ID));
+    }
+}
+
+#[tokio::test]
+async fn a_missing_rule_of_the_active_deployment_is_made_again() {
+    for left in [100, 20_100] {
+        let aws = aws();
+        aws.with(|state| add(state, left, own_tags(ID)));
+        assert_eq!(make_again(&aws).await.unwrap().outcome, Origin::Created);
+        assert_eq!(aws.with(|state| state.priorities()), [100, 20_100]);
+        assert_eq!(make_again(&aws).await.unwrap().outcome, Origin::Adopted);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_active_any_more_gets_no_rule_of_a_cleanup() {
+    for evicts in [true, false] {
+        let aws = aws();
+        aws.with(|state| {
+            add(state, 100, own_tags(ID));
+            rolls_back(state, evicts);
+        });
+        let error = make_again(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentKept);
+        assert!(error.message.contains(ID), "{error}");
+        assert_eq!(aws.changes(), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
+async fn rules_that_come_too_late_for_an_eviction_are_deleted_again() {
+    // The rollback evicts before this step makes the first rule, and between the two.
+    for nth in [1, 2] {
+        let aws = aws();
+        aws.on("CreateRule")
+            .nth(nth)
+            .before(|state, _| rolls_back(state, true));
+        let error = make_again(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentKept);
+        assert_eq!(aws.count("CreateRule"), 2);
+        assert_eq!(aws.with(|state| state.priorities()), [0; 0]);
+    }
+    // Those of an attempt that died then, too.
+    let aws = aws();
+    aws.with(|state| {
+        rolls_back(state, true);
+        add(state, 100, own_tags(ID));
+    });
+    make_again(&aws).await.unwrap_err();
+    assert_eq!(aws.changes(), ["DeleteRule rule-1"]);
+}
+
+#[tokio::test]
+async fn rules_of_what_is_not_evicted_or_is_being_rolled_back_to_stay() {
+    for (evicts, is_restored) in [(false, false), (true, true)] {
+        let aws = aws();
+        aws.on("CreateRule").nth(2).after(move |state, _| {
+            rolls_back(state, evicts);
+            if is_restored {
+                // A rollback to it has made them again.
+                state.tag(ID, tags::RESTORING_SINCE, "2025-10-27T12:30:00Z");
+                add(state, 110, own_tags(ID));
+            }
+        });
+        let error = make_again(&aws).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::DeploymentKept);
+        assert_eq!(aws.count("DeleteRule"), 0);
+    }
 }

@@ -6,6 +6,7 @@ use aws_sdk_ecs::primitives::DateTime;
 use aws_sdk_ecs::types::{DeploymentRolloutState, ServiceField, TaskDefinitionStatus};
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::types::{Rule, TargetHealth, TargetHealthStateEnum};
+use lifecycle::affinity::Affinity;
 use lifecycle::aws_error::failed;
 use lifecycle::routing::{self, DefaultAction};
 use lifecycle::tags::{self, Tags};
@@ -28,6 +29,8 @@ pub struct Facts {
     /// Every deployment of the environment of which something carries our tags, and those that the
     /// default action names; newest first.
     pub deployments: Vec<Deployment>,
+    /// By what no rule pins visitors to the active deployment.
+    pub unpinned: Vec<Affinity>,
     /// What the deploy machine is doing.
     pub executions: Executions,
 }
@@ -228,6 +231,7 @@ pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError
         .await?
         .into_iter()
         .partition(routing::is_waiting);
+    let unpinned = unpinned(&default_before, &others);
     let named_by = |rules: Vec<Rule>| -> BTreeSet<String> {
         let named = rules
             .iter()
@@ -265,8 +269,27 @@ pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError
             .filter(|it| it.is_ours() || named.contains(&it.id))
             .collect(),
         named,
+        unpinned,
         executions,
     })
+}
+
+/// By what no rule pins visitors to the active deployment.
+fn unpinned(default_action: &DefaultAction, rules: &[Rule]) -> Vec<Affinity> {
+    let active = default_action
+        .active()
+        .zip(default_action.active_target_group());
+    let Some((id, arn)) = active else {
+        return Vec::new();
+    };
+    let pins = |by: Affinity, rule: &Rule| {
+        by.is_condition_of(rule, id)
+            && routing::forwarded_to(rule.actions())
+                .iter()
+                .any(|it| it == arn)
+    };
+    let is_missing = |by: &Affinity| !rules.iter().any(|rule| pins(*by, rule));
+    Affinity::PINS.into_iter().filter(is_missing).collect()
 }
 
 fn classify(default_action: &DefaultAction, existing: &[String]) -> DefaultActionKind {

@@ -13,7 +13,7 @@ use lifecycle::{Clock, StepError, defaults, variables};
 use serde::{Deserialize, Serialize};
 use time::Duration;
 
-pub use plan::{Action, Plan, Planned, Repair, State};
+pub use plan::{Action, MissingRules, Plan, Planned, Repair, State};
 
 /// The input of the cleanup machine, from an operator, the schedule or `make destroy`.
 #[derive(Debug, Clone, Default, Deserialize)]

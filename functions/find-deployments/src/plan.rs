@@ -35,6 +35,8 @@ pub struct Plan {
     pub active_deployment_id: Option<DeploymentId>,
     /// The deployment to point the default action at, because new visitors reach nothing.
     pub repair: Option<Repair>,
+    /// The active deployment, if rules that pin visitors to it are missing and are made again.
+    pub missing_rules: Option<MissingRules>,
     /// What a person has to decide or correct, in sentences that begin with a deployment. The cleanup fails
     /// with them, after it has done what is due.
     pub problems: Vec<String>,
@@ -64,6 +66,18 @@ pub struct Repair {
     /// That deployment.
     pub replaced: Vec<DeploymentId>,
     /// Why, in a sentence.
+    pub reason: String,
+}
+
+/// Rules of the active deployment that are missing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MissingRules {
+    /// The active deployment.
+    pub deployment_id: DeploymentId,
+    /// Its target group.
+    pub target_group_arn: String,
+    /// Which ones, in a sentence.
     pub reason: String,
 }
 
@@ -152,6 +166,7 @@ pub fn plan(facts: &Facts, policy: &Policy, now: UtcDateTime) -> Plan {
     let (deployments, left_out) = as_many_as_one_run_takes(all);
     Plan {
         active_deployment_id: planner.active.cloned(),
+        missing_rules: planner.missing_rules(),
         repair,
         problems,
         unhealthy_targets: planner.unhealthy_targets(),

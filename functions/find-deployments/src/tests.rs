@@ -63,6 +63,11 @@ fn the_output_is_as_the_state_machine_reads_it() {
                 replaced: vec!["test-20251027-130000Z".parse().unwrap()],
                 reason: "because".into(),
             }),
+            missing_rules: Some(MissingRules {
+                deployment_id: "test-20251027-122112Z".parse().unwrap(),
+                target_group_arn: "arn".into(),
+                reason: "no rule".into(),
+            }),
             problems: vec!["trouble".into()],
             unhealthy_targets: 1,
             is_down: true,
@@ -87,6 +92,11 @@ fn the_output_is_as_the_state_machine_reads_it() {
             "rollBack": true,
             "replaced": ["test-20251027-130000Z"],
             "reason": "because"
+        },
+        "missingRules": {
+            "deploymentId": "test-20251027-122112Z",
+            "targetGroupArn": "arn",
+            "reason": "no rule"
         },
         "problems": ["trouble"],
         "unhealthyTargets": 1,

@@ -8,6 +8,7 @@
 //! deletes it. Waiting belongs to the state machines.
 
 pub mod actions;
+pub mod affinity;
 pub mod aws_error;
 pub mod baseline;
 mod clock;

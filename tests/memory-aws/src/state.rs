@@ -263,8 +263,10 @@ impl State {
         for mark in marks {
             self.tag(id, mark, "2025-10-27T12:25:00Z");
         }
-        for (priority, header) in [(100, "X-Pulse-Render-Affinity"), (20_100, "Cookie")] {
-            let by_header = json!({"HttpHeaderName": header, "Values": [id]});
+        const AFFINITY: &str = "X-Pulse-Render-Affinity";
+        let cookie = format!("*{AFFINITY}={id}*");
+        for (priority, header, value) in [(100, AFFINITY, id), (20_100, "Cookie", &cookie)] {
+            let by_header = json!({"HttpHeaderName": header, "Values": [value]});
             self.add_rule(priority + number, id, own_tags(id))
                 .conditions = json!([{"Field": "http-header", "HttpHeaderConfig": by_header}]);
         }

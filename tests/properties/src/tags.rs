@@ -111,6 +111,7 @@ fn plans(id: &DeploymentId, text: &str, names: &[&str]) {
             deployment(&active, tagged(&[tags::LIVE_SINCE])),
             deployment(id, tagged(names)),
         ],
+        unpinned: Vec::new(),
         executions: Executions::default(),
     };
     let policy = Policy {

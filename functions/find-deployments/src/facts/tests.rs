@@ -172,6 +172,67 @@ async fn of_several_named_deployments_the_heaviest_comes_first() {
 }
 
 #[tokio::test]
+async fn a_rule_that_pins_to_the_active_deployment_and_is_missing_is_in_the_plan() {
+    type Change = fn(&mut State);
+    let changes: [(Change, &str); 6] = [
+        (|_| {}, ""),
+        (|state| drop(state.rules.remove(4)), "by header"),
+        (|state| drop(state.rules.remove(5)), "by cookie"),
+        (|state| state.rules.truncate(4), "by header or by cookie"),
+        // It forwards elsewhere, and with another condition beside it matches less.
+        (
+            |state| state.rules[4].actions = vec![forward(&[(&id(1), 1)])],
+            "by header",
+        ),
+        (
+            |state| {
+                let mut both = state.rules[4].conditions.as_array().unwrap().clone();
+                both.extend(state.rules[5].conditions.as_array().unwrap().clone());
+                state.rules[5].conditions = both.into();
+            },
+            "by cookie",
+        ),
+    ];
+    for (change, missing) in changes {
+        let aws = idle_with(3, change);
+        let plan = run_step(&aws).await;
+        let Some(rules) = plan.missing_rules else {
+            assert_eq!(missing, "");
+            continue;
+        };
+        assert_eq!(rules.deployment_id.as_str(), id(2));
+        assert_eq!(rules.target_group_arn, group_arn(&id(2)));
+        let words = format!("no rule pins visitors to {} {missing}, so", id(2));
+        assert!(rules.reason.starts_with(&words), "{}", rules.reason);
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_active_or_not_ours_misses_no_rules() {
+    type Change = fn(&mut State);
+    let changes: [Change; 4] = [
+        // The active one has the last two.
+        |state| drop(state.rules.drain(..4)),
+        |state| {
+            state.rules.clear();
+            state.group(&id(2)).tags.clear();
+        },
+        |state| {
+            state.rules.clear();
+            state.listeners[0].default_actions = vec![fixed_response("503", "noon")];
+        },
+        |state| {
+            state.rules.clear();
+            state.listeners[0].default_actions = vec![forward(&[("gone", 1)])];
+        },
+    ];
+    for change in changes {
+        let plan = run_step(&idle_with(3, change)).await;
+        assert_eq!(plan.missing_rules, None);
+    }
+}
+
+#[tokio::test]
 async fn default_actions_that_do_not_name_a_deployment_of_ours_are_distinguished() {
     for (action, what) in [
         (

@@ -5,6 +5,7 @@ use super::*;
 use crate::executions::Executions;
 use crate::facts::{Service, Targets};
 use crate::observations::observe;
+use lifecycle::affinity::Affinity;
 use lifecycle::tags::{
     DELETING_SINCE, DOWN_SINCE, DRAINING_SINCE, IDLE_SINCE, LIVE_SINCE, READY_AT, REPLACED_AT,
     RESTORING_SINCE, ROLLED_BACK_AT, UNHEALTHY_SINCE,
@@ -137,9 +138,10 @@ fn facts() -> impl Strategy<Value = Facts> {
         prop::bool::weighted(0.1),
         running,
         unknown,
+        subsequence(Affinity::PINS.to_vec(), 0..=2),
     )
         .prop_map(
-            |(deployments, default_action, named, moved, running, unknown)| Facts {
+            |(deployments, default_action, named, moved, running, unknown, unpinned)| Facts {
                 named: match default_action {
                     DefaultActionKind::Forward | DefaultActionKind::ForwardToNothing => named,
                     _ => vec![],
@@ -147,6 +149,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 default_action,
                 moved,
                 deployments,
+                unpinned,
                 executions: Executions { running, unknown },
             },
         )
@@ -295,6 +298,17 @@ proptest! {
         let second = plan(&healthy(&repaired), &policy, NOW);
         prop_assert_eq!(second.repair, None);
         prop_assert_eq!(second.active_deployment_id, Some(repair.deployment_id));
+    }
+
+    #[test]
+    fn rules_are_made_again_for_the_active_deployment_alone(facts in facts(), policy in policy()) {
+        let plan = plan(&facts, &policy, NOW);
+        let is_ours = |it: &&Deployment| matches!(it.target_group, TargetGroup::Ours { .. });
+        let mut all = facts.deployments.iter().filter(is_ours);
+        let active = all.find(|it| plan.active_deployment_id.as_ref() == Some(&it.id));
+        let is_due = !facts.unpinned.is_empty() && !facts.moved && !policy.remove_everything;
+        let due = active.filter(|_| is_due).map(|it| it.id.clone());
+        prop_assert_eq!(plan.missing_rules.map(|it| it.deployment_id), due);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What is due when new visitors reach nothing.
 
-use super::{Action, Due, Planner, Repair, due, keep};
+use super::{Action, Due, MissingRules, Planner, Repair, due, keep};
 use crate::facts::{DefaultActionKind, Deployment, Service, TargetGroup, Targets};
 use lifecycle::printable::printable;
 use lifecycle::tags::seen_at;
@@ -125,6 +125,29 @@ impl Planner<'_> {
                 ),
                 None => "the default action named no deployment".to_owned(),
             },
+        })
+    }
+
+    /// The rules that pin visitors to the active deployment, if an operator or an eviction that landed late has deleted
+    /// one.
+    pub(super) fn missing_rules(&self) -> Option<MissingRules> {
+        let by = &self.facts.unpinned;
+        if by.is_empty() || self.facts.moved || self.policy.remove_everything {
+            return None;
+        }
+        let active = self.active_deployment()?;
+        let TargetGroup::Ours { arn, .. } = &active.target_group else {
+            return None;
+        };
+        let by: Vec<_> = by.iter().map(|by| format!("by {by}")).collect();
+        Some(MissingRules {
+            deployment_id: active.id.clone(),
+            target_group_arn: arn.clone(),
+            reason: format!(
+                "no rule pins visitors to {} {}, so the next switch would move them",
+                active.id,
+                by.join(" or ")
+            ),
         })
     }
 

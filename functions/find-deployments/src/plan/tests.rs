@@ -85,6 +85,7 @@ fn facts(active: Option<u8>, deployments: impl IntoIterator<Item = Deployment>) 
         named: active.map(id).into_iter().collect(),
         moved: false,
         deployments,
+        unpinned: Vec::new(),
         executions: Executions::default(),
     }
 }

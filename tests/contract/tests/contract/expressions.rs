@@ -394,7 +394,8 @@ fn repair() -> Value {
     let mut answers = fixtures()["answers"]["cleanup"]["FindDeployments"].take();
     let items = answers["deployments"].as_array_mut().expect("a list");
     items.push(json!({"deploymentId": "test-3", "action": "restart"}));
-    json!({"repair": repair, "deployments": items})
+    let missing = json!({"deploymentId": "test-3", "targetGroupArn": "arn", "reason": "no rule"});
+    json!({"repair": repair, "missingRules": missing, "deployments": items})
 }
 
 #[test]

@@ -128,6 +128,8 @@ mistakes! {
         ", \"deregister\": true" => "", "[\"DeregisterScaling\",";
     a_cleanup_that_registers_again_and_again: expressions::payloads, CLEANUP,
         "{\"onlyIfMissing\": true}" => "{\"onlyIfMissing\": false}", "[\"RegisterScaling\",";
+    a_cleanup_that_makes_rules_of_what_a_rollback_has_taken_back: expressions::payloads, CLEANUP,
+        ", \"onlyIfActive\": true" => "", "[\"CreateListenerRule\",";
     a_target_group_that_forgets_how_it_is_scaled: expressions::payloads, MACHINE,
         "\"scaling\": \"{% $deployment.scaling %}\"" => "\"scaling\": null", "[\"CreateTargetGroup\",";
     a_role_that_scales_more_than_services_of_ecs: permissions::resources, PIPELINE,

@@ -80,6 +80,8 @@ async fn a_dry_run_plans_what_the_next_cleanup_does_and_changes_nothing() -> Res
     assert_eq!(planned(&env.plan().await?, &first)?.1, "keep");
     env.clean_up_later().await?;
     assert_eq!(env.tasks(&first).await?.len(), 2);
+
+    a_missing_rule_of_the_active_version_is_made_again(&env, &third).await?;
     env.tear_down().await;
     Ok(())
 }
@@ -109,6 +111,45 @@ async fn a_maintenance_page_stays(env: &TestEnvironment, live: &str) -> Result<(
     assert_eq!(format!("{:?}", env.default_actions().await?), actions);
     let pinned = Pin::Cookie(live.to_owned());
     assert_eq!(Visitor::of(env)?.visit(&pinned).await?.deployment, live);
+    Ok(())
+}
+
+/// Somebody deletes a rule that pins visitors to the active version.
+async fn a_missing_rule_of_the_active_version_is_made_again(
+    env: &TestEnvironment,
+    live: &str,
+) -> Result<()> {
+    let listener = env.listener_arn().await?;
+    let rules = async || -> Result<Vec<String>> {
+        let query = "Rules[?Priority != 'default'].[RuleArn, Actions[0].TargetGroupArn]";
+        let list = [
+            "elbv2",
+            "describe-rules",
+            "--listener-arn",
+            &listener,
+            "--query",
+            query,
+        ];
+        let rules: Vec<(String, Option<String>)> = serde_json::from_str(&env.aws(&list).await?)?;
+        let is_its = |group: &Option<String>| group.as_ref().is_some_and(|it| it.contains(live));
+        let own = rules.into_iter().filter(|(_, group)| is_its(group));
+        Ok(own.map(|(rule, _)| rule).collect())
+    };
+    let [by_header, by_cookie] = &rules().await?[..] else {
+        anyhow::bail!("{live} has not two rules");
+    };
+    for (rule, kind) in [(by_cookie, "by cookie"), (by_header, "by header")] {
+        env.aws(&["elbv2", "delete-rule", "--rule-arn", rule])
+            .await?;
+        let planned = env.plan().await?["missingRules"].clone();
+        assert_eq!(planned["deploymentId"], live);
+        let why = planned["reason"].as_str().unwrap_or_default();
+        assert!(why.contains(kind), "{why}");
+        let done = env.clean_up().await?.output;
+        assert_eq!(done["rulesMade"], live, "{done}");
+        assert_eq!(rules().await?.len(), 2);
+        assert_eq!(env.plan().await?["missingRules"], Value::Null);
+    }
     Ok(())
 }
 

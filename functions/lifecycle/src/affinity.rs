@@ -6,8 +6,9 @@ use std::ops::RangeInclusive;
 use aws_sdk_elasticloadbalancingv2::types::{
     HttpHeaderConditionConfig, Rule, RuleCondition, SourceIpConditionConfig,
 };
-use lifecycle::routing::{self, NO_ADDRESS};
-use lifecycle::{DeploymentId, defaults};
+
+use crate::routing::{self, NO_ADDRESS};
+use crate::{DeploymentId, defaults};
 
 /// The fields of conditions, for a header of any name and for the address that a request comes from:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RuleCondition.html>.
@@ -19,7 +20,7 @@ const LAST_PRIORITY: u32 = 50_000;
 
 /// All conditions of a rule have to match, so each of the two needs a rule of its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Affinity {
+pub enum Affinity {
     /// By the header.
     Header,
     /// By the cookie of the same name.
@@ -39,8 +40,11 @@ impl fmt::Display for Affinity {
 }
 
 impl Affinity {
+    /// Those by which visitors are pinned to a deployment. A deployment that serves visitors has a rule of each.
+    pub const PINS: [Affinity; 2] = [Affinity::Header, Affinity::Cookie];
+
     /// The priorities of the rules of this kind.
-    pub(crate) fn priorities(self) -> RangeInclusive<u32> {
+    pub fn priorities(self) -> RangeInclusive<u32> {
         match self {
             Affinity::Header | Affinity::Waiting => {
                 defaults::HEADER_RULES_FROM..=defaults::COOKIE_RULES_FROM - 1
@@ -60,7 +64,7 @@ impl Affinity {
     }
 
     /// The condition that matches the deployment's requests, or none.
-    pub(crate) fn condition(self, deployment: &DeploymentId) -> RuleCondition {
+    pub fn condition(self, deployment: &DeploymentId) -> RuleCondition {
         let condition = RuleCondition::builder();
         let condition = match self.header(deployment) {
             Some((name, value)) => condition.field(HTTP_HEADER).http_header_config(
@@ -79,7 +83,7 @@ impl Affinity {
     }
 
     /// Whether that is the only condition of the rule.
-    pub(crate) fn is_condition_of(self, rule: &Rule, deployment: &DeploymentId) -> bool {
+    pub fn is_condition_of(self, rule: &Rule, deployment: &DeploymentId) -> bool {
         let Some((header, value)) = self.header(deployment) else {
             return routing::is_waiting(rule);
         };

@@ -26,11 +26,13 @@ mod drain;
 pub mod release;
 mod sessions;
 pub mod settings;
+pub mod turns_bad;
 
 use capacity::Capacity;
 use drain::Drain;
 use sessions::Sessions;
 use settings::Settings;
+use turns_bad::Bad;
 
 /// How long WebSockets may take to close at shutdown, and requests in flight to finish. It is shorter
 /// than the 30 s after which ECS kills the process.
@@ -104,6 +106,7 @@ fn router(app: App) -> Router {
         .route("/ws", any(websocket))
         .route("/session/open", post(open_session))
         .route("/session/close", post(close_session))
+        .layer(middleware::from_fn_with_state(app.clone(), turns_bad::fail))
         .layer(middleware::from_fn_with_state(app.clone(), capacity::limit))
         .layer(middleware::from_fn_with_state(app.clone(), affinity::pin))
         .layer(middleware::from_fn_with_state(app.clone(), keep_session));
@@ -133,7 +136,8 @@ async fn slow_page(State(app): State<App>, Path(milliseconds): Path<u64>) -> Jso
 
 async fn health(State(app): State<App>) -> StatusCode {
     let behaviour = &app.settings.behaviour;
-    if behaviour.never_healthy {
+    let turns_bad = behaviour.turns_bad.as_ref();
+    if behaviour.never_healthy || turns_bad.is_some_and(|it| it.is(Bad::IsUnhealthy)) {
         StatusCode::INTERNAL_SERVER_ERROR
     } else if behaviour.health_503_while_draining && app.drain.is_draining() {
         StatusCode::SERVICE_UNAVAILABLE

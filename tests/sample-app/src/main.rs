@@ -56,5 +56,18 @@ async fn run(settings: Settings) -> std::io::Result<()> {
     let listener = TcpListener::bind((settings.host, settings.port)).await?;
     let address = listener.local_addr()?;
     println!("{} listening on {address}", settings.deployment_id);
-    sample_app::serve(settings, listener, stop).await
+    let turns_bad = settings.behaviour.turns_bad.clone();
+    let crash = async move {
+        match turns_bad {
+            Some(turns_bad) => turns_bad.crash().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = sample_app::serve(settings, listener, stop) => served,
+        () = crash => {
+            eprintln!("sample-app: the database is gone");
+            std::process::exit(3);
+        }
+    }
 }

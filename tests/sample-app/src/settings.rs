@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use crate::turns_bad::{Bad, TurnsBad};
+
 /// All settings of the application.
 #[derive(Clone)]
 pub struct Settings {
@@ -40,6 +42,8 @@ pub struct Behaviour {
     pub drain_503: bool,
     /// `NO_DRAIN=1`: provide no drain endpoint.
     pub no_drain: bool,
+    /// `TURNS_BAD_WHEN` and `TURNS_BAD`: turn bad when a file appears.
+    pub turns_bad: Option<TurnsBad>,
 }
 
 impl Settings {
@@ -79,6 +83,13 @@ impl Settings {
                 health_503_while_draining: flag("HEALTH_503_WHILE_DRAINING"),
                 drain_503: flag("DRAIN_503"),
                 no_drain: flag("NO_DRAIN"),
+                turns_bad: match text("TURNS_BAD_WHEN") {
+                    Some(file) => Some(TurnsBad {
+                        when: file.into(),
+                        into: parsed("TURNS_BAD", text("TURNS_BAD"))?.unwrap_or(Bad::Crashes),
+                    }),
+                    None => None,
+                },
             },
         })
     }

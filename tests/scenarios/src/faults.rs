@@ -29,6 +29,8 @@ pub use summary::Summary;
 /// SettleSeconds. The load balancer applies a change within 1.3 s, and a cleanup keeps what was created
 /// within this time.
 const SETTLE: Duration = Duration::from_secs(2);
+/// Long enough for a second look at a deployment that is live, a tenth of 15 s after the first.
+const WATCH_SECONDS: u64 = 2;
 
 /// Runs one case after the other on one environment.
 pub struct FaultRunner {
@@ -52,7 +54,10 @@ impl FaultRunner {
     /// When the local cloud does not start or the first deployment fails.
     pub async fn prepare() -> anyhow::Result<FaultRunner> {
         // Only the runner starts cleanups.
-        let parameters = format!("SettleSeconds={} CleanupState=DISABLED", SETTLE.as_secs());
+        let parameters = format!(
+            "SettleSeconds={} WatchSeconds={WATCH_SECONDS} CleanupState=DISABLED",
+            SETTLE.as_secs()
+        );
         let env = TestEnvironment::deploy_with_parameters(&parameters).await?;
         // So that the calls of the scaler are among those that fail. It has nothing to do.
         let name = format!("/pulse/{}/settings", env.name);

@@ -106,6 +106,22 @@ impl TestEnvironment {
         anyhow::bail!("execution {arn} does not end")
     }
 
+    /// The execution of a machine with this name, once it has ended.
+    ///
+    /// # Errors
+    /// When there is none, and as [`TestEnvironment::wait_for_execution`].
+    pub async fn execution_of(&self, machine: &str, name: &str) -> anyhow::Result<Execution> {
+        let executions = self
+            .machine(machine)
+            .replace(":stateMachine:", ":execution:");
+        let arn = format!("{executions}:{name}");
+        let described = self.sfn.describe_execution().execution_arn(&arn).send();
+        described
+            .await
+            .with_context(|| format!("there is no execution {name}"))?;
+        self.wait_for_execution(&arn).await
+    }
+
     /// Stops an execution as from the console.
     ///
     /// # Errors

@@ -91,6 +91,7 @@ impl Workflow {
                 "check-gate",
                 "switch-traffic",
                 "register-scaling",
+                "watch-deployment",
             ],
             Workflow::Undo => &["delete-deployment"],
             Workflow::Push => &["start-deployment"],

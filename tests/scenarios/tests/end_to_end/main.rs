@@ -25,4 +25,5 @@ mod scaling;
 mod security;
 mod settings;
 mod survival;
+mod watch;
 mod zero_downtime;

@@ -89,6 +89,23 @@ async fn a_version_that_turns_bad_is_taken_back_and_its_cure_is_not() -> Result<
     Ok(())
 }
 
+/// How many targets of the deployment are healthy.
+async fn healthy(env: &TestEnvironment, id: &str) -> Result<usize> {
+    let group = env.target_group(id).await?;
+    let described = env
+        .elb
+        .describe_target_health()
+        .target_group_arn(group)
+        .send()
+        .await?;
+    let healths = described.target_health_descriptions().iter();
+    let healthy = healths.filter(|it| {
+        let health = it.target_health().and_then(|health| health.state());
+        health.is_some_and(|state| state.as_str() == "healthy")
+    });
+    Ok(healthy.count())
+}
+
 async fn watch(env: &TestEnvironment, watch: Value) -> Result<()> {
     put(env, &json!({"watch": watch}).to_string()).await
 }
@@ -108,8 +125,13 @@ async fn bad_in_two_ways(env: &TestEnvironment, good: &str) -> Result<()> {
         let turns_bad = TurnsBad::into(into)?;
         let id = turns_bad.push(env).await?;
         is_watched(env, &id).await?;
-        let began = Instant::now();
         turns_bad.now()?;
+        if into == "unhealthy" {
+            // The load balancer needs three failed checks.
+            env.wait_until(SOON, async || Ok(healthy(env, &id).await? == 0))
+                .await?;
+        }
+        let began = Instant::now();
         env.wait_until(SOON, async || {
             Ok(env.active().await?.as_deref() == Some(good))
         })
@@ -118,7 +140,7 @@ async fn bad_in_two_ways(env: &TestEnvironment, good: &str) -> Result<()> {
         let ended = is_taken_back(env, &id, &words).await?;
         let is_live = format!("{good} is live again");
         ensure!(ended.cause.contains(&is_live), "{}", ended.cause);
-        println!("{into}: traffic was back after {back:?}, at a tenth of AWS's times");
+        println!("{into}: traffic was back {back:?} later, at a tenth of AWS's times");
         let rollback = env.execution_of("rollback", &format!("watch-{id}")).await?;
         assert_eq!(rollback.ending(), "Succeeded", "{}", rollback.cause);
         assert_eq!(
@@ -186,7 +208,8 @@ async fn the_cure_is_kept_and_what_was_good_is_too(
     assert_ne!(before, good);
     let proven = env.tags(&before).await?.contains_key("pulse:proven-at");
     assert!(proven, "{before} was not to be watched");
-    let (bad, cure) = (TurnsBad::into("crash")?, TurnsBad::into("unhealthy")?);
+    // It fails visitors, which the settings do not judge, and keeps its tasks.
+    let (bad, cure) = (TurnsBad::into("fail")?, TurnsBad::into("unhealthy")?);
     let bad_id = bad.push(env).await?;
     is_watched(env, &bad_id).await?;
     let cure_id = cure.push(env).await?;

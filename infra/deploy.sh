@@ -520,8 +520,9 @@ answer=$(aws cloudformation package --template-file infra/pipeline.yaml --s3-buc
   exit 1
 }
 
+domain=$(stack_parameter "$baseline" DomainName)
 image_architecture=$(tr '[:lower:]' '[:upper:]' <<<"$IMAGE_ARCH")
-read -r -a pipeline_parameters <<<"Environment=$ENV ListenerArn=$listener Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
+read -r -a pipeline_parameters <<<"Environment=$ENV ListenerArn=$listener DomainName=$domain Architecture=$ARCH ImageArchitecture=$image_architecture $PIPELINE_PARAMETERS"
 deploy_stack "$pipeline" "$packaged" --s3-bucket "$bucket" --s3-prefix "$ENV" \
   --capabilities CAPABILITY_IAM CAPABILITY_AUTO_EXPAND --parameter-overrides "${pipeline_parameters[@]}"
 [[ -z $SETTINGS ]] || put_settings

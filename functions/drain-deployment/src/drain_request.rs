@@ -1,19 +1,14 @@
 //! Asks one task, by its private address, to take no new visitors and to count its sessions.
 
-use std::net::Ipv4Addr;
-
-use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName, USER_AGENT};
+use http_body_util::{BodyExt, Limited};
+use hyper::header::{AUTHORIZATION, CONTENT_LENGTH, HeaderName};
 use hyper::{Method, Request, StatusCode};
-use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::rt::TokioExecutor;
 use lifecycle::aws_error::causes;
 use lifecycle::{DeploymentId, defaults};
 use serde::{Deserialize, Serialize};
+use task_requests::Client;
+use task_requests::running_tasks::RunningTask;
 
-use crate::running_tasks::RunningTask;
 use crate::secret::DrainSecret;
 
 /// The path of the request.
@@ -23,17 +18,6 @@ const PATH: &str = "/drain";
 const DEPLOYMENT: HeaderName = HeaderName::from_static("x-pulse-deployment");
 /// The maximum number of bytes of an answer that are read. The contract needs about fifty.
 const MAX_ANSWER: usize = 16 * 1024;
-
-/// Plain HTTP without proxies, redirects or kept connections. The secret goes to the task's address and
-/// nowhere else, and a frozen function leaves no connection half open.
-pub type Client = legacy::Client<HttpConnector, Empty<Bytes>>;
-
-/// The client that sends the requests.
-pub fn client() -> Client {
-    legacy::Client::builder(TokioExecutor::new())
-        .pool_max_idle_per_host(0)
-        .build_http()
-}
 
 /// How a task answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -100,8 +84,8 @@ pub async fn send(
     task: &RunningTask,
     secret: &DrainSecret,
 ) -> Report {
-    let (answer, active_sessions, detail) = match &task.address {
-        Some(address) if task.status == "RUNNING" => {
+    let (answer, active_sessions, detail) = match task.reachable() {
+        Ok(address) => {
             let answer = post(client, deployment, address, secret);
             match tokio::time::timeout(defaults::DRAIN_TIMEOUT, answer).await {
                 Ok(answer) => answer,
@@ -112,10 +96,10 @@ pub async fn send(
                 ),
             }
         }
-        Some(_) | None => (
+        Err(why) => (
             Answer::Unreachable,
             None,
-            format!("the task is {}; the next sweep asks it", task.status),
+            format!("{why}; the next sweep asks it"),
         ),
     };
     Report {
@@ -137,25 +121,14 @@ async fn post(
     secret: &DrainSecret,
 ) -> Outcome {
     let unreachable = |why: String| (Answer::Unreachable, None, why);
-    // A name would be resolved, and the secret sent to the host that this leads to.
-    let Ok(address) = address.parse::<Ipv4Addr>() else {
-        return unreachable(format!("`{address}` is not an IPv4 address"));
-    };
     let request = Request::builder()
         .method(Method::POST)
-        .uri(format!("http://{address}:{}{PATH}", defaults::PORT))
         .header(AUTHORIZATION, secret.authorization())
         .header(DEPLOYMENT, deployment.as_str())
-        .header(USER_AGENT, "pulse-deploy")
-        .header(CONTENT_LENGTH, 0)
-        .body(Empty::new());
-    let request = match request {
-        Ok(request) => request,
-        Err(error) => return unreachable(causes(&error)),
-    };
-    let response = match client.request(request).await {
+        .header(CONTENT_LENGTH, 0);
+    let response = match task_requests::send(client, address, PATH, request).await {
         Ok(response) => response,
-        Err(error) => return unreachable(causes(&error)),
+        Err(why) => return unreachable(why),
     };
     let status = response.status();
     let answered = format!("HTTP {}", status.as_u16());

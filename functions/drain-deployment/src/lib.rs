@@ -9,7 +9,6 @@
 //! Asking again is harmless, and it drains the tasks that were started since.
 
 pub mod drain_request;
-mod running_tasks;
 mod secret;
 
 use aws_sdk_ecs::types::Service;
@@ -21,10 +20,10 @@ use lifecycle::service::{self, Found};
 use lifecycle::tags::{self, Tags};
 use lifecycle::{Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, target_group};
 use serde::{Deserialize, Serialize};
+use task_requests::running_tasks::{self, RunningTask};
 use time::UtcDateTime;
 
 use drain_request::{Answer, Report};
-use running_tasks::RunningTask;
 use secret::DrainSecret;
 
 /// The deployment to drain.
@@ -72,7 +71,7 @@ pub struct Clients {
     /// For the drain secret.
     pub secrets: aws_sdk_secretsmanager::Client,
     /// For the tasks themselves.
-    pub http: drain_request::Client,
+    pub http: task_requests::Client,
 }
 
 /// Sweeps over the deployment's tasks once.

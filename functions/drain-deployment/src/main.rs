@@ -1,6 +1,6 @@
 //! The Lambda function of this step.
 
-use drain_deployment::{Clients, drain_request};
+use drain_deployment::Clients;
 use lifecycle::{Baseline, sdk, serve::serve};
 use time::UtcDateTime;
 
@@ -12,7 +12,7 @@ async fn main() -> Result<(), lambda_runtime::Error> {
         ecs: aws_sdk_ecs::Client::new(&config),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&config),
         secrets: aws_sdk_secretsmanager::Client::new(&config),
-        http: drain_request::client(),
+        http: task_requests::client(),
     };
     serve(async |input| drain_deployment::run(&clients, &baseline, &UtcDateTime::now, input).await)
         .await

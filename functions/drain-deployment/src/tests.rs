@@ -66,7 +66,7 @@ fn clients(aws: &MemoryAws) -> Clients {
         ecs: aws_sdk_ecs::Client::new(&aws.config()),
         elb: aws_sdk_elasticloadbalancingv2::Client::new(&aws.config()),
         secrets: aws_sdk_secretsmanager::Client::new(&aws.config()),
-        http: drain_request::client(),
+        http: task_requests::client(),
     }
 }
 

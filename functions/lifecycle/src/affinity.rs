@@ -3,12 +3,11 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use crate::routing::{self, NO_ADDRESS};
+use crate::{DeploymentId, defaults};
 use aws_sdk_elasticloadbalancingv2::types::{
     HttpHeaderConditionConfig, Rule, RuleCondition, SourceIpConditionConfig,
 };
-
-use crate::routing::{self, NO_ADDRESS};
-use crate::{DeploymentId, defaults};
 
 /// The fields of conditions, for a header of any name and for the address that a request comes from:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_RuleCondition.html>.

@@ -20,7 +20,7 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
-/// The most that the wait for healthy tasks may take. The deploy machine has seven hours, which
+/// The most that the wait for healthy tasks may take. The deploy machine has eight hours, which
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
 
@@ -59,6 +59,18 @@ pub const METRICS_COMPLETE_AFTER_SECONDS: u32 = 180;
 pub fn crashes_mean_breach(desired_count: u32) -> usize {
     desired_count.div_ceil(2).clamp(2, 200) as usize
 }
+/// The status of the right answer to a smoke test, unless the settings say otherwise.
+pub const SMOKE_STATUS: u32 = 200;
+/// The time that one task has to answer a smoke test.
+pub const SMOKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a run of smoke tests asks tasks before it gives up. Its function has 50 s, of which it reads rules and tasks
+/// first.
+pub const SMOKE_TESTS_END_AFTER: Duration = Duration::from_secs(30);
+/// Seconds that an approval may take, unless the settings say otherwise.
+pub const APPROVAL_TIMEOUT_SECONDS: u32 = 3600;
+/// The most seconds that an approval may take: half a day, so that what is pushed in the evening can be approved in the
+/// morning. The deploy machine has a day.
+pub const MAX_APPROVAL_SECONDS: u32 = 43_200;
 
 /// The path of the load balancer's health check.
 pub const HEALTH_CHECK_PATH: &str = "/_health";

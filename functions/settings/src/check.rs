@@ -7,7 +7,7 @@ use lifecycle::scaling::Scaling;
 use lifecycle::{StepError, defaults};
 use serde_json::json;
 
-use crate::{Fields, HealthFields, Source, WatchFields, fargate, secret};
+use crate::{Fields, HealthFields, SmokeFields, Source, WatchFields, fargate, function, secret};
 
 /// Half of a task definition's 64 KiB, so that the rest of it always fits:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
@@ -19,7 +19,7 @@ const MAX_COMMAND_BYTES: usize = 8 * 1024;
 pub(crate) const MAX_STICKINESS_SECONDS: u32 = 604_800;
 /// The most characters of the name of a family. With a revision, it has to fit into a tag of 256 characters.
 const MAX_FAMILY: usize = 240;
-/// The most characters of the path of a health check:
+/// The most characters of the path of a health check, and of a smoke test:
 /// <https://docs.aws.amazon.com/elasticloadbalancing/latest/APIReference/API_CreateTargetGroup.html>.
 const MAX_PATH: usize = 1024;
 /// The most seconds for which a task that is not healthy is left alone: the wait for a candidate, twice.
@@ -27,6 +27,13 @@ pub(crate) const MAX_GRACE_SECONDS: u32 = 2 * defaults::MAX_WAIT_SECONDS;
 
 /// More requests in a minute than any task answers.
 pub(crate) const MAX_REQUESTS_PER_TARGET: u32 = 10_000_000;
+
+/// The most smoke tests of a deployment. All tasks answer all of them within one run of a function.
+pub(crate) const MAX_SMOKE_TESTS: usize = 10;
+/// The most characters of a text that an answer contains.
+pub(crate) const MAX_CONTAINED: usize = 1024;
+/// The most hooks of a deployment, which share their time.
+pub(crate) const MAX_HOOKS: usize = 5;
 
 type Variables = BTreeMap<String, String>;
 
@@ -93,7 +100,26 @@ impl Fields {
             between("release.timeoutSeconds", release.timeout_seconds, 1, most)?;
         }
         self.watch.as_ref().map_or(Ok(()), check_watch)?;
-        self.scaling.as_ref().map_or(Ok(()), check_scaling)
+        self.scaling.as_ref().map_or(Ok(()), check_scaling)?;
+        self.check_before_the_switch()
+    }
+
+    /// Checks what a candidate has to pass before traffic moves to it.
+    fn check_before_the_switch(&self) -> Result<(), Wrong> {
+        let (smoke, hooks) = (self.smoke.as_deref(), self.hooks.as_deref());
+        let smoke = smoke.unwrap_or_default();
+        at_most("smoke", smoke.len(), MAX_SMOKE_TESTS)?;
+        for (number, test) in smoke.iter().enumerate() {
+            check_smoke(&format!("smoke[{number}]"), test)?;
+        }
+        let hooks = hooks.unwrap_or_default();
+        at_most("hooks", hooks.len(), MAX_HOOKS)?;
+        for (number, hook) in hooks.iter().enumerate() {
+            function::check(hook).or_else(|why| wrong(format!("hooks[{number}]"), why))?;
+        }
+        let timeout = self.approve.as_ref().and_then(|it| it.timeout_seconds);
+        let (least, most) = (60, defaults::MAX_APPROVAL_SECONDS);
+        between("approve.timeoutSeconds", timeout, least, most)
     }
 
     fn check_secrets(&self) -> Result<(), Wrong> {
@@ -123,18 +149,53 @@ pub(crate) fn check_both(
     }
 }
 
+fn at_most(field: &str, number: usize, most: usize) -> Result<(), Wrong> {
+    if number > most {
+        return wrong(
+            field,
+            format!("has {number} entries; at most {most} are allowed"),
+        );
+    }
+    Ok(())
+}
+
+fn check_smoke(field: &str, test: &SmokeFields) -> Result<(), Wrong> {
+    check_path(&format!("{field}.path"), &test.path)?;
+    // A fragment is not sent.
+    if test.path.contains('#') {
+        return wrong(
+            format!("{field}.path"),
+            "has a `#`, and what follows it is not sent",
+        );
+    }
+    between(&format!("{field}.status"), test.status, 200, 599)?;
+    let length = test.contains.as_ref().map(|text| text.chars().count());
+    if length.is_some_and(|length| !(1..=MAX_CONTAINED).contains(&length)) {
+        return wrong(
+            format!("{field}.contains"),
+            format!("must have 1 to {MAX_CONTAINED} characters; leave it out for any answer"),
+        );
+    }
+    Ok(())
+}
+
+fn check_path(field: &str, path: &str) -> Result<(), Wrong> {
+    let is_valid = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
+    if !is_valid || path.len() > MAX_PATH {
+        return wrong(
+            field,
+            format!(
+                "is `{}`, and must begin with `/` and have at most {MAX_PATH} characters, none of them a space",
+                printable(path, 100)
+            ),
+        );
+    }
+    Ok(())
+}
+
 fn check_health(health: &HealthFields) -> Result<(), Wrong> {
     if let Some(path) = &health.path {
-        let is_valid = path.starts_with('/') && path.bytes().all(|byte| byte.is_ascii_graphic());
-        if !is_valid || path.len() > MAX_PATH {
-            return wrong(
-                "health.path",
-                format!(
-                    "is `{}`, and must begin with `/` and have at most {MAX_PATH} characters, none of them a space",
-                    printable(path, 100)
-                ),
-            );
-        }
+        check_path("health.path", path)?;
     }
     let (least, most) = (60, defaults::MAX_WAIT_SECONDS);
     between("health.timeoutSeconds", health.timeout_seconds, least, most)?;
@@ -369,7 +430,7 @@ mod tests {
     #[test]
     fn the_longest_and_the_most_are_accepted_and_one_more_is_not() {
         type Make = fn(usize) -> Fields;
-        let cases: [(&str, usize, Make); 7] = [
+        let cases: [(&str, usize, Make); 12] = [
             ("path", 1024, |length| Fields {
                 health: Some(HealthFields {
                     path: Some(format!("/{}", "x".repeat(length - 1))),
@@ -404,10 +465,41 @@ mod tests {
                 stickiness: u32::try_from(seconds).ok(),
                 ..Default::default()
             }),
+            ("smoke", 10, |number| Fields {
+                smoke: Some(vec![smoke("/", None); number]),
+                ..Default::default()
+            }),
+            ("smoke.path", 1024, |length| Fields {
+                smoke: Some(vec![smoke(&format!("/{}", "x".repeat(length - 1)), None)]),
+                ..Default::default()
+            }),
+            ("smoke.contains", 1024, |length| Fields {
+                smoke: Some(vec![smoke("/", Some("é".repeat(length)))]),
+                ..Default::default()
+            }),
+            ("hooks", 5, |number| Fields {
+                hooks: Some(vec!["check".to_owned(); number]),
+                ..Default::default()
+            }),
+            ("approve", 43_200, |seconds| Fields {
+                approve: Some(crate::ApproveFields {
+                    timeout_seconds: u32::try_from(seconds).ok(),
+                }),
+                ..Default::default()
+            }),
         ];
         for (what, most, make) in cases {
             assert!(is_right(make(most)), "{what}");
             assert!(!is_right(make(most + 1)), "{what}");
+        }
+    }
+
+    fn smoke(path: &str, contains: Option<String>) -> SmokeFields {
+        let (path, status) = (path.to_owned(), None);
+        SmokeFields {
+            path,
+            status,
+            contains,
         }
     }
 

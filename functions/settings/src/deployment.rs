@@ -12,7 +12,7 @@ use crate::base::Base;
 use crate::check::{
     check_both, check_environment_size, check_scaling_count, check_secrets_size, check_watch_lasts,
 };
-use crate::{Document, Fields, Input, OnBreach, Source, fargate};
+use crate::{Document, Fields, Input, OnBreach, SmokeFields, Source, fargate};
 
 /// The most bytes that a task definition may have:
 /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/service-quotas.html>.
@@ -53,6 +53,12 @@ pub struct Deployment {
     pub release: Option<Release>,
     /// How it is watched after the switch.
     pub watch: Watch,
+    /// What every task of it has to answer before traffic moves to it.
+    pub smoke: Vec<Smoke>,
+    /// The functions that judge it before traffic moves to it, in this order.
+    pub hooks: Vec<String>,
+    /// That a person approves it before traffic moves to it.
+    pub approve: Option<Approve>,
 }
 
 /// How a deployment is watched after the switch.
@@ -98,6 +104,26 @@ impl Defaults {
             watch_seconds: baseline.watch_seconds,
         }
     }
+}
+
+/// A request that every task of a deployment has to answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Smoke {
+    /// The path that is asked with GET.
+    pub path: String,
+    /// The status of the right answer.
+    pub status: u32,
+    /// A text that the right answer contains.
+    pub contains: Option<String>,
+}
+
+/// That a person approves a deployment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Approve {
+    /// Seconds after which it has failed without an approval.
+    pub timeout_seconds: u32,
 }
 
 /// What runs once before a deployment is made.
@@ -284,8 +310,24 @@ impl Deployment {
                 }),
                 on_breach: watch.on_breach.unwrap_or(OnBreach::RollBack),
             },
+            smoke: smoke_of(fields.smoke),
+            hooks: fields.hooks.unwrap_or_default(),
+            approve: fields.approve.map(|approve| Approve {
+                timeout_seconds: approve
+                    .timeout_seconds
+                    .unwrap_or(defaults::APPROVAL_TIMEOUT_SECONDS),
+            }),
         })
     }
+}
+
+fn smoke_of(tests: Option<Vec<SmokeFields>>) -> Vec<Smoke> {
+    let with_status = |test: SmokeFields| Smoke {
+        path: test.path,
+        status: test.status.unwrap_or(defaults::SMOKE_STATUS),
+        contains: test.contains,
+    };
+    tests.into_iter().flatten().map(with_status).collect()
 }
 
 /// The family that the deployment copies, if it copies one, and where it is named.
@@ -479,6 +521,39 @@ mod tests {
             json!(deployment.release),
             json!({"command": ["migrate"], "timeoutSeconds": 90})
         );
+    }
+
+    #[test]
+    fn what_a_candidate_has_to_pass_has_defaults_and_lists_are_replaced_as_a_whole() {
+        let none = merged(json!({}), None).unwrap();
+        assert!(none.smoke.is_empty() && none.hooks.is_empty());
+        assert_eq!(none.approve, None);
+
+        let settings = json!({
+            "smoke": [{"path": "/"}, {"path": "/up?x=1", "status": 204, "contains": "ok"}],
+            "hooks": ["one", "two"],
+            "approve": {},
+        });
+        let of_settings = merged(json!({}), Some(settings.clone())).unwrap();
+        assert_eq!(
+            json!(of_settings.smoke),
+            json!([
+                {"path": "/", "status": 200, "contains": null},
+                {"path": "/up?x=1", "status": 204, "contains": "ok"},
+            ])
+        );
+        assert_eq!(of_settings.hooks, ["one", "two"]);
+        assert_eq!(json!(of_settings.approve), json!({"timeoutSeconds": 3600}));
+
+        let input = json!({"smoke": [], "hooks": ["three"], "approve": {"timeoutSeconds": 60}});
+        let of_input = merged(input, Some(settings)).unwrap();
+        assert!(of_input.smoke.is_empty());
+        assert_eq!(of_input.hooks, ["three"]);
+        assert_eq!(json!(of_input.approve), json!({"timeoutSeconds": 60}));
+
+        let settings = json!({"approve": {"timeoutSeconds": 90}});
+        let kept = merged(json!({"approve": {}}), Some(settings)).unwrap();
+        assert_eq!(json!(kept.approve), json!({"timeoutSeconds": 90}));
     }
 
     #[test]

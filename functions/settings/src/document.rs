@@ -293,6 +293,64 @@ mod tests {
                 "`health.grace`",
                 "unknown field",
             ),
+            (r#"{"smoke": {"path": "/"}}"#, "`smoke`", "a sequence"),
+            (r#"{"smoke": ["/"]}"#, "`smoke[0]`", "expected an object"),
+            (
+                r#"{"smoke": [["/", 200]]}"#,
+                "`smoke[0]`",
+                "expected an object",
+            ),
+            (r#"{"smoke": [null]}"#, "`smoke[0]`", "must be an object"),
+            (r#"{"smoke": [{}]}"#, "`smoke[0]`", "missing field `path`"),
+            (
+                r#"{"smoke": [{"path": "/"}, {"path": "up"}]}"#,
+                "`smoke[1].path`",
+                "must begin with `/`",
+            ),
+            (
+                r#"{"smoke": [{"path": "/#a"}]}"#,
+                "`smoke[0].path`",
+                "not sent",
+            ),
+            (
+                r#"{"smoke": [{"path": "/", "status": 199}]}"#,
+                "`smoke[0].status`",
+                "between 200 and 599",
+            ),
+            (
+                r#"{"smoke": [{"path": "/", "status": "200"}]}"#,
+                "`smoke[0].status`",
+                "a whole number",
+            ),
+            (
+                r#"{"smoke": [{"path": "/", "contains": ""}]}"#,
+                "`smoke[0].contains`",
+                "1 to 1024",
+            ),
+            (
+                r#"{"smoke": [{"path": "/", "method": "POST"}]}"#,
+                "`smoke[0].method`",
+                "unknown field",
+            ),
+            (r#"{"hooks": "check"}"#, "`hooks`", "a sequence"),
+            (r#"{"hooks": [1]}"#, "`hooks[0]`", "a string"),
+            (
+                r#"{"hooks": ["check", "a b"]}"#,
+                "`hooks[1]`",
+                "the name of a Lambda function",
+            ),
+            (r#"{"approve": true}"#, "`approve`", "expected an object"),
+            (r#"{"approve": [60]}"#, "`approve`", "expected an object"),
+            (
+                r#"{"approve": {"timeoutSeconds": 59}}"#,
+                "`approve.timeoutSeconds`",
+                "between 60 and 43200",
+            ),
+            (
+                r#"{"approve": {"by": "me"}}"#,
+                "`approve.by`",
+                "unknown field",
+            ),
         ] {
             let message = read(text).expect_err(text);
             assert!(message.contains(path), "{text}: {message}");

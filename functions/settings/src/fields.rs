@@ -44,6 +44,14 @@ pub struct Fields {
     /// How a deployment is watched after the switch.
     #[serde(default, deserialize_with = "object::optional")]
     pub watch: Option<WatchFields>,
+    /// What every task of a candidate has to answer before traffic moves to it.
+    #[serde(default, deserialize_with = "object::list")]
+    pub smoke: Option<Vec<SmokeFields>>,
+    /// The Lambda functions that judge a candidate before traffic moves to it, one after another: their names or ARNs.
+    pub hooks: Option<Vec<String>>,
+    /// That a person approves a candidate before traffic moves to it.
+    #[serde(default, deserialize_with = "object::optional")]
+    pub approve: Option<ApproveFields>,
 }
 
 /// How a deployment is watched after the switch.
@@ -82,6 +90,28 @@ pub enum OnBreach {
     RollBack,
     /// Traffic stays, and an event says so.
     Tell,
+}
+
+/// A request that every task of a candidate has to answer.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SmokeFields {
+    /// The path that is asked with GET, with a query if it needs one.
+    pub path: String,
+    /// The status of the right answer.
+    pub status: Option<u32>,
+    /// A text that the first 64 KiB of the right answer contain.
+    pub contains: Option<String>,
+}
+
+/// That a person approves a candidate.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ApproveFields {
+    /// Seconds after which a candidate that nobody has approved has failed.
+    pub timeout_seconds: Option<u32>,
 }
 
 /// What runs once, in the new image, before a deployment is made.
@@ -149,6 +179,15 @@ impl Fields {
             },
             // As a whole: what is kept is one or the other.
             scaling: self.scaling.or(defaults.scaling),
+            // The lists as a whole too: an empty one asks for nothing.
+            smoke: self.smoke.or(defaults.smoke),
+            hooks: self.hooks.or(defaults.hooks),
+            approve: match (self.approve, defaults.approve) {
+                (Some(own), Some(defaults)) => Some(ApproveFields {
+                    timeout_seconds: own.timeout_seconds.or(defaults.timeout_seconds),
+                }),
+                (own, defaults) => own.or(defaults),
+            },
         }
     }
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::UtcDateTime;
 
-use crate::{Fields, HealthFields, ReleaseFields, Source, WatchFields, object};
+use crate::{ApproveFields, Fields, HealthFields, ReleaseFields, SmokeFields, Source, WatchFields, object};
 
 /// What an execution of the deploy machine may be started with: which deployment, and any of the fields of the
 /// settings.
@@ -52,6 +52,11 @@ pub(crate) struct Flat {
     #[serde(default, deserialize_with = "object::optional")]
     watch: Option<WatchFields>,
     scaling: Option<Scaling>,
+    #[serde(default, deserialize_with = "object::list")]
+    smoke: Option<Vec<SmokeFields>>,
+    hooks: Option<Vec<String>>,
+    #[serde(default, deserialize_with = "object::optional")]
+    approve: Option<ApproveFields>,
 }
 
 impl From<Flat> for Input {
@@ -74,6 +79,9 @@ impl From<Flat> for Input {
                 release: flat.release,
                 watch: flat.watch,
                 scaling: flat.scaling,
+                smoke: flat.smoke,
+                hooks: flat.hooks,
+                approve: flat.approve,
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Decodes a field that is an object with fields of its own.
+//! Decodes a field that is an object with fields of its own, or a list of such objects.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -26,6 +26,25 @@ pub fn required<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 ) -> Result<T, D::Error> {
     let found = optional(deserializer)?;
     found.ok_or_else(|| D::Error::custom("invalid type: null, expected an object"))
+}
+
+/// A list of objects, or null.
+pub(crate) fn list<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<T>>, D::Error> {
+    let list: Option<Vec<Item<T>>> = Deserialize::deserialize(deserializer)?;
+    Ok(list.map(|items| items.into_iter().map(|item| item.0).collect()))
+}
+
+/// An object in a list.
+struct Item<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Item<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let object = deserializer.deserialize_any(Object(PhantomData))?;
+        let is_null = || serde::de::Error::custom("is null, and must be an object");
+        object.map(Item).ok_or_else(is_null)
+    }
 }
 
 struct Object<T>(PhantomData<T>);

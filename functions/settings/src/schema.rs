@@ -103,7 +103,24 @@ fn of<T: JsonSchema>(title: &str) -> Value {
         0,
         crate::check::MAX_GRACE_SECONDS,
     );
+    before_the_switch(fields);
     schema
+}
+
+/// What a candidate has to pass before traffic moves to it.
+fn before_the_switch(fields: &mut Value) {
+    use crate::check::{MAX_CONTAINED, MAX_HOOKS, MAX_SMOKE_TESTS};
+    fields["smoke"]["maxItems"] = MAX_SMOKE_TESTS.into();
+    let test = &mut fields["smoke"]["items"]["properties"];
+    test["path"]["pattern"] = "^/[^ #]*$".into();
+    test["status"]["minimum"] = 200.into();
+    test["status"]["maximum"] = 599.into();
+    test["contains"]["minLength"] = 1.into();
+    test["contains"]["maxLength"] = MAX_CONTAINED.into();
+    fields["hooks"]["maxItems"] = MAX_HOOKS.into();
+    let approve = &mut fields["approve"]["properties"];
+    approve["timeoutSeconds"]["minimum"] = 60.into();
+    approve["timeoutSeconds"]["maximum"] = lifecycle::defaults::MAX_APPROVAL_SECONDS.into();
 }
 
 #[cfg(test)]
@@ -120,6 +137,12 @@ mod tests {
         for schema in [settings, input] {
             assert_eq!(schema["additionalProperties"], false);
             assert_eq!(schema["properties"]["desiredCount"]["maximum"], 1000);
+            let smoke = &schema["properties"]["smoke"];
+            assert_eq!(smoke["maxItems"], 10);
+            assert_eq!(smoke["items"]["properties"]["status"]["maximum"], 599);
+            assert_eq!(schema["properties"]["hooks"]["maxItems"], 5);
+            let approve = &schema["properties"]["approve"]["properties"];
+            assert_eq!(approve["timeoutSeconds"]["maximum"], 43_200);
         }
     }
 }

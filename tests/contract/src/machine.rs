@@ -113,13 +113,18 @@ pub fn function_of(state: &Value) -> Option<&str> {
 
 /// The variables that a state assigns by any of its transitions.
 pub fn assigned_by(state: &Value) -> impl Iterator<Item = &str> {
+    assignments(state).map(|(variable, _)| variable)
+}
+
+/// The same with what they are assigned.
+pub fn assignments(state: &Value) -> impl Iterator<Item = (&str, &Value)> {
     let rules = ["Choices", "Catch"]
         .into_iter()
         .flat_map(|rules| state[rules].as_array().into_iter().flatten());
     std::iter::once(state)
         .chain(rules)
         .flat_map(|assigning| assigning["Assign"].as_object().into_iter().flatten())
-        .map(|(variable, _)| variable.as_str())
+        .map(|(variable, value)| (variable.as_str(), value))
 }
 
 /// All transitions out of a state. The first is the ordinary one, if there is one.

@@ -11,6 +11,7 @@ mod cloudwatch;
 mod ecs;
 mod elb;
 mod other;
+mod sockets;
 mod state;
 mod wire;
 
@@ -31,6 +32,7 @@ use serde_json::Value;
 use time::UtcDateTime;
 
 pub use aws_config::retry::RetryConfig;
+pub use sockets::socket_of_a_task;
 pub use state::*;
 pub use wire::{Call, Error, GATEWAY_TIMEOUT};
 

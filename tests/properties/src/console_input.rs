@@ -15,7 +15,7 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 18] = [
+pub const STEPS: [(&str, Decode); 19] = [
     ("check-gate", decode::<check_gate::Input>),
     ("check-target-health", decode::<check_target_health::Input>),
     ("choose-count", decode::<choose_count::Input>),
@@ -37,6 +37,7 @@ pub const STEPS: [(&str, Decode); 18] = [
     ("restart-rollout", decode::<restart_rollout::Input>),
     ("restore-deployment", decode::<restore_deployment::Input>),
     ("run-release", decode::<run_release::Input>),
+    ("smoke-test", decode::<smoke_test::Input>),
     ("switch-traffic", decode::<switch_traffic::Input>),
     ("watch-deployment", decode::<watch_deployment::Input>),
     ("validate-deployment", |body| validated(body).map(drop)),

@@ -37,6 +37,10 @@ fn whole_input(step: &str) -> Value {
             "desiredCount": 2, "previousDeploymentId": ID, "watchedSeconds": 15, "unhealthyBefore": true,
             "rollback": {"executionArn": "arn", "breach": "it crashed"},
         }),
+        "smoke-test" => {
+            let test = json!({"path": "/", "status": 200, "contains": "welcome"});
+            json!({"deploymentId": ID, "targetGroupArn": ARN, "smoke": [test]})
+        }
         "choose-count" => {
             json!({"deploymentId": ID, "desiredCount": 2, "parity": true, "rollBack": true})
         }

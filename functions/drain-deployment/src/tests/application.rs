@@ -1,7 +1,5 @@
 //! An application in a task, as a server on a loopback address of its own.
 
-use std::net::{Ipv4Addr, TcpListener};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
@@ -48,30 +46,9 @@ impl Drop for Application {
     }
 }
 
-/// A listening socket on the application's port, at an address that is unused on this machine.
-fn socket() -> (Ipv4Addr, TcpListener) {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    // Test processes run at the same time; each begins at another number.
-    let first = std::process::id().wrapping_mul(257);
-    for _ in 0..1000 {
-        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let [_, _, third, fourth] = number.to_be_bytes();
-        let address = Ipv4Addr::new(127, 0, third, fourth);
-        // The machine's own address, network addresses and broadcast addresses are left out. Each
-        // number gives another address, so the unused one stays unused.
-        if third == 0 || [0, 255].contains(&fourth) {
-            continue;
-        }
-        if let Ok(socket) = TcpListener::bind((address, defaults::PORT)) {
-            return (address, socket);
-        }
-    }
-    panic!("no loopback address with a free port {}", defaults::PORT);
-}
-
 /// An address at which nothing listens.
 pub fn unused_address() -> String {
-    socket().0.to_string()
+    memory_aws::socket_of_a_task(defaults::PORT).0.to_string()
 }
 
 impl Application {
@@ -103,7 +80,7 @@ impl Application {
     }
 
     fn start(behaviour: Behaviour) -> Application {
-        let (address, socket) = socket();
+        let (address, socket) = memory_aws::socket_of_a_task(defaults::PORT);
         socket.set_nonblocking(true).unwrap();
         let socket = tokio::net::TcpListener::from_std(socket).unwrap();
         let behaviour = Arc::new(Mutex::new(behaviour));

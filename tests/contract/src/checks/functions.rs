@@ -147,6 +147,9 @@ const OWN_CONFIG: [(&str, Read); 4] = [
     ("find-deployments", |variable| {
         find_deployments::Config::read(variable).is_ok()
     }),
+    ("smoke-test", |variable| {
+        smoke_test::Config::read(variable).is_ok()
+    }),
     ("start-deployment", |variable| {
         start_deployment::Config::read(variable).is_ok()
     }),

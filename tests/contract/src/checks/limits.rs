@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pipeline::timeout_of;
 use crate::Repository;
-use crate::machine::{Machine, Scope, assigned_by, function_of, transitions};
+use crate::machine::{Machine, Scope, assignments, function_of, transitions};
 use crate::template::strings;
 
 /// Events that an execution may have:
@@ -29,6 +29,9 @@ const EVENTS_OF_A_RETRY: u64 = 3;
 const ITERATIONS_AT_ONCE: u64 = 40;
 /// Seconds in which Lambda refuses to call a function that is not ready.
 const REFUSAL: u64 = 5;
+/// The first state of what a candidate has to pass before its switch. A variable keeps it from a second round, as the
+/// examples of executions show.
+const PASSED_ONCE: &str = "SmokeTest";
 
 /// The rounds that begin at a Wait state, until a deadline. Those that share a deadline share its time.
 struct Loop<'a> {
@@ -134,7 +137,7 @@ fn deadline_of(choice: &Value, wait: &str) -> Option<String> {
     leading.next().and_then(|rule| compared(rule, &BEFORE))
 }
 
-/// The states from what follows the Wait state to the choice, on the way with most events.
+/// The states from what follows the Wait state to the choice, on the way with most events that is taken again and again.
 fn longest_round<'a>(scope: Scope<'a>, wait: &str, choice: &str) -> Option<Vec<&'a Value>> {
     let mut longest: Option<Vec<&str>> = None;
     let weight = |way: &[&str]| {
@@ -155,7 +158,7 @@ fn longest_round<'a>(scope: Scope<'a>, wait: &str, choice: &str) -> Option<Vec<&
         for next in transitions(scope.states.get(last)?) {
             // Another Wait state begins a round of its own.
             let is_wait = scope.states.get(next.to)?["Type"] == "Wait";
-            if !is_wait && !way.contains(&next.to) {
+            if !is_wait && next.to != PASSED_ONCE && !way.contains(&next.to) {
                 ways.push(way.iter().copied().chain([next.to]).collect());
             }
         }
@@ -174,7 +177,7 @@ fn of_each_deadline(loops: Vec<Loop<'_>>, needs: impl Fn(&Loop<'_>) -> u64) -> u
     largest.values().sum()
 }
 
-/// The deadline variables of a machine, in seconds from when they are set.
+/// The deadline variables of a machine, in seconds from when they are set: all seconds, if several states set one.
 fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<String, u64>> {
     static SET: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(
@@ -185,11 +188,10 @@ fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<S
     let parameters = repository.template("pipeline")?.section("Parameters");
     let mut found = BTreeMap::new();
     for (_, state) in machine.states() {
-        for variable in assigned_by(state) {
-            let set = state["Assign"][variable]
-                .as_str()
-                .and_then(|text| SET.captures(text));
-            let Some(set) = set else { continue };
+        for (variable, value) in assignments(state) {
+            let Some(set) = value.as_str().and_then(|text| SET.captures(text)) else {
+                continue;
+            };
             let largest = |parameter: &str| parameters[parameter]["MaxValue"].as_u64();
             let seconds = match (set.get(1), set.get(2)) {
                 (Some(name), _) => largest(name.as_str()),
@@ -198,7 +200,9 @@ fn deadlines_of(repository: &Repository, machine: &Machine) -> Result<BTreeMap<S
                     .map(|stack| stack.max(defaults::MAX_WAIT_SECONDS.into())),
                 _ => set[3].parse().ok(),
             };
-            found.extend(seconds.map(|seconds| (variable.to_owned(), seconds)));
+            if let Some(seconds) = seconds {
+                *found.entry(variable.to_owned()).or_default() += seconds;
+            }
         }
     }
     Ok(found)

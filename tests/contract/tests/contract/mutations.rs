@@ -249,7 +249,7 @@ mistakes! {
     a_function_that_cannot_leave_a_dead_letter: permissions::what_aws_needs, PIPELINE,
         "Action: sqs:SendMessage" => "Action: sqs:ReceiveMessage", "StartDeploymentRole does not allow sqs:SendMessage";
     a_function_without_a_network_interface: permissions::what_aws_needs, PIPELINE,
-        "                  - ec2:CreateNetworkInterface\n" => "", "DrainDeploymentRole does not allow ec2:CreateNetworkInterface";
+        "                  - ec2:CreateNetworkInterface\n" => "", "SmokeTestRole does not allow ec2:CreateNetworkInterface";
     a_function_whose_code_manages_network_interfaces: permissions::what_aws_needs, PIPELINE,
         "function:${Environment}-drain-deployment\"" => "function:${Environment}-switch-traffic\"", "DrainDeploymentRole does not deny ec2:CreateNetworkInterface";
     a_machine_that_cannot_write_its_log: permissions::what_aws_needs, PIPELINE,

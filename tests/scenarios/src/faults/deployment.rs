@@ -84,10 +84,11 @@ fn allowed_answers(before: &str, id: &str) -> Vec<AllowedAnswers> {
     ]
 }
 
-/// A deployment with every step, a release too.
+/// A deployment with every step, a release and a smoke test too.
 fn input(id: &str) -> String {
     let release = json!({"command": ["release", "0", "0"]});
-    json!({"deploymentId": id, "release": release}).to_string()
+    let smoke = json!([{"path": "/", "contains": id}]);
+    json!({"deploymentId": id, "release": release, "smoke": smoke}).to_string()
 }
 
 /// Starts the deployment and waits for its end; `None` if no execution started.

@@ -88,6 +88,7 @@ impl Workflow {
                 "choose-count",
                 "create-service",
                 "check-target-health",
+                "smoke-test",
                 "check-gate",
                 "switch-traffic",
                 "register-scaling",

@@ -6,6 +6,7 @@
 mod any_fault;
 mod at_scale;
 mod baseline_update;
+mod before_the_switch;
 mod cleanup;
 mod deploy;
 mod drain;

@@ -43,6 +43,7 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
             "elasticloadbalancing:DescribeTargetHealth",
             "Failed",
         ),
+        ("SmokeTestRole", "ecs:ListTasks", "Failed"),
         ("CheckGateRole", "ssm:GetParameter", "Failed"),
         (
             "SwitchTrafficRole",
@@ -59,6 +60,9 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         let mut input = json!({"deploymentId": id});
         if role == "RunReleaseRole" {
             input["release"] = json!({"command": ["release", "0", "0"]});
+        }
+        if role == "SmokeTestRole" {
+            input["smoke"] = json!([{"path": "/"}]);
         }
         let denied = env.start_by_hand(&name, &input.to_string()).await?;
         permission.restore().await?;

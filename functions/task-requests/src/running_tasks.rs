@@ -15,6 +15,19 @@ pub struct RunningTask {
     pub address: Option<String>,
 }
 
+impl RunningTask {
+    /// Where it can be asked.
+    ///
+    /// # Errors
+    /// That it cannot yet, in words.
+    pub fn reachable(&self) -> Result<&str, String> {
+        match &self.address {
+            Some(address) if self.status == "RUNNING" => Ok(address),
+            Some(_) | None => Err(format!("the task is {}", self.status)),
+        }
+    }
+}
+
 /// The tasks of the deployment's service that ECS wants to run, past every page.
 ///
 /// # Errors

@@ -47,8 +47,20 @@ def laid_out(value, indent=0, column=0):
     return f"{opening}\n" + ",\n".join(lines) + f"\n{' ' * indent}{closing}"
 
 
+def with_numbers(value):
+    """The value with a number in place of every expression in TimeoutSeconds, which the schema does not know:
+    https://docs.aws.amazon.com/step-functions/latest/dg/state-task.html"""
+    if isinstance(value, list):
+        return [with_numbers(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    is_expression = isinstance(timeout := value.get("TimeoutSeconds"), str) and EXPRESSION.match(timeout)
+    return {key: 1 if key == "TimeoutSeconds" and is_expression else with_numbers(inner) for key, inner in value.items()}
+
+
 def structure(definition):
     """The problems that cfn-lint reports for the definition inside a template."""
+    definition = with_numbers(definition)
     template = {
         "AWSTemplateFormatVersion": "2010-09-09",
         "Resources": {

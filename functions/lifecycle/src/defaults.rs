@@ -20,7 +20,7 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
-/// The most that the wait for healthy tasks may take. The deploy machine has eight hours, which
+/// The most that the wait for healthy tasks may take. The deploy machine has ten hours, which
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
 

@@ -103,6 +103,13 @@ pub fn is_ending(state: &Value) -> bool {
     state["Type"] == "Succeed" || state["Type"] == "Fail"
 }
 
+/// Whether a state runs a function of the team's own, which the settings name.
+pub fn runs_a_hook(state: &Value) -> bool {
+    state["Arguments"]["FunctionName"]
+        .as_str()
+        .is_some_and(|name| name.starts_with("{% $deployment.hooks["))
+}
+
 /// The function that a state runs, by the name of its resource without `Function`.
 pub fn function_of(state: &Value) -> Option<&str> {
     state["Arguments"]["FunctionName"]

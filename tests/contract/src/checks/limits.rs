@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::pipeline::timeout_of;
 use crate::Repository;
-use crate::machine::{Machine, Scope, assignments, function_of, transitions};
+use crate::machine::{Machine, Scope, assignments, function_of, runs_a_hook, transitions};
 use crate::template::strings;
 
 /// Events that an execution may have:
@@ -31,12 +31,17 @@ const ITERATIONS_AT_ONCE: u64 = 40;
 const REFUSAL: u64 = 5;
 /// The first state of what a candidate has to pass before its switch. A variable keeps it from a second round, as the
 /// examples of executions show.
-const PASSED_ONCE: &str = "SmokeTest";
+const PASSED_ONCE: &str = "IsSmokeTestWanted";
+/// The least seconds that a hook may ask to be called again after, and how many hooks may follow each other at once.
+const LEAST_CALL_BACK: u64 = 5;
+const MAX_HOOKS: u64 = 5;
 
 /// The rounds that begin at a Wait state, until a deadline. Those that share a deadline share its time.
 struct Loop<'a> {
     /// Seconds of each wait.
     wait: u64,
+    /// How many rounds begin without a wait.
+    at_once: u64,
     /// The states of the longest round that leads back to the wait, without the wait.
     round: Vec<&'a Value>,
     /// The variable with the deadline.
@@ -52,8 +57,8 @@ impl Loop<'_> {
         let mut seconds = self.wait as f64;
         let own = self.round.iter().map(|state| events_of(state));
         let mut events = EVENTS_OF_A_STATE + own.sum::<u64>();
-        let whole =
-            |events: u64, seconds: f64| events * ((self.deadline as f64 / seconds) as u64 + 1);
+        let rounds = |seconds: f64| (self.deadline as f64 / seconds) as u64 + 1 + self.at_once;
+        let whole = |events: u64, seconds: f64| events * rounds(seconds);
         let mut most = whole(events, seconds);
         for retrier in self.round.iter().flat_map(|state| retriers(state)) {
             for wait in waits_of(retrier) {
@@ -101,10 +106,15 @@ fn loops<'a>(
             let variable = deadline_of(state, name);
             let deadline = variable.as_ref().and_then(|it| deadlines.get(it));
             let round = longest_round(scope, name, choice);
-            let wait = wait["Seconds"].as_u64();
+            let is_of_hooks = wait["Seconds"] == "{% $hook.delay %}";
+            let at_once = if is_of_hooks { MAX_HOOKS } else { 0 };
+            let wait = wait["Seconds"]
+                .as_u64()
+                .or(is_of_hooks.then_some(LEAST_CALL_BACK));
             found.push(match (wait, round, variable, deadline) {
                 (Some(wait), Some(round), Some(variable), Some(&deadline)) => Ok(Loop {
                     wait,
+                    at_once,
                     round,
                     variable,
                     deadline,
@@ -346,14 +356,24 @@ fn retries_of(state: &Value) -> u64 {
     retriers(state).map(|it| waits_of(it).count() as u64).sum()
 }
 
+/// How long a state may wait for its call.
+fn seconds_of_a_try(state: &Value) -> u64 {
+    // What is left of the time that all hooks have.
+    if runs_a_hook(state) {
+        return 600;
+    }
+    state["TimeoutSeconds"].as_u64().unwrap_or(0)
+}
+
 /// Each retrier has its own number of tries. A try after a timeout may take as long again, and one after
 /// a refusal only as long as the refusal.
 fn seconds_of_all_tries(state: &Value) -> u64 {
-    let once = state["TimeoutSeconds"].as_u64().unwrap_or(0);
+    let once = seconds_of_a_try(state);
     let tries = retriers(state).flat_map(|retrier| {
-        let times_out = strings(&retrier["ErrorEquals"])
-            .iter()
-            .any(|it| it == "States.Timeout");
+        // Lambda may lose the answer of a hook at the end of its time.
+        let times_out = strings(&retrier["ErrorEquals"]).iter().any(|it| {
+            it == "States.Timeout" || (runs_a_hook(state) && it == "Lambda.ServiceException")
+        });
         let each = if times_out { once } else { REFUSAL };
         waits_of(retrier).map(move |wait| each + wait.ceil() as u64)
     });

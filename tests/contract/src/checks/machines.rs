@@ -11,7 +11,7 @@ use petgraph::visit::{Dfs, Walker};
 use regex::Regex;
 use serde_json::Value;
 
-use crate::machine::{Scope, function_of, is_ending, transitions};
+use crate::machine::{Scope, function_of, is_ending, runs_a_hook, transitions};
 use crate::template::strings;
 use crate::{Repository, expression};
 
@@ -69,7 +69,18 @@ fn waits_for_a_late_switch(state: &str, retry: &Value) -> bool {
 }
 
 /// Further names that Step Functions documents.
-const DOCUMENTED: [&str; 2] = ["States.ALL", "States.QueryEvaluationError"];
+const DOCUMENTED: [&str; 3] = [
+    "States.ALL",
+    "States.DataLimitExceeded",
+    "States.QueryEvaluationError",
+];
+
+/// The errors of a hook after which it is called again: Lambda has not run it, or lost its answer by itself.
+const RETRIED_OF_HOOKS: [&str; 3] = [
+    "Lambda.ServiceException",
+    "Lambda.SdkClientException",
+    "Lambda.TooManyRequestsException",
+];
 
 /// States that run a function of another name. An undo is a deletion with a guard that refuses a
 /// deployment that was live, marks belong to the switch, a restore starts the tasks, a waiting rule is a rule, whoever chooses a number raises to it, and a registration ends where it was made; in the console the state's name should say why it
@@ -337,6 +348,11 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
                 "retries {name}, after which the same call fails again"
             ));
         }
+        // A hook that crashes or does not end has failed, and is not called again.
+        let of_hooks = [&RETRIED_OF_HOOKS[..], &NOT_READY].concat();
+        if runs_a_hook(state) && retried != of_hooks.iter().map(|it| (*it).to_owned()).collect() {
+            problems.push(format!("retries {retried:?} of a hook"));
+        }
         if function_of(state).is_some() {
             for name in transient.iter().filter(|name| !retried.contains(**name)) {
                 problems.push(format!("does not retry {name}"));
@@ -382,12 +398,19 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
                 problems.push(format!("has the expression {text} in its Catch, at {path}"));
             }
         }
-        let all = |rule: &Value| {
+        let catches = |rule: &Value, name: &str| {
             strings(&rule["ErrorEquals"])
                 .iter()
-                .any(|name| name == "States.ALL")
+                .any(|caught| caught == name)
         };
-        if function_of(state).is_some() && !catchers.last().is_some_and(all) {
+        let all = |rule: &Value| catches(rule, "States.ALL");
+        // What the team's function answers may be too long, and the name for all does not catch that.
+        let too_long = |rule: &Value| catches(rule, "States.DataLimitExceeded");
+        if runs_a_hook(state) && !catchers.iter().any(too_long) {
+            problems.push("does not catch an answer that is too long".to_owned());
+        }
+        let runs = function_of(state).is_some() || runs_a_hook(state);
+        if runs && !catchers.last().is_some_and(all) {
             problems.push(
                 "does not catch States.ALL last, so a failure ends the execution without undo"
                     .to_owned(),
@@ -433,7 +456,7 @@ pub fn names(repository: &Repository) -> Result<Vec<String>> {
                     ));
                 }
             }
-            None if lambda => {
+            None if lambda && !runs_a_hook(state) => {
                 problems.push("does not name its function by a placeholder".to_owned())
             }
             None => {}

@@ -10,11 +10,15 @@ use serde_json::{Value, json};
 
 use super::differences;
 use crate::Repository;
-use crate::machine::{Machine, function_of};
+use crate::machine::{Machine, function_of, runs_a_hook};
 use crate::template::{Template, strings};
 
 const FUNCTION: &str = "AWS::Serverless::Function";
 const STATE_MACHINE: &str = "AWS::Serverless::StateMachine";
+/// The functions of the team's own that a machine may run: those whose name says so. A policy of its own allows those that
+/// a parameter of the stack lists.
+const HOOKS: &str =
+    "arn:${AWS::Partition}:lambda:${AWS::Region}:${AWS::AccountId}:function:${Environment}-hook-*";
 
 /// Every step has a function, a role and a log group with the names that follow from its folder, and
 /// there are no other functions.
@@ -213,11 +217,14 @@ pub fn machines_in(template: &Template, machines: &[Machine]) -> Vec<String> {
                 problems.push(format!("{name}: its role does not allow {action}"));
             }
         }
-        let called: BTreeSet<_> = machine
+        let mut called: BTreeSet<_> = machine
             .states()
             .filter_map(|(_, state)| function_of(state))
             .map(|function| format!("{function}Function"))
             .collect();
+        if machine.states().any(|(_, state)| runs_a_hook(state)) {
+            called.insert(json!({"Fn::Sub": HOOKS}).to_string());
+        }
         let allowed = may_invoke(template, &format!("{resource}Role"));
         problems.extend(differences(
             &format!("{name}: the function"),

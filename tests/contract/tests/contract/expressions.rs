@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use bumpalo::Bump;
 use contract::checks::events;
-use contract::machine::{function_of, transitions};
+use contract::machine::{function_of, runs_a_hook, transitions};
 use contract::{Machine, Repository, expression};
 use heck::ToKebabCase;
 use jsonata_rs::{Error, JsonAta};
@@ -21,6 +21,8 @@ fn machine(name: &str) -> Machine {
     machines.find(|machine| machine.name == name).unwrap()
 }
 
+/// The ARN of an execution.
+const EXECUTION: &str = "arn:aws:states:eu-west-1:1:execution:test-deploy:test-1";
 /// The time at which an execution begins, in milliseconds.
 const BEGUN: u64 = 1_764_252_000_000;
 
@@ -35,6 +37,8 @@ struct Run<'a> {
     taken: BTreeSet<String>,
     events: Vec<Value>,
     calls: Vec<Call<'a>>,
+    /// The arguments of each call of a hook.
+    hooks: Vec<Value>,
 }
 
 /// A call of a function.
@@ -103,7 +107,7 @@ impl Run<'_> {
         loop {
             let state = &scope.states[name];
             variables["states"] = json!({"input": input, "context": {
-                "Execution": {"Id": "arn:aws:states:::execution:1", "StartTime": "2025-11-27T14:00:00.000Z"},
+                "Execution": {"Id": EXECUTION, "StartTime": "2025-11-27T14:00:00.000Z"},
                 "State": {"Name": name},
                 "StateMachine": {"Id": "arn:aws:states:::stateMachine:test"},
             }});
@@ -113,6 +117,12 @@ impl Run<'_> {
                     let arguments = self.filled(&state["Arguments"], variables);
                     if events::publishes(state) {
                         self.events.push(arguments["Entries"][0].clone());
+                    }
+                    let seconds = self.filled(&state["TimeoutSeconds"], variables);
+                    let is_map = state["Type"] == "Map";
+                    assert!(is_map || seconds.as_u64() >= Some(1), "{name}: {seconds}");
+                    if runs_a_hook(state) {
+                        self.hooks.push(arguments.clone());
                     }
                     if let Some(function) = function_of(state) {
                         self.calls.push(Call {
@@ -143,14 +153,16 @@ impl Run<'_> {
                         variables["states"]["result"] = items.iter().map(turn).collect();
                     } else {
                         // Only a function's answer is a payload.
-                        variables["states"]["result"] = match function_of(state) {
-                            Some(_) => json!({"Payload": answer}),
-                            None => answer,
+                        let is_payload = function_of(state).is_some() || runs_a_hook(state);
+                        variables["states"]["result"] = match is_payload {
+                            true => json!({"Payload": answer}),
+                            false => answer,
                         };
                     }
                 }
                 "Wait" => {
-                    self.clock += 1000 * state["Seconds"].as_u64().unwrap();
+                    let seconds = self.filled(&state["Seconds"], variables);
+                    self.clock += 1000 * seconds.as_u64().unwrap();
                     assert!(self.clock < BEGUN + 86_400_000, "{name} has no end");
                 }
                 "Choice" => {
@@ -211,6 +223,7 @@ fn run<'a>(machine: &'a Machine, differing: &Value) -> (String, Value, Run<'a>) 
         taken: BTreeSet::new(),
         events: Vec::new(),
         calls: Vec::new(),
+        hooks: Vec::new(),
     };
     let input = &fixtures["inputs"][&machine.name];
     let (ending, output) = run.run(None, &mut json!({"states": {"input": input}}));
@@ -383,6 +396,126 @@ fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
         let published = &run.events.last().unwrap()["Detail"];
         assert_reported(&published[field], &message);
         assert_reported(&published["reason"], &format!("{failed} failed ("));
+    }
+}
+
+fn with_hooks(hooks: Value, answers: Value) -> Value {
+    json!({"ValidateDeployment": {"hooks": hooks}, "InvokeHook": answers})
+}
+
+#[test]
+fn each_hook_is_called_until_it_succeeds_with_what_it_said_last() {
+    let machine = machine("deploy");
+    let answers = json!([
+        {"hookStatus": "IN_PROGRESS", "callBackDelay": 7.5, "hookDetails": {"at": 1}},
+        {"hookStatus": "IN_PROGRESS", "callBackDelay": null},
+        {"hookStatus": "SUCCEEDED", "hookDetails": "of the first"},
+        {"hookStatus": "SUCCEEDED"},
+    ]);
+    let (ending, output, run) = run(&machine, &with_hooks(json!(["one", "two"]), answers));
+    assert_eq!(ending, "Succeeded", "{output}");
+    let service = "arn:aws:ecs:eu-west-1:1:service/${Environment}/test-1";
+    let event = |details: Value| {
+        let mut event = json!({
+            "executionId": EXECUTION, "lifecycleStage": "POST_TEST_TRAFFIC_SHIFT", "resourceArn": service,
+            "executionDetails": {"serviceArn": service}, "deploymentId": "test-1", "imageDigest": "sha256:1",
+        });
+        if !details.is_null() {
+            event["hookDetails"] = details;
+        }
+        event
+    };
+    let call = |hook: &str, details| json!({"FunctionName": hook, "Payload": event(details)});
+    assert_eq!(
+        run.hooks,
+        [
+            call("one", json!(null)),
+            call("one", json!({"at": 1})),
+            call("one", json!(null)),
+            call("two", json!("of the first")),
+        ]
+    );
+    // 5 s for targets, then 8 s and 30 s for the first hook; the second one is called at once.
+    assert_eq!((run.clock - BEGUN) / 1000, 5 + 8 + 30);
+    assert!(run.taken.contains("KeepChecked to RaiseCount"));
+}
+
+#[test]
+fn a_hook_that_fails_or_answers_otherwise_fails_the_deployment_by_name() {
+    let machine = machine("deploy");
+    let invalid = "must answer with an object that has a hookStatus";
+    let error = |name: &str, cause: Value| json!({"Error": name, "Cause": cause});
+    let long = json!({"errorMessage": "x".repeat(5_000), "errorType": "Oops"}).to_string();
+    for (answer, words) in [
+        (
+            json!({"hookStatus": "FAILED", "hookDetails": {"why": "red"}}),
+            r#"(HookFailed): hook two answered {"hookStatus":"FAILED","hookDetails":{"why":"red"}}"#,
+        ),
+        (json!({}), invalid),
+        (json!({"hookStatus": "DONE"}), invalid),
+        (json!({"hookStatus": null}), invalid),
+        (json!({"hookStatus": ["SUCCEEDED"]}), invalid),
+        (json!([[{"hookStatus": "SUCCEEDED"}]]), invalid),
+        (json!("SUCCEEDED"), invalid),
+        (json!(null), invalid),
+        (
+            json!({"hookStatus": "IN_PROGRESS", "callBackDelay": 4}),
+            invalid,
+        ),
+        (
+            json!({"hookStatus": "IN_PROGRESS", "callBackDelay": -5}),
+            invalid,
+        ),
+        (
+            json!({"hookStatus": "IN_PROGRESS", "callBackDelay": "soon"}),
+            invalid,
+        ),
+        (
+            json!({"hookStatus": "SUCCEEDED", "callBackDelay": {}}),
+            invalid,
+        ),
+        (
+            json!({"hookStatus": "IN_PROGRESS"}),
+            "(OutOfTime): hook two answered {\"hookStatus\":\"IN_PROGRESS\"}, and the 600 s",
+        ),
+        (
+            json!({"hookStatus": "IN_PROGRESS", "callBackDelay": 600}),
+            "are over before the next call",
+        ),
+        (error("Oops", json!(long)), "(Oops): hook two: xxxx"),
+        (
+            error(
+                "Lambda.ResourceNotFoundException",
+                json!("Function not found: two"),
+            ),
+            "hook two: Function not found: two; the machine may call functions named ${Environment}-hook-…",
+        ),
+        (
+            error(
+                "Lambda.AWSLambdaException",
+                json!("User is not authorized to perform: lambda:InvokeFunction on two"),
+            ),
+            "on two; the machine may call functions named ${Environment}-hook-…, and those that the parameter HookFunctionArns",
+        ),
+        (
+            error("States.Timeout", json!("")),
+            "(States.Timeout): hook two: no cause given; all hooks together have 600 s",
+        ),
+        (
+            error("States.DataLimitExceeded", json!("too long")),
+            "hook two: too long",
+        ),
+    ] {
+        let answers = json!([{"hookStatus": "SUCCEEDED"}, answer]);
+        let answers = with_hooks(json!(["one", "two"]), answers);
+        let (ending, error, run) = run(&machine, &answers);
+        assert_eq!(ending, "Failed", "{answers}");
+        let cause = error["Cause"].as_str().unwrap();
+        assert!(cause.contains(words), "`{words}` is not in: {cause}");
+        assert!(cause.contains("InvokeHook failed ("), "{cause}");
+        assert!(cause.len() < 1_500, "{cause}");
+        assert!(!run.taken.contains("KeepChecked to RaiseCount"));
+        assert!((run.clock - BEGUN) / 1000 <= 5 + 600 + 5, "{answers}");
     }
 }
 

@@ -480,6 +480,14 @@ mistakes! {
         "\"Lambda.ENINotReadyException\"," => "", "does not retry Lambda.ENINotReadyException";
     a_function_that_is_not_waited_for_long_enough: machines::retries, MACHINE,
         "\"IntervalSeconds\": 20" => "\"IntervalSeconds\": 2", "does not wait until a function is ready";
+    a_hook_that_is_called_again_after_a_crash: machines::retries, MACHINE,
+        "\"Lambda.SdkClientException\", \"Lambda.TooManyRequestsException\"],\n          \"IntervalSeconds\": 2, \"MaxAttempts\": 3" => "\"Runtime.ExitError\", \"Lambda.TooManyRequestsException\"],\n          \"IntervalSeconds\": 2, \"MaxAttempts\": 3", "of a hook";
+    a_hook_whose_long_answer_ends_the_execution: machines::error_names, MACHINE,
+        "\"States.DataLimitExceeded\"" => "\"States.Timeout\"", "does not catch an answer that is too long";
+    a_machine_that_may_run_any_function: pipeline::machines, PIPELINE,
+        "function:${Environment}-hook-*" => "function:*", "function:*";
+    hooks_without_a_deadline: limits::deadlines, MACHINE,
+        "$millis() >= $hooksDeadline" => "false and $hooksDeadline", "WaitForHook belongs to a loop without a deadline";
     a_switch_that_is_tried_again_at_once: machines::retries, MACHINE,
         "\"IntervalSeconds\": 5," => "\"IntervalSeconds\": 2,", "before its last try has changed it";
     a_choice_that_assigns_beside_its_rules: machines::choices, MACHINE,

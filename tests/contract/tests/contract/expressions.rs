@@ -35,6 +35,8 @@ struct Run<'a> {
     clock: u64,
     /// The transitions that were taken, as `state to state`.
     taken: BTreeSet<String>,
+    /// When each of them was taken, in order.
+    times: Vec<u64>,
     events: Vec<Value>,
     calls: Vec<Call<'a>>,
     /// The arguments of each call of a hook.
@@ -187,6 +189,7 @@ impl Run<'_> {
                 return (name.to_owned(), self.filled(output, variables));
             };
             self.taken.insert(format!("{name} to {next}"));
+            self.times.push(self.clock);
             name = next;
         }
     }
@@ -221,6 +224,7 @@ fn run<'a>(machine: &'a Machine, differing: &Value) -> (String, Value, Run<'a>) 
         answers,
         clock: BEGUN,
         taken: BTreeSet::new(),
+        times: Vec::new(),
         events: Vec::new(),
         calls: Vec::new(),
         hooks: Vec::new(),
@@ -517,6 +521,33 @@ fn a_hook_that_fails_or_answers_otherwise_fails_the_deployment_by_name() {
         assert!(!run.taken.contains("KeepChecked to RaiseCount"));
         assert!((run.clock - BEGUN) / 1000 <= 5 + 600 + 5, "{answers}");
     }
+}
+
+/// Step Functions charges for each transition, and an alarm on their number would ring at each push.
+#[test]
+fn a_deployment_that_is_watched_for_long_takes_few_transitions_in_its_first_ten_minutes() {
+    let machine = machine("deploy");
+    let starting = json!({"verdict": "waiting", "unrouted": false, "missing": false, "reason": "0 of 2"});
+    let mut health = vec![starting; 6];
+    health.push(json!({"verdict": "healthy", "unrouted": false, "missing": false, "reason": "2 of 2"}));
+    let look = |seconds| {
+        json!({
+            "verdict": "watching", "nextLookSeconds": seconds, "unhealthy": false, "rollback": null, "notWatched": [],
+            "reason": "nothing is wrong",
+        })
+    };
+    // As watch-deployment says: closely for two minutes.
+    let mut looks = vec![look(15); 8];
+    looks.extend(vec![look(30); 116]);
+    looks.push(json!({"verdict": "proven", "unhealthy": false, "rollback": null, "notWatched": [], "reason": "well"}));
+    let answers = json!({
+        "ValidateDeployment": {"release": null, "smoke": [], "hooks": [], "approve": null},
+        "CheckTargetHealth": health, "WatchDeployment": looks,
+    });
+    let (ending, _, run) = run(&machine, &answers);
+    assert_eq!(ending, "Succeeded");
+    let of_the_first = run.times.iter().filter(|at| **at < BEGUN + 600_000).count();
+    assert!((60..120).contains(&of_the_first), "{of_the_first}");
 }
 
 /// A plan with a repair, and with every action.

@@ -10,7 +10,7 @@
 //!
 //! No rule is deleted while a switch to the deployment may be in flight. One that lands late finds the mark of the rollback
 //! and switches back. But until then new visitors would reach a target group without rules, whose targets the load
-//! balancer has stopped checking, and the run could not tell why no rule names its deployment any more.
+//! balancer has stopped checking.
 
 use aws_sdk_elasticloadbalancingv2::Client;
 use aws_sdk_elasticloadbalancingv2::config::retry::RetryConfig;

@@ -12,26 +12,28 @@ pub(crate) fn refuse_if_draining(own: &TargetGroup) -> Result<(), StepError> {
 }
 
 impl Switch<'_> {
-    /// Refuses the deployment before anything is tagged. One that is gone is found out later.
-    pub(crate) async fn refuse_draining(&self) -> Result<(), StepError> {
+    /// Refuses the deployment before anything is tagged. One that is gone is found out later. Returns whether a rollback
+    /// has taken it back.
+    pub(crate) async fn refuse_draining(&self) -> Result<bool, StepError> {
         let arn = &self.input.target_group_arn;
         let Some(tags) = tags::read_one(self.elb, arn).await? else {
-            return Ok(());
+            return Ok(false);
         };
         let own = TargetGroup {
             deployment: self.input.deployment_id.clone(),
             arn: arn.clone(),
             tags,
         };
+        let is_taken_back = own.has(tags::ROLLED_BACK_AT);
         if self.has_fresh_tasks(&own) {
-            return Ok(());
+            return Ok(is_taken_back);
         }
         let refusal = refuse_if_draining(&own);
         // An earlier attempt has switched, and a drain has given way to it.
         if refusal.is_err() && self.is_named(&own).await? {
-            return Ok(());
+            return Ok(is_taken_back);
         }
-        refusal.map_err(|mut error| {
+        refusal.map(|()| is_taken_back).map_err(|mut error| {
             // Two rollbacks to one deployment: the later one has the tag.
             if self.input.roll_back && tags::is_being_restored(&own.tags, (self.clock)()) {
                 error.message +=

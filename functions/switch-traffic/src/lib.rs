@@ -172,7 +172,12 @@ impl Switch<'_> {
             return Ok(not_needed);
         }
         // Before anything is tagged: another run may act on a tag at any time.
-        self.refuse_draining().await?;
+        let is_taken_back = self.refuse_draining().await?;
+        // An earlier attempt may have modified the listener and not read it back. Without its rules, it has no target that is
+        // healthy, and it is not announced any more.
+        if is_taken_back && !self.input.roll_back && !self.input.repair {
+            return self.converge(&[], None).await;
+        }
         if !self
             .has_healthy_target(&self.input.target_group_arn)
             .await?
@@ -187,7 +192,7 @@ impl Switch<'_> {
             false => Vec::new(),
         };
         let announced = self.announce(&self.input.target_group_arn).await?;
-        self.converge(&replaced, announced).await
+        self.converge(&replaced, Some(announced)).await
     }
 
     /// Tags a deployment as ready, which also announces that this run is about to switch to it.
@@ -211,7 +216,7 @@ impl Switch<'_> {
     async fn converge(
         &self,
         replaced: &[String],
-        announced: Announced,
+        announced: Option<Announced>,
     ) -> Result<Output, StepError> {
         let mut marked = Vec::new();
         let mut converged = self.settle(replaced, announced, &mut marked).await;
@@ -236,7 +241,7 @@ impl Switch<'_> {
     async fn settle(
         &self,
         replaced: &[String],
-        mut announced: Announced,
+        mut announced: Option<Announced>,
         marked: &mut Vec<Marked>,
     ) -> Result<Output, StepError> {
         let mut previous = None;
@@ -244,7 +249,11 @@ impl Switch<'_> {
         for _ in 0..MAX_ROUNDS {
             let routing = Routing::read(self.elb, self.baseline).await?;
             routing.default_action.refuse_others(self.baseline)?;
-            let own = self.own(&routing)?;
+            let evicted = self.evicted(&routing).await?;
+            let own = match &evicted {
+                Some(own) => own,
+                None => self.own(&routing)?,
+            };
             if let Some(not_needed) = self.is_rollback_needless(&routing) {
                 return Ok(not_needed);
             }
@@ -276,8 +285,8 @@ impl Switch<'_> {
                 self.remove_live_mark(&other).await?;
                 continue;
             }
-            if announced.arn != choice.arn || !self.is_fresh(&announced) {
-                announced = self.announce(&choice.arn).await?;
+            if !self.is_announced(choice, announced.as_ref()) {
+                announced = Some(self.announce(&choice.arn).await?);
                 continue;
             }
             // Before the switch: wherever this run dies, a deployment that carried traffic is never mistaken
@@ -288,7 +297,7 @@ impl Switch<'_> {
                     group: choice.clone(),
                     before: routing.default_action.clone(),
                 });
-                if !self.is_fresh(&announced) {
+                if !self.is_announced(choice, announced.as_ref()) {
                     continue;
                 }
             }
@@ -308,9 +317,26 @@ impl Switch<'_> {
         ))
     }
 
-    /// Whether this run may act on what it read since the announcement.
-    fn is_fresh(&self, announced: &Announced) -> bool {
-        (self.clock)() - announced.at <= defaults::LOOK_IS_FRESH
+    /// Whether this run may act on what it read since it announced the choice.
+    fn is_announced(&self, choice: &TargetGroup, announced: Option<&Announced>) -> bool {
+        let is_fresh = |it: &Announced| (self.clock)() - it.at <= defaults::LOOK_IS_FRESH;
+        announced.is_some_and(|it| it.arn == choice.arn && is_fresh(it))
+    }
+
+    /// The deployment's own target group, if no rule names it any more because a rollback has taken it back and its
+    /// visitors along. This run never chooses it, and still sees to it that the default action names the right one.
+    async fn evicted(&self, routing: &Routing) -> Result<Option<TargetGroup>, StepError> {
+        let (deployment, arn) = (&self.input.deployment_id, &self.input.target_group_arn);
+        if routing.deployment(deployment).is_some() {
+            return Ok(None);
+        }
+        let tags = tags::read_one(self.elb, arn).await?;
+        let taken_back = tags.filter(|tags| tags.contains_key(tags::ROLLED_BACK_AT));
+        Ok(taken_back.map(|tags| TargetGroup {
+            deployment: deployment.clone(),
+            arn: arn.clone(),
+            tags,
+        }))
     }
 
     /// The deployment's own target group.

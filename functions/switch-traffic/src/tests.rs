@@ -2,7 +2,7 @@ use super::*;
 use aws_sdk_elasticloadbalancingv2::Client;
 use lifecycle::{Baseline, ErrorName, StepError, tags};
 use memory_aws::{
-    MemoryAws, RetryConfig, State, authenticate_oidc, forward, group_arn, validate_jwt,
+    MemoryAws, RetryConfig, State, authenticate_oidc, forward, group_arn, own_tags, validate_jwt,
 };
 use serde_json::{Value, json};
 
@@ -326,6 +326,48 @@ async fn rolling_back_twice_marks_and_modifies_once() {
     assert_eq!(second.outcome, Outcome::Switched);
     assert!(switches(&aws).is_empty());
     assert_eq!(marks(&aws), [format!("AddTags {OLD} {}", tags::READY_AT)]);
+}
+
+/// A rollback takes it back and its visitors along: no rule leads to it any more, and its targets are not checked.
+fn is_evicted(state: &mut State, id: &str) {
+    for mark in [tags::ROLLED_BACK_AT, tags::EVICTED_AT] {
+        state.tag(id, mark, "2025-10-27T12:30:00Z");
+    }
+    state.rules.retain(|rule| rule.tags != own_tags(id));
+    state.group(id).health = vec![json!({"State": "unused"})];
+}
+
+#[tokio::test]
+async fn the_run_of_what_was_evicted_still_corrects_the_default_action() {
+    // An attempt of it that died has pointed the default action at what the rollback has taken back as well.
+    let aws = with_active(OLD, &[(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE)]);
+    aws.with(|state| {
+        state.tag(OLD, tags::ROLLED_BACK_AT, "2025-10-27T12:30:00Z");
+        is_evicted(state, NEW);
+    });
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::RolledBack);
+    assert_eq!(active(&aws), [OLDEST]);
+    // It is not announced again, as it would be before a switch to it.
+    assert_eq!(marks(&aws), [format!("AddTags {OLDEST} pulse:ready-at")]);
+
+    // The eviction comes between its looks.
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.on("DescribeRules")
+        .nth(2)
+        .before(|state, _| is_evicted(state, NEW));
+    let output = switch(&aws, NEW).await.unwrap();
+    assert_eq!(output.outcome, Outcome::RolledBack);
+    assert_eq!(active(&aws), [OLD]);
+}
+
+#[tokio::test]
+async fn rules_that_are_gone_without_a_rollback_are_reported() {
+    let aws = with_active(OLD, &[(OLD, LIVE), (NEW, &[])]);
+    aws.with(|state| state.rules.retain(|rule| rule.tags != own_tags(NEW)));
+    let error = switch(&aws, NEW).await.unwrap_err();
+    assert_eq!(error.name, ErrorName::Transient);
+    assert!(error.message.contains(NEW), "{error}");
 }
 
 #[tokio::test]

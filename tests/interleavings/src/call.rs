@@ -38,16 +38,18 @@ pub const DRAINING: Marks = 64;
 pub const IDLE: Marks = 128;
 /// `pulse:stopping-since`.
 pub const STOPPING: Marks = 256;
+/// `pulse:evicted-at`.
+pub const EVICTED: Marks = 512;
 /// Not a tag: a switch to the deployment is in flight, so its ready mark is fresh.
-pub const ANNOUNCED: Marks = 512;
+pub const ANNOUNCED: Marks = 1024;
 /// Not a tag: the draining mark was written while a switch was in flight.
-pub const GAVE_WAY: Marks = 1024;
+pub const GAVE_WAY: Marks = 2048;
 
 /// Not a tag: a mark that only a run with a defect sees.
-pub const UNSEEN: Marks = 2048;
+pub const UNSEEN: Marks = 4096;
 
 /// The tags behind the bits.
-pub const MARKS: [&str; 9] = [
+pub const MARKS: [&str; 10] = [
     tags::READY_AT,
     tags::LIVE_SINCE,
     tags::DELETING_SINCE,
@@ -57,6 +59,7 @@ pub const MARKS: [&str; 9] = [
     tags::DRAINING_SINCE,
     tags::IDLE_SINCE,
     tags::STOPPING_SINCE,
+    tags::EVICTED_AT,
 ];
 
 /// When each of these marks was set.
@@ -88,7 +91,7 @@ pub fn name(deployment: Deployment) -> String {
 pub enum Resource {
     /// A deployment's target group.
     Group(Deployment),
-    /// One of its rules: 0 or 1.
+    /// One of its rules: by header (0) or by cookie (1), or one that was made again (2 or 3).
     Rule(Deployment, u8),
 }
 
@@ -420,11 +423,15 @@ fn forward(deployment: Deployment) -> Value {
 fn shape_rules(rules: &[u8]) -> Value {
     let mut shaped = Vec::new();
     for (deployment, bits) in (0..).zip(rules) {
-        for number in (0..2).filter(|number| bits & (1 << number) != 0) {
-            let priority = 100 + 20_000 * u32::from(number) + u32::from(deployment);
+        for number in (0..4).filter(|number| bits & (1 << number) != 0) {
+            let (again, kind) = (u32::from(number / 2), number % 2);
+            let priority = 100 + 20_000 * u32::from(kind) + 10 * again + u32::from(deployment);
+            let header = ["X-Pulse-Render-Affinity", "Cookie"][usize::from(kind)];
+            let condition = json!({"HttpHeaderName": header, "Values": [name(deployment)]});
             shaped.push(json!({
                 "RuleArn": Resource::Rule(deployment, number).arn(),
                 "Priority": priority,
+                "Conditions": [{"Field": "http-header", "HttpHeaderConfig": condition}],
                 "Actions": [forward(deployment)],
             }));
         }

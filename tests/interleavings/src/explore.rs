@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::fmt::Write;
 use std::rc::Rc;
 
-use crate::call::{ANNOUNCED, Answer, Call, Deployment, READY, RESTORING, Service};
+use crate::call::{ANNOUNCED, Answer, Call, Deployment, READY, RESTORING, ROLLED_BACK, Service};
 use crate::learned::{Defect, Deletion, Ending, Learned, Next, Point, Rollback};
 use crate::promises::check;
 use crate::scenario::{Death, Plan, Scenario, Work};
@@ -66,9 +66,10 @@ impl Exploration<'_> {
             .iter()
             .map(|plan| Execution {
                 stage: self.beginning(*plan),
-                rollback: None,
+                rollback: self.has_switched(*plan),
                 announced: None,
                 listed: 0,
+                evicted: 0,
                 switch: None,
                 is_denied: false,
             })
@@ -78,11 +79,7 @@ impl Exploration<'_> {
             State {
                 world: self.scenario.world.clone(),
                 executions,
-                deaths: match self.scenario.death {
-                    None => 0,
-                    Some((_, Death::Retried(times))) => times,
-                    Some((_, Death::GivenUp | Death::Stopped)) => 1,
-                },
+                deaths: self.scenario.deaths(),
                 failures: self.scenario.failures,
                 lost: self.scenario.lost,
                 late: None,
@@ -129,7 +126,8 @@ impl Exploration<'_> {
     pub(crate) fn beginning(&mut self, plan: Plan) -> Stage {
         let work = match plan {
             Plan::Deploy(_) | Plan::Switch(_) => Work::Switching,
-            Plan::RollBack(_) => Work::Restoring,
+            Plan::RollBack(_) | Plan::Evict(_) => Work::Restoring { is_late: false },
+            Plan::TakeAlong(_) => Work::Evicting,
             Plan::Drain(_) => Work::Draining,
             Plan::Forget(_) => return Stage::Forgetting,
             Plan::Split(_) => return Stage::Splitting,
@@ -137,7 +135,23 @@ impl Exploration<'_> {
                 Work::Undoing
             }
         };
-        self.begin(plan, work, None)
+        self.begin(plan, work, self.has_switched(plan))
+    }
+
+    /// What a rollback has found that has switched before everything begins.
+    fn has_switched(&self, plan: Plan) -> Option<Rollback> {
+        let groups = (0..).zip(&self.scenario.world.groups);
+        let marked = groups.filter(|(_, group)| group.marks & ROLLED_BACK != 0);
+        let taken_back = marked
+            .map(|(deployment, _): (Deployment, _)| 1 << deployment)
+            .sum();
+        matches!(plan, Plan::TakeAlong(_)).then_some(Rollback {
+            replaced: taken_back,
+            active: None,
+            was_rolled_back: false,
+            is_marked: false,
+            taken_back,
+        })
     }
 
     fn begin(&mut self, plan: Plan, work: Work, rollback: Option<Rollback>) -> Stage {
@@ -156,7 +170,8 @@ impl Exploration<'_> {
             return Ok(*known);
         }
         let is_clean = self.scenario.failures == state.failures && self.scenario.lost == state.lost;
-        if let Err(what) = check(&state.world, is_clean) {
+        let may_lack_rules = self.may_have_lost_rules(&state);
+        if let Err(what) = check(&state.world, is_clean, may_lack_rules) {
             return Err(self.report(what, from));
         }
         if self.states.len() == MAX_STATES {
@@ -205,8 +220,13 @@ impl Exploration<'_> {
                 continue;
             }
             let stage = state.executions[execution].stage;
-            // Fresh tasks take longer than a late change.
-            let waits = stage == Stage::WaitingForTasks && state.late.is_some();
+            let waits = match stage {
+                // Fresh tasks take longer than a late change.
+                Stage::WaitingForTasks => state.late.is_some(),
+                Stage::WaitingForEvictions(evictions) => evictions != 0,
+                Stage::WaitingToEvict => self.is_announced(state, execution),
+                _ => false,
+            };
             if stage.proceeds() && !waits {
                 steps.push(step(Kind::Proceeds));
             }
@@ -233,8 +253,7 @@ impl Exploration<'_> {
         }
         if call.writes() && state.lost > 0 {
             kinds.push(Kind::IsLate);
-            // The switch makes one attempt to modify the listener.
-            if !matches!(call, Call::ModifyListener(_)) {
+            if !self.has_one_attempt(execution, call) {
                 kinds.push(Kind::Repeats);
             }
         }
@@ -242,6 +261,25 @@ impl Exploration<'_> {
             kinds.extend([Kind::Dies, Kind::AnswerLost]);
         }
         kinds
+    }
+
+    /// Whether the code makes a single attempt: a switch to modify the listener, and an eviction to delete a rule.
+    fn has_one_attempt(&self, execution: usize, call: &Call) -> bool {
+        let evicts = self.scenario.plans[execution].evicts();
+        matches!(call, Call::ModifyListener(_)) || evicts && matches!(call, Call::DeleteRule(..))
+    }
+
+    /// Whether a switch to what this execution is about to evict is in flight.
+    fn is_announced(&self, state: &State, execution: usize) -> bool {
+        let rollback = state.executions[execution].rollback;
+        let evicts = rollback.map_or(0, |rollback| rollback.taken_back);
+        let mut groups = (0..).zip(&state.world.groups);
+        groups.any(|(it, group)| evicts & (1 << it) != 0 && group.marks & ANNOUNCED != 0)
+    }
+
+    /// Whether a function has died.
+    pub(crate) fn has_died(&self, state: &State) -> bool {
+        self.scenario.deaths() != state.deaths
     }
 
     fn may_die(&self, state: &State, execution: usize) -> bool {
@@ -276,13 +314,46 @@ impl Exploration<'_> {
             | Call::DescribeTasks(_)
             | Call::ListStoppedTasks(_)
             | Call::GetSecretValue => true,
-            Call::DescribeRules => !others_delete(None),
+            Call::DescribeRules => {
+                !others_delete(None) && !self.others_change_rules(state, execution, None)
+            }
             Call::DescribeServices(_) if others_update() => false,
+            Call::DescribeTargetHealth(deployment)
+                if self.others_change_rules(state, execution, Some(*deployment)) =>
+            {
+                false
+            }
             Call::DescribeTargetHealth(deployment)
             | Call::DescribeServices(deployment)
             | Call::DescribeTargetGroups(deployment) => !others_delete(Some(*deployment)),
             _ => false,
         }
+    }
+
+    /// Whether another execution may still evict that deployment, or any, or make its rules again.
+    fn others_change_rules(
+        &self,
+        state: &State,
+        execution: usize,
+        wanted: Option<Deployment>,
+    ) -> bool {
+        let evicts = self.scenario.plans.iter().any(|it| it.evicts());
+        let is_wanted = |deployment| wanted.is_none_or(|wanted| wanted == deployment);
+        let mut others = state
+            .executions
+            .iter()
+            .zip(&self.scenario.plans)
+            .enumerate();
+        evicts
+            && others.any(|(number, (other, plan))| {
+                // What it replaces is not known yet when it begins.
+                let replaced = other.rollback.map_or(u8::MAX, |rollback| rollback.replaced);
+                let may_evict =
+                    plan.evicts() && (0..8).any(|it| replaced & (1 << it) != 0 && is_wanted(it));
+                number != execution
+                    && !matches!(other.stage, Stage::Ended(_) | Stage::Stopped)
+                    && (may_evict || plan.rolls_back() && is_wanted(plan.deployment()))
+            })
     }
 
     fn apply(&mut self, state: &State, step: Step) -> Result<State, String> {
@@ -291,7 +362,8 @@ impl Exploration<'_> {
         let is_unaffected = self
             .next_call(&state, execution)
             .is_some_and(|call| self.is_unaffected(&state, execution, call));
-        if self.scenario.preemptions.is_some() && !is_unaffected {
+        let lands = matches!(step.kind, Kind::Lands);
+        if self.scenario.preemptions.is_some() && !is_unaffected && !lands {
             if self.preempts(&state, execution) {
                 state.preemptions -= 1;
             }
@@ -330,7 +402,7 @@ impl Exploration<'_> {
             Kind::IsLate => {
                 state.lost -= 1;
                 state.late = Some((execution, call()));
-                if matches!(call(), Call::ModifyListener(_)) {
+                if self.has_one_attempt(execution, &call()) {
                     self.resume(&mut state, execution, &call(), &NO_ANSWER)?;
                 }
             }
@@ -392,23 +464,21 @@ impl Exploration<'_> {
     /// Goes on without a call.
     fn proceed(&mut self, state: &mut State, execution: usize) {
         let deployment = self.scenario.plans[execution].deployment();
-        let late = state.late.as_ref().map(|(_, call)| call);
-        let is_late_deletion = matches!(late, Some(Call::DeleteRule(it, _)) if *it == deployment);
         let group = state.world.group_mut(deployment);
         let stage = match state.executions[execution].stage {
             Stage::MakingRules { are_started } => {
                 if group.exists {
-                    group.rules = 0b11;
-                }
-                // New rules have new ARNs, so a late deletion finds none.
-                if is_late_deletion {
-                    state.late = None;
+                    group.make_rules();
                 }
                 match are_started {
                     true => Stage::WaitingForTasks,
-                    false => self.invoke(state, execution, Work::Restoring),
+                    false => self.invoke(state, execution, Work::Restoring { is_late: false }),
                 }
             }
+            Stage::WaitingForEvictions(_) => {
+                self.invoke(state, execution, Work::Restoring { is_late: true })
+            }
+            Stage::WaitingToEvict => self.invoke(state, execution, Work::Evicting),
             // It fails when its time is up.
             Stage::WaitingForTasks if group.tasks.wanted == 0 => {
                 self.invoke(state, execution, Work::TakingBack { marked: false })
@@ -487,10 +557,10 @@ impl Exploration<'_> {
             _ => (),
         }
         let point = self.learned.after(point, answer);
-        if matches!(call, Call::DescribeTags(_) | Call::ModifyListener(_)) {
+        if acts(call) || matches!(call, Call::DescribeTags(_)) {
             end_flight(state, execution);
         }
-        let ending = match self.learned.next(point) {
+        let mut ending = match self.learned.next(point) {
             Next::Calls(_) => {
                 state.executions[execution].stage = Stage::Runs(work, point);
                 return Ok(());
@@ -498,6 +568,13 @@ impl Exploration<'_> {
             Next::Ends(ending) => *ending,
         };
         end_flight(state, execution);
+        let mut evicts = false;
+        if let Ending::SwitchedBack(taken_back) = ending {
+            let rollback = state.executions[execution].rollback.as_mut();
+            rollback.expect("a rollback").taken_back = taken_back;
+            evicts = plan.evicts();
+            ending = Ending::Switched;
+        }
         if switches {
             state.executions[execution].switch = Some(ending);
             state.executions[execution].announced = None;
@@ -507,9 +584,17 @@ impl Exploration<'_> {
             Ending::Failed("TransientError") if self.learned.met_a_failure(point) => {
                 self.invoke(state, execution, work)
             }
+            Ending::Failed("TransientError") if work == Work::Evicting => Stage::WaitingToEvict,
+            // The rollback is done all the same.
+            Ending::Failed(_) if work == Work::Evicting => Stage::Ended(Ending::Switched),
+            Ending::Evicted(evicted) => {
+                state.executions[execution].evicted = evicted;
+                Stage::Ended(Ending::Switched)
+            }
+            Ending::Switched if evicts => self.invoke(state, execution, Work::Evicting),
             // The rules were deleted after the rollback had found them. It fails after its retries.
             Ending::Failed("TransientError")
-                if switches && state.world.group(plan.deployment()).rules != 0b11 =>
+                if switches && !state.world.group(plan.deployment()).is_pinned() =>
             {
                 let next = self.after_a_failed_switch(state, execution);
                 next.unwrap_or(Stage::Ended(ending))
@@ -520,12 +605,15 @@ impl Exploration<'_> {
             Ending::Restored {
                 unrouted,
                 fresh,
+                pinned,
                 rollback,
             } => {
                 let first = state.executions[execution].rollback;
                 let rollback = first.map_or(rollback, |first| first.after(rollback));
                 state.executions[execution].rollback = Some(rollback);
-                if fresh {
+                if unrouted && state.world.group(plan.deployment()).rules != 0 {
+                    Stage::WaitingForEvictions(self.evictions_in_flight(state, execution))
+                } else if fresh || !pinned {
                     let are_started = !unrouted;
                     Stage::MakingRules { are_started }
                 } else {
@@ -546,7 +634,8 @@ impl Exploration<'_> {
             }
             // The rules were made again, and the target cannot be brought back any more.
             Ending::Failed(_)
-                if work == Work::Restoring && state.executions[execution].rollback.is_some() =>
+                if matches!(work, Work::Restoring { .. })
+                    && state.executions[execution].rollback.is_some() =>
             {
                 self.invoke(state, execution, Work::TakingBack { marked: false })
             }
@@ -563,7 +652,7 @@ impl Exploration<'_> {
     /// What the state machine does next: a rollback takes its marks back, and a deployment is undone.
     fn after_a_failed_switch(&mut self, state: &State, execution: usize) -> Option<Stage> {
         match self.scenario.plans[execution] {
-            Plan::RollBack(_) => {
+            plan if plan.rolls_back() => {
                 Some(self.invoke(state, execution, Work::TakingBack { marked: true }))
             }
             plan if plan.deletes() => Some(self.invoke(state, execution, Work::Undoing)),
@@ -578,6 +667,20 @@ impl Exploration<'_> {
             .filter(|other| {
                 self.acts_on_tags(state, *other) || state.switches_late_to(*other).is_some()
             })
+            .map(|other| 1 << other)
+            .sum()
+    }
+
+    /// The evictions, as bits, that may still delete a rule by an earlier read.
+    fn evictions_in_flight(&self, state: &State, but: usize) -> u8 {
+        let acts = |it: usize| match state.executions[it].stage {
+            Stage::Runs(Work::Evicting, point) => self.learned.acts_on_tags(point),
+            _ => false,
+        };
+        let is_late =
+            |it: usize| matches!(state.late, Some((by, Call::DeleteRule(..))) if by == it);
+        (0..state.executions.len())
+            .filter(|other| *other != but && (acts(*other) || is_late(*other)))
             .map(|other| 1 << other)
             .sum()
     }
@@ -644,14 +747,23 @@ const NO_ANSWER: Answer = Answer::Error("InternalFailure");
 /// Ends the wait of the undos for this execution's switch: it has acted on its read of the tags, or
 /// never will.
 fn end_flight(state: &mut State, execution: usize) {
-    if state.switches_late_to(execution).is_some() {
+    if state
+        .late
+        .as_ref()
+        .is_some_and(|(by, call)| *by == execution && acts(call))
+    {
         return;
     }
     for other in &mut state.executions {
-        if let Stage::Waiting(switches) = &mut other.stage {
-            *switches &= !(1 << execution);
+        if let Stage::Waiting(runs) | Stage::WaitingForEvictions(runs) = &mut other.stage {
+            *runs &= !(1 << execution);
         }
     }
+}
+
+/// Whether others wait until this change has taken effect.
+fn acts(call: &Call) -> bool {
+    matches!(call, Call::ModifyListener(_) | Call::DeleteRule(..))
 }
 
 /// The number of paths from the first state to an end. `None` if the executions can go round in circles.

@@ -13,6 +13,7 @@ use aws_smithy_runtime_api::client::orchestrator::{HttpRequest, HttpResponse};
 use delete_deployment::Verdict;
 use lifecycle::defaults::SWITCH_IN_FLIGHT;
 use lifecycle::sdk::Clients;
+use lifecycle::tags::RolledBack;
 use lifecycle::{Baseline, DeploymentId, StepError, tags};
 use memory_aws::{MemoryAws, RetryConfig};
 use switch_traffic::Outcome;
@@ -43,6 +44,15 @@ pub enum Invocation {
     Restore {
         /// The deployment to bring back.
         deployment: Deployment,
+        /// Whether it is asked again when its mark is so old that every eviction that has not seen it is over.
+        is_late: bool,
+    },
+    /// `evict-visitors`.
+    Evict {
+        /// The target of the rollback.
+        deployment: Deployment,
+        /// What it has taken back, as bits.
+        taken_back: u8,
     },
     /// `drain-deployment`.
     Drain {
@@ -69,6 +79,8 @@ pub struct Rollback {
     pub was_rolled_back: bool,
     /// Whether its target carries the mark that keeps it for the rollback. The time in it is [`RESTORED_AT`].
     pub is_marked: bool,
+    /// What its switch has taken back, as bits.
+    pub taken_back: u8,
 }
 
 impl Rollback {
@@ -87,7 +99,8 @@ impl Invocation {
         match self {
             Invocation::Switch { deployment, .. }
             | Invocation::TakeBack { deployment, .. }
-            | Invocation::Restore { deployment }
+            | Invocation::Restore { deployment, .. }
+            | Invocation::Evict { deployment, .. }
             | Invocation::Drain { deployment }
             | Invocation::Delete { deployment, .. } => *deployment,
         }
@@ -112,6 +125,10 @@ pub enum Deletion {
 #[expect(missing_docs, reason = "named after the outcomes of the functions")]
 pub enum Ending {
     Switched,
+    /// Switched, and these, as bits, were taken back.
+    SwitchedBack(u8),
+    /// No rule leads to these any more, as bits.
+    Evicted(u8),
     Superseded,
     Unhealthy,
     TakenBack,
@@ -125,6 +142,7 @@ pub enum Ending {
     Restored {
         unrouted: bool,
         fresh: bool,
+        pinned: bool,
         rollback: Rollback,
     },
     /// With an error of that name.
@@ -184,18 +202,40 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 ending => ending,
             }
         }
-        Invocation::Restore { deployment } => {
+        Invocation::Evict { taken_back, .. } => {
+            let rolled_back = ids(taken_back).into_iter().map(|deployment_id| RolledBack {
+                deployment_id,
+                rolled_back_at: tags::timestamp(NOW),
+            });
+            let input = evict_visitors::Input {
+                rolled_back: rolled_back.collect(),
+            };
+            match evict_visitors::run(&clients.elb, &baseline, &|| NOW, input).await {
+                Ok(output) => Ending::Evicted(bits(&output.evicted)),
+                Err(error) => error.into(),
+            }
+        }
+        Invocation::Restore {
+            deployment,
+            is_late,
+        } => {
+            let now = match is_late {
+                true => RESTORED_AT + SWITCH_IN_FLIGHT,
+                false => RESTORED_AT,
+            };
             // Without the execution's name, which tells the tags of two rollbacks to one deployment apart.
             let input = serde_json::json!({"deploymentId": id(deployment)});
-            match restore_deployment::run(&clients, &baseline, &|| RESTORED_AT, input).await {
+            match restore_deployment::run(&clients, &baseline, &|| now, input).await {
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,
                     fresh: output.restored,
+                    pinned: output.pinned,
                     rollback: Rollback {
                         replaced: bits(&output.replaced),
                         active: output.replaced_deployment_id.as_ref().map(number),
                         was_rolled_back: output.was_rolled_back,
                         is_marked: is_marked(output.restoring_since.as_deref()),
+                        taken_back: 0,
                     },
                 },
                 Err(error) => error.into(),
@@ -303,7 +343,10 @@ async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
     let baseline = Baseline::for_tests();
     match switch_traffic::run(&clients.elb, &clients.secrets, &baseline, &|| NOW, input).await {
         Ok(output) => match output.outcome {
-            Outcome::Switched => Ending::Switched,
+            Outcome::Switched => match taken_back(&output.rolled_back) {
+                0 => Ending::Switched,
+                taken_back => Ending::SwitchedBack(taken_back),
+            },
             Outcome::Superseded => Ending::Superseded,
             Outcome::Unhealthy | Outcome::RolledBack => Ending::Unhealthy,
             Outcome::TakenBack => Ending::TakenBack,
@@ -311,6 +354,20 @@ async fn switch(clients: &Clients, input: switch_traffic::Input) -> Ending {
         },
         Err(error) => error.into(),
     }
+}
+
+/// What a rollback has taken back, as bits.
+fn taken_back(rolled_back: &[RolledBack]) -> u8 {
+    let written = tags::timestamp(NOW);
+    let is_written = |it: &RolledBack| it.rolled_back_at == written;
+    assert!(
+        rolled_back.iter().all(is_written),
+        "every mark has the same time"
+    );
+    rolled_back
+        .iter()
+        .map(|it| 1 << number(&it.deployment_id))
+        .sum()
 }
 
 /// The ids of these deployments, given as bits.
@@ -411,7 +468,7 @@ impl Learned {
         &self.known[point].next
     }
 
-    /// Whether the run has read tags and not modified the listener since: it may switch by them.
+    /// Whether the run has read tags and neither modified the listener nor deleted a rule since: it may do that by them.
     pub fn acts_on_tags(&self, point: Point) -> bool {
         self.known[point].acts_on_tags
     }
@@ -482,7 +539,7 @@ impl Learned {
         };
         let acts_on_tags = match call {
             Call::DescribeTags(_) => true,
-            Call::ModifyListener(_) => false,
+            Call::ModifyListener(_) | Call::DeleteRule(..) => false,
             _ => known.acts_on_tags,
         };
         let invocation = known.invocation;

@@ -1,4 +1,4 @@
-//! Runs the real switch, undo, drain and rollback of several deployments in every order of their AWS calls.
+//! Runs the real switch, undo, drain, rollback and eviction of several deployments in every order of their AWS calls.
 //!
 //! A function is deterministic: its next call follows from the answers that it received. So each
 //! function runs once for every sequence of answers that can occur ([`learned`]). The orders are then
@@ -18,6 +18,10 @@
 //!   (`SWITCH_IN_FLIGHT`, `SWITCH_ANNOUNCED`) leave five seconds as well. AWS promises no limit, and no function can
 //!   look after a change that lands later still. That is for the cleanup, which repairs a default action without a
 //!   healthy target and reports an older deployment that is active.
+//! - A rollback to what is being evicted asks again until every eviction is over that may not have seen its mark. An
+//!   eviction acts on a look of five seconds ago at most, by a single attempt, and the rollback waits for half a minute.
+//! - After a death, a failure or a late change, the active deployment may lack a rule that an eviction has deleted. Its
+//!   visitors reach it by the default action, and the next cleanup makes the rule.
 //! - Reads are never stale. `make faults` shows each function stale reads, one at a time.
 //! - Targets do not lose their health by themselves. No switch can keep a target healthy after it has looked.
 //! - A rollback waits as long as it likes for fresh tasks, so the orders include an execution that is stopped

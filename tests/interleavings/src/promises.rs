@@ -51,7 +51,9 @@ impl Exploration<'_> {
         }
         for (number, _) in plans() {
             self.check_taken_back(state, number)?;
+            self.check_evicted(state, number)?;
         }
+        self.check_rules(state)?;
         if let Some(active) = world.default {
             let marks = world.group(active).marks;
             if marks & (DELETING | ROLLED_BACK) != 0 && !is_left_by_an_excused_one(active) {
@@ -98,6 +100,51 @@ impl Exploration<'_> {
             return Err(format!(
                 "{own} was taken back before, and the rollback to it that failed has not marked it again"
             ));
+        }
+        Ok(())
+    }
+
+    /// Whether what was not taken back has its rules, unless it is deleted.
+    fn check_rules(&self, state: &State) -> Result<(), String> {
+        let is_deleted = |deployment| {
+            let mut plans = self.scenario.plans.iter();
+            plans.any(|plan| plan.deletes() && plan.deployment() == deployment)
+        };
+        let before = self.scenario.world.groups.iter();
+        for (deployment, (before, group)) in (0..).zip(before.zip(&state.world.groups)) {
+            let is_found =
+                state.world.default == Some(deployment) && self.may_have_lost_rules(state);
+            let is_wanted = before.is_pinned() && group.marks & ROLLED_BACK == 0 && !is_found;
+            if is_wanted && !group.is_pinned() && !is_deleted(deployment) {
+                return Err(format!(
+                    "{deployment} was not taken back, and lost its rules"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no request reaches what an execution has evicted, by the default action or a rule. A rollback to it that has
+    /// begun makes its rules again.
+    fn check_evicted(&self, state: &State, number: usize) -> Result<(), String> {
+        let evicted = state.executions[number].evicted;
+        let is_evicted = |it: &Deployment| evicted & (1 << *it) != 0;
+        let others = || {
+            (0..)
+                .zip(&self.scenario.plans)
+                .filter(|(it, _)| *it != number)
+        };
+        for deployment in (0..8).filter(is_evicted) {
+            let is_wanted = others().any(|(other, plan)| {
+                let began = state.executions[other].rollback.is_some();
+                plan.rolls_back() && plan.deployment() == deployment && began
+            });
+            let is_named = state.world.named().any(|named| named == deployment);
+            if !is_wanted && (is_named || state.world.group(deployment).rules != 0) {
+                return Err(format!(
+                    "{deployment} was evicted, and requests still reach it"
+                ));
+            }
         }
         Ok(())
     }
@@ -153,6 +200,7 @@ impl Exploration<'_> {
         }
         let next = Deployment::try_from(world.groups.len()).expect("a few deployments");
         world.groups.push(Group::with(0));
+        let may_lack_rules = self.may_have_lost_rules(state);
         let plan = Plan::Deploy(next);
         let Stage::Runs(_, mut point) = self.beginning(plan) else {
             unreachable!("it begins with the switch");
@@ -163,7 +211,7 @@ impl Exploration<'_> {
                 Next::Ends(ending) => break *ending,
             };
             let answer = self.answer(point, &mut world, &call);
-            check(&world, false)?;
+            check(&world, false, may_lack_rules)?;
             point = self.learned.after(point, &answer);
         };
         if (ending, world.default, world.also) != (Ending::Switched, Some(next), None) {
@@ -172,7 +220,16 @@ impl Exploration<'_> {
                 world.default
             ));
         }
-        check(&world, true)
+        check(&world, true, false)
+    }
+
+    /// Whether an eviction may have deleted a rule of what was made live since: by a call that landed late, or because a
+    /// switch was tried again that had ended before. A cleanup makes the missing rules of the active deployment again.
+    pub(crate) fn may_have_lost_rules(&self, state: &State) -> bool {
+        let scenario = self.scenario;
+        let faults = (scenario.failures, scenario.lost) != (state.failures, state.lost);
+        let evicts = scenario.plans.iter().any(|plan| plan.evicts());
+        evicts && (faults || self.has_died(state))
     }
 }
 
@@ -191,10 +248,14 @@ fn newest_ready(world: &World) -> Option<Deployment> {
         .max()
 }
 
-/// Checks what must hold after every step. `is_clean` says that no call has failed.
-pub(crate) fn check(world: &World, is_clean: bool) -> Result<(), String> {
+/// Checks what must hold after every step. `is_clean` says that no call has failed, and `may_lack_rules` that the active
+/// deployment may lack rules until a cleanup.
+pub(crate) fn check(world: &World, is_clean: bool, may_lack_rules: bool) -> Result<(), String> {
     for active in world.named() {
         let group = world.group(active);
+        if !group.is_pinned() && !may_lack_rules {
+            return Err(format!("{active} is active and lost its rules"));
+        }
         if !group.healthy() {
             return Err(format!(
                 "the default action names {active}, which has no healthy target"
@@ -204,9 +265,6 @@ pub(crate) fn check(world: &World, is_clean: bool) -> Result<(), String> {
             return Err(format!(
                 "the default action names {active}, whose tasks were asked to drain"
             ));
-        }
-        if group.rules != 0b11 {
-            return Err(format!("{active} is active and lost its rules"));
         }
         // An undo and a drain look at the ready tag to see a switch coming.
         if group.marks & READY == 0 {

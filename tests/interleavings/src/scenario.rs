@@ -25,6 +25,10 @@ pub enum Plan {
     Switch(Deployment),
     /// Rolls back: brings a deployment back, waits for its fresh tasks, if it gets some, and switches.
     RollBack(Deployment),
+    /// The same, and takes the visitors of what it has taken back along.
+    Evict(Deployment),
+    /// Takes the visitors along of what a rollback to this deployment, which has switched, has taken back.
+    TakeAlong(Deployment),
     /// Drains a deployment by one sweep.
     Drain(Deployment),
     /// Removes the mark of a rollback: an operator, or time.
@@ -47,6 +51,8 @@ impl Plan {
             Plan::Deploy(deployment)
             | Plan::Switch(deployment)
             | Plan::RollBack(deployment)
+            | Plan::Evict(deployment)
+            | Plan::TakeAlong(deployment)
             | Plan::Drain(deployment)
             | Plan::Forget(deployment)
             | Plan::Undo(deployment)
@@ -74,18 +80,33 @@ impl Plan {
 
     /// Whether it may change the service other than by deleting it.
     pub(crate) fn updates_the_service(self) -> bool {
-        matches!(self, Plan::RollBack(_) | Plan::Drain(_) | Plan::Expire(_))
+        self.rolls_back() || matches!(self, Plan::Drain(_) | Plan::Expire(_))
     }
 
     pub(crate) fn switches(self) -> bool {
-        matches!(self, Plan::Deploy(_) | Plan::Switch(_) | Plan::RollBack(_))
+        self.rolls_back() || matches!(self, Plan::Deploy(_) | Plan::Switch(_))
+    }
+
+    pub(crate) fn rolls_back(self) -> bool {
+        matches!(self, Plan::RollBack(_) | Plan::Evict(_))
+    }
+
+    pub(crate) fn evicts(self) -> bool {
+        matches!(self, Plan::Evict(_) | Plan::TakeAlong(_))
     }
 
     /// The invocation for that work, with what a rollback has found.
     pub(crate) fn invocation(self, work: Work, rollback: Option<Rollback>) -> Invocation {
         let deployment = self.deployment();
         match work {
-            Work::Restoring => Invocation::Restore { deployment },
+            Work::Restoring { is_late } => Invocation::Restore {
+                deployment,
+                is_late,
+            },
+            Work::Evicting => Invocation::Evict {
+                deployment,
+                taken_back: rollback.map_or(0, |rollback| rollback.taken_back),
+            },
             Work::Draining => Invocation::Drain { deployment },
             Work::Switching => Invocation::Switch {
                 deployment,
@@ -144,6 +165,15 @@ impl Scenario {
         }
     }
 
+    /// How often they may die.
+    pub(crate) fn deaths(&self) -> u8 {
+        match self.death {
+            None => 0,
+            Some((_, Death::Retried(times))) => times,
+            Some((_, Death::GivenUp | Death::Stopped)) => 1,
+        }
+    }
+
     /// The same scenario in which the functions of that execution may die.
     pub fn dying(self, execution: usize, death: Death) -> Scenario {
         Scenario {
@@ -175,7 +205,11 @@ impl Scenario {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Work {
     /// Finds the target of a rollback, and starts its fresh tasks.
-    Restoring,
+    Restoring {
+        /// Whether its mark is so old that every eviction that has not seen it is over.
+        is_late: bool,
+    },
+    Evicting,
     Draining,
     Switching,
     /// Takes the marks of a failed rollback back.

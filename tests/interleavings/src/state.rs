@@ -15,6 +15,10 @@ pub(crate) enum Stage {
     MakingRules {
         are_started: bool,
     },
+    /// Until the evictions of these executions, as bits, that may not have seen the rollback to its target are over.
+    WaitingForEvictions(u8),
+    /// Until no switch to what is to be evicted is in flight.
+    WaitingToEvict,
     /// Until the fresh tasks are healthy and the others have stopped.
     WaitingForTasks,
     /// The sweep has decided to ask these generations of tasks, as bits.
@@ -48,6 +52,8 @@ impl Stage {
         matches!(
             self,
             Stage::MakingRules { .. }
+                | Stage::WaitingForEvictions(_)
+                | Stage::WaitingToEvict
                 | Stage::WaitingForTasks
                 | Stage::Asking(_)
                 | Stage::Forgetting
@@ -65,6 +71,8 @@ pub(crate) struct Execution {
     pub(crate) announced: Option<Deployment>,
     /// The generations of tasks that its drain has listed.
     pub(crate) listed: u8,
+    /// What its eviction has reported as evicted, as bits.
+    pub(crate) evicted: u8,
     /// How its last switch ended.
     pub(crate) switch: Option<Ending>,
     /// Whether AWS has refused or not answered the last change of the listener by its last switch, or the mark that has

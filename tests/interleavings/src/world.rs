@@ -12,7 +12,8 @@ pub struct Group {
     pub exists: bool,
     /// The marks on the target group.
     pub marks: Marks,
-    /// Its rules, as bits.
+    /// Its rules, as bits: by header and by cookie, and those that were made again. They have other ARNs, so that who
+    /// deletes the first ones does not find them.
     pub rules: u8,
     /// Its service.
     pub service: Service,
@@ -76,15 +77,31 @@ impl Group {
         }
     }
 
-    /// Whether it has a healthy target. ECS deregisters them all when the service is deleted.
+    /// Whether it has a healthy target. ECS deregisters them all when the service is deleted, and the load balancer checks
+    /// none that no rule leads to.
     pub fn healthy(&self) -> bool {
-        self.exists && self.answers && self.service == Service::Active && self.tasks.wanted > 0
+        let runs = self.service == Service::Active && self.tasks.wanted > 0;
+        self.exists && self.answers && self.rules != 0 && runs
+    }
+
+    /// Whether a rule by header and one by cookie lead to it.
+    pub fn is_pinned(&self) -> bool {
+        (self.rules | self.rules >> 2) & 0b11 == 0b11
+    }
+
+    /// Makes the rules that are missing.
+    pub fn make_rules(&mut self) {
+        for kind in 0..2 {
+            if self.rules & (0b101 << kind) == 0 {
+                self.rules |= 0b100 << kind;
+            }
+        }
     }
 
     /// Whether an operator who looks at it would give it traffic: it is whole, and nothing is about to end it.
     pub fn is_fit(&self) -> bool {
         const ENDS: Marks = DRAINING | DELETING | ROLLED_BACK;
-        self.healthy() && self.rules == 0b11 && self.marks & LIVE != 0 && self.marks & ENDS == 0
+        self.healthy() && self.is_pinned() && self.marks & LIVE != 0 && self.marks & ENDS == 0
     }
 }
 

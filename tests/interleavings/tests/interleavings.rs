@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use interleavings::call::{DRAINING, Deployment, LIVE, READY, ROLLED_BACK};
+use interleavings::call::{DRAINING, Deployment, EVICTED, LIVE, READY, ROLLED_BACK};
 use interleavings::explore::explore;
 use interleavings::scenario::{Death, Plan, Scenario};
 use interleavings::world::{Group, World};
@@ -300,6 +300,82 @@ fn a_rollback_goes_to_a_deployment_that_was_taken_back() {
 /// Deployment 1 is active, and 0 was live before it.
 fn replaced(previous: Group) -> World {
     World::new(Some(1), vec![previous, Group::with(READY | LIVE)])
+}
+
+/// Deployment 1 is active, and a rollback to 0 takes it back and its visitors along.
+fn evicting(name: &'static str, other: &[Plan]) -> Scenario {
+    let mut world = replaced(Group::with(READY | LIVE));
+    world.groups.push(Group::with(0));
+    let plans = [&[Plan::Evict(0)], other].concat();
+    Scenario::new(name, world, &plans)
+}
+
+#[test]
+fn visitors_go_along_whatever_else_runs() {
+    for (name, other) in [
+        ("evict", None),
+        ("evict, switch", Some(Plan::Deploy(2))),
+        ("evict, roll back", Some(Plan::RollBack(1))),
+        ("evict, evict", Some(Plan::Evict(1))),
+        ("evict, the same again", Some(Plan::Evict(0))),
+        ("evict, drain", Some(Plan::Drain(1))),
+        ("evict, delete", Some(Plan::DeleteByHand(1))),
+        ("evict, expire", Some(Plan::Expire(1))),
+    ] {
+        let other: Vec<_> = other.into_iter().collect();
+        holds(&evicting(name, &other).with_preemptions(3));
+    }
+    // All orders of what comes after its switch.
+    for (name, other) in [
+        ("take along, roll back", Plan::RollBack(1)),
+        ("take along, evict", Plan::Evict(1)),
+        ("take along, switch", Plan::Deploy(2)),
+        ("take along, the same again", Plan::TakeAlong(0)),
+    ] {
+        holds(&taking_along(name, &[other]));
+    }
+}
+
+/// A rollback to 0 has taken back 1, and takes its visitors along.
+fn taking_along(name: &'static str, others: &[Plan]) -> Scenario {
+    let mut world = taken_back();
+    world.groups.push(Group::with(0));
+    let plans = [&[Plan::TakeAlong(0)], others].concat();
+    Scenario::new(name, world, &plans)
+}
+
+#[test]
+fn visitors_go_along_while_two_others_run() {
+    let others = [Plan::RollBack(1), Plan::Deploy(2)];
+    holds(&taking_along("take along, roll back, switch", &others).with_preemptions(2));
+}
+
+#[test]
+fn an_eviction_may_die_and_its_changes_may_fail_or_land_late() {
+    let back = taking_along("take along, roll back, a fault", &[Plan::RollBack(1)]);
+    for death in [Death::Retried(1), Death::Stopped] {
+        for execution in [0, 1] {
+            holds(&back.clone().dying(execution, death).with_preemptions(4));
+        }
+    }
+    holds(&back.clone().failing(1).with_preemptions(3));
+    holds(&back.losing(1).with_preemptions(3));
+}
+
+#[test]
+fn a_rollback_goes_to_a_deployment_whose_visitors_went_along() {
+    let mut world = taken_back();
+    world.groups[1].marks |= EVICTED;
+    world.groups[1].rules = 0;
+    world.groups.push(Group::with(0));
+    for (name, other) in [
+        ("evicted, switch", Plan::Deploy(2)),
+        ("evicted, evict", Plan::Evict(0)),
+        ("evicted, delete", Plan::DeleteByHand(1)),
+    ] {
+        let plans = [Plan::RollBack(1), other];
+        holds(&Scenario::new(name, world.clone(), &plans).with_preemptions(3));
+    }
 }
 
 #[test]

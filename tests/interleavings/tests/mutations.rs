@@ -4,8 +4,8 @@
 use std::rc::Rc;
 
 use interleavings::call::{
-    ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, LIVE, Marks, READY, RESTORING,
-    ROLLED_BACK, Resource, UNSEEN,
+    ANNOUNCED, Answer, Call, DELETING, DRAINING, Deployment, EVICTED, LIVE, Marks, READY,
+    RESTORING, ROLLED_BACK, Resource, UNSEEN,
 };
 use interleavings::explore::explore;
 use interleavings::learned::{Defect, Deletion, Ending, Invocation, Rollback, Seer};
@@ -73,6 +73,10 @@ fn drain(invocation: &Invocation) -> bool {
     matches!(invocation, Invocation::Drain { .. })
 }
 
+fn evict(invocation: &Invocation) -> bool {
+    matches!(invocation, Invocation::Evict { .. })
+}
+
 /// The tags as seen through `change`.
 fn tags(call: &Call, answer: Answer, change: impl Fn(Deployment, Marks) -> Marks) -> Answer {
     match (call, answer) {
@@ -119,7 +123,9 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
             "the switch fails if it cannot tidy up",
             Defect {
                 ends: |ending, seer| match ending {
-                    Ending::Switched if seer.met_a_failure => Ending::Failed("AccessDeniedError"),
+                    Ending::Switched | Ending::SwitchedBack(_) if seer.met_a_failure => {
+                        Ending::Failed("AccessDeniedError")
+                    }
                     ending => ending,
                 },
                 ..correct(switch)
@@ -219,6 +225,64 @@ fn defects() -> Vec<(&'static str, Defect, &'static str)> {
             "the default action names 0, whose tasks were asked to drain",
         ),
         (
+            "an eviction deletes one rule",
+            making(evict, |call, _| {
+                unless(matches!(call, Call::DeleteRule(_, 1)), call)
+            }),
+            "1 was evicted, and requests still reach it",
+        ),
+        (
+            "an eviction does not look again before it deletes",
+            blind(evict, |call, answer, seer| match call {
+                _ if seer.wrote & EVICTED == 0 => answer,
+                Call::DescribeListeners => Answer::Default(Some(seer.own), None),
+                _ => tags(call, answer, |_, marks| {
+                    marks & !(RESTORING | ANNOUNCED) | ROLLED_BACK
+                }),
+            }),
+            "evict, roll back: 1 is active and lost its rules",
+        ),
+        (
+            "an eviction does not read the mark of the rollback again",
+            blind(evict, |call, answer, seer| match seer.wrote & EVICTED {
+                0 => answer,
+                _ => tags(call, answer, |_, marks| marks | ROLLED_BACK),
+            }),
+            "take along, roll back, switch: 1 was not taken back, and lost its rules",
+        ),
+        (
+            "an eviction deletes rules before its tag is written",
+            making(evict, |call, _| {
+                unless(
+                    matches!(call, Call::AddTags(_, marks) if marks & EVICTED != 0),
+                    call,
+                )
+            }),
+            "evict, roll back: 1 is active and lost its rules",
+        ),
+        (
+            "an eviction does not see what is active",
+            blind(evict, |call, answer, seer| match call {
+                Call::DescribeListeners => Answer::Default(Some(seer.own), None),
+                _ => tags(call, answer, |_, marks| marks & !ANNOUNCED | ROLLED_BACK),
+            }),
+            "1 is active and lost its rules",
+        ),
+        (
+            "an eviction does not see a switch that is in flight",
+            blind(evict, |call, answer, _| {
+                tags(call, answer, |_, marks| marks & !ANNOUNCED)
+            }),
+            "lost its rules",
+        ),
+        (
+            "a rollback does not wait for an eviction that may not have seen it",
+            blind(restore, |call, answer, _| {
+                tags(call, answer, |_, marks| marks & !EVICTED)
+            }),
+            "evict, roll back: 1 is active and lost its rules",
+        ),
+        (
             "a failed rollback does not let its target go",
             making(take_back, |call, _| {
                 unless(
@@ -300,7 +364,24 @@ fn scenarios() -> Vec<Scenario> {
             replaced(active),
             &[Plan::RollBack(0), Plan::DeleteByHand(0)],
         ),
+        evicting("evict", &[]),
+        evicting("evict, roll back", &[Plan::RollBack(1)]).with_preemptions(1),
+        evicting("evict, switch", &[Plan::Deploy(2)]).with_preemptions(1),
+        Scenario::new(
+            "take along, roll back, switch",
+            world(&[active, Group::with(READY | LIVE | ROLLED_BACK), new]),
+            &[Plan::TakeAlong(0), Plan::RollBack(1), Plan::Deploy(2)],
+        )
+        .with_preemptions(1),
     ]
+}
+
+/// Deployment 1 is active, and a rollback to 0 takes it back and its visitors along.
+fn evicting(name: &'static str, other: &[Plan]) -> Scenario {
+    let active = Group::with(READY | LIVE);
+    let world = World::new(Some(1), vec![active, active, Group::with(0)]);
+    let plans = [&[Plan::Evict(0)], other].concat();
+    Scenario::new(name, world, &plans)
 }
 
 fn undo_during_a_switch() -> Scenario {
@@ -327,21 +408,33 @@ fn invokes(plan: Plan, of: fn(&Invocation) -> bool) -> bool {
         active: None,
         was_rolled_back: false,
         is_marked: true,
+        taken_back: 0,
     };
     let switch = Invocation::Switch {
         deployment,
         rollback: None,
     };
     let invoked = match plan {
-        Plan::RollBack(_) => vec![
+        Plan::RollBack(_) | Plan::Evict(_) => vec![
             switch,
-            Invocation::Restore { deployment },
+            Invocation::Evict {
+                deployment,
+                taken_back: 1,
+            },
+            Invocation::Restore {
+                deployment,
+                is_late: false,
+            },
             Invocation::TakeBack {
                 deployment,
                 marked: true,
                 rollback,
             },
         ],
+        Plan::TakeAlong(_) => vec![Invocation::Evict {
+            deployment,
+            taken_back: 1,
+        }],
         Plan::Drain(_) => vec![Invocation::Drain { deployment }],
         Plan::Undo(_) | Plan::DeleteByHand(_) => vec![Invocation::Delete {
             deployment,

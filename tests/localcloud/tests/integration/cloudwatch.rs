@@ -340,7 +340,10 @@ async fn alarms_of_one_type_only_are_described_and_unknown_names_are_left_out() 
     let alarm = |name: &str| (Some(name.to_owned()), Some(StateValue::Alarm));
     let (metric, composite) = (AlarmType::MetricAlarm, AlarmType::CompositeAlarm);
     assert_eq!(described(&[]).await, [alarm("errors")]);
-    assert_eq!(described(&[composite.clone()]).await, [alarm("all")]);
+    assert_eq!(
+        described(std::slice::from_ref(&composite)).await,
+        [alarm("all")]
+    );
     let both = described(&[metric, composite]).await;
     assert_eq!(both, [alarm("errors"), alarm("all")]);
     cloud.stop().await;

@@ -8,7 +8,9 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::UtcDateTime;
 
-use crate::{ApproveFields, Fields, HealthFields, ReleaseFields, SmokeFields, Source, WatchFields, object};
+use crate::{
+    ApproveFields, Fields, HealthFields, ReleaseFields, SmokeFields, Source, WatchFields, object,
+};
 
 /// What an execution of the deploy machine may be started with: which deployment, and any of the fields of the
 /// settings.

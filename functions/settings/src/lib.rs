@@ -17,9 +17,14 @@ pub mod schema;
 mod secret;
 mod source;
 
-pub use deployment::{Approve, Defaults, Deployment, FailedShare, Health, Release, Smoke, Watch, base_of};
+pub use deployment::{
+    Approve, Defaults, Deployment, FailedShare, Health, Release, Smoke, Watch, base_of,
+};
 pub use document::{Document, parameter_name};
-pub use fields::{ApproveFields, ErrorFields, Fields, HealthFields, OnBreach, ReleaseFields, SmokeFields, WatchFields};
+pub use fields::{
+    ApproveFields, ErrorFields, Fields, HealthFields, OnBreach, ReleaseFields, SmokeFields,
+    WatchFields,
+};
 pub use freeze::Freeze;
 pub use input::Input;
 pub use source::Source;

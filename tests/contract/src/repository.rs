@@ -10,7 +10,13 @@ use crate::{Machine, Template};
 
 /// The folders of `functions/` that are not steps: the library of all steps, what a deployment runs with, and what few
 /// steps need.
-pub(crate) const LIBRARIES: [&str; 5] = ["autoscaling", "lifecycle", "monitoring", "settings", "task-requests"];
+pub(crate) const LIBRARIES: [&str; 5] = [
+    "autoscaling",
+    "lifecycle",
+    "monitoring",
+    "settings",
+    "task-requests",
+];
 
 /// The folders that are read, with their subfolders, and the kinds of files in each.
 const READ: [(&str, &[&str]); 5] = [

@@ -250,7 +250,7 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
                 ecs: clients.ecs,
                 elb: clients.elb,
                 secrets: clients.secrets,
-                http: drain_deployment::drain_request::client(),
+                http: task_requests::client(),
             };
             match drain_deployment::run(&clients, &baseline, &|| NOW, input).await {
                 Ok(output) => match output.verdict {
@@ -311,6 +311,8 @@ fn to_switch(deployment: Deployment) -> switch_traffic::Input {
         restoring_since: None,
         was_rolled_back: false,
         repair: false,
+        from: None,
+        watch_seconds: None,
     }
 }
 

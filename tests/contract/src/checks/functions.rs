@@ -140,7 +140,7 @@ pub fn dependencies(repository: &Repository) -> Result<Vec<String>> {
 type Read = fn(&dyn Fn(&str) -> Option<String>) -> bool;
 
 /// Steps with a configuration of their own. All others read [`lifecycle::Baseline`].
-const OWN_CONFIG: [(&str, Read); 4] = [
+const OWN_CONFIG: [(&str, Read); 5] = [
     ("delete-deployment", |variable| {
         delete_deployment::Config::read(variable).is_ok()
     }),

@@ -527,9 +527,12 @@ fn a_hook_that_fails_or_answers_otherwise_fails_the_deployment_by_name() {
 #[test]
 fn a_deployment_that_is_watched_for_long_takes_few_transitions_in_its_first_ten_minutes() {
     let machine = machine("deploy");
-    let starting = json!({"verdict": "waiting", "unrouted": false, "missing": false, "reason": "0 of 2"});
+    let starting =
+        json!({"verdict": "waiting", "unrouted": false, "missing": false, "reason": "0 of 2"});
     let mut health = vec![starting; 6];
-    health.push(json!({"verdict": "healthy", "unrouted": false, "missing": false, "reason": "2 of 2"}));
+    health.push(
+        json!({"verdict": "healthy", "unrouted": false, "missing": false, "reason": "2 of 2"}),
+    );
     let look = |seconds| {
         json!({
             "verdict": "watching", "nextLookSeconds": seconds, "unhealthy": false, "rollback": null, "notWatched": [],

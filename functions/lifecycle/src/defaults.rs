@@ -20,7 +20,7 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
-/// The most that the wait for healthy tasks may take. The deploy machine has ten hours, which
+/// The most that the wait for healthy tasks may take. The deploy machine has 22 hours, which
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
 
@@ -69,7 +69,7 @@ pub const SMOKE_TESTS_END_AFTER: Duration = Duration::from_secs(30);
 /// Seconds that an approval may take, unless the settings say otherwise.
 pub const APPROVAL_TIMEOUT_SECONDS: u32 = 3600;
 /// The most seconds that an approval may take: half a day, so that what is pushed in the evening can be approved in the
-/// morning. The deploy machine has a day.
+/// morning. The deploy machine has 22 hours.
 pub const MAX_APPROVAL_SECONDS: u32 = 43_200;
 
 /// The path of the load balancer's health check.

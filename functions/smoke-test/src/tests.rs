@@ -148,6 +148,18 @@ async fn an_answer_that_does_not_end_is_read_only_as_far_as_it_matters() {
     let smoke = json!([{"path": "/", "status": 200, "contains": "never"}]);
     let why = unanswered(&aws, smoke).await;
     assert!(why.contains("no answer within 5s"), "{why}");
+
+    // Of one that goes on and on, the beginning decides.
+    let application = Application::flooding("again and ");
+    let smoke = |contains: &str| json!([{"path": "/", "status": 200, "contains": contains}]);
+    let aws = with(&[application.address()]);
+    let reason = failed(&aws, smoke("never")).await;
+    assert!(
+        reason.contains("in its first 64 KiB; it begins: again"),
+        "{reason}"
+    );
+    let output = test(&aws, smoke("and again")).await;
+    assert_eq!(output.unwrap().verdict, Verdict::Passed);
 }
 
 #[tokio::test]

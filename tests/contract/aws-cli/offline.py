@@ -21,6 +21,10 @@ import server
 TEXT = "test-20251027-122112Z"
 # "AWS:password", which `aws ecr get-login-password` decodes.
 TOKEN = "QVdTOnBhc3N3b3Jk"
+# What a task of an execution was called with, when it waits for an answer.
+PARAMETERS = json.dumps({"MessageAttributes": {"TaskToken": {"DataType": "String", "StringValue": "a token"}}})
+# The members that commands read more of than the text.
+KNOWN = {"authorizationToken": TOKEN, "parameters": PARAMETERS}
 # An option that version 2 has, and that the documents say version 1 does not need.
 OF_VERSION_2 = "--cli-binary-format"
 
@@ -31,7 +35,7 @@ def made_up(shape, text, depth=0):
     if kind == "structure":
         members = shape.members.items() if depth < 12 else ()
         return {
-            name: TOKEN if name == "authorizationToken" else made_up(member, text, depth + 1)
+            name: KNOWN.get(name) if member.type_name == "string" and name in KNOWN else made_up(member, text, depth + 1)
             for name, member in members
             if name.lower() not in ("nexttoken", "marker", "nextmarker")
         }

@@ -16,6 +16,8 @@ pub(crate) fn answer(state: &mut State, operation: &str, params: &Value) -> Opti
         "StartExecution" => start_execution,
         "ListExecutions" => list_executions,
         "DescribeExecution" => describe_execution,
+        "GetExecutionHistory" => get_execution_history,
+        "SendTaskSuccess" => send_task_success,
         "GetLogEvents" => get_log_events,
         "GetSecretValue" => get_secret_value,
         "GetParameter" => get_parameter,
@@ -113,6 +115,25 @@ fn describe_execution(state: &mut State, params: &Value) -> Answer {
         .find(|it| it["executionArn"] == *arn);
     let missing = || Error::new("ExecutionDoesNotExist", "no such execution");
     found.cloned().ok_or_else(missing)
+}
+
+fn get_execution_history(state: &mut State, params: &Value) -> Answer {
+    let Some(events) = state.histories.get(text(&params["executionArn"])) else {
+        return Err(Error::new("ExecutionDoesNotExist", "no such execution"));
+    };
+    let mut events = events.clone();
+    if params["reverseOrder"] == true {
+        events.reverse();
+    }
+    events.truncate(params["maxResults"].as_u64().unwrap_or(100) as usize);
+    Ok(json!({"events": events}))
+}
+
+fn send_task_success(state: &mut State, params: &Value) -> Answer {
+    match state.task_tokens.remove(text(&params["taskToken"])) {
+        true => Ok(json!({})),
+        false => Err(Error::new("TaskTimedOut", "nobody waits")),
+    }
 }
 
 fn get_log_events(state: &mut State, params: &Value) -> Answer {

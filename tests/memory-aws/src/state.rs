@@ -1,6 +1,6 @@
 //! What the account holds, and short functions for a test to set it up.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 
@@ -198,6 +198,10 @@ pub struct State {
     pub manifests: BTreeMap<String, String>,
     /// The executions of the deploy machine, with their `input`.
     pub executions: Vec<Value>,
+    /// The events of executions, the oldest first, by ARN.
+    pub histories: BTreeMap<String, Vec<Value>>,
+    /// The tokens of tasks that wait for an answer.
+    pub task_tokens: BTreeSet<String>,
     /// Lines of the log group, by stream.
     pub logs: BTreeMap<String, Vec<String>>,
     /// The current version of each secret, by ARN.
@@ -242,6 +246,8 @@ impl Default for State {
             images: Vec::new(),
             manifests: BTreeMap::new(),
             executions: Vec::new(),
+            histories: BTreeMap::new(),
+            task_tokens: BTreeSet::new(),
             logs: BTreeMap::new(),
             secrets: tags([(DRAIN_SECRET_ARN, "N0tForLogsOrAnswers")]),
             previous_secrets: Tags::new(),

@@ -15,7 +15,7 @@ pub const NOW: UtcDateTime = utc_datetime!(2025-10-27 13:00:00);
 pub type Decode = fn(&[u8]) -> Result<(), StepError>;
 
 /// All steps that have their own input, with the function that decodes it.
-pub const STEPS: [(&str, Decode); 19] = [
+pub const STEPS: [(&str, Decode); 20] = [
     ("check-gate", decode::<check_gate::Input>),
     ("check-target-health", decode::<check_target_health::Input>),
     ("choose-count", decode::<choose_count::Input>),
@@ -27,6 +27,7 @@ pub const STEPS: [(&str, Decode); 19] = [
     ("create-target-group", decode::<create_target_group::Input>),
     ("delete-deployment", decode::<delete_deployment::Input>),
     ("drain-deployment", decode::<drain_deployment::Input>),
+    ("end-approvals", decode::<end_approvals::Input>),
     ("evict-visitors", decode::<evict_visitors::Input>),
     ("find-deployments", decode::<find_deployments::Input>),
     ("register-scaling", decode::<register_scaling::Input>),

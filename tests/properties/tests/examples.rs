@@ -37,6 +37,7 @@ fn whole_input(step: &str) -> Value {
             "desiredCount": 2, "previousDeploymentId": ID, "watchedSeconds": 15, "unhealthyBefore": true,
             "rollback": {"executionArn": "arn", "breach": "it crashed"},
         }),
+        "end-approvals" => json!({"deploymentId": ID, "execution": ARN, "asks": true}),
         "smoke-test" => {
             let test = json!({"path": "/", "status": 200, "contains": "welcome"});
             json!({"deploymentId": ID, "targetGroupArn": ARN, "smoke": [test]})

@@ -26,6 +26,8 @@ enum Behaviour {
     Redirects(String),
     /// Begins an answer and never ends it.
     Streams(String),
+    /// The same, and says so again and again.
+    Floods(String),
     Hangs,
 }
 
@@ -52,6 +54,10 @@ impl Application {
 
     pub fn streaming(begins: &str) -> Application {
         Application::start(Behaviour::Streams(begins.to_owned()))
+    }
+
+    pub fn flooding(says: &str) -> Application {
+        Application::start(Behaviour::Floods(says.to_owned()))
     }
 
     pub fn hanging() -> Application {
@@ -98,6 +104,10 @@ async fn answer(behaviour: Behaviour) -> Response {
         Behaviour::Streams(begins) => {
             let begun = stream::once(async { Ok::<_, std::io::Error>(begins) });
             Body::from_stream(begun.chain(stream::pending())).into_response()
+        }
+        Behaviour::Floods(says) => {
+            let again = stream::repeat_with(move || Ok::<_, std::io::Error>(says.clone()));
+            Body::from_stream(again).into_response()
         }
         Behaviour::Hangs => std::future::pending().await,
     }

@@ -362,6 +362,9 @@ fn seconds_of_a_try(state: &Value) -> u64 {
     if runs_a_hook(state) {
         return 600;
     }
+    if state["TimeoutSeconds"] == "{% $deployment.approve.timeoutSeconds %}" {
+        return defaults::MAX_APPROVAL_SECONDS.into();
+    }
     state["TimeoutSeconds"].as_u64().unwrap_or(0)
 }
 

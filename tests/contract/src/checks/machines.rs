@@ -75,6 +75,15 @@ const DOCUMENTED: [&str; 3] = [
     "States.QueryEvaluationError",
 ];
 
+/// The errors of a topic after which the same message may be published at once:
+/// <https://docs.aws.amazon.com/sns/latest/api/API_Publish.html#API_Publish_Errors>.
+const OF_TOPICS: [&str; 4] = [
+    "SNS.InternalErrorException",
+    "SNS.KMSThrottlingException",
+    "SNS.SdkClientException",
+    "SNS.ThrottledException",
+];
+
 /// The errors of a hook after which it is called again: Lambda has not run it, or lost its answer by itself.
 const RETRIED_OF_HOOKS: [&str; 3] = [
     "Lambda.ServiceException",
@@ -83,12 +92,14 @@ const RETRIED_OF_HOOKS: [&str; 3] = [
 ];
 
 /// States that run a function of another name. An undo is a deletion with a guard that refuses a
-/// deployment that was live, marks belong to the switch, a restore starts the tasks, a waiting rule is a rule, whoever chooses a number raises to it, and a registration ends where it was made; in the console the state's name should say why it
+/// deployment that was live, marks belong to the switch, a restore starts the tasks, a waiting rule is a rule, whoever chooses a number raises to it, a registration ends where it was made, and the waits of
+/// others end before the own one and after the switch; in the console the state's name should say why it
 /// runs.
-const OTHER_NAME: [(&str, &str); 8] = [
+const OTHER_NAME: [(&str, &str); 9] = [
     ("CheckRaisedTasks", "CheckTargetHealth"),
     ("CreateWaitingRule", "CreateListenerRule"),
     ("DeregisterScaling", "RegisterScaling"),
+    ("EndOlderApprovals", "EndApprovals"),
     ("RaiseAfterSwitch", "ChooseCount"),
     ("RaiseCount", "ChooseCount"),
     ("StartFreshTasks", "RestoreDeployment"),
@@ -306,7 +317,7 @@ pub fn rule_before_service(repository: &Repository) -> Result<Vec<String>> {
 /// # Errors
 /// When a machine cannot be read.
 pub fn retries(repository: &Repository) -> Result<Vec<String>> {
-    let transient = [&TRANSIENT[..], &NOT_READY].concat();
+    let transient = [&TRANSIENT[..], &NOT_READY, &OF_TOPICS].concat();
     states(repository, |name, state| {
         let mut problems = Vec::new();
         let mut retried = BTreeSet::new();
@@ -354,7 +365,8 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             problems.push(format!("retries {retried:?} of a hook"));
         }
         if function_of(state).is_some() {
-            for name in transient.iter().filter(|name| !retried.contains(**name)) {
+            let needed = transient.iter().filter(|name| !OF_TOPICS.contains(name));
+            for name in needed.filter(|name| !retried.contains(**name)) {
                 problems.push(format!("does not retry {name}"));
             }
         }
@@ -386,7 +398,7 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
             matched.extend(QUOTED.captures_iter(text).map(|name| name[1].to_owned()));
         }
         for name in matched.iter().map(String::as_str) {
-            let aws = [&TRANSIENT[..], &NOT_READY, &DOCUMENTED];
+            let aws = [&TRANSIENT[..], &NOT_READY, &DOCUMENTED, &OF_TOPICS];
             if !ours.contains(name) && !aws.iter().any(|names| names.contains(&name)) {
                 problems.push(format!(
                     "matches {name}, which is an error neither of a function nor of AWS"
@@ -425,6 +437,45 @@ pub fn error_names(repository: &Repository) -> Result<Vec<String>> {
         }
         problems
     })
+}
+
+/// The step that ends waits for approvals finds them in the history of the deploy machine: its own state, the one that
+/// waits, and where its call has the token.
+///
+/// # Errors
+/// When a machine cannot be read.
+pub fn approvals(repository: &Repository) -> Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for machine in repository.machines()? {
+        let waits = |state: &Value| {
+            let resource = state["Resource"].as_str();
+            resource.is_some_and(|it| it.ends_with(".waitForTaskToken"))
+        };
+        let waiting: Vec<_> = machine.states().filter(|(_, state)| waits(state)).collect();
+        for (name, state) in &waiting {
+            if *name != end_approvals::WAITS {
+                problems.push(format!("{}: nothing ends the wait of {name}", machine.name));
+            }
+            let token = state["Arguments"].pointer(end_approvals::TOKEN);
+            if token.is_none_or(|token| *token != "{% $states.context.Task.Token %}") {
+                problems.push(format!("{}: {name} has no token there", machine.name));
+            }
+            let asks = machine.states().filter(|(asking, state)| {
+                *asking == end_approvals::ASKS && function_of(state) == Some("EndApprovals")
+            });
+            let leads = |state: &Value| transitions(state).iter().any(|way| way.to == *name);
+            if !asks.into_iter().any(|(_, state)| leads(state)) {
+                problems.push(format!(
+                    "{}: {name} does not look before it waits",
+                    machine.name
+                ));
+            }
+        }
+        if machine.name == "deploy" && waiting.is_empty() {
+            problems.push("deploy: no state waits for an approval".to_owned());
+        }
+    }
+    Ok(problems)
 }
 
 /// A state has the name of the function that it runs, and a failure that of its ending.

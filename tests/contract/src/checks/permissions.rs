@@ -16,7 +16,8 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonelasticcontainerregistry.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatchlogs.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html>,
-/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>;
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>,
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
 const TIED_TO_NO_RESOURCE: [&str; 30] = [
     "application-autoscaling:DescribeScalableTargets",
@@ -49,6 +50,7 @@ const TIED_TO_NO_RESOURCE: [&str; 30] = [
     "logs:ListLogDeliveries",
     "logs:PutResourcePolicy",
     "logs:UpdateLogDelivery",
+    "states:SendTaskSuccess",
 ];
 
 /// Actions that AWS checks on no resource according to reports, although the reference lists one. The

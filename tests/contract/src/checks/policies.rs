@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use heck::ToUpperCamelCase;
 use serde_json::{Value, json};
 
 use crate::template::Statement;
-use crate::{Repository, Template};
+use crate::{Machine, Repository, Template};
 
 const PIPELINE: &str = "infra/pipeline.yaml";
 const BASELINE: &str = "infra/baseline.yaml";
@@ -166,6 +167,11 @@ fn narrow() -> Value {
             "SwitchTrafficRole": client_secret,
             "ValidateDeploymentRole": client_secret,
         },
+        "sns:Publish": {
+            "DeployStateMachineRole": {"Ref": "FailureTopic"},
+            "FailureTopicPolicy": {"Ref": "FailureTopic"},
+        },
+        "states:SendTaskSuccess": {"EndApprovalsRole": "*"},
         "states:StartExecution": {
             "CleanupScheduleRole": {"Ref": "CleanupStateMachine"},
             "StartDeploymentRole": {
@@ -252,7 +258,8 @@ pub fn passed_roles(repository: &Repository) -> Result<Vec<String>> {
     Ok(problems)
 }
 
-/// Queues, topics and keys let in what sends to them: a rule its events and its dead letters, an alarm its changes.
+/// Queues, topics and keys let in what sends to them: a rule its events and its dead letters, an alarm its changes, a machine
+/// its messages.
 ///
 /// # Errors
 /// When the template cannot be read.
@@ -290,7 +297,46 @@ pub fn senders(repository: &Repository) -> Result<Vec<String>> {
             problems.extend(unpublished(&template, &statements, &alarm, ALARMS, topic));
         }
     }
+    problems.extend(unpublished_by_roles(&template, &repository.machines()?));
     Ok(problems)
+}
+
+/// What keeps the role of a machine that publishes from the failure topic, for a template and machines that were read
+/// before.
+pub fn unpublished_by_roles(template: &Template, machines: &[Machine]) -> Vec<String> {
+    let key = &template.value["Resources"]["FailureTopic"]["Properties"]["KmsMasterKeyId"]["Ref"];
+    let topic = json!({"Ref": "FailureTopic"});
+    let key = json!({"Fn::GetAtt": [key, "Arn"]});
+    let needed = [
+        ("sns:Publish", &topic),
+        ("kms:Decrypt", &key),
+        ("kms:GenerateDataKey", &key),
+    ];
+    let statements = template.statements();
+    let publishes = |machine: &&Machine| {
+        let mut resources = machine
+            .states()
+            .map(|(_, state)| state["Resource"].as_str());
+        resources.any(|it| it.is_some_and(|it| it.contains(":sns:publish")))
+    };
+    let mut problems = Vec::new();
+    for machine in machines.iter().filter(publishes) {
+        let role = format!("{}StateMachineRole", machine.name.to_upper_camel_case());
+        for (action, resource) in needed {
+            let allows = |it: &Statement| {
+                it.allows()
+                    && it.resource == role
+                    && it.actions().iter().any(|allowed| allowed == action)
+                    && it.value["Resource"] == *resource
+            };
+            if !statements.iter().any(allows) {
+                problems.push(format!(
+                    "{PIPELINE}: {role} does not allow {action} of {resource}, to publish"
+                ));
+            }
+        }
+    }
+    problems
 }
 
 /// What keeps a service from publishing to a topic: the topic's policy, or that of its key.

@@ -41,6 +41,8 @@ struct Run<'a> {
     calls: Vec<Call<'a>>,
     /// The arguments of each call of a hook.
     hooks: Vec<Value>,
+    /// Those with which it asked for its approval.
+    asked: Vec<Value>,
 }
 
 /// A call of a function.
@@ -55,6 +57,7 @@ impl Run<'_> {
     fn evaluated(&self, text: &str, variables: &Value) -> Value {
         let text = text
             .replace("${HealthTimeoutSeconds}", "600")
+            .replace("${Domain}", "www.example.com")
             .replace("$millis()", &self.clock.to_string());
         let arena = Bump::new();
         let expression = JsonAta::new(&text, &arena).unwrap_or_else(|it| panic!("`{text}`: {it}"));
@@ -111,6 +114,7 @@ impl Run<'_> {
             variables["states"] = json!({"input": input, "context": {
                 "Execution": {"Id": EXECUTION, "StartTime": "2025-11-27T14:00:00.000Z"},
                 "State": {"Name": name},
+                "Task": {"Token": "a token"},
                 "StateMachine": {"Id": "arn:aws:states:::stateMachine:test"},
             }});
             let mut rule = state;
@@ -125,6 +129,9 @@ impl Run<'_> {
                     assert!(is_map || seconds.as_u64() >= Some(1), "{name}: {seconds}");
                     if runs_a_hook(state) {
                         self.hooks.push(arguments.clone());
+                    }
+                    if name == "AwaitApproval" {
+                        self.asked.push(arguments.clone());
                     }
                     if let Some(function) = function_of(state) {
                         self.calls.push(Call {
@@ -228,6 +235,7 @@ fn run<'a>(machine: &'a Machine, differing: &Value) -> (String, Value, Run<'a>) 
         events: Vec::new(),
         calls: Vec::new(),
         hooks: Vec::new(),
+        asked: Vec::new(),
     };
     let input = &fixtures["inputs"][&machine.name];
     let (ending, output) = run.run(None, &mut json!({"states": {"input": input}}));
@@ -371,6 +379,11 @@ fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
             assert_reported(&error["Cause"], &message);
             continue;
         }
+        if ["EndApprovals", "EndOlderApprovals"].contains(&step) {
+            let (ending, output, _) = run(&machine, &json!({step: failure}));
+            assert_eq!(ending, "Succeeded", "{failure}: {output}");
+            continue;
+        }
         if step == "RegisterScaling" {
             // It is live: a warning, and no failure.
             let (ending, output, _) = run(&machine, &json!({step: failure}));
@@ -401,6 +414,109 @@ fn every_failure_of_a_deployment_is_undone_and_reported_with_its_message() {
         assert_reported(&published[field], &message);
         assert_reported(&published["reason"], &format!("{failed} failed ("));
     }
+}
+
+/// The arguments with which the deployment of the executions asks for its approval.
+fn asked() -> Value {
+    let machine = machine("deploy");
+    let run = run(&machine, &json!({})).2;
+    let [asked] = &run.asked[..] else {
+        panic!("{:?}", run.asked);
+    };
+    asked.clone()
+}
+
+#[test]
+fn a_message_says_how_to_look_at_the_candidate_and_how_to_answer() {
+    let asked = asked();
+    let subject = asked["Subject"].as_str().unwrap();
+    // Of the longest id too: https://docs.aws.amazon.com/sns/latest/api/API_Publish.html
+    assert!(subject.is_ascii() && subject.len() + 32 < 100, "{subject}");
+    assert!(!subject.contains(char::is_control), "{subject}");
+    let message = asked["Message"].as_str().unwrap();
+    for words in [
+        "test-1 is healthy and waits for an approval, for 3600 s",
+        "sha256:1",
+        "curl --header \"X-Pulse-Render-Affinity: test-1\" https://www.example.com/",
+        "token=$(aws stepfunctions get-execution-history --execution-arn arn:aws:states:eu-west-1:1:execution:test-deploy:test-1 ",
+        "aws stepfunctions send-task-success --task-token \"$token\" --task-output '{}'",
+        "aws stepfunctions send-task-failure --task-token \"$token\" --error Refused --cause \"why\"",
+    ] {
+        assert!(message.contains(words), "`{words}` is not in: {message}");
+    }
+    assert!(!message.contains("a token"), "a mail has the token");
+    let documented = Repository::read().unwrap();
+    let documented = documented.file("docs/operations.md").unwrap();
+    for line in message
+        .lines()
+        .filter(|line| line.contains("aws stepfunctions"))
+    {
+        let line = line.trim().replace(
+            "eu-west-1:1:execution:test-deploy:test-1",
+            "eu-west-1:123456789012:execution:test-deploy:test-20251027-122112Z",
+        );
+        assert!(documented.contains(&line), "not in the documents: {line}");
+    }
+}
+
+#[test]
+fn an_approval_ends_by_its_time_by_a_refusal_or_by_a_newer_deployment() {
+    let machine = machine("deploy");
+    let long = "no ".repeat(3_000);
+    let json = r#"{"errorMessage"}"#;
+    for (answer, words) in [
+        (
+            json!({"Error": "States.Timeout", "Cause": ""}),
+            "AwaitApproval failed (States.Timeout): nobody approved it within 3600 s",
+        ),
+        (
+            json!({"Error": "Refused", "Cause": "Ada: not on a Friday"}),
+            "AwaitApproval failed (Refused): Ada: not on a Friday",
+        ),
+        (json!({"Error": "Refused"}), "(Refused): no cause given"),
+        (
+            json!({"Error": "Refused", "Cause": long}),
+            "(Refused): no no",
+        ),
+        // A person's words are not parsed, whatever they look like.
+        (json!({"Error": "Refused", "Cause": json}), json),
+    ] {
+        let (ending, error, _) = run(&machine, &json!({"AwaitApproval": answer}));
+        assert_eq!(ending, "Failed", "{answer}");
+        let cause = error["Cause"].as_str().unwrap();
+        assert!(cause.contains(words), "`{words}` is not in: {cause}");
+        assert!(cause.len() < 1_500, "{cause}");
+    }
+    let newer = json!({"verdict": "superseded", "by": "test-2"});
+    let (ending, output, _) = run(&machine, &json!({"AwaitApproval": newer}));
+    assert_eq!(ending, "Superseded");
+    let note = output["note"].as_str().unwrap();
+    assert!(note.starts_with("test-2 is newer"), "{note}");
+    // Traffic did not move for it.
+    let answers = json!({"AwaitApproval": newer, "UndoDeployment": "AccessDeniedError"});
+    let cause = run(&machine, &answers).1["Cause"].to_string();
+    assert!(cause.contains("Traffic is untouched."), "{cause}");
+    // Whatever else a person answers is an approval.
+    for answer in [json!("yes"), json!(null), json!([1]), json!({"by": "Ada"})] {
+        // The only one of a list.
+        let (ending, output, _) = run(&machine, &json!({"AwaitApproval": [answer]}));
+        assert_eq!(ending, "Succeeded", "{answer}: {output}");
+    }
+}
+
+#[test]
+fn what_a_candidate_has_passed_it_does_not_have_to_again() {
+    let machine = machine("deploy");
+    let unhealthy =
+        json!([{"outcome": "unhealthy", "reason": "r"}, {"outcome": "switched", "reason": "r"}]);
+    let raised = json!([{"verdict": "raised", "desiredCount": 8, "reason": "r"}, {"verdict": "enough", "desiredCount": 8, "reason": "r"}]);
+    let answers = json!({"SwitchTraffic": unhealthy, "RaiseCount": raised});
+    let (ending, output, run) = run(&machine, &answers);
+    assert_eq!(ending, "Succeeded", "{output}");
+    assert_eq!((run.hooks.len(), run.asked.len()), (1, 1));
+    let times = |state: &str| run.calls.iter().filter(|call| call.state == state).count();
+    assert_eq!(times("CheckTargetHealth"), 3);
+    assert_eq!((times("SmokeTest"), times("EndApprovals")), (1, 1));
 }
 
 fn with_hooks(hooks: Value, answers: Value) -> Value {
@@ -453,7 +569,11 @@ fn a_hook_that_fails_or_answers_otherwise_fails_the_deployment_by_name() {
     for (answer, words) in [
         (
             json!({"hookStatus": "FAILED", "hookDetails": {"why": "red"}}),
-            r#"(HookFailed): hook two answered {"hookStatus":"FAILED","hookDetails":{"why":"red"}}"#,
+            r#""hookDetails":{"why":"red"}"#,
+        ),
+        (
+            json!({"hookStatus": "FAILED"}),
+            r#"(HookFailed): hook two answered {"hookStatus":"FAILED"}"#,
         ),
         (json!({}), invalid),
         (json!({"hookStatus": "DONE"}), invalid),

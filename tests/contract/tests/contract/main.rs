@@ -97,6 +97,7 @@ contract! {
     only_transient_errors_are_retried: machines::retries;
     every_failure_is_caught_by_a_name_that_exists: machines::error_names;
     states_have_the_names_of_their_functions: machines::names;
+    waits_for_an_approval_can_be_ended: machines::approvals;
     every_variable_is_assigned_before_it_is_read: variables::assigned;
     no_variable_inside_a_map_has_the_name_of_one_outside: variables::names;
     events_name_their_source_and_fail_no_execution: events::states;

@@ -486,6 +486,20 @@ mistakes! {
         "\"States.DataLimitExceeded\"" => "\"States.Timeout\"", "does not catch an answer that is too long";
     a_machine_that_may_run_any_function: pipeline::machines, PIPELINE,
         "function:${Environment}-hook-*" => "function:*", "function:*";
+    an_approval_that_outlasts_its_machine: limits::deadlines, MACHINE,
+        "\"TimeoutSeconds\": 79200" => "\"TimeoutSeconds\": 72000", "deploy: an execution may take";
+    a_wait_that_nothing_ends: machines::approvals, MACHINE,
+        "\"AwaitApproval\": {" => "\"AwaitAnswer\": {", "nothing ends the wait of AwaitAnswer";
+    a_wait_without_a_token: machines::approvals, MACHINE,
+        "{% $states.context.Task.Token %}" => "{% $deployment.deploymentId %}", "AwaitApproval has no token there";
+    a_wait_without_a_look: machines::approvals, MACHINE,
+        "\"Next\": \"AwaitApproval\"" => "\"Next\": \"KeepChecked\"", "AwaitApproval does not look before it waits";
+    a_machine_that_may_not_publish: policies::senders, PIPELINE,
+        "Action: sns:Publish\n                Resource: !Ref FailureTopic" => "Action: sns:GetTopicAttributes\n                Resource: !Ref FailureTopic", "DeployStateMachineRole does not allow sns:Publish";
+    a_machine_that_may_not_use_the_key_of_the_topic: policies::senders, PIPELINE,
+        "Resource: !GetAtt FailureTopicKey.Arn" => "Resource: \"*\"", "DeployStateMachineRole does not allow kms:GenerateDataKey";
+    a_role_that_answers_in_place_of_a_person: policies::exact, PIPELINE,
+        "Action: states:ListExecutions" => "Action: states:SendTaskSuccess", "allows states:SendTaskSuccess";
     hooks_without_a_deadline: limits::deadlines, MACHINE,
         "$millis() >= $hooksDeadline" => "false and $hooksDeadline", "WaitForHook belongs to a loop without a deadline";
     a_switch_that_is_tried_again_at_once: machines::retries, MACHINE,
@@ -709,6 +723,7 @@ fn every_action_that_is_removed_from_a_role_is_reported() {
         let mut problems = permissions::allowed_as_aws_needs(template, &called);
         problems.extend(permissions::allowed_as_called(template, &called));
         problems.extend(pipeline::machines_in(template, &machines));
+        problems.extend(policies::unpublished_by_roles(template, &machines));
         problems
     };
     assert_eq!(problems(&template), Vec::<String>::new());

@@ -91,6 +91,7 @@ impl Workflow {
                 "smoke-test",
                 "check-gate",
                 "switch-traffic",
+                "end-approvals",
                 "register-scaling",
                 "watch-deployment",
             ],

@@ -45,6 +45,8 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         ),
         ("SmokeTestRole", "ecs:ListTasks", "Failed"),
         ("CheckGateRole", "ssm:GetParameter", "Failed"),
+        ("DeployStateMachineRole", "sns:Publish", "Failed"),
+        ("DeployStateMachineRole", "kms:GenerateDataKey", "Failed"),
         (
             "SwitchTrafficRole",
             "elasticloadbalancing:ModifyListener",
@@ -60,6 +62,9 @@ async fn a_permission_that_a_step_or_machine_lacks_is_named_and_no_traffic_moves
         let mut input = json!({"deploymentId": id});
         if role == "RunReleaseRole" {
             input["release"] = json!({"command": ["release", "0", "0"]});
+        }
+        if ["sns:Publish", "kms:GenerateDataKey"].contains(&action) {
+            input["approve"] = json!({});
         }
         if role == "SmokeTestRole" {
             input["smoke"] = json!([{"path": "/"}]);

@@ -292,7 +292,8 @@ impl<'a> Planner<'a> {
                 it.marks()
                     .is_some_and(|marks| marks.contains_key(tags::PROVEN_AT))
             };
-            let proven = candidates.iter().find(is_proven).or(candidates.first());
+            let mut with_tasks = candidates.iter().filter(|it| !self.is_empty(it));
+            let proven = with_tasks.clone().find(is_proven).or(with_tasks.next());
             kept.extend(proven.map(|it| &it.id));
         }
         kept

@@ -1,9 +1,11 @@
 //! The state of alarms that the settings name.
 
 use aws_sdk_cloudwatch::Client;
+use aws_sdk_cloudwatch::primitives::DateTime;
 use aws_sdk_cloudwatch::types::{AlarmType, StateValue};
 use lifecycle::aws_error::failed;
 use lifecycle::{DeploymentId, ErrorName, StepError};
+use time::UtcDateTime;
 
 /// The most names that DescribeAlarms takes:
 /// <https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/API_DescribeAlarms.html>.
@@ -14,6 +16,8 @@ const NAMES_PER_CALL: usize = 100;
 pub struct Alarms {
     /// Those in the state `ALARM`, in the order of their names.
     pub ringing: Vec<String>,
+    /// Since when each of them has been in it, in the same order, as far as CloudWatch says.
+    since: Vec<Option<UtcDateTime>>,
     /// Those that do not exist, in the order in which they were named.
     pub missing: Vec<String>,
 }
@@ -42,6 +46,19 @@ impl Alarms {
         ))
     }
 
+    /// Those that began to ring at that time or later, and those that rang before. One of which CloudWatch does not say
+    /// when counts as one that began later.
+    pub fn ringing_since(
+        &self,
+        time: UtcDateTime,
+    ) -> (impl Iterator<Item = &String>, impl Iterator<Item = &String>) {
+        let is_since = move |since: &Option<UtcDateTime>| since.is_none_or(|since| since >= time);
+        let ringing = || self.ringing.iter().zip(&self.since);
+        let later = ringing().filter(move |(_, since)| is_since(since));
+        let before = ringing().filter(move |(_, since)| !is_since(since));
+        (later.map(|(name, _)| name), before.map(|(name, _)| name))
+    }
+
     /// Those that ring, but for these.
     pub fn ringing_besides(&self, accepted: &[String]) -> Vec<String> {
         let ringing = self.ringing.iter();
@@ -57,7 +74,7 @@ impl Alarms {
 /// # Errors
 /// As [`lifecycle::aws_error::CODES`] say.
 pub async fn alarms(cloudwatch: &Client, names: &[String]) -> Result<Alarms, StepError> {
-    let mut found: Vec<(String, Option<StateValue>)> = Vec::new();
+    let mut found: Vec<(String, Option<StateValue>, Option<DateTime>)> = Vec::new();
     for batch in names.chunks(NAMES_PER_CALL) {
         let request = cloudwatch
             .describe_alarms()
@@ -70,21 +87,37 @@ pub async fn alarms(cloudwatch: &Client, names: &[String]) -> Result<Alarms, Ste
         while let Some(page) = pages.next().await {
             let page = page.map_err(|error| failed("read the alarms", error))?;
             let metric = page.metric_alarms.unwrap_or_default().into_iter();
-            let metric = metric.map(|alarm| (alarm.alarm_name, alarm.state_value));
+            let metric = metric.map(|alarm| {
+                (
+                    alarm.alarm_name,
+                    alarm.state_value,
+                    alarm.state_transitioned_timestamp,
+                )
+            });
             let composite = page.composite_alarms.unwrap_or_default().into_iter();
-            let composite = composite.map(|alarm| (alarm.alarm_name, alarm.state_value));
+            let composite = composite.map(|alarm| {
+                (
+                    alarm.alarm_name,
+                    alarm.state_value,
+                    alarm.state_transitioned_timestamp,
+                )
+            });
             let named = metric.chain(composite);
-            found.extend(named.filter_map(|(name, state)| Some((name?, state))));
+            found.extend(named.filter_map(|(name, state, since)| Some((name?, state, since))));
         }
     }
-    let rings = |(name, state): &(String, Option<StateValue>)| {
-        (*state == Some(StateValue::Alarm)).then(|| name.clone())
-    };
-    let mut ringing: Vec<_> = found.iter().filter_map(rings).collect();
-    ringing.sort();
-    let is_missing = |name: &&String| !found.iter().any(|(found, _)| found == *name);
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    let ringing = found
+        .iter()
+        .filter(|(_, state, _)| *state == Some(StateValue::Alarm));
+    let at = |since: DateTime| UtcDateTime::from_unix_timestamp(since.secs()).ok();
+    let (ringing, since) = ringing
+        .map(|(name, _, since)| (name.clone(), since.and_then(at)))
+        .unzip();
+    let is_missing = |name: &&String| !found.iter().any(|(found, ..)| found == *name);
     Ok(Alarms {
         ringing,
+        since,
         missing: names.iter().filter(is_missing).cloned().collect(),
     })
 }

@@ -22,6 +22,8 @@ const BEFORE: Duration = Duration::minutes(10);
 pub struct Window {
     from: UtcDateTime,
     to: UtcDateTime,
+    /// When the minute of the switch began: what is before it is none of the version's doing.
+    switched: UtcDateTime,
 }
 
 impl Window {
@@ -34,7 +36,8 @@ impl Window {
         let complete = Duration::seconds(defaults::METRICS_COMPLETE_AFTER_SECONDS.into());
         let from = minute(switched + PERIOD - Duration::SECOND)?;
         let to = minute(now - complete)?;
-        (from < to).then_some(Window { from, to })
+        let switched = minute(switched)?;
+        (from < to).then_some(Window { from, to, switched })
     }
 
     /// How many minutes it has.
@@ -62,12 +65,12 @@ impl Requests {
     }
 
     /// Whether so many failed that it is not chance: more than this share of at least so many, and more than twice the
-    /// share of what they are compared with.
+    /// share of what they are compared with. Fewer than that say nothing, so they are compared with nothing.
     pub fn are_worse(&self, percent: u32, at_least: u32, than: &Requests) -> bool {
         let failed = self.failed_percent();
         self.all >= f64::from(at_least)
             && failed > f64::from(percent)
-            && failed > 2.0 * than.failed_percent()
+            && (than.all < f64::from(at_least) || failed > 2.0 * than.failed_percent())
     }
 }
 
@@ -80,7 +83,7 @@ pub struct Failures {
     pub previous: Requests,
     /// All requests to the load balancer, and what it answered itself because a version did not answer, or not in time.
     pub load_balancer: Requests,
-    /// The same in the ten minutes before the window.
+    /// The same in the ten minutes before the switch.
     pub load_balancer_before: Requests,
 }
 
@@ -123,7 +126,7 @@ pub async fn failures(
     let request = cloudwatch
         .get_metric_data()
         .set_metric_data_queries(Some(queries.collect()))
-        .start_time(at(window.from - BEFORE))
+        .start_time(at(window.switched - BEFORE))
         .end_time(at(window.to));
     let mut pages = request.into_paginator().send();
     let mut results: Vec<MetricDataResult> = Vec::new();
@@ -147,7 +150,8 @@ pub async fn failures(
     };
     let from = window.from.unix_timestamp();
     let is_since = |second: i64| second >= from;
-    let is_before = |second: i64| second < from;
+    let switched = window.switched.unix_timestamp();
+    let is_before = |second: i64| second < switched;
     Ok(Failures {
         own: of("own", OF_A_GROUP, &is_since),
         previous: of("previous", OF_A_GROUP, &is_since),

@@ -36,8 +36,8 @@ pub struct Input {
     /// Whether the visitors of what is taken back go along. Otherwise those who are pinned to it stay until they are
     /// done. They go along by default.
     pub evict: Option<bool>,
-    /// The deployment that the rollback takes back, and no other: nothing changes if another one is active. Without it,
-    /// whatever is newer than the target.
+    /// The deployment that the rollback takes back, with those between it and the target: nothing changes if another one
+    /// is active, and a newer one wins. Without it, whatever is newer than the target.
     pub from: Option<DeploymentId>,
 }
 
@@ -68,7 +68,7 @@ pub struct Output {
     pub replaced: Vec<DeploymentId>,
     /// Whether the visitors of what the rollback replaces go along.
     pub evict: bool,
-    /// The only deployment that it takes back, if the input names one.
+    /// The newest deployment that it takes back, if the input names one.
     pub from: Option<DeploymentId>,
     /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
     /// asked to drain since.
@@ -184,7 +184,7 @@ struct Restore<'a> {
     is_unrouted: bool,
     /// Whether the visitors of what is taken back go along.
     evict: bool,
-    /// The only deployment to take back, if the rollback takes back only one.
+    /// The newest deployment to take back, if the rollback takes back only what was active when it was started.
     from: Option<&'a DeploymentId>,
 }
 
@@ -242,7 +242,8 @@ impl Restore<'_> {
             .replaced_by(id)
             .into_iter()
             .filter(|group| self.routing.is_active(group) || !group.has(tags::ROLLED_BACK_AT))
-            .filter(|group| self.from.is_none_or(|from| group.deployment == *from))
+            // What is newer than the one that is taken back wins.
+            .filter(|group| self.from.is_none_or(|from| group.deployment <= *from))
             .map(|group| group.deployment.clone())
             .collect();
         replaced.sort();

@@ -810,7 +810,7 @@ async fn rules_that_an_eviction_may_be_deleting_are_not_relied_on() {
 }
 
 #[tokio::test]
-async fn a_rollback_of_one_deployment_replaces_that_one_alone() {
+async fn a_rollback_of_one_deployment_leaves_what_is_newer() {
     let aws = with_active(
         NEW,
         &[(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)],
@@ -821,6 +821,10 @@ async fn a_rollback_of_one_deployment_replaces_that_one_alone() {
         |ids: &[&str]| -> Vec<DeploymentId> { ids.iter().map(|id| id.parse().unwrap()).collect() };
     assert_eq!(output.replaced, ids(&[NEW]));
     assert_eq!(output.from, Some(NEW.parse().unwrap()));
+    // Nobody has judged what lies between, so it is no place to go back to.
+    let input = json!({"deploymentId": OLDEST, "from": NEW});
+    let output = restore(&aws, input).await.unwrap();
+    assert_eq!(output.replaced, ids(&[OLD, NEW]));
     let all = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
     assert_eq!((all.replaced, all.from), (ids(&[NEW, NEWEST]), None));
 }

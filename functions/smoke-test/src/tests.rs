@@ -269,7 +269,7 @@ fn the_domain_is_required_and_can_be_a_host() {
     let read = |domain: &str| {
         Config::read(|name| match name {
             "DOMAIN_NAME" => Some(domain.to_owned()),
-            "HEALTH_TIMEOUT_SECONDS" => None,
+            "HEALTH_TIMEOUT_SECONDS" | "WATCH_SECONDS" => None,
             _ => Some("test".to_owned()),
         })
     };

@@ -1476,6 +1476,23 @@ async fn a_rollback_of_one_deployment_takes_back_that_one() {
 }
 
 #[tokio::test]
+async fn a_rollback_of_one_deployment_does_not_go_to_one_that_lies_between() {
+    let aws = with_active(NEWEST, &[(OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)]);
+    let input = json!({
+        "rollBack": true, "replaced": [NEW, NEWEST], "replacedDeploymentId": NEWEST, "from": NEWEST,
+    });
+    let output = call(&aws, OLD, input).await.unwrap();
+    assert_eq!(output.outcome, Outcome::Switched);
+    assert_eq!(active(&aws), [OLD]);
+    let taken_back: Vec<_> = output
+        .rolled_back
+        .iter()
+        .map(|it| it.deployment_id.as_str())
+        .collect();
+    assert_eq!(taken_back, [NEW, NEWEST]);
+}
+
+#[tokio::test]
 async fn a_rollback_of_one_deployment_changes_nothing_once_another_one_is_active() {
     for active_one in [NEWEST, OLDEST] {
         let all = [(OLDEST, LIVE), (OLD, LIVE), (NEW, LIVE), (NEWEST, LIVE)];

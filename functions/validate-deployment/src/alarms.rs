@@ -35,9 +35,14 @@ pub async fn check(
                 "the alarms of `watch.alarms` may not be watched: {}",
                 error.message
             );
+            // Whoever starts a cure does not know which of them ring.
+            let accepted = match input.despite_alarms {
+                true => watch.alarms.clone(),
+                false => Vec::new(),
+            };
             return Ok(Checked {
+                accepted,
                 warning: Some(warning),
-                ..Checked::default()
             });
         }
     };

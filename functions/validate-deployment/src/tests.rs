@@ -140,7 +140,7 @@ async fn a_newer_deployment_proceeds_with_its_digest_pinned() {
             "deploymentId": ID, "settingsVersion": null, "desiredCount": 2, "parity": true, "cpu": 256, "memory": 512, "environment": {},
             "secrets": {}, "base": null, "command": null, "entryPoint": null, "stickiness": null,
             "health": {"path": "/_health", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null, "scaling": null,
-            "acceptedAlarms": [],
+            "smoke": [], "hooks": [], "approve": null, "acceptedAlarms": [],
             "watch": {"seconds": 120, "alarms": [], "errors": null, "onBreach": "rollBack"},
         })
     );
@@ -244,7 +244,7 @@ async fn the_settings_of_the_environment_are_merged_with_the_input() {
             "environment": {"A": "settings", "B": "input"}, "secrets": {"KEY": "/pulse/test/KEY"},
             "base": null, "command": ["serve"], "entryPoint": null, "stickiness": 3600,
             "health": {"path": "/up", "graceSeconds": 600, "timeoutSeconds": 600}, "release": null,
-            "scaling": {"max": 8, "cpuPercent": 60}, "acceptedAlarms": [],
+            "scaling": {"max": 8, "cpuPercent": 60}, "smoke": [], "hooks": [], "approve": null, "acceptedAlarms": [],
             "watch": {"seconds": 120, "alarms": [], "errors": null, "onBreach": "rollBack"},
         })
     );

@@ -1,7 +1,11 @@
 //! What is wrong with a deployment that is live.
 
 use aws_sdk_ecs::primitives::DateTime;
-use lifecycle::{DeploymentId, StepError, defaults, failed_tasks, stopped_task, target_group};
+use lifecycle::routing::Routing;
+use lifecycle::target_group::TargetGroup;
+use lifecycle::{
+    DeploymentId, StepError, defaults, failed_tasks, rollback_target, stopped_task, target_group,
+};
 use monitoring::{Failures, Window};
 use settings::FailedShare;
 
@@ -9,8 +13,8 @@ use crate::Look;
 
 /// What one look has found.
 pub(crate) enum Found {
-    /// That it is bad, in words with the figures that decided.
-    Breach(String),
+    /// That it is bad.
+    Breach(Breach),
     /// That it has no healthy target, at this look for the first time.
     NoHealthyTarget,
     /// Nothing.
@@ -18,6 +22,23 @@ pub(crate) enum Found {
         /// What is not watched, and why, a sentence for each.
         not_watched: Vec<String>,
     },
+}
+
+/// What is wrong with a deployment.
+pub(crate) struct Breach {
+    /// In words, with the figures that decided.
+    pub(crate) why: String,
+    /// Whether it has lost its health. Then it is left only for one that has a healthy target.
+    pub(crate) has_lost_health: bool,
+}
+
+impl Found {
+    fn breach(why: String) -> Found {
+        Found::Breach(Breach {
+            why,
+            has_lost_health: false,
+        })
+    }
 }
 
 /// What is not watched, and why.
@@ -28,14 +49,17 @@ impl Look<'_> {
     /// minutes come late.
     pub(crate) async fn breach(&self) -> Result<Found, StepError> {
         if let Some(crashes) = self.crashes().await? {
-            return Ok(Found::Breach(crashes));
+            return Ok(Found::breach(crashes));
         }
         let arn = &self.input.target_group_arn;
         let targets = target_group::health(&self.clients.elb, arn).await?;
         let targets = targets.unwrap_or_default();
         if target_group::healthy(&targets) == 0 {
             return Ok(match self.input.unhealthy_before {
-                true => Found::Breach(format!("none of its {} targets is healthy", targets.len())),
+                true => Found::Breach(Breach {
+                    why: format!("none of its {} targets is healthy", targets.len()),
+                    has_lost_health: true,
+                }),
                 false => Found::NoHealthyTarget,
             });
         }
@@ -44,7 +68,7 @@ impl Look<'_> {
         let (alarms, failures) = tokio::join!(self.alarms(), self.failures());
         for seen in [alarms, failures] {
             match seen {
-                Ok(Some(breach)) => return Ok(Found::Breach(breach)),
+                Ok(Some(breach)) => return Ok(Found::breach(breach)),
                 Ok(None) => (),
                 Err(why) => not_watched.extend(why),
             }
@@ -82,15 +106,21 @@ impl Look<'_> {
         }
         let read = monitoring::alarms(&self.clients.cloudwatch, names).await;
         let found = read.map_err(|error| vec![format!("alarms: {}", error.message)])?;
-        let ringing = found.ringing_besides(accepted);
-        if !ringing.is_empty() {
-            return Ok(Some(format!("in ALARM: {}", ringing.join(", "))));
+        let (since, before) = found.ringing_since(self.switched_at());
+        let since: Vec<_> = since
+            .filter(|name| !accepted.contains(name))
+            .cloned()
+            .collect();
+        if !since.is_empty() {
+            return Ok(Some(format!("in ALARM: {}", since.join(", "))));
         }
         let missing = found.missing.iter();
         let missing = missing.map(|name| format!("the alarm {name} does not exist any more"));
+        let before = before.filter(|name| !accepted.contains(name));
+        let before = before.map(|name| format!("the alarm {name} rang before the switch"));
         let rang = accepted.iter();
         let rang = rang.map(|name| format!("the alarm {name} rang before the deployment was made"));
-        match missing.chain(rang).collect::<Vec<_>>() {
+        match missing.chain(before).chain(rang).collect::<Vec<_>>() {
             silent if silent.is_empty() => Ok(None),
             not_watched => Err(not_watched),
         }
@@ -105,25 +135,31 @@ impl Look<'_> {
             return Ok(None);
         };
         let not_watched = |error: StepError| vec![format!("failed requests: {}", error.message)];
-        let previous = self.previous_arn().await.map_err(not_watched)?;
+        let previous = self.previous().await.map_err(not_watched)?;
         let read = monitoring::failures(
             &self.clients.cloudwatch,
             &self.config.baseline.load_balancer_arn,
             &self.input.target_group_arn,
-            previous.as_deref(),
+            previous.as_ref().map(|group| group.arn.as_str()),
             window,
         );
         let found = read.await.map_err(not_watched)?;
-        let previous = self.input.previous_deployment_id.as_ref();
+        let previous = previous.as_ref().map(|group| &group.deployment);
         Ok(too_many(&found, most, window.minutes(), previous))
     }
 
-    async fn previous_arn(&self) -> Result<Option<String>, StepError> {
-        let Some(previous) = &self.input.previous_deployment_id else {
-            return Ok(None);
+    /// The deployment that it replaced.
+    async fn previous(&self) -> Result<Option<TargetGroup>, StepError> {
+        let elb = &self.clients.elb;
+        let group = match &self.input.previous_deployment_id {
+            Some(previous) => target_group::find(elb, previous).await?,
+            // The answer of the switch that replaced it was lost.
+            None => {
+                let routing = Routing::read(elb, &self.config.baseline).await?;
+                rollback_target::previous(&routing).cloned()
+            }
         };
-        let group = target_group::find(&self.clients.elb, previous).await?;
-        Ok(group.map(|group| group.arn))
+        Ok(group)
     }
 }
 

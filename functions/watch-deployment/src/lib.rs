@@ -12,12 +12,14 @@ mod rollback;
 use lifecycle::printable::{MAX_TEXT, printable};
 use lifecycle::routing::DefaultAction;
 use lifecycle::tags::{self, Tags};
-use lifecycle::{Baseline, Clock, DeploymentId, StepError, target_group, variables};
+use lifecycle::{
+    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, target_group, variables,
+};
 use serde::{Deserialize, Serialize};
 use settings::{OnBreach, Watch, object};
 use time::{Duration, UtcDateTime};
 
-use breach::Found;
+use breach::{Breach, Found};
 
 /// The deployment to watch, and what the look before has found.
 #[derive(Debug, Clone, Deserialize)]
@@ -177,15 +179,16 @@ impl Look<'_> {
         let id = &self.input.deployment_id;
         let (default_action, tags) = self.what_is_active().await?;
         if default_action.active() != Some(id) {
-            return Ok(self.moved(&default_action, &tags, None));
+            return Ok(self.moved(&default_action, tags.as_ref(), None));
         }
-        // A rollback marks a deployment before it moves the traffic.
-        if tags.contains_key(tags::ROLLED_BACK_AT) {
+        // A rollback marks a deployment before it moves the traffic. One that has died may leave its mark.
+        let now = (self.clock)();
+        let marked = tags
+            .as_ref()
+            .and_then(|tags| tags::time(tags, tags::ROLLED_BACK_AT, now));
+        if marked.is_some_and(|at| now - at < defaults::SWITCHED_WITHIN) {
             let reason = format!("a rollback is about to take {id} back");
-            return Ok(match self.is_over() {
-                true => output(Verdict::Over, reason),
-                false => self.look_again_in(LOOK_AGAIN, reason),
-            });
+            return Ok(self.look_again_in(LOOK_CLOSELY, reason));
         }
         if self.input.watch.seconds == 0 {
             return self.prove(Vec::new()).await;
@@ -227,12 +230,13 @@ impl Look<'_> {
         (self.clock)() - Duration::seconds(self.input.watched_seconds.into())
     }
 
-    /// The default action, and the tags of the deployment as they were before it was read.
-    async fn what_is_active(&self) -> Result<(DefaultAction, Tags), StepError> {
+    /// The default action, and then the tags of the deployment, if it still exists. In this order, because a rollback
+    /// marks what it takes back before it moves the traffic.
+    async fn what_is_active(&self) -> Result<(DefaultAction, Option<Tags>), StepError> {
         let elb = &self.clients.elb;
-        let tags = tags::read_one(elb, &self.input.target_group_arn).await?;
         let default_action = DefaultAction::read(elb, &self.config.baseline).await?;
-        Ok((default_action, tags.unwrap_or_default()))
+        let tags = tags::read_one(elb, &self.input.target_group_arn).await?;
+        Ok((default_action, tags))
     }
 
     /// Notes that the deployment was found well.
@@ -251,24 +255,47 @@ impl Look<'_> {
     }
 
     /// Does what the settings say of a deployment that is bad.
-    async fn act(&self, breach: String) -> Result<Output, StepError> {
+    async fn act(&self, found: Breach) -> Result<Output, StepError> {
         let Input {
             deployment_id: id,
             watched_seconds: seconds,
             ..
         } = self.input;
-        let breach = format!("{id} was live for {seconds} s; {breach}");
+        let breach = format!("{id} was live for {seconds} s; {}", found.why);
         match self.input.watch.on_breach {
             OnBreach::Tell => {
                 let reason = format!("{breach}; traffic stays on it, as its settings say");
                 Ok(output(Verdict::Reported, reason))
             }
-            OnBreach::RollBack => self.roll_back(breach).await,
+            OnBreach::RollBack => {
+                let started = self.roll_back(&breach, found.has_lost_health).await;
+                started.or_else(|error| self.not_rolled_back(&breach, &error))
+            }
         }
     }
 
+    /// The verdict when the rollback could not be started. What may pass is tried again at the next look.
+    fn not_rolled_back(&self, breach: &str, error: &StepError) -> Result<Output, StepError> {
+        let why = format!(
+            "{breach}; its rollback could not be started: {}",
+            error.message
+        );
+        Ok(match error.name {
+            ErrorName::Transient => Output {
+                unhealthy: self.input.unhealthy_before,
+                ..self.look_again_in(LOOK_CLOSELY, why)
+            },
+            _ => output(Verdict::Unhealthy, why),
+        })
+    }
+
     /// The verdict when another deployment is active, or none. `breach` is what the watch found before.
-    fn moved(&self, default_action: &DefaultAction, tags: &Tags, breach: Option<&str>) -> Output {
+    fn moved(
+        &self,
+        default_action: &DefaultAction,
+        tags: Option<&Tags>,
+        breach: Option<&str>,
+    ) -> Output {
         let id = &self.input.deployment_id;
         let so_far = match breach {
             Some(breach) => breach.to_owned(),
@@ -279,7 +306,9 @@ impl Look<'_> {
                 format!("{so_far}; no deployment is active any more, as an operator has decided");
             return output(Verdict::Over, why);
         };
-        if active < id && tags.contains_key(tags::ROLLED_BACK_AT) {
+        // A cleanup deletes what was taken back with its visitors as soon as that has settled.
+        let is_taken_back = tags.is_none_or(|tags| tags.contains_key(tags::ROLLED_BACK_AT));
+        if active < id && is_taken_back {
             let why = match breach {
                 Some(_) => format!("{so_far}; {active} is live again"),
                 None => {

@@ -12,19 +12,24 @@ use crate::{Look, Output, Rollback, Verdict, execution_arn, output};
 
 impl Look<'_> {
     /// Starts the rollback, unless there is nothing to go back to that is healthy.
-    pub(crate) async fn roll_back(&self, breach: String) -> Result<Output, StepError> {
+    pub(crate) async fn roll_back(
+        &self,
+        breach: &str,
+        has_lost_health: bool,
+    ) -> Result<Output, StepError> {
         let id = &self.input.deployment_id;
         let routing = Routing::read(&self.clients.elb, &self.config.baseline).await?;
         if routing.default_action.active() != Some(id) {
             let (default_action, tags) = self.what_is_active().await?;
-            return Ok(self.moved(&default_action, &tags, None));
+            return Ok(self.moved(&default_action, tags.as_ref(), None));
         }
         let Some(target) = rollback_target::previous(&routing) else {
             let why =
                 format!("{breach}; it stays live, because there is no deployment to go back to");
             return Ok(output(Verdict::Unhealthy, why));
         };
-        if !self.is_better(target).await? {
+        // One without healthy targets may get fresh tasks, and no visitor waits for them while this one serves some.
+        if has_lost_health && !self.has_healthy_target(target).await? {
             let why = format!(
                 "{breach}; it stays live, because {}, to which it would go back, has no healthy target either",
                 target.deployment
@@ -53,18 +58,13 @@ impl Look<'_> {
         Ok(Output {
             rollback: Some(Rollback {
                 execution_arn,
-                breach,
+                breach: breach.to_owned(),
             }),
             ..output(Verdict::RollingBack, reason)
         })
     }
 
-    /// Whether a rollback to it would help at once. One without healthy targets may get fresh tasks, and no visitor
-    /// waits for them while this deployment serves some.
-    async fn is_better(&self, target: &TargetGroup) -> Result<bool, StepError> {
-        if !self.input.unhealthy_before {
-            return Ok(true);
-        }
+    async fn has_healthy_target(&self, target: &TargetGroup) -> Result<bool, StepError> {
         let elb = &self.clients.elb;
         let targets = target_group::health(elb, &target.arn).await?;
         Ok(target_group::healthy(&targets.unwrap_or_default()) > 0)
@@ -88,7 +88,7 @@ impl Look<'_> {
         }
         let (default_action, tags) = self.what_is_active().await?;
         if default_action.active() != Some(&self.input.deployment_id) {
-            return Ok(self.moved(&default_action, &tags, Some(breach)));
+            return Ok(self.moved(&default_action, tags.as_ref(), Some(breach)));
         }
         let why = match execution.cause() {
             Some(cause) => format!("its rollback failed: {cause}"),

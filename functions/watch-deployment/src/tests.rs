@@ -461,8 +461,11 @@ async fn what_another_rollback_took_back_is_not_rolled_back_again() {
         crash(state, 5);
     });
     // Marked, and traffic has not moved yet.
-    assert_eq!(look(&aws, 20).await.verdict, Verdict::Watching);
-    assert_eq!(look(&aws, 120).await.verdict, Verdict::Over);
+    for seconds in [20, 120] {
+        let output = look(&aws, seconds).await;
+        assert_eq!(output.verdict, Verdict::Watching, "{output:?}");
+    }
+    assert!(rollbacks(&aws).is_empty());
     aws.with(|state| state.activate(OLD));
     let output = look(&aws, 20).await;
     assert_eq!(output.verdict, Verdict::RolledBack);
@@ -471,6 +474,117 @@ async fn what_another_rollback_took_back_is_not_rolled_back_again() {
         "{output:?}"
     );
     assert!(rollbacks(&aws).is_empty());
+}
+
+#[tokio::test]
+async fn the_mark_of_a_rollback_that_has_died_does_not_end_the_watch() {
+    let aws = with(|state| {
+        state.tag(BAD, tags::ROLLED_BACK_AT, "2025-10-27T12:14:00Z");
+        crash(state, 5);
+        crash(state, 5);
+    });
+    assert_eq!(look(&aws, 20).await.verdict, Verdict::RollingBack);
+}
+
+#[tokio::test]
+async fn a_breach_is_reported_although_its_rollback_cannot_be_started() {
+    let crashed = || {
+        with(|state| {
+            crash(state, 5);
+            crash(state, 5);
+        })
+    };
+    for (code, verdict) in [
+        ("AccessDeniedException", Verdict::Unhealthy),
+        ("StateMachineDoesNotExist", Verdict::Unhealthy),
+        // Tried again at the next look.
+        ("ThrottlingException", Verdict::Watching),
+    ] {
+        let aws = crashed();
+        aws.on("StartExecution").fails(code);
+        let output = look(&aws, 20).await;
+        assert_eq!(output.verdict, verdict, "{output:?}");
+        for words in ["2 tasks stopped", "could not be started", code] {
+            assert!(output.reason.contains(words), "{output:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn crashes_are_left_for_a_version_that_needs_fresh_tasks_and_lost_health_is_not() {
+    let aws = with(|state| {
+        state.fail_health_checks(BAD);
+        state.fail_health_checks(OLD);
+        crash(state, 5);
+        crash(state, 5);
+    });
+    let output = look_with(&aws, 25, json!({"unhealthyBefore": true}))
+        .await
+        .unwrap();
+    assert_eq!(output.verdict, Verdict::RollingBack, "{output:?}");
+}
+
+#[tokio::test]
+async fn an_alarm_that_rang_before_the_switch_is_not_charged_to_the_version() {
+    let watch = json!({"seconds": 120, "alarms": ["errors"], "onBreach": "rollBack"});
+    // The switch was 20 s ago.
+    for (ago, verdict) in [(21, Verdict::Watching), (20, Verdict::RollingBack)] {
+        let aws = with(|state| {
+            state
+                .alarms
+                .insert("errors".into(), format!("ALARM since {}", NOW - ago));
+        });
+        let output = look_with(&aws, 20, json!({"watch": watch})).await.unwrap();
+        assert_eq!(output.verdict, verdict, "{output:?}");
+        let said = output
+            .not_watched
+            .iter()
+            .any(|it| it.contains("rang before the switch"));
+        assert_eq!(said, verdict == Verdict::Watching, "{output:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_answer_of_the_switch_it_is_compared_with_what_it_would_go_back_to() {
+    let watch =
+        json!({"seconds": 600, "errors": {"percent": 5, "atLeast": 20}, "onBreach": "rollBack"});
+    let aws = with(|state| {
+        for id in [BAD, OLD] {
+            publish(state, "RequestCount", &of_group(id), 100.0, (-60, 9.0));
+            publish(
+                state,
+                "HTTPCode_Target_5XX_Count",
+                &of_group(id),
+                30.0,
+                (-60, 9.0),
+            );
+        }
+    });
+    let lost = json!({"watch": watch, "previousDeploymentId": null});
+    let output = look_with(&aws, 320, lost).await.unwrap();
+    assert_eq!(
+        output.verdict,
+        Verdict::Watching,
+        "both are equally bad: {output:?}"
+    );
+}
+
+#[tokio::test]
+async fn one_that_was_taken_back_and_deleted_since_was_taken_back() {
+    let name = format!("watch-{BAD}");
+    let aws = with(|state| {
+        let execution = state.add_execution_of(ROLLBACK_MACHINE_ARN, &name, "{}");
+        execution["status"] = "SUCCEEDED".into();
+        state.activate(OLD);
+        state.target_groups.retain(|group| group.name != BAD);
+        state
+            .rules
+            .retain(|rule| !rule.tags.values().any(|value| value == BAD));
+    });
+    let arn = execution_arn(ROLLBACK_MACHINE_ARN, &name);
+    let follow = json!({"rollback": {"executionArn": arn, "breach": "it crashed"}});
+    let output = look_with(&aws, 40, follow).await.unwrap();
+    assert_eq!(output.verdict, Verdict::RolledBack, "{output:?}");
 }
 
 #[tokio::test]

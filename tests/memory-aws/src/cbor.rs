@@ -34,7 +34,7 @@ fn to_json(value: Cbor) -> Value {
     }
 }
 
-/// JSON as a body. The numbers in a field `Timestamps` are points in time.
+/// JSON as a body. The numbers in fields whose names end in `Timestamp` or `Timestamps` are points in time.
 ///
 /// # Panics
 /// Never: memory has room for it.
@@ -64,7 +64,7 @@ fn from_json(value: &Value, is_time: bool) -> Cbor {
             let entry = |(name, value): (&String, &Value)| {
                 (
                     Cbor::Text(name.clone()),
-                    from_json(value, name == "Timestamps"),
+                    from_json(value, name.ends_with("Timestamp") || name == "Timestamps"),
                 )
             };
             Cbor::Map(entries.iter().map(entry).collect())

@@ -38,7 +38,15 @@ fn describe_alarms(state: &mut State, params: &Value) -> Answer {
             .iter()
             .filter(|(name, _)| is_wanted(kind) && is_of_kind(name));
         let asked = known.filter(|(name, _)| asked.iter().any(|it| it == name.as_str()));
-        let shown = asked.map(|(name, value)| json!({"AlarmName": name, "StateValue": value}));
+        let shown = asked.map(|(name, value)| {
+            let (value, since) = value.split_once(" since ").unwrap_or((value, ""));
+            let since: Option<i64> = since.parse().ok();
+            let mut alarm = json!({"AlarmName": name, "StateValue": value});
+            if let Some(since) = since {
+                alarm["StateTransitionedTimestamp"] = since.into();
+            }
+            alarm
+        });
         shown.collect::<Vec<_>>()
     };
     Ok(json!({"MetricAlarms": all("MetricAlarm"), "CompositeAlarms": all("CompositeAlarm")}))

@@ -210,7 +210,7 @@ pub struct State {
     pub previous_secrets: Tags,
     /// The parameters of Parameter Store, by name.
     pub parameters: BTreeMap<String, Value>,
-    /// The state of each alarm of CloudWatch, by name.
+    /// The state of each alarm of CloudWatch, by name: `ALARM`, or `ALARM since 1761568000`.
     pub alarms: BTreeMap<String, String>,
     /// The sums of each metric: its name and the values of its dimensions in alphabetical order, separated by spaces;
     /// each with the second at which its minute begins.

@@ -2,7 +2,8 @@ use super::*;
 use time::macros::utc_datetime;
 
 fn window(from: UtcDateTime, to: UtcDateTime) -> Option<Window> {
-    Some(Window { from, to })
+    let switched = utc_datetime!(2025-10-27 12:00:00);
+    Some(Window { from, to, switched })
 }
 
 #[test]
@@ -35,4 +36,13 @@ fn without_requests_nothing_has_failed() {
     assert_eq!(Requests::default().failed_percent(), 0.0);
     let none = Requests::default();
     assert!(!none.are_worse(1, 1, &none));
+}
+
+#[test]
+fn what_a_few_requests_met_is_no_comparison() {
+    let requests = |all, failed| Requests { all, failed };
+    let bad = requests(1_000.0, 600.0);
+    assert!(bad.are_worse(5, 50, &requests(1.0, 1.0)));
+    assert!(bad.are_worse(5, 50, &requests(49.0, 49.0)));
+    assert!(!bad.are_worse(5, 50, &requests(50.0, 20.0)));
 }

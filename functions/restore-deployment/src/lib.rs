@@ -10,6 +10,7 @@
 //! belongs to this rollback.
 
 mod target;
+mod unfinished;
 
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
 use lifecycle::aws_error::found;
@@ -17,7 +18,7 @@ use lifecycle::executions::{Execution, Started};
 use lifecycle::routing::{self, Routing};
 use lifecycle::sdk::Clients;
 use lifecycle::service::newest_rollout;
-use lifecycle::tags::{self, Tags};
+use lifecycle::tags::{self, RolledBack, Tags};
 use lifecycle::target_group::TargetGroup;
 use lifecycle::{
     Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, input, service, target_group,
@@ -70,6 +71,9 @@ pub struct Output {
     pub evict: bool,
     /// The newest deployment that it takes back, if the input names one.
     pub from: Option<DeploymentId>,
+    /// What an earlier rollback to it has taken back without the visitors. It is active already, and all that is left to do
+    /// is to take them along.
+    pub left_pinned: Vec<RolledBack>,
     /// The tag that keeps the target from being drained, by which the switch knows that its tasks were not
     /// asked to drain since.
     pub restoring_since: Option<String>,
@@ -77,7 +81,8 @@ pub struct Output {
     pub reason: String,
 }
 
-/// Chooses the deployment, tags it, and starts fresh tasks where they are needed.
+/// Chooses the deployment, tags it, and starts fresh tasks where they are needed. If the named one is active, and visitors
+/// of what an earlier rollback to it took back are still pinned there, they are all that is left.
 ///
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
@@ -123,6 +128,15 @@ pub async fn run(
         }
         _ => None,
     };
+    let evict = input.evict.unwrap_or(true);
+    if let Some(active) = routing.active().filter(|it| Some(&it.deployment) == named)
+        && evict
+    {
+        let left_pinned = unfinished::left_pinned(&routing);
+        if !left_pinned.is_empty() {
+            return finish(clients, baseline, active, left_pinned).await;
+        }
+    }
     let group = target::choose(&routing, unrouted.as_ref(), named)?;
     let restore = Restore {
         clients,
@@ -132,7 +146,7 @@ pub async fn run(
         group,
         execution: execution.as_ref().map(Execution::name),
         is_unrouted: unrouted.is_some(),
-        evict: input.evict.unwrap_or(true),
+        evict,
         from: input.from.as_ref(),
     };
     restore
@@ -157,6 +171,42 @@ fn refuse_if_not_needed(routing: &Routing, input: &Input) -> Result<(), StepErro
     };
     let why = format!("{from} is not to be taken back: {is_active}; nothing was changed");
     Err(StepError::new(ErrorName::RollbackNotNeeded, why))
+}
+
+/// The answer of a rollback to what is active already, whose visitors are still to be taken along.
+async fn finish(
+    clients: &Clients,
+    baseline: &Baseline,
+    active: &TargetGroup,
+    left_pinned: Vec<RolledBack>,
+) -> Result<Output, StepError> {
+    let id = &active.deployment;
+    let service = service::find(&clients.ecs, baseline, id).await?;
+    let desired_count = service.map_or(0, |service| service.desired_count());
+    let left: Vec<_> = left_pinned
+        .iter()
+        .map(|it| it.deployment_id.as_str())
+        .collect();
+    let reason = format!(
+        "{id} is active already, and only visitors of {} are still to be taken along",
+        left.join(", ")
+    );
+    Ok(Output {
+        deployment_id: id.clone(),
+        target_group_arn: active.arn.clone(),
+        desired_count: u32::try_from(desired_count).unwrap_or_default(),
+        restored: false,
+        unrouted: false,
+        pinned: true,
+        was_rolled_back: false,
+        replaced_deployment_id: None,
+        replaced: Vec::new(),
+        evict: true,
+        from: None,
+        left_pinned,
+        restoring_since: None,
+        reason,
+    })
 }
 
 /// The tasks that a rollback goes to.
@@ -260,6 +310,7 @@ impl Restore<'_> {
             replaced,
             evict: self.evict,
             from: self.from.cloned(),
+            left_pinned: Vec::new(),
             // Not that of a rollback which has begun since.
             restoring_since: tags
                 .get(tags::RESTORING_SINCE)

@@ -110,6 +110,7 @@ async fn a_warm_previous_one_is_ready_as_it_is() {
                 replaced: vec![NEW.parse().unwrap()],
                 evict: true,
                 from: None,
+                left_pinned: Vec::new(),
                 restoring_since: Some("2025-10-27T12:30:00Z by rollback-1".into()),
                 reason: format!("{OLD} is warm"),
             }
@@ -567,6 +568,7 @@ fn the_answer_is_as_documented() {
         replaced: vec![NEW.parse().unwrap()],
         evict: true,
         from: None,
+        left_pinned: Vec::new(),
         restoring_since: Some("2025-10-27T12:30:00Z".into()),
         reason: "why".into(),
     };
@@ -575,7 +577,7 @@ fn the_answer_is_as_documented() {
         json!({
             "deploymentId": OLD, "targetGroupArn": group_arn(OLD), "desiredCount": 2,
             "restored": true, "unrouted": false, "pinned": false, "wasRolledBack": true, "replacedDeploymentId": null,
-            "replaced": [NEW], "evict": true, "from": null,
+            "replaced": [NEW], "evict": true, "from": null, "leftPinned": [],
             "restoringSince": "2025-10-27T12:30:00Z", "reason": "why"
         })
     );
@@ -745,6 +747,94 @@ async fn visitors_go_along_unless_the_input_says_otherwise() {
     let error = restore(&aws, json!({"evict": "no"})).await.unwrap_err();
     assert_eq!(error.name, ErrorName::InvalidInput);
     assert!(error.message.contains("`evict`"), "{error}");
+}
+
+/// A rollback to OLD has taken the others back, and left their visitors.
+fn without_eviction() -> MemoryAws {
+    let marks = [LIVE, &[tags::ROLLED_BACK_AT]].concat();
+    with_active(
+        OLD,
+        &[
+            (OLDEST, &marks),
+            (OLD, LIVE),
+            (NEW, &marks),
+            (NEWEST, &marks),
+        ],
+    )
+}
+
+#[tokio::test]
+async fn a_rollback_to_what_is_active_takes_the_visitors_along_that_an_earlier_one_left() {
+    let aws = without_eviction();
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    let left: Vec<_> = output
+        .left_pinned
+        .iter()
+        .map(|it| it.deployment_id.as_str())
+        .collect();
+    assert_eq!(left, [NEW, NEWEST]);
+    let marks = output
+        .left_pinned
+        .iter()
+        .map(|it| it.rolled_back_at.as_str());
+    assert!(marks.eq(["2025-10-27T12:25:00Z"; 2]));
+    assert_eq!(
+        (output.deployment_id.as_str(), output.desired_count),
+        (OLD, 3)
+    );
+    assert_eq!(output.replaced, []);
+    for id in [NEW, NEWEST] {
+        assert!(output.reason.contains(id), "{output:?}");
+    }
+    assert_eq!(aws.changes(), [""; 0]);
+    let value = serde_json::to_value(&output).unwrap();
+    let left = json!({"deploymentId": NEW, "rolledBackAt": "2025-10-27T12:25:00Z"});
+    assert_eq!(value["leftPinned"][0], left);
+}
+
+#[tokio::test]
+async fn a_rollback_to_what_is_active_is_refused_if_no_visitor_is_left_or_they_may_stay() {
+    type Change = fn(&mut State);
+    let everybody_went: Change = |state| {
+        let is_pin =
+            |rule: &memory_aws::Rule| rule.tags != own_tags(NEW) && rule.tags != own_tags(NEWEST);
+        state.rules.retain(is_pin);
+    };
+    let changes: [(Change, Value); 5] = [
+        (|_| {}, json!({"deploymentId": OLD, "evict": false})),
+        (everybody_went, json!({"deploymentId": OLD})),
+        (
+            |state| {
+                for id in [NEW, NEWEST] {
+                    state.tag(id, tags::DELETING_SINCE, "2025-10-27T12:25:00Z");
+                }
+            },
+            json!({"deploymentId": OLD}),
+        ),
+        (
+            |state| {
+                for id in [NEW, NEWEST] {
+                    state.group(id).tags.remove(tags::LIVE_SINCE);
+                }
+            },
+            json!({"deploymentId": OLD}),
+        ),
+        (
+            |state| {
+                for id in [NEW, NEWEST] {
+                    state.group(id).tags.remove(tags::ROLLED_BACK_AT);
+                }
+            },
+            json!({"deploymentId": OLD}),
+        ),
+    ];
+    for (change, input) in changes {
+        let aws = without_eviction();
+        aws.with(change);
+        let error = restore(&aws, input).await.unwrap_err();
+        assert_eq!(error.name, ErrorName::NoRollbackTarget);
+        assert!(error.message.contains("already active"), "{error}");
+    }
 }
 
 #[tokio::test]

@@ -145,13 +145,7 @@ impl Exploration<'_> {
         let taken_back = marked
             .map(|(deployment, _): (Deployment, _)| 1 << deployment)
             .sum();
-        matches!(plan, Plan::TakeAlong(_)).then_some(Rollback {
-            replaced: taken_back,
-            active: None,
-            was_rolled_back: false,
-            is_marked: false,
-            taken_back,
-        })
+        matches!(plan, Plan::TakeAlong(_)).then(|| Rollback::that_has_taken_back(taken_back))
     }
 
     fn begin(&mut self, plan: Plan, work: Work, rollback: Option<Rollback>) -> Stage {
@@ -619,6 +613,11 @@ impl Exploration<'_> {
                 } else {
                     self.invoke(state, execution, Work::Switching)
                 }
+            }
+            Ending::LeftPinned(taken_back) => {
+                let rollback = Rollback::that_has_taken_back(taken_back);
+                state.executions[execution].rollback = Some(rollback);
+                self.invoke(state, execution, Work::Evicting)
             }
             Ending::Asked => Stage::Asking(state.executions[execution].listed),
             Ending::Deleting => Stage::Waiting(if self.scenario.undo_waits {

@@ -46,6 +46,8 @@ pub enum Invocation {
         deployment: Deployment,
         /// Whether it is asked again when its mark is so old that every eviction that has not seen it is over.
         is_late: bool,
+        /// Whether visitors go along.
+        evicts: bool,
     },
     /// `evict-visitors`.
     Evict {
@@ -84,6 +86,17 @@ pub struct Rollback {
 }
 
 impl Rollback {
+    /// One that has switched, and has only visitors left to take along.
+    pub(crate) fn that_has_taken_back(taken_back: u8) -> Rollback {
+        Rollback {
+            replaced: taken_back,
+            active: None,
+            was_rolled_back: false,
+            is_marked: false,
+            taken_back,
+        }
+    }
+
     /// What the machine knows after another look at the target: all but the mark stays as the rollback found it when
     /// it began.
     pub(crate) fn after(self, again: Rollback) -> Rollback {
@@ -145,6 +158,8 @@ pub enum Ending {
         pinned: bool,
         rollback: Rollback,
     },
+    /// The target of a rollback is active, and only visitors of these, as bits, are left to be taken along.
+    LeftPinned(u8),
     /// With an error of that name.
     Failed(&'static str),
 }
@@ -218,14 +233,18 @@ async fn run(invocation: Invocation, clients: Clients) -> Ending {
         Invocation::Restore {
             deployment,
             is_late,
+            evicts,
         } => {
             let now = match is_late {
                 true => RESTORED_AT + SWITCH_IN_FLIGHT,
                 false => RESTORED_AT,
             };
             // Without the execution's name, which tells the tags of two rollbacks to one deployment apart.
-            let input = serde_json::json!({"deploymentId": id(deployment)});
+            let input = serde_json::json!({"deploymentId": id(deployment), "evict": evicts});
             match restore_deployment::run(&clients, &baseline, &|| now, input).await {
+                Ok(output) if !output.left_pinned.is_empty() => {
+                    Ending::LeftPinned(taken_back(&output.left_pinned))
+                }
                 Ok(output) => Ending::Restored {
                     unrouted: output.unrouted,
                     fresh: output.restored,

@@ -102,6 +102,7 @@ impl Plan {
             Work::Restoring { is_late } => Invocation::Restore {
                 deployment,
                 is_late,
+                evicts: self.evicts(),
             },
             Work::Evicting => Invocation::Evict {
                 deployment,

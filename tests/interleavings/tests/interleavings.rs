@@ -331,6 +331,7 @@ fn visitors_go_along_whatever_else_runs() {
         ("take along, evict", Plan::Evict(1)),
         ("take along, switch", Plan::Deploy(2)),
         ("take along, the same again", Plan::TakeAlong(0)),
+        ("take along, the rollback again", Plan::Evict(0)),
     ] {
         holds(&taking_along(name, &[other]));
     }

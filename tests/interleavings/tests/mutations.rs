@@ -424,6 +424,7 @@ fn invokes(plan: Plan, of: fn(&Invocation) -> bool) -> bool {
             Invocation::Restore {
                 deployment,
                 is_late: false,
+                evicts: true,
             },
             Invocation::TakeBack {
                 deployment,

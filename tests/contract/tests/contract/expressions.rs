@@ -744,6 +744,44 @@ fn no_failure_to_get_more_tasks_or_to_evict_stops_a_rollback() {
     }
 }
 
+/// One deployment keeps its visitors, and those of the other go along.
+#[test]
+fn what_was_evicted_is_reported_beside_what_was_not() {
+    let machine = machine("rollback");
+    let marks = ["test-2", "test-3"].map(|id| json!({"deploymentId": id, "rolledBackAt": "then"}));
+    for (other, kept, reason) in [
+        (
+            json!({"Error": "AccessDeniedError", "Cause": "it did"}),
+            false,
+            "AccessDeniedError: it did",
+        ),
+        (
+            json!({"evicted": [], "kept": ["test-3 is protected"]}),
+            true,
+            "test-3 is protected",
+        ),
+    ] {
+        let answers = json!({
+            "SwitchTraffic": {"rolledBack": marks},
+            "EvictVisitors": [{"evicted": ["test-2"], "kept": []}, other],
+        });
+        let (ending, output, run) = run(&machine, &answers);
+        assert_eq!(
+            (ending.as_str(), &output["evicted"]),
+            ("Succeeded", &json!(["test-2"]))
+        );
+        let why = output["evictionReason"].as_str().unwrap();
+        assert_eq!(why == reason, kept, "{why}");
+        assert!(why.contains(reason), "{why}");
+        assert_eq!(
+            why.contains("start the rollback with test-1 once more"),
+            !kept,
+            "{why}"
+        );
+        assert_eq!(run.events.last().unwrap()["Detail"]["evicted"], 1);
+    }
+}
+
 /// A switch that fails may or may not have moved traffic. Every other failure has moved none.
 #[test]
 fn only_a_failed_switch_leaves_open_where_traffic_is() {

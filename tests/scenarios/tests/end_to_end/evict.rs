@@ -60,7 +60,7 @@ async fn a_rollback_takes_visitors_along_and_one_back_to_that_version_makes_its_
     traffic.next_phase();
 
     // Taken back once more, it is deleted without draining, and its sockets close.
-    visitors_go_along(&env, &bad, &good).await?;
+    visitors_whom_a_rollback_has_left_go_along_with_the_next(&env, &bad, &good).await?;
     traffic.next_phase();
     traffic.each_is_answered(5).await?;
     let plan = env.plan().await?;
@@ -101,6 +101,10 @@ async fn visitors_go_along(env: &TestEnvironment, bad: &str, good: &str) -> Resu
     assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
     assert_eq!(ended.output["evicted"], json!([bad]), "{}", ended.output);
     assert_eq!(ended.output["evictionReason"], json!(null));
+    they_have_moved(env, bad, good).await
+}
+
+async fn they_have_moved(env: &TestEnvironment, bad: &str, good: &str) -> Result<()> {
     env.reaches_visitors(good).await?;
     let visitor = Visitor::of(env)?;
     let pins = [Pin::Cookie(bad.to_owned()), Pin::Header(bad.to_owned())];
@@ -139,6 +143,27 @@ async fn a_rollback_that_may_not_evict_is_done_and_says_so(
     let visitor = Visitor::of(env)?;
     let pinned = visitor.visit(&Pin::Cookie(bad.to_owned())).await?;
     assert_eq!(pinned.deployment, bad);
+    Ok(())
+}
+
+/// The same rollback once more takes along those whom the first one has left.
+async fn visitors_whom_a_rollback_has_left_go_along_with_the_next(
+    env: &TestEnvironment,
+    bad: &str,
+    good: &str,
+) -> Result<()> {
+    let first = env.run("rollback", &json!({"evict": false})).await?;
+    assert_eq!(first.output["evicted"], json!([]), "{}", first.output);
+    env.age_switches().await?;
+    let again = json!({"deploymentId": good});
+    let ended = env.run("rollback", &again).await?;
+    assert_eq!(ended.ending(), "Succeeded", "{}", ended.cause);
+    assert_eq!(ended.output["evicted"], json!([bad]), "{}", ended.output);
+    assert_eq!(ended.entered("SwitchTraffic"), None);
+    they_have_moved(env, bad, good).await?;
+    let third = env.run("rollback", &again).await?;
+    assert_eq!(third.ending(), "Refused");
+    assert!(third.cause.contains("already active"), "{}", third.cause);
     Ok(())
 }
 

@@ -362,14 +362,14 @@ async fn a_version_that_does_not_answer_shows_in_what_the_load_balancer_answers(
                 "RequestCount",
                 "app/test-alb/1",
                 100.0,
-                (-360, 100.0),
+                (-420, 100.0),
             );
             publish(
                 state,
                 "HTTPCode_ELB_504_Count",
                 "app/test-alb/1",
                 failed,
-                (-360, before),
+                (-420, before),
             );
         })
     };

@@ -19,7 +19,7 @@ use crate::template::{Statement, Template, strings};
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoncloudwatch.html>,
 /// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_awsstepfunctions.html>;
 /// those of log delivery are in <https://docs.aws.amazon.com/step-functions/latest/dg/cw-logs.html>.
-const TIED_TO_NO_RESOURCE: [&str; 30] = [
+const TIED_TO_NO_RESOURCE: [&str; 31] = [
     "application-autoscaling:DescribeScalableTargets",
     "application-autoscaling:DescribeScalingPolicies",
     "cloudwatch:DescribeAlarms",

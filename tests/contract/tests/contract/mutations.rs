@@ -487,7 +487,7 @@ mistakes! {
     a_machine_that_may_run_any_function: pipeline::machines, PIPELINE,
         "function:${Environment}-hook-*" => "function:*", "function:*";
     an_approval_that_outlasts_its_machine: limits::deadlines, MACHINE,
-        "\"TimeoutSeconds\": 79200" => "\"TimeoutSeconds\": 72000", "deploy: an execution may take";
+        "\"TimeoutSeconds\": 86400" => "\"TimeoutSeconds\": 72000", "deploy: an execution may take";
     a_wait_that_nothing_ends: machines::approvals, MACHINE,
         "\"AwaitApproval\": {" => "\"AwaitAnswer\": {", "nothing ends the wait of AwaitAnswer";
     a_wait_without_a_token: machines::approvals, MACHINE,

@@ -14,7 +14,8 @@ use crate::settings::put;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_candidate_passes_what_the_settings_ask_of_it_or_is_undone() -> Result<()> {
-    let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
+    let parameters = format!("CleanupState=DISABLED HookFunctionArns={LISTED}");
+    let env = TestEnvironment::deploy_with_parameters(&parameters).await?;
     env.deploy_live(&[]).await?;
     smoke_tests(&env).await?;
     hooks(&env).await?;

@@ -56,9 +56,10 @@ async fn is_taken_back(env: &TestEnvironment, id: &str, words: &[&str]) -> Resul
     let ended = env.wait_for_deployment(id).await?;
     ensure!(
         ended.ending() == "RolledBack",
-        "{}: {}",
+        "{}: {} {}",
         ended.ending(),
-        ended.cause
+        ended.cause,
+        ended.output
     );
     for words in words {
         ensure!(
@@ -274,7 +275,7 @@ async fn alarms(env: &TestEnvironment, live: &str) -> Result<()> {
     assert_eq!(cure.output["notWatched"], not_watched);
     assert!(env.tags(id).await?.contains_key("pulse:proven-at"));
 
-    watch(env, json!({"alarms": ["gone"]})).await?;
+    watch(env, json!({"seconds": 60, "alarms": ["gone"]})).await?;
     let before = env.cloud.calls().newest();
     let refused = env.push_and_wait(&[]).await?;
     assert_eq!(refused.ending(), "Refused", "{}", refused.cause);
@@ -345,9 +346,10 @@ async fn a_version_of_which_a_third_of_the_answers_are_errors_is_taken_back_with
 -> Result<()> {
     let env = TestEnvironment::deploy_for_cleanups_by_hand().await?;
     let good = env.deploy_live(&[]).await?.name;
+    // An hour for the machine, whose waits are a tenth of AWS's, and six minutes for CloudWatch.
     watch(
         &env,
-        json!({"seconds": 900, "errors": {"percent": 5, "atLeast": 50}}),
+        json!({"seconds": 3600, "errors": {"percent": 5, "atLeast": 50}}),
     )
     .await?;
     let turns_bad = TurnsBad::into("fail")?;

@@ -8,7 +8,7 @@ use crate::printable::printable;
 use crate::{ErrorName, StepError};
 
 /// The maximum number of characters of the payload that a refusal shows.
-const MAX_SHOWN: usize = 400;
+const MAX_SHOWN: usize = 640;
 /// The maximum number of characters of a field's path that are shown.
 const MAX_PATH: usize = 100;
 

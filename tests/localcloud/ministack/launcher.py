@@ -514,6 +514,19 @@ def publish_as_role(resource, input_data):
         raise stepfunctions._ExecutionError(f"SNS.{code[1]}Exception", failed.cause) if code else failed
 
 
+def keeping_its_key(change):
+    """A topic of a template with the key that it is encrypted with, which MiniStack forgets."""
+    def changed(*arguments, **named):
+        answer = change(*arguments, **named)
+        properties = [it for it in arguments if isinstance(it, dict)][-1]
+        if (topic := sns._topics.get(answer[0])) and (key := properties.get("KmsMasterKeyId")):
+            topic.setdefault("attributes", {})["KmsMasterKeyId"] = key
+        return answer
+    return changed
+
+
+topics = provisioners._RESOURCE_HANDLERS["AWS::SNS::Topic"]
+topics.update({step: keeping_its_key(topics[step]) for step in ("create", "update")})
 stepfunctions._execute_task = execute_task_as_role
 stepfunctions._call_lambda = call_lambda_as_role
 stepfunctions._SERVICE_DISPATCH[PUT_EVENTS] = put_events_as_role

@@ -16,6 +16,7 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use aws_sdk_elasticloadbalancingv2::types::Rule;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -132,6 +133,7 @@ impl FaultRunner {
         }
         match workflow {
             Workflow::Rollback | Workflow::Restore => rollback::run(self, case).await,
+            Workflow::Evict => rollback::evict(self, case).await,
             Workflow::Cleanup => cleanup::run(self, case).await,
             Workflow::Deploy | Workflow::Undo | Workflow::Push => {
                 deployment::run(self, case, meanwhile).await
@@ -143,6 +145,22 @@ impl FaultRunner {
     async fn deploy_another(&mut self) -> anyhow::Result<()> {
         let live = self.env.deploy_live(&[]).await?.name;
         self.others.push(std::mem::replace(&mut self.active, live));
+        Ok(())
+    }
+
+    /// Deletes a rule that pins visitors to the deployment.
+    async fn delete_a_rule(&self, id: &str) -> anyhow::Result<()> {
+        let elb = &self.env.elb;
+        let listed = elb
+            .describe_rules()
+            .listener_arn(&self.listener)
+            .send()
+            .await?;
+        let is_its =
+            |rule: &&Rule| rule.is_default() != Some(true) && format!("{rule:?}").contains(id);
+        let mut rules = listed.rules().iter().filter(is_its);
+        let rule = rules.next().and_then(Rule::rule_arn).context("no rule")?;
+        elb.delete_rule().rule_arn(rule).send().await?;
         Ok(())
     }
 
@@ -182,7 +200,8 @@ impl FaultRunner {
             let drains = item["action"] == "drain" && draining.contains(&id);
             item["action"] != "keep" && !drains
         });
-        Ok(due.map(Value::to_string).collect())
+        let missing = Some(&plan["missingRules"]).filter(|missing| !missing.is_null());
+        Ok(due.chain(missing).map(Value::to_string).collect())
     }
 
     /// Deletes a deployment by the step `delete-deployment`; returns what remains of it.

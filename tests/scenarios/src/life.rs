@@ -51,6 +51,8 @@ pub struct Life {
     pub answered: (usize, usize),
     /// How many times pinned visitors arrived.
     pub arrivals: usize,
+    /// How many of them went along with a rollback.
+    pub moved: usize,
     /// Memory and processes over time.
     pub usage: Usage,
     /// Everything that must not happen.
@@ -110,9 +112,11 @@ async fn live_on(env: &TestEnvironment, seed: u64, length: Duration) -> anyhow::
 
     life.endings = records.endings.clone();
     life.arrivals = stays.arrivals;
+    life.moved = stays.moved.len();
     life.answered = (tally.answers(), stays.answers);
     life.wrong.extend(records.wrong.iter().cloned());
-    life.wrong.extend(stays.wrong(&records.restored));
+    life.wrong
+        .extend(stays.wrong(&records.restored, &records.evicted));
     life.wrong.extend(watched.wrong);
     life.wrong.extend(tally.failed);
     let never_live = tally.answered.keys().map(|(_, id)| id);
@@ -165,17 +169,15 @@ async fn operate(
             records.started(started.execution_arn, Started::Again(id));
             Ok(())
         }
-        Operation::Rollback => start(env, "rollback", &json!({"evict": false}), records).await,
+        Operation::Rollback => {
+            let input = json!({"evict": draw.evicts()});
+            start(env, "rollback", &input, records).await
+        }
         Operation::RollbackTo => {
             let lived: Vec<_> = records.lived.iter().rev().take(6).cloned().collect();
             let to = &lived[draw.index(lived.len())];
-            start(
-                env,
-                "rollback",
-                &json!({"deploymentId": to, "evict": false}),
-                records,
-            )
-            .await
+            let input = json!({"deploymentId": to, "evict": draw.evicts()});
+            start(env, "rollback", &input, records).await
         }
         Operation::CleanUp => start(env, "cleanup", &json!({}), records).await,
     }
@@ -267,8 +269,8 @@ impl fmt::Display for Life {
         let (new, pinned) = self.answered;
         writeln!(
             f,
-            "{new} requests of new visitors and {pinned} of pinned ones, who arrived {} times",
-            self.arrivals
+            "{new} requests of new visitors and {pinned} of pinned ones, who arrived {} times and went along {} times",
+            self.arrivals, self.moved
         )?;
         write!(f, "{}", self.usage)?;
         for wrong in &self.wrong {

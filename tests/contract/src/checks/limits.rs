@@ -344,7 +344,7 @@ fn retriers(state: &Value) -> impl Iterator<Item = &Value> {
 
 /// The longest waits before each try of a retrier, in seconds. AWS's own defaults are for fields that are
 /// not set: <https://docs.aws.amazon.com/step-functions/latest/dg/concepts-error-handling.html>
-fn waits_of(retrier: &Value) -> impl Iterator<Item = f64> {
+pub(super) fn waits_of(retrier: &Value) -> impl Iterator<Item = f64> {
     let number = |field: &str, default: f64| retrier[field].as_f64().unwrap_or(default);
     let (first, rate) = (number("IntervalSeconds", 1.0), number("BackoffRate", 2.0));
     let longest = number("MaxDelaySeconds", f64::MAX);

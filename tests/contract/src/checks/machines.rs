@@ -5,12 +5,14 @@ use std::sync::LazyLock;
 
 use anyhow::Result;
 use lifecycle::ErrorName;
+use lifecycle::defaults::SWITCH_ANNOUNCED;
 use petgraph::algo::dominators;
 use petgraph::graphmap::DiGraphMap;
 use petgraph::visit::{Dfs, Walker};
 use regex::Regex;
 use serde_json::Value;
 
+use crate::checks::limits::waits_of;
 use crate::machine::{Scope, function_of, is_ending, runs_a_hook, transitions};
 use crate::template::strings;
 use crate::{Repository, expression};
@@ -66,6 +68,14 @@ fn waits_for_a_late_switch(state: &str, retry: &Value) -> bool {
     state == "SwitchTraffic"
         && retry["JitterStrategy"].is_null()
         && retry["IntervalSeconds"].as_f64() >= Some(A_LATE_SWITCH_LANDS_WITHIN)
+}
+
+/// An eviction fails as long as a switch to what it evicts may be in flight, so its tries have to last longer than that.
+fn outlasts_switches(state: &str, retry: &Value) -> bool {
+    let lasts: f64 = waits_of(retry).sum();
+    state == "EvictVisitors"
+        && retry["JitterStrategy"].is_null()
+        && lasts > SWITCH_ANNOUNCED.as_seconds_f64()
 }
 
 /// Further names that Step Functions documents.
@@ -330,7 +340,9 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             if !(bounded
                 && grows
                 && retry["MaxDelaySeconds"].is_u64()
-                && (retry["JitterStrategy"] == "FULL" || waits_for_a_late_switch(name, retry)))
+                && (retry["JitterStrategy"] == "FULL"
+                    || waits_for_a_late_switch(name, retry)
+                    || outlasts_switches(name, retry)))
             {
                 problems.push(
                     "retries without a limit, backoff, a maximum delay or full jitter".to_owned(),
@@ -343,6 +355,12 @@ pub fn retries(repository: &Repository) -> Result<Vec<String>> {
             {
                 problems
                     .push("may look at the listener before its last try has changed it".to_owned());
+            }
+            if name == "EvictVisitors"
+                && names.contains(&"TransientError".to_owned())
+                && !outlasts_switches(name, retry)
+            {
+                problems.push("may give up while a switch is in flight".to_owned());
             }
             let waits = |(field, value): &(&str, f64)| retry[*field].as_f64() == Some(*value);
             if names.iter().any(|name| NOT_READY.contains(&name.as_str()))

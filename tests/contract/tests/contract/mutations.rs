@@ -130,6 +130,9 @@ mistakes! {
         "{\"onlyIfMissing\": true}" => "{\"onlyIfMissing\": false}", "[\"RegisterScaling\",";
     a_cleanup_that_makes_rules_of_what_a_rollback_has_taken_back: expressions::payloads, CLEANUP,
         ", \"onlyIfActive\": true" => "", "[\"CreateListenerRule\",";
+    an_eviction_that_gives_up_while_a_switch_is_in_flight: machines::retries, ROLLBACK,
+        "\"MaxAttempts\": 6, \"BackoffRate\": 2, \"MaxDelaySeconds\": 30\n              }" => "\"MaxAttempts\": 2, \"BackoffRate\": 2, \"MaxDelaySeconds\": 30\n              }",
+        "may give up while a switch is in flight";
     a_target_group_that_forgets_how_it_is_scaled: expressions::payloads, MACHINE,
         "\"scaling\": \"{% $deployment.scaling %}\"" => "\"scaling\": null", "[\"CreateTargetGroup\",";
     a_role_that_scales_more_than_services_of_ecs: permissions::resources, PIPELINE,

@@ -1,4 +1,4 @@
-//! A cleanup with faults, and then another one without.
+//! A cleanup with faults, and then another one without. The active deployment has lost a rule.
 
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
@@ -89,6 +89,7 @@ async fn prepare(runner: &mut FaultRunner) -> anyhow::Result<Deployments> {
     runner.env.age_switches().await?;
     let since = (UtcDateTime::now() - IDLE_FOR).format(&Rfc3339)?;
     runner.env.tag(&idle, "pulse:idle-since", &since).await?;
+    runner.delete_a_rule(&runner.active).await?;
     Ok(Deployments {
         previous: previous.clone(),
         outdated: outdated.clone(),

@@ -144,7 +144,7 @@ impl Observation {
         let End { ending, cause, .. } = &self.first;
         let found = match self.case.workflow {
             Workflow::Deploy | Workflow::Undo | Workflow::Push => self.badly_deployed(),
-            Workflow::Rollback | Workflow::Restore => self.badly_rolled_back(),
+            Workflow::Rollback | Workflow::Evict | Workflow::Restore => self.badly_rolled_back(),
             Workflow::Cleanup => self.badly_cleaned_up(),
         };
         let found = found.into_iter();
@@ -192,11 +192,23 @@ impl Observation {
     /// What is not true although the ending of the rollback says it.
     fn badly_rolled_back(&self) -> Vec<String> {
         let End {
-            ending, switching, ..
+            ending,
+            switching,
+            left,
+            ..
         } = &self.first;
         let transient = self.case.is_transient();
+        let evicts = self.case.workflow == Workflow::Evict;
         match ending.as_str() {
-            "Succeeded" => self.active_is(&[&self.after]),
+            "Succeeded" => {
+                let mut found = self.active_is(&[&self.after]);
+                if evicts && transient && !left.is_empty() {
+                    found.push(format!(
+                        "{left:?} still pin visitors to what was taken back"
+                    ));
+                }
+                found
+            }
             "Refused" if !transient => self.active_is(&[&self.before]),
             "RollbackFailed" if !transient => self.active_is_either(*switching),
             _ => vec![UNEXPECTED.to_owned()],
@@ -256,13 +268,19 @@ impl Observation {
         let well = match self.case.workflow {
             Workflow::Deploy | Workflow::Undo | Workflow::Push => ending == "Succeeded",
             // A rollback to the active deployment is refused.
-            Workflow::Rollback | Workflow::Restore => ending == "Succeeded" || ending == "Refused",
+            Workflow::Rollback | Workflow::Evict | Workflow::Restore => {
+                ending == "Succeeded" || ending == "Refused"
+            }
             Workflow::Cleanup => ending == "CleanedUp",
         };
         if !well || active.as_ref() != Some(&self.after) {
             found.push(format!(
                 "the second run ended as {ending:?} ({cause}) with {active:?} active"
             ));
+        }
+        if self.case.workflow == Workflow::Evict && !self.again.left.is_empty() {
+            let left = &self.again.left;
+            found.push(format!("after the second run, {left:?} still pin visitors"));
         }
         if !self.due.is_empty() {
             found.push(format!("after one cleanup, {:?} is still due", self.due));

@@ -21,6 +21,8 @@ pub enum Workflow {
     Push,
     /// A rollback to a warm deployment.
     Rollback,
+    /// A rollback to a warm deployment that takes the visitors of the other one along.
+    Evict,
     /// A rollback to a draining deployment, which gets fresh tasks.
     Restore,
     /// A cleanup that starts to drain one deployment and deletes another one.
@@ -66,17 +68,18 @@ pub struct Case {
 
 impl Workflow {
     /// Every workflow.
-    pub const ALL: [Workflow; 6] = [
+    pub const ALL: [Workflow; 7] = [
         Workflow::Deploy,
         Workflow::Undo,
         Workflow::Push,
         Workflow::Rollback,
+        Workflow::Evict,
         Workflow::Restore,
         Workflow::Cleanup,
     ];
 
     /// The functions whose calls fail in the workflow. Of a push and an undo, [`Workflow::Deploy`] covers
-    /// the other functions.
+    /// the other functions, and of an eviction [`Workflow::Rollback`].
     pub fn functions(self) -> &'static [&'static str] {
         match self {
             Workflow::Deploy => &[
@@ -104,8 +107,10 @@ impl Workflow {
                 "switch-traffic",
                 "register-scaling",
             ],
+            Workflow::Evict => &["evict-visitors"],
             Workflow::Cleanup => &[
                 "find-deployments",
+                "create-listener-rule",
                 "register-scaling",
                 "drain-deployment",
                 "delete-deployment",
@@ -237,6 +242,7 @@ impl fmt::Display for Workflow {
             Workflow::Undo => "undo",
             Workflow::Push => "push",
             Workflow::Rollback => "rollback",
+            Workflow::Evict => "evict",
             Workflow::Restore => "restore",
             Workflow::Cleanup => "cleanup",
         })

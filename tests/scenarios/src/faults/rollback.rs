@@ -58,6 +58,75 @@ pub async fn run(
     Ok((observation, points))
 }
 
+/// Rolls back to the older one of two deployments and takes the visitors of the newer one along. The second rollback takes
+/// along those whom the first one has left.
+///
+/// # Errors
+/// When the run is not possible. A violated invariant is not an error here.
+pub async fn evict(
+    runner: &mut FaultRunner,
+    case: &Case,
+) -> anyhow::Result<(Observation, Vec<Point>)> {
+    let target = go_forward(runner).await?;
+    let env = &runner.env;
+    let before = runner.active.clone();
+    let input = json!({"deploymentId": target});
+    let (old, new) = (&target, &before);
+    let either = vec![old.clone(), new.clone()];
+    let allowed = vec![
+        (Pin::None, either.clone()),
+        (Pin::Header(new.clone()), either.clone()),
+        (Pin::Cookie(new.clone()), either),
+        (Pin::Header(old.clone()), vec![old.clone()]),
+        (Pin::Cookie(old.clone()), vec![old.clone()]),
+    ];
+    let mut run = Run::begin(runner, case, allowed).await?;
+    run.inject().await?;
+    let ended = env.run("rollback", &input).await;
+    let Recorded { was_hit, points } = run.stop_injecting().await?;
+    // The deployment itself stays until a cleanup. Nobody reaches it if no rule is left.
+    let are_rules = |left: &mut Vec<String>| left.retain(|what| what.starts_with("rule"));
+    let mut first = run.end(ended.map(Some), &before).await?;
+    are_rules(&mut first.left);
+    let ended = env.run("rollback", &input).await;
+    let mut again = run.end(ended.map(Some), &before).await?;
+    are_rules(&mut again.left);
+    env.reaches_visitors(&target).await?;
+    let result = RunResult {
+        before: before.clone(),
+        after: target.clone(),
+        first,
+        due: Vec::new(),
+        again,
+    };
+    let observation = run.finish(was_hit, result).await?;
+    runner.active = target;
+    runner.others = vec![before];
+    Ok((observation, points))
+}
+
+/// Makes the newer one of two deployments active. Returns the other one.
+async fn go_forward(runner: &mut FaultRunner) -> anyhow::Result<String> {
+    if runner.others.is_empty() {
+        runner.deploy_another().await?;
+    }
+    if runner.others[0] > runner.active {
+        let newer = runner.others[0].clone();
+        let forward = json!({"deploymentId": newer});
+        let ended = runner.env.run("rollback", &forward).await?;
+        ensure!(
+            ended.ending() == "Succeeded",
+            "cannot go forward: {}",
+            ended.cause
+        );
+        runner.others = vec![std::mem::replace(&mut runner.active, newer)];
+    }
+    runner.env.reaches_visitors(&runner.active).await?;
+    // An eviction waits until the last switch to what it evicts is over.
+    runner.env.age_switches().await?;
+    Ok(runner.others[0].clone())
+}
+
 /// Makes sure that a deployment to go back to exists, and that it is draining if it should be.
 async fn prepare(runner: &mut FaultRunner, draining: bool) -> anyhow::Result<String> {
     if runner.others.is_empty() {

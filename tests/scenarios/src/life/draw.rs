@@ -112,6 +112,11 @@ impl Draw {
         self.0.usize(..length)
     }
 
+    /// Whether a rollback takes the visitors along.
+    pub fn evicts(&mut self) -> bool {
+        self.0.bool()
+    }
+
     /// The draws of a visitor, who lives beside the operations.
     pub fn visitor(&mut self) -> Draw {
         Draw(self.0.fork())

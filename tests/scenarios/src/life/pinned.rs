@@ -28,6 +28,8 @@ pub struct Stays {
     pub arrivals: usize,
     /// How many requests with their cookie were answered.
     pub answers: usize,
+    /// The deployments whose visitors another one answered, and that one.
+    pub moved: Vec<(String, String)>,
     /// The deployments of WebSockets that were closed, and why.
     pub closed: Vec<(String, String)>,
     /// What must not happen to visitors.
@@ -97,8 +99,7 @@ impl Browser {
             match self.visitor.visit(&Pin::Cookie(id.to_owned())).await {
                 Ok(answer) if answer.deployment == id => self.stays.answers += 1,
                 Ok(answer) => {
-                    let by = answer.deployment;
-                    self.notice(format!("a visitor of {id} was moved to {by}"));
+                    self.stays.moved.push((id.to_owned(), answer.deployment));
                     break;
                 }
                 Err(why) => self.notice(format!("a visitor of {id} got no answer: {why:#}")),
@@ -141,16 +142,52 @@ impl Stays {
     pub fn merge(&mut self, other: Stays) {
         self.arrivals += other.arrivals;
         self.answers += other.answers;
+        self.moved.extend(other.moved);
         self.closed.extend(other.closed);
         self.noticed.extend(other.noticed);
     }
 
-    /// What must not happen: everything noticed, and a WebSocket that was closed although no rollback
-    /// replaced the tasks of its deployment, which is `restored` then.
-    pub fn wrong(self, restored: &BTreeSet<String>) -> Vec<String> {
+    /// What must not happen: everything noticed, a visitor who was moved although no rollback has `evicted` the deployment,
+    /// and a WebSocket that was closed although none did that or replaced the tasks of its deployment, which is `restored`
+    /// then.
+    pub fn wrong(self, restored: &BTreeSet<String>, evicted: &BTreeSet<String>) -> Vec<String> {
         let closed = self.closed.into_iter();
-        let closed = closed.filter(|(id, _)| !restored.contains(id));
+        let closed = closed.filter(|(id, _)| !restored.contains(id) && !evicted.contains(id));
         let closed = closed.map(|(id, why)| format!("a WebSocket to {id} was closed: {why}"));
-        self.noticed.into_iter().chain(closed).collect()
+        let moved = self.moved.into_iter();
+        let moved = moved.filter(|(id, _)| !evicted.contains(id));
+        let moved = moved.map(|(id, by)| format!("a visitor of {id} was moved to {by}"));
+        self.noticed
+            .into_iter()
+            .chain(moved)
+            .chain(closed)
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_was_evicted_is_moved_and_only_their_sockets_and_those_of_fresh_tasks_are_closed() {
+        let ids = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect();
+        let stays = || Stays {
+            moved: ["bad", "good"]
+                .map(|id| (id.to_owned(), "active".to_owned()))
+                .into(),
+            closed: ["bad", "good", "fresh"]
+                .map(|id| (id.to_owned(), "closed".to_owned()))
+                .into(),
+            ..Stays::default()
+        };
+        let wrong = stays().wrong(&ids(&["fresh"]), &ids(&["bad"]));
+        let expected = [
+            "a visitor of good was moved to active",
+            "a WebSocket to good was closed: closed",
+        ];
+        assert_eq!(wrong, expected);
+        let all = ids(&["bad", "good"]);
+        assert_eq!(stays().wrong(&ids(&["fresh"]), &all), [""; 0]);
     }
 }

@@ -35,6 +35,8 @@ pub struct Records {
     pub lived: BTreeSet<String>,
     /// The deployments that rollbacks gave fresh tasks.
     pub restored: BTreeSet<String>,
+    /// The deployments whose visitors rollbacks took along, or tried to.
+    pub evicted: BTreeSet<String>,
     /// Executions with an ending that is not right for them.
     pub wrong: Vec<String>,
 }
@@ -50,6 +52,7 @@ impl Records {
             endings: BTreeMap::new(),
             lived: BTreeSet::from([first.to_owned()]),
             restored: BTreeSet::new(),
+            evicted: BTreeSet::new(),
             wrong: Vec::new(),
         }
     }
@@ -155,6 +158,18 @@ impl Records {
             && let Some(id) = output["Payload"]["deploymentId"].as_str()
         {
             self.restored.insert(id.to_owned());
+        }
+        if execution.entered("TakeVisitorsAlong").is_some() {
+            let found = [
+                ("SwitchTraffic", "rolledBack"),
+                ("RestoreDeployment", "leftPinned"),
+            ];
+            for (state, field) in found {
+                let output = execution.output_of(state).unwrap_or_default();
+                let listed = output["Payload"][field].as_array().into_iter().flatten();
+                let ids = listed.filter_map(|it| it["deploymentId"].as_str());
+                self.evicted.extend(ids.map(str::to_owned));
+            }
         }
         let image = match &why {
             Started::Push(id, _) | Started::Again(id) => self.images.get(id).copied(),

@@ -13,7 +13,7 @@ use scenarios::visitors::{Pin, Visitor};
 use serde_json::Value;
 use tokio::time::timeout;
 
-use Workflow::{Cleanup, Deploy, Push, Restore, Rollback, Undo};
+use Workflow::{Cleanup, Deploy, Evict, Push, Restore, Rollback, Undo};
 
 const TOO_SLOW: Fault = Fault::Slow {
     milliseconds: 6_000,
@@ -127,6 +127,26 @@ async fn no_fault_in_a_cleanup_or_a_rollback_disturbs_visitors() -> Result<()> {
             )],
         ),
         at(
+            Evict,
+            [
+                (
+                    "evict-visitors elasticloadbalancing:AddTags #1",
+                    Fault::AnswerLost,
+                ),
+                (
+                    "evict-visitors elasticloadbalancing:DeleteRule #1",
+                    Fault::KilledAfterCall,
+                ),
+            ],
+        ),
+        at(
+            Evict,
+            [(
+                "evict-visitors elasticloadbalancing:DeleteRule #2",
+                Fault::AccessDenied,
+            )],
+        ),
+        at(
             Restore,
             [(
                 "restore-deployment ecs:UpdateService #1",
@@ -151,6 +171,10 @@ async fn no_fault_in_a_cleanup_or_a_rollback_disturbs_visitors() -> Result<()> {
         at(
             Cleanup,
             [
+                (
+                    "create-listener-rule elasticloadbalancing:CreateRule #1",
+                    Fault::AnswerLost,
+                ),
                 (
                     "drain-deployment ecs:DescribeTasks #1",
                     Fault::KilledBeforeCall,

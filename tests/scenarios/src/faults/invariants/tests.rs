@@ -192,6 +192,28 @@ fn what_a_cleanup_leaves_to_do_is_detected() {
 }
 
 #[test]
+fn an_eviction_that_leaves_visitors_is_detected() {
+    let evict = |run: &mut Observation| run.case.workflow = Workflow::Evict;
+    assert_eq!(found(evict), []);
+    let left = |run: &mut Observation| {
+        evict(run);
+        run.first.left.push("rule 100".into());
+    };
+    assert_eq!(found(left), [Invariant::Ended]);
+    // The second run may have to do it.
+    let denied = |run: &mut Observation| {
+        left(run);
+        run.case.injections = failing(Fault::AccessDenied).injections;
+    };
+    assert_eq!(found(denied), []);
+    let never = |run: &mut Observation| {
+        denied(run);
+        run.again.left.push("rule 100".into());
+    };
+    assert_eq!(found(never), [Invariant::Converged]);
+}
+
+#[test]
 fn a_rollback_that_does_not_move_traffic_as_its_ending_says_is_detected() {
     let rollback = |run: &mut Observation| run.case.workflow = Workflow::Rollback;
     assert_eq!(found(rollback), []);

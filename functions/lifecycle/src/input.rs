@@ -158,7 +158,7 @@ mod tests {
             "{message}"
         );
         assert!(message.ends_with("`, expected `desiredCount`"), "{message}");
-        assert!(message.len() < 500, "{}", message.len());
+        assert!(message.len() < 740, "{}", message.len());
     }
 
     #[test]

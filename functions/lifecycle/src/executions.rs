@@ -67,6 +67,12 @@ pub fn name(execution_arn: &str) -> &str {
     execution_arn.rsplit(':').next().unwrap_or_default()
 }
 
+/// The ARN of the execution of a machine with this name.
+pub fn arn(state_machine_arn: &str, name: &str) -> String {
+    let execution = state_machine_arn.replacen(":stateMachine:", ":execution:", 1);
+    format!("{execution}:{name}")
+}
+
 /// The ARN of the machine of the execution with this ARN.
 pub fn state_machine_arn(execution_arn: &str) -> String {
     let machine = execution_arn

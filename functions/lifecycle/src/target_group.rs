@@ -6,7 +6,6 @@ use aws_sdk_elasticloadbalancingv2::operation::describe_target_health::DescribeT
 use aws_sdk_elasticloadbalancingv2::types::{
     Tag, TargetHealth, TargetHealthDescription, TargetHealthStateEnum,
 };
-
 use time::UtcDateTime;
 
 use crate::aws_error::{failed, found};
@@ -228,6 +227,15 @@ pub fn healthy(targets: &[TargetHealth]) -> usize {
     let is_healthy =
         |target: &&TargetHealth| target.state() == Some(&TargetHealthStateEnum::Healthy);
     targets.iter().filter(is_healthy).count()
+}
+
+/// Whether any target of the group is healthy. A group that does not exist has none.
+///
+/// # Errors
+/// As [`crate::aws_error::CODES`] say.
+pub async fn has_healthy_target(elb: &Client, arn: &str) -> Result<bool, StepError> {
+    let targets = health(elb, arn).await?.unwrap_or_default();
+    Ok(healthy(&targets) > 0)
 }
 
 /// The name in a target group's ARN: `…:targetgroup/<name>/<hash>`.

@@ -21,7 +21,8 @@ use lifecycle::service::newest_rollout;
 use lifecycle::tags::{self, RolledBack, Tags};
 use lifecycle::target_group::TargetGroup;
 use lifecycle::{
-    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, input, service, target_group,
+    Baseline, Clock, DeploymentId, ErrorName, StepError, defaults, input, rollback_target, service,
+    target_group,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,7 +88,8 @@ pub struct Output {
 /// # Errors
 /// `InvalidInput` for an id of another environment; `NoRollbackTarget` when there is nothing to go
 /// back to or the named deployment cannot be the target: it is gone, is being deleted, was never live or
-/// is active; `RollbackNotNeeded` when another deployment is active than the one to take back; `DefaultActionNotOurs` for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
+/// is active; `RollbackNotNeeded` when another deployment is active than the one to take back; `DefaultActionNotOurs`
+/// for a maintenance page; else as [`lifecycle::aws_error::CODES`] say.
 pub async fn run(
     clients: &Clients,
     baseline: &Baseline,
@@ -100,13 +102,10 @@ pub async fn run(
         ("deploymentId", &input.deployment_id),
         ("from", &input.from),
     ];
-    let ids = ids
+    let mut given = ids
         .iter()
         .filter_map(|(field, id)| Some((field, id.as_ref()?)));
-    if let Some((field, id)) = ids
-        .into_iter()
-        .find(|(_, id)| *id.environment() != baseline.environment)
-    {
+    if let Some((field, id)) = given.find(|(_, id)| *id.environment() != baseline.environment) {
         return Err(StepError::new(
             ErrorName::InvalidInput,
             format!(
@@ -161,16 +160,13 @@ fn refuse_if_not_needed(routing: &Routing, input: &Input) -> Result<(), StepErro
     let Some(from) = &input.from else {
         return Ok(());
     };
-    let active = routing.default_action.active();
-    if active == Some(from) {
-        return Ok(());
+    match rollback_target::why_not_needed(&routing.default_action, from) {
+        Some(why) => {
+            let why = format!("{why}; nothing was changed");
+            Err(StepError::new(ErrorName::RollbackNotNeeded, why))
+        }
+        None => Ok(()),
     }
-    let is_active = match active {
-        Some(active) => format!("{active} is active by now"),
-        None => "no deployment is active any more".to_owned(),
-    };
-    let why = format!("{from} is not to be taken back: {is_active}; nothing was changed");
-    Err(StepError::new(ErrorName::RollbackNotNeeded, why))
 }
 
 /// The answer of a rollback to what is active already, whose visitors are still to be taken along.

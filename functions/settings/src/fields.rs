@@ -110,7 +110,7 @@ pub struct SmokeFields {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ApproveFields {
-    /// Seconds after which a candidate that nobody has approved has failed.
+    /// How many seconds a candidate waits to be approved. Then it has failed.
     pub timeout_seconds: Option<u32>,
 }
 

@@ -518,8 +518,7 @@ impl Switch<'_> {
     }
 
     async fn has_healthy_target(&self, target_group_arn: &str) -> Result<bool, StepError> {
-        let targets = target_group::health(self.elb, target_group_arn).await?;
-        Ok(targets.is_some_and(|targets| target_group::healthy(&targets) > 0))
+        target_group::has_healthy_target(self.elb, target_group_arn).await
     }
 
     async fn tag(&self, target_group_arn: &str, key: &str) -> Result<(), StepError> {

@@ -2,7 +2,7 @@
 
 use lifecycle::routing::{DefaultAction, Routing};
 use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{DeploymentId, ErrorName, StepError, defaults, tags};
+use lifecycle::{DeploymentId, ErrorName, StepError, defaults, rollback_target, tags};
 
 use crate::{Outcome, Output, Switch};
 
@@ -54,19 +54,16 @@ impl Switch<'_> {
         let from = self.input.from.as_ref()?;
         let active = routing.default_action.active();
         // An earlier attempt has switched, and this one reads it back.
-        if active == Some(from) || active == Some(&self.input.deployment_id) {
+        if active == Some(&self.input.deployment_id) {
             return None;
         }
-        let is_active = match active {
-            Some(active) => format!("{active} is active by now"),
-            None => "no deployment is active any more".to_owned(),
-        };
+        let reason = rollback_target::why_not_needed(&routing.default_action, from)?;
         Some(Output {
             outcome: Outcome::NotNeeded,
             active_deployment_id: active.cloned(),
             previous_deployment_id: None,
             rolled_back: Vec::new(),
-            reason: format!("{from} is not to be taken back: {is_active}"),
+            reason,
         })
     }
 
@@ -164,8 +161,8 @@ impl Switch<'_> {
     ///
     /// If traffic has moved, to the target or to one that is not marked, the marks stay. What was to be replaced and is
     /// newer than the active one was replaced after all and gets its mark again, if the rollback got as far as the
-    /// switch: an earlier call may have died after it took the mark back, and another rollback may have relied on it. If the target is marked itself, another rollback has taken it back, and
-    /// the marks are that one's. A target that carried the mark of an earlier rollback and is not active gets it again,
+    /// switch: an earlier call may have died after it took the mark back, and another rollback may have relied on it. If
+    /// the target is marked itself, another rollback has taken it back, and the marks are that one's. A target that carried the mark of an earlier rollback and is not active gets it again,
     /// or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
         let routing = Routing::read(self.elb, self.baseline).await?;

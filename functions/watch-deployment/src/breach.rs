@@ -41,9 +41,6 @@ impl Found {
     }
 }
 
-/// What is not watched, and why.
-type NotWatched = String;
-
 impl Look<'_> {
     /// What is wrong with it: first what can be seen at once, and of what CloudWatch says the alarms first, because its
     /// minutes come late.
@@ -99,7 +96,8 @@ impl Look<'_> {
         }
     }
 
-    async fn alarms(&self) -> Result<Option<String>, Vec<NotWatched>> {
+    /// The alarms that ring since the switch, or what of them is not watched, and why.
+    async fn alarms(&self) -> Result<Option<String>, Vec<String>> {
         let (names, accepted) = (&self.input.watch.alarms, &self.input.accepted_alarms);
         if names.is_empty() {
             return Ok(None);
@@ -126,8 +124,8 @@ impl Look<'_> {
         }
     }
 
-    /// The share of requests that failed, if it is too large, by the minutes that CloudWatch has.
-    async fn failures(&self) -> Result<Option<String>, Vec<NotWatched>> {
+    /// The share of requests that failed, if it is too large, by the minutes that CloudWatch has, or why it is not watched.
+    async fn failures(&self) -> Result<Option<String>, Vec<String>> {
         let Some(most) = &self.input.watch.errors else {
             return Ok(None);
         };

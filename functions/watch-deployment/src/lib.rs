@@ -146,8 +146,8 @@ pub struct Clients {
 /// Looks once.
 ///
 /// # Errors
-/// As [`lifecycle::aws_error::CODES`] say, when it cannot be read what is active and how its tasks are, or when the
-/// rollback cannot be started or followed. What CloudWatch does not show is not an error.
+/// As [`lifecycle::aws_error::CODES`] say, when it cannot be read what is active, how its tasks are, or where its
+/// rollback stands. What CloudWatch does not show is not an error, and a rollback that cannot be started is a verdict.
 pub async fn run(
     clients: &Clients,
     config: &Config,
@@ -342,12 +342,6 @@ fn output(verdict: Verdict, reason: String) -> Output {
         // It contains log lines and causes of executions, which may have any length.
         reason: printable(&reason, MAX_TEXT),
     }
-}
-
-/// The ARN of an execution of the machine.
-fn execution_arn(machine_arn: &str, name: &str) -> String {
-    let execution = machine_arn.replacen(":stateMachine:", ":execution:", 1);
-    format!("{execution}:{name}")
 }
 
 #[cfg(test)]

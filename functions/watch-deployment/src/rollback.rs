@@ -4,11 +4,10 @@ use aws_sdk_sfn::operation::start_execution::StartExecutionError;
 use aws_sdk_sfn::types::ExecutionStatus;
 use lifecycle::aws_error::failed;
 use lifecycle::routing::Routing;
-use lifecycle::target_group::{self, TargetGroup};
-use lifecycle::{StepError, rollback_target};
+use lifecycle::{StepError, executions, rollback_target, target_group};
 use serde_json::json;
 
-use crate::{Look, Output, Rollback, Verdict, execution_arn, output};
+use crate::{Look, Output, Rollback, Verdict, output};
 
 impl Look<'_> {
     /// Starts the rollback, unless there is nothing to go back to that is healthy.
@@ -29,7 +28,8 @@ impl Look<'_> {
             return Ok(output(Verdict::Unhealthy, why));
         };
         // One without healthy targets may get fresh tasks, and no visitor waits for them while this one serves some.
-        if has_lost_health && !self.has_healthy_target(target).await? {
+        let elb = &self.clients.elb;
+        if has_lost_health && !target_group::has_healthy_target(elb, &target.arn).await? {
             let why = format!(
                 "{breach}; it stays live, because {}, to which it would go back, has no healthy target either",
                 target.deployment
@@ -50,7 +50,7 @@ impl Look<'_> {
                     .as_service_error()
                     .is_some_and(StartExecutionError::is_execution_already_exists) =>
             {
-                execution_arn(machine, &name)
+                executions::arn(machine, &name)
             }
             Err(error) => return Err(failed(format_args!("start the rollback {name}"), error)),
         };
@@ -62,12 +62,6 @@ impl Look<'_> {
             }),
             ..output(Verdict::RollingBack, reason)
         })
-    }
-
-    async fn has_healthy_target(&self, target: &TargetGroup) -> Result<bool, StepError> {
-        let elb = &self.clients.elb;
-        let targets = target_group::health(elb, &target.arn).await?;
-        Ok(target_group::healthy(&targets.unwrap_or_default()) > 0)
     }
 
     /// Where the rollback stands. When it has ended, what is active says how.

@@ -1,5 +1,5 @@
 use super::*;
-use lifecycle::ErrorName;
+use lifecycle::{ErrorName, executions};
 use memory_aws::{MemoryAws, NOW, ROLLBACK_MACHINE_ARN, State, group_arn};
 use serde_json::{Value, json};
 
@@ -130,7 +130,7 @@ async fn two_crashes_since_the_switch_have_it_rolled_back_once() {
         let arn = output.rollback.expect("one").execution_arn;
         assert_eq!(
             arn,
-            execution_arn(ROLLBACK_MACHINE_ARN, &format!("watch-{BAD}"))
+            executions::arn(ROLLBACK_MACHINE_ARN, &format!("watch-{BAD}"))
         );
     }
     let input = json!({"deploymentId": OLD, "from": BAD});
@@ -581,7 +581,7 @@ async fn one_that_was_taken_back_and_deleted_since_was_taken_back() {
             .rules
             .retain(|rule| !rule.tags.values().any(|value| value == BAD));
     });
-    let arn = execution_arn(ROLLBACK_MACHINE_ARN, &name);
+    let arn = executions::arn(ROLLBACK_MACHINE_ARN, &name);
     let follow = json!({"rollback": {"executionArn": arn, "breach": "it crashed"}});
     let output = look_with(&aws, 40, follow).await.unwrap();
     assert_eq!(output.verdict, Verdict::RolledBack, "{output:?}");
@@ -591,7 +591,7 @@ async fn one_that_was_taken_back_and_deleted_since_was_taken_back() {
 async fn a_rollback_under_way_is_followed_to_its_end() {
     let name = format!("watch-{BAD}");
     let follow = json!({"rollback": {
-        "executionArn": execution_arn(ROLLBACK_MACHINE_ARN, &name), "breach": "it was live for 20 s; it crashed",
+        "executionArn": executions::arn(ROLLBACK_MACHINE_ARN, &name), "breach": "it was live for 20 s; it crashed",
     }});
     let ended = |status: &'static str, change: fn(&mut State)| {
         let name = name.clone();

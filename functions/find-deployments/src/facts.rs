@@ -276,20 +276,8 @@ pub async fn read(clients: &Clients, config: &Config) -> Result<Facts, StepError
 
 /// By what no rule pins visitors to the active deployment.
 fn unpinned(default_action: &DefaultAction, rules: &[Rule]) -> Vec<Affinity> {
-    let active = default_action
-        .active()
-        .zip(default_action.active_target_group());
-    let Some((id, arn)) = active else {
-        return Vec::new();
-    };
-    let pins = |by: Affinity, rule: &Rule| {
-        by.is_condition_of(rule, id)
-            && routing::forwarded_to(rule.actions())
-                .iter()
-                .any(|it| it == arn)
-    };
-    let is_missing = |by: &Affinity| !rules.iter().any(|rule| pins(*by, rule));
-    Affinity::PINS.into_iter().filter(is_missing).collect()
+    let active = default_action.active();
+    active.map_or_else(Vec::new, |id| Affinity::missing(rules, id))
 }
 
 fn classify(default_action: &DefaultAction, existing: &[String]) -> DefaultActionKind {

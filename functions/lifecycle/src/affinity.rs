@@ -42,6 +42,15 @@ impl Affinity {
     /// Those by which visitors are pinned to a deployment. A deployment that serves visitors has a rule of each.
     pub const PINS: [Affinity; 2] = [Affinity::Header, Affinity::Cookie];
 
+    /// By what no rule of the deployment's pins visitors to it.
+    pub fn missing(rules: &[Rule], deployment: &DeploymentId) -> Vec<Affinity> {
+        let pins = |by: Affinity, rule: &Rule| {
+            by.is_condition_of(rule, deployment) && routing::forwards_to(rule, deployment)
+        };
+        let is_missing = |by: &Affinity| !rules.iter().any(|rule| pins(*by, rule));
+        Affinity::PINS.into_iter().filter(is_missing).collect()
+    }
+
     /// The priorities of the rules of this kind.
     pub fn priorities(self) -> RangeInclusive<u32> {
         match self {

@@ -20,7 +20,7 @@ pub const CONTAINER: &str = "app";
 /// environment must not name them.
 pub const RESERVED_VARIABLES: [&str; 4] = ["DEPLOYMENT_ID", "DRAIN_SECRET", "HOST", "PORT"];
 
-/// The most that the wait for healthy tasks may take. The deploy machine has 22 hours, which
+/// The most that the wait for healthy tasks may take. The deploy machine has a day, which
 /// leaves time for the undo.
 pub const MAX_WAIT_SECONDS: u32 = 3600;
 
@@ -39,7 +39,7 @@ pub const STOPPED_TASKS_ARE_SHOWN: time::Duration = time::Duration::minutes(45);
 /// Seconds for which a deployment is watched after the switch, unless the settings say otherwise: what a rollback for a
 /// crash or for lost health needs, and short enough that a pipeline waits for it.
 pub const WATCH_SECONDS: u32 = 120;
-/// The most seconds of a watch. The deploy machine has twelve hours, which other waits need as well.
+/// The most seconds of a watch. The deploy machine has a day, which other waits need as well.
 pub const MAX_WATCH_SECONDS: u32 = 3600;
 /// The least seconds of a watch that judges failed requests: the minutes of CloudWatch are complete two to three minutes
 /// late.
@@ -69,7 +69,7 @@ pub const SMOKE_TESTS_END_AFTER: Duration = Duration::from_secs(30);
 /// Seconds that an approval may take, unless the settings say otherwise.
 pub const APPROVAL_TIMEOUT_SECONDS: u32 = 3600;
 /// The most seconds that an approval may take: half a day, so that what is pushed in the evening can be approved in the
-/// morning. The deploy machine has 22 hours.
+/// morning. The deploy machine has a day.
 pub const MAX_APPROVAL_SECONDS: u32 = 43_200;
 
 /// The path of the load balancer's health check.

@@ -13,6 +13,7 @@ mod target;
 mod unfinished;
 
 use aws_sdk_ecs::types::{Deployment, DeploymentRolloutState, Service};
+use lifecycle::affinity::Affinity;
 use lifecycle::aws_error::found;
 use lifecycle::executions::{Execution, Started};
 use lifecycle::routing::{self, Routing};
@@ -319,14 +320,13 @@ impl Restore<'_> {
     /// Whether both rules pin visitors to it. An earlier rollback that failed may have left only the one with which it
     /// waited for tasks.
     fn is_pinned(&self) -> bool {
-        self.pins() >= 2
+        Affinity::missing(&self.routing.rules, &self.group.deployment).is_empty()
     }
 
-    fn pins(&self) -> usize {
-        let pins = self.routing.rules.iter().filter(|rule| {
-            routing::is_pin(rule) && routing::forwards_to(rule, &self.group.deployment)
-        });
-        pins.count()
+    fn has_a_pin(&self) -> bool {
+        let mut rules = self.routing.rules.iter();
+        rules
+            .any(|rule| routing::is_pin(rule) && routing::forwards_to(rule, &self.group.deployment))
     }
 
     /// Whether an eviction may still delete one of its rules, because it has looked before our tag was written. Rules that
@@ -335,7 +335,7 @@ impl Restore<'_> {
     fn may_lose_rules(&self, tags: &Tags) -> bool {
         let now = (self.clock)();
         let is_within = |key, most| tags::time(tags, key, now).is_some_and(|at| now - at < most);
-        self.pins() > 0
+        self.has_a_pin()
             && is_within(tags::EVICTED_AT, defaults::EVICTION_TIME)
             && is_within(tags::RESTORING_SINCE, defaults::SWITCH_IN_FLIGHT)
     }

@@ -686,6 +686,15 @@ async fn an_execution_of_any_name_can_roll_back() {
 async fn one_that_lacks_a_rule_is_pinned_again_before_traffic_goes_to_it() {
     let aws = with_active(NEW, &[(OLD, LIVE), (NEW, LIVE)]);
     assert!(to_previous(&aws).await.unwrap().pinned);
+    // Two cookie rules do not pin those who come with the header.
+    let header = aws.with(|state| {
+        let cookie = state.rules[1].conditions.clone();
+        std::mem::replace(&mut state.rules[0].conditions, cookie)
+    });
+    let output = restore(&aws, json!({"deploymentId": OLD})).await.unwrap();
+    assert_eq!((output.pinned, output.restored), (false, false));
+    aws.with(|state| state.rules[0].conditions = header);
+    assert!(to_previous(&aws).await.unwrap().pinned);
     // An earlier rollback waited for its tasks in vain, and one rule of the two does not do.
     aws.with(|state| {
         state.rules[0].conditions =

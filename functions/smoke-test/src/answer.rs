@@ -59,23 +59,19 @@ async fn get(
         .header(FORWARDED_PROTO, "https");
     let response = task_requests::send(client, address, &test.path, request).await?;
     let status = response.status().as_u16();
-    let is_right_status = status == test.status;
-    let Some(wanted) = &test.contains else {
-        if is_right_status {
-            return Ok(Answer::Right);
-        }
+    if status != test.status {
         // What it says is for the reader only, so that it may break off.
         let body = beginning(response.into_body())
             .await
             .unwrap_or_else(|it| it.0);
         return Ok(Answer::Wrong(is_status(status, test, &body)));
-    };
-    let body = beginning(response.into_body()).await;
-    if !is_right_status {
-        let body = body.unwrap_or_else(|it| it.0);
-        return Ok(Answer::Wrong(is_status(status, test, &body)));
     }
-    let body = body.map_err(|(_, why)| why)?;
+    let Some(wanted) = &test.contains else {
+        return Ok(Answer::Right);
+    };
+    let body = beginning(response.into_body())
+        .await
+        .map_err(|(_, why)| why)?;
     let wanted_bytes = wanted.as_bytes();
     if body
         .windows(wanted_bytes.len())

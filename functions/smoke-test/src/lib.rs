@@ -116,7 +116,7 @@ pub async fn run(clients: &Clients, config: &Config, input: Input) -> Result<Out
     let id = &input.deployment_id;
     let tasks = running_tasks::list(&clients.ecs, &config.baseline, id).await?;
     if tasks.is_empty() {
-        let why = format!("ECS lists no running task of {id}, so nobody answers its smoke tests");
+        let why = format!("ECS lists no running task of {id}, so none can answer its smoke tests");
         return Err(StepError::new(ErrorName::Transient, why));
     }
     let mut asked = Asked::default();
@@ -133,14 +133,14 @@ async fn check_rules(
 ) -> Result<(), StepError> {
     let (id, group) = (&input.deployment_id, &input.target_group_arn);
     let rules = routing::rules(&clients.elb, &baseline.listener_arn).await?;
-    for affinity in [Affinity::Header, Affinity::Cookie] {
+    for affinity in Affinity::PINS {
         let mut own = rules.iter().filter(|it| affinity.is_condition_of(it, id));
         if !own.any(|rule| routing::forwarded_to(rule.actions()) == [group.as_str()]) {
             return Err(StepError::new(
                 ErrorName::Transient,
                 format!(
                     "no {affinity} rule of listener {} leads requests for {id} to its target group {group} alone, so \
-                     that nobody could look at it; start the deployment again, and leave its rules as they are",
+                     that no request reaches it by its name; start the deployment again, and leave its rules as they are",
                     baseline.listener_arn
                 ),
             ));

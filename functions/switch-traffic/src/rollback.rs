@@ -162,8 +162,8 @@ impl Switch<'_> {
     /// If traffic has moved, to the target or to one that is not marked, the marks stay. What was to be replaced and is
     /// newer than the active one was replaced after all and gets its mark again, if the rollback got as far as the
     /// switch: an earlier call may have died after it took the mark back, and another rollback may have relied on it. If
-    /// the target is marked itself, another rollback has taken it back, and the marks are that one's. A target that carried the mark of an earlier rollback and is not active gets it again,
-    /// or the next switch would choose what was taken back.
+    /// the target is marked itself, another rollback has taken it back, and the marks are that one's. A target that carried
+    /// the mark of an earlier rollback and is not active gets it again, or the next switch would choose what was taken back.
     pub(crate) async fn take_marks_back(&self) -> Result<Output, StepError> {
         let routing = Routing::read(self.elb, self.baseline).await?;
         let active = routing.default_action.active();
